@@ -1,0 +1,1 @@
+"""The `llama-factory` command: parse, call `run.py`, print."""

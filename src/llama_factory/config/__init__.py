@@ -1,0 +1,1 @@
+"""YAML files -> validated settings, with every problem named at once."""

@@ -1,0 +1,1 @@
+"""The round: learn without forgetting, judge, release."""

@@ -1,0 +1,152 @@
+"""Files that are either whole or absent: atomic writes, JSON lines, hashes, locks."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from llama_factory.core.errors import VersionError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name in the same folder, sync, rename: readers never see a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as readable JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that this program wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write one JSON value a line, atomically."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> Iterator[Any]:
+    """Read JSON lines that this program wrote, one at a time; a missing file has none."""
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_folder(folder: Path, *, leave_out: frozenset[str] = frozenset()) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its path relative to the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = ((path.relative_to(folder).as_posix(), path) for path in files)
+    return {name: sha256(path) for name, path in names if name not in leave_out}
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Make a finished folder appear under its final name, all at once and safely on disk."""
+    for path in temporary.rglob("*"):
+        sync(path)
+    sync(temporary)
+    temporary.rename(final)
+    sync(final.parent)
+
+
+def sync(path: Path) -> None:
+    """Force one file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of `name` below `folder`.
+
+    Raises:
+        VersionError: the name would leave the folder.
+    """
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise VersionError(f"'{name}' leaves the folder {folder}. Give a name without '..'.")
+    return path
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, what: str, seconds: float) -> Iterator[None]:
+    """Hold a lock file; whoever comes second waits up to `seconds`, then is told who holds it.
+
+    Raises:
+        VersionError: the lock is still held by another process after `seconds`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = path.with_suffix(".holder")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=seconds, poll_interval=0.1)
+    except Timeout:
+        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        raise VersionError(
+            f"{path.parent}: {who} is already {what}. Wait until it has finished, then try again."
+        ) from None
+    try:
+        holder.write_text(f"process {os.getpid()}", encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def require_space(folder: Path, num_bytes: int, *, what: str) -> None:
+    """Refuse early where the disk cannot hold what is about to be written.
+
+    Raises:
+        VersionError: fewer than `num_bytes` bytes are free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise VersionError(
+            f"{folder}: {what} needs about {num_bytes / 1e6:.0f} MB and {free / 1e6:.0f} MB are "
+            "free. Make room or move the workspace; nothing was written."
+        )
+
+
+@contextlib.contextmanager
+def telling_of_full_disk(folder: Path, *, what: str) -> Iterator[None]:
+    """Turn 'no space left' into an error that says what is safe.
+
+    Raises:
+        VersionError: the disk (or the allowed file size) is used up.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise VersionError(
+            f"{folder}: the disk is full while {what} ({error.strerror}). Nothing half-made was "
+            "left as a version. Make room and run the same command again: it goes on."
+        ) from error

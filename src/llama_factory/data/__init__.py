@@ -1,0 +1,1 @@
+"""Files that users drop in -> clean, checked, remembered rows."""

@@ -1,0 +1,1 @@
+"""Names -> base models, adapters and tokens."""

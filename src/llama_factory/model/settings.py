@@ -1,0 +1,25 @@
+"""Settings of the model layer: which base model, and which of its weights train."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from llama_factory.core.settings import OneOf, Settings
+from llama_factory.model.adapters import Adapter, adapters
+from llama_factory.model.adapters.lora import Lora
+
+
+class ModelSettings(Settings):
+    """The base model and its adapter."""
+
+    base_model: str = "smollm2"
+    """A short name (`smollm2`, `qwen2-7b`), a folder with a Transformers model, or a hub id."""
+    adapter: Annotated[Adapter, OneOf(adapters)] = Lora()
+    """What trains. `lora` with `rank`, `alpha`, `dropout`, `targets`."""
+    freeze_layers: int = Field(0, ge=0)
+    """The lowest n layers carry no trained weight. Higher forgets less and trains faster."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the frozen base weights. `auto`: bfloat16 where this hardware is fast at
+    it, else float32. The adapter always trains in float32."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Only for sources you trust."""

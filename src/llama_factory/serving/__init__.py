@@ -1,0 +1,1 @@
+"""The released version behind an OpenAI-style API and a terminal chat."""

@@ -1,0 +1,1 @@
+"""Immutable versions of a model, and which of them is released."""
