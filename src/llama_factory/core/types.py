@@ -125,12 +125,13 @@ class EvalReport:
 
     Attributes:
         tasks: by task name, in order of learning.
-        guard_perplexity: perplexity of general answers; rises when general ability is lost.
+        guard_perplexity: perplexity of general answers; rises when general ability is lost. None
+            where it was not measured.
         seconds: time it took.
     """
 
     tasks: Mapping[str, TaskScores]
-    guard_perplexity: float
+    guard_perplexity: float | None
     seconds: float
 
     def to_json(self) -> dict[str, Any]:

@@ -1,0 +1,119 @@
+"""Checkpoints from which a run goes on exactly: safetensors and JSON, whole or absent."""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from llama_factory.core import files
+
+KEPT = 2
+"""Newest checkpoints that stay on disk: the second saves the day if the first is damaged."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands.
+
+    Attributes:
+        plan: identifies data, settings and base model; a checkpoint fits only its own plan.
+        step: updates done.
+        num_tokens: tokens seen, without padding.
+        seconds: time spent so far, over all starts.
+        loss: of the last update.
+    """
+
+    plan: str
+    step: int = 0
+    num_tokens: int = 0
+    seconds: float = 0.0
+    loss: float = float("nan")
+
+
+def save(
+    folder: Path,
+    position: Position,
+    weights: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    memory: Mapping[str, Tensor],
+) -> None:
+    """Write a checkpoint under `folder` and remove the oldest ones."""
+    final = folder / f"step-{position.step:08d}"
+    temporary = folder / f".{final.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(_plain(weights), temporary / "weights.safetensors")
+    save_file(_plain(_optimizer_tensors(weights, optimizer)), temporary / "optimizer.safetensors")
+    save_file(_plain(memory), temporary / "memory.safetensors")
+    record = {"position": asdict(position), "files": files.hash_folder(temporary)}
+    files.write_json(temporary / "state.json", record)
+    shutil.rmtree(final, ignore_errors=True)
+    files.publish(temporary, final)
+    for old in _by_age(folder)[KEPT:]:
+        shutil.rmtree(old)
+
+
+def latest(folder: Path, plan: str) -> tuple[Path, Position] | None:
+    """The newest intact checkpoint of this plan; damaged ones are skipped with a warning."""
+    for candidate in _by_age(folder):
+        record = _intact_record(candidate)
+        if record is None:
+            logger.warning("%s is damaged or half-written and is skipped.", candidate)
+        elif record["position"]["plan"] == plan:
+            return candidate, Position(**record["position"])
+    return None
+
+
+def restore(
+    checkpoint: Path, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """Put a checkpoint's weights and optimizer state back; returns the strategies' tensors."""
+    saved = load_file(checkpoint / "weights.safetensors")
+    states: dict[str, dict[str, Tensor]] = {name: {} for name in weights}
+    for key, tensor in load_file(checkpoint / "optimizer.safetensors").items():
+        name, field = key.rsplit("#", 1)
+        states[name][field] = tensor
+    for name, weight in weights.items():
+        weight.data.copy_(saved[name])
+        state = {
+            field: tensor if field == "step" else tensor.to(weight.device)
+            for field, tensor in states[name].items()
+        }
+        optimizer.state[weight] = state
+    return load_file(checkpoint / "memory.safetensors")
+
+
+def _optimizer_tensors(
+    weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    return {
+        f"{name}#{field}": tensor
+        for name, weight in weights.items()
+        for field, tensor in optimizer.state.get(weight, {}).items()
+    }
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _by_age(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def _intact_record(checkpoint: Path) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = files.read_json(checkpoint / "state.json")
+        hashes = files.hash_folder(checkpoint, leave_out=frozenset({"state.json"}))
+        return record if hashes == record["files"] else None
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return None

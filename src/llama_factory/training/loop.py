@@ -1,0 +1,346 @@
+"""The training loop: new rows and old ones through the model, with strategies at their hooks.
+
+Lightning Fabric carries devices and precision; the loop itself is here, to be read in one place.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from llama_factory.core.errors import DataError, FactoryError
+from llama_factory.core.files import telling_of_full_disk
+from llama_factory.core.progress import Bar, Progress
+from llama_factory.core.types import Example, Memory
+from llama_factory.model.load import AdaptedModel
+from llama_factory.model.template import EncodedRow, TooLong, encode
+from llama_factory.training import checkpoints
+from llama_factory.training.batching import (
+    NEW,
+    Batch,
+    MicroBatch,
+    RowRef,
+    make_batch,
+    mix,
+    plan_steps,
+)
+from llama_factory.training.checkpoints import Position
+from llama_factory.training.kernels import TokenLogProbs
+from llama_factory.training.monitor import Monitor, monitored
+from llama_factory.training.optimizers import learning_rate_at, make_optimizer
+from llama_factory.training.settings import TrainingSettings
+from llama_factory.training.strategy import Strategy, strategies
+
+MOST_BAD_UPDATES = 3
+"""Updates in a row without a finite loss before the run stops."""
+
+
+@dataclass(frozen=True)
+class TrainingFolders:
+    """Where a run writes.
+
+    Attributes:
+        checkpoints: what an interrupted run goes on from.
+        metrics: JSON lines, one an update.
+        events: TensorBoard.
+    """
+
+    checkpoints: Path
+    metrics: Path
+    events: Path
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a run made.
+
+    Attributes:
+        model: carries the trained adapter.
+        memory: what the strategies keep for the next round.
+        steps: updates done.
+        loss: of the last update.
+        num_tokens: tokens seen, without padding.
+        seconds: time spent training.
+        too_long: rows left out because their prompt alone exceeds `max_tokens`.
+    """
+
+    model: AdaptedModel
+    memory: Memory
+    steps: int
+    loss: float
+    num_tokens: int
+    seconds: float
+    too_long: tuple[Example, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for report.json."""
+        speed = self.num_tokens / self.seconds if self.seconds else 0.0
+        return {
+            "steps": self.steps,
+            "loss": self.loss,
+            "tokens": self.num_tokens,
+            "seconds": round(self.seconds, 2),
+            "tokens_per_second": round(speed, 1),
+            "too_long": len(self.too_long),
+        }
+
+
+@dataclass(frozen=True)
+class Protection:
+    """The strategies of a run and what they remember."""
+
+    strategies: tuple[Strategy, ...] = ()
+    memory: Memory = Memory()
+
+
+@dataclass
+class _Run:
+    """Everything an update needs."""
+
+    fabric: Fabric
+    module: Any
+    optimizer: Any
+    model: AdaptedModel
+    settings: TrainingSettings
+    protection: Protection
+    rows: Mapping[str, Sequence[EncodedRow]]
+    bad_updates: int = 0
+
+
+def train(
+    model: AdaptedModel,
+    examples: Sequence[Example],
+    settings: TrainingSettings,
+    protection: Protection,
+    *,
+    max_tokens: int,
+    folders: TrainingFolders,
+    progress: Progress,
+) -> TrainedModel:
+    """Teach the rows to the model; an interrupted run goes on from its last checkpoint.
+
+    Args:
+        model: its adapter is trained in place.
+        examples: the new rows.
+        settings: length, rate, batch.
+        protection: strategies, and the parent version's memory.
+        max_tokens: longest row.
+        folders: where checkpoints and logs go.
+        progress: shows steps, tokens/s and the time left.
+
+    Raises:
+        DataError: no row is left to train on, or the loss stays infinite.
+        VersionError: the disk is full.
+    """
+    for strategy in protection.strategies:
+        strategy.prepare(model, protection.memory)
+    rows, shares, too_long = _encode_sources(model, examples, protection, max_tokens)
+    num_steps = count_steps(len(rows[NEW]), settings)
+    sizes = {name: len(encoded) for name, encoded in rows.items()}
+    plan = plan_steps(sizes, shares, settings.batch_size, num_steps, settings.seed)
+    run = _start(model, settings, protection, rows)
+    with telling_of_full_disk(folders.checkpoints, what="training"):
+        position = _follow(run, plan, _plan_name(run, examples), folders, progress)
+    memory = run.protection.memory
+    for strategy in protection.strategies:
+        memory = strategy.after_round(model, tuple(examples), memory, seed=settings.seed)
+    model.network.eval()
+    return TrainedModel(
+        model, memory, position.step, position.loss, position.num_tokens, position.seconds, too_long
+    )
+
+
+def count_steps(num_rows: int, settings: TrainingSettings) -> int:
+    """Updates of a run over `num_rows` new rows."""
+    return settings.max_steps or math.ceil(num_rows * settings.epochs / settings.batch_size)
+
+
+def _encode_sources(
+    model: AdaptedModel, examples: Sequence[Example], protection: Protection, max_tokens: int
+) -> tuple[dict[str, list[EncodedRow]], dict[str, float], tuple[Example, ...]]:
+    """Tokens of every source, the share of each extra one, and new rows that are too long."""
+    encoded = [encode(row, model.tokenizer, max_tokens) for row in examples]
+    too_long = tuple(
+        row for row, code in zip(examples, encoded, strict=True) if isinstance(code, TooLong)
+    )
+    rows = {NEW: [code for code in encoded if isinstance(code, EncodedRow)]}
+    if not rows[NEW]:
+        raise DataError(
+            f"No row is left to train on: {len(too_long)} of {len(examples)} have a prompt longer "
+            f"than data.max_tokens = {max_tokens}. Raise it, or shorten the rows."
+        )
+    shares = {}
+    for strategy in protection.strategies:
+        for source in strategy.sources(protection.memory):
+            codes = [encode(row, model.tokenizer, max_tokens) for row in source.rows]
+            rows[source.name] = [code for code in codes if isinstance(code, EncodedRow)]
+            if rows[source.name]:
+                shares[source.name] = source.share
+    return rows, shares, too_long
+
+
+def _start(
+    model: AdaptedModel,
+    settings: TrainingSettings,
+    protection: Protection,
+    rows: Mapping[str, Sequence[EncodedRow]],
+) -> _Run:
+    kernel = TokenLogProbs(model.network)
+    optimizer = make_optimizer(model.trainable().values(), settings)
+    fabric = Fabric(accelerator=model.device.type, devices=1)
+    module, wrapped = fabric.setup(kernel, optimizer)
+    model.network.train()
+    return _Run(fabric, module, wrapped, model, settings, protection, rows)
+
+
+def _plan_name(run: _Run, examples: Sequence[Example]) -> str:
+    """Identifies what a checkpoint belongs to: rows, settings, strategies, base, old rows."""
+    parts = [
+        [row.key for row in examples],
+        {name: len(rows) for name, rows in run.rows.items()},
+        run.settings.model_dump(mode="json", exclude={"checkpoint_steps"}),
+        [strategies.name_of(s) + s.model_dump_json() for s in run.protection.strategies],
+        run.model.fingerprint,
+        sorted(run.model.trainable()),
+    ]
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+def _follow(
+    run: _Run, plan: list[list[RowRef]], name: str, folders: TrainingFolders, progress: Progress
+) -> Position:
+    """All updates of the plan from the last checkpoint on."""
+    weights = run.model.trainable()
+    inner = run.optimizer.optimizer
+    position = Position(name)
+    found = checkpoints.latest(folders.checkpoints, name)
+    if found:
+        checkpoint, position = found
+        tensors = checkpoints.restore(checkpoint, weights, inner)
+        memory = replace(run.protection.memory, tensors=tensors)
+        run.protection = replace(run.protection, memory=memory)
+        progress.say(f"Going on after step {position.step} of {len(plan)} ({checkpoint.name}).")
+    with contextlib.ExitStack() as stack:
+        monitor = stack.enter_context(
+            monitored(folders.metrics, folders.events, done=position.step)
+        )
+        bar = stack.enter_context(progress.bar("training", len(plan), position.step))
+        for step in range(position.step, len(plan)):
+            position = _step(run, plan[step], position, len(plan), monitor, bar)
+            if position.step % run.settings.checkpoint_steps == 0 or position.step == len(plan):
+                tensors = dict(run.protection.memory.tensors)
+                checkpoints.save(folders.checkpoints, position, weights, inner, tensors)
+    return position
+
+
+def _step(  # noqa: PLR0913 - one place ties update, log and bar together
+    run: _Run,
+    refs: Sequence[RowRef],
+    position: Position,
+    num_steps: int,
+    monitor: Monitor,
+    bar: Bar,
+) -> Position:
+    started = time.perf_counter()
+    settings = run.settings
+    batch = make_batch(
+        refs,
+        run.rows,
+        max_tokens=settings.micro_batch_tokens or _default_tokens(run.model.device),
+        max_rows=settings.micro_batch_size,
+        weighting=settings.weighting,
+    )
+    rate = learning_rate_at(position.step, num_steps, settings)
+    torch.manual_seed(mix(settings.seed, "step", position.step))  # dropout, also after a resume
+    numbers = _update(run, batch, rate)
+    seconds = time.perf_counter() - started
+    speed = batch.num_tokens / seconds
+    position = Position(
+        position.plan,
+        position.step + 1,
+        position.num_tokens + batch.num_tokens,
+        position.seconds + seconds,
+        numbers["loss"],
+    )
+    monitor.log(position.step, numbers | {"learning_rate": rate, "tokens_per_second": speed})
+    bar.advance(1, f"loss {numbers['loss']:.3f}  {position.num_tokens / position.seconds:.0f} tok/s")
+    return position
+
+
+def _default_tokens(device: torch.device) -> int:
+    return 16384 if device.type == "cuda" else 1024
+
+
+def _update(run: _Run, batch: Batch, rate: float) -> dict[str, float]:
+    """One optimizer step. Returns its numbers: loss, the loss by source, extra terms, norm."""
+    memory = run.protection.memory
+    by_source = torch.zeros(len(batch.sources))
+    extras: dict[str, float] = {}
+    for micro in batch.micro_batches:
+        by_source += _backward(run, micro, len(batch.sources), extras)
+    for strategy in run.protection.strategies:
+        _backward_terms(run, strategy.penalty(run.model, memory), extras)
+    for strategy in run.protection.strategies:
+        strategy.adjust_gradients(run.model, memory)
+    loss = float(by_source.sum())
+    norm = _descend(run, rate, loss)
+    for strategy in run.protection.strategies:
+        strategy.after_step(run.model, memory)
+    names = zip(batch.sources, by_source.tolist(), batch.shares, strict=True)
+    losses = {f"loss_{name}": value / share for name, value, share in names}
+    return {"loss": loss, **losses, **extras, "gradient_norm": norm}
+
+
+def _backward(run: _Run, micro: MicroBatch, num_sources: int, extras: dict[str, float]) -> Tensor:
+    """Gradients of one micro-batch; returns each source's part of the update's loss."""
+    moved = MicroBatch(*(run.fabric.to_device(tensor) for tensor in vars(micro).values()))
+    log_probs = run.module(moved.ids, moved.targets)
+    losses = run.settings.objective.token_losses(log_probs) * moved.coefficients
+    terms: dict[str, Tensor] = {}
+    for strategy in run.protection.strategies:
+        terms |= strategy.extra_loss(run.model, moved, log_probs, run.protection.memory)
+    total = losses.sum() + sum(terms.values(), start=losses.new_zeros(()))
+    run.fabric.backward(total)
+    for name, term in terms.items():
+        extras[name] = extras.get(name, 0.0) + float(term.detach())
+    parts = torch.zeros(num_sources, device=losses.device)
+    return parts.index_add(0, moved.sources, losses.detach()).cpu()
+
+
+def _backward_terms(run: _Run, terms: Mapping[str, Tensor], extras: dict[str, float]) -> None:
+    for name, term in terms.items():
+        run.fabric.backward(term)
+        extras[name] = float(term.detach())
+
+
+def _descend(run: _Run, rate: float, loss: float) -> float:
+    """Clip and apply the gradients; an update that is not finite is skipped and counted.
+
+    Raises:
+        FactoryError: too many such updates in a row.
+    """
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    norm = run.fabric.clip_gradients(
+        run.module, run.optimizer, max_norm=run.settings.max_grad_norm, error_if_nonfinite=False
+    )
+    is_finite = math.isfinite(loss) and bool(torch.isfinite(norm))
+    run.bad_updates = 0 if is_finite else run.bad_updates + 1
+    if is_finite:
+        run.optimizer.step()
+    elif run.bad_updates >= MOST_BAD_UPDATES:
+        raise FactoryError(
+            f"The loss was not a finite number in {run.bad_updates} updates in a row (last: "
+            f"{loss}). Lower training.learning_rate, or look for odd rows; nothing was saved."
+        )
+    run.optimizer.zero_grad()
+    return float(norm)

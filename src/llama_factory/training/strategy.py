@@ -1,0 +1,87 @@
+"""The hooks through which a strategy protects old knowledge. A strategy never owns the loop."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llama_factory.core.settings import Registry, Settings
+from llama_factory.core.types import Example, Memory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llama_factory.model.load import AdaptedModel
+    from llama_factory.training.batching import MicroBatch
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows that are mixed into every update beside the new ones.
+
+    Attributes:
+        name: shown as `loss_<name>`.
+        rows: taken in a shuffled order, again from the start when used up.
+        share: of the rows of an update, and of its loss; new rows get the rest.
+    """
+
+    name: str
+    rows: tuple[Example, ...]
+    share: float
+
+
+class Strategy(Settings):
+    """How learning new rows protects what was learned before.
+
+    It holds settings only; what must last is the `Memory` that `after_round` returns, which is
+    saved in the version. All hooks do nothing by default and are additive, so strategies combine.
+    """
+
+    def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
+        """Before the first step: freeze layers, add weights, load a teacher."""
+
+    def sources(self, memory: Memory) -> Sequence[Source]:
+        """Old rows to mix into every update."""
+        return ()
+
+    def extra_loss(
+        self, model: "AdaptedModel", batch: "MicroBatch", log_probs: "Tensor", memory: Memory
+    ) -> "Mapping[str, Tensor]":
+        """Named terms added to the loss of a micro-batch.
+
+        Args:
+            model: as being trained.
+            batch: its `coefficients` add up to 1 over the micro-batches of an update; use them
+                for terms that are averages over tokens.
+            log_probs: [trained tokens] of this micro-batch.
+            memory: of the parent version.
+
+        Returns:
+            Scalars by name.
+        """
+        return {}
+
+    def penalty(self, model: "AdaptedModel", memory: Memory) -> "Mapping[str, Tensor]":
+        """Named scalars on the weights alone, added once per update."""
+        return {}
+
+    def adjust_gradients(self, model: "AdaptedModel", memory: Memory) -> None:
+        """Change gradients in place, once per update, before they are clipped."""
+
+    def after_step(self, model: "AdaptedModel", memory: Memory) -> None:
+        """After each update."""
+
+    def after_round(
+        self, model: "AdaptedModel", rows: tuple[Example, ...], memory: Memory, *, seed: int
+    ) -> Memory:
+        """What to keep for the next round.
+
+        Args:
+            model: after training.
+            rows: the new rows of this round.
+            memory: of the parent version, with what strategies listed earlier added to it.
+            seed: for anything drawn at random.
+        """
+        return memory
+
+
+strategies: Registry[Strategy] = Registry("strategy")

@@ -1,0 +1,46 @@
+"""Strategy memory on disk: rows as JSON lines, tensors as safetensors, numbers as JSON."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_factory.core import files
+from llama_factory.core.types import Example, Memory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def save(memory: Memory, folder: Path) -> None:
+    """Write a memory into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = (
+        {"strategy": name, **row.to_json()} for name, rows in memory.rows.items() for row in rows
+    )
+    files.write_jsonl(folder / "rows.jsonl", listed)
+    files.write_json(folder / "numbers.json", dict(memory.numbers))
+    if memory.tensors:
+        from safetensors.torch import save_file
+
+        save_file(dict(memory.tensors), folder / "tensors.safetensors")
+
+
+def load(folder: Path) -> Memory:
+    """The inverse of `save`; a folder that does not exist is an empty memory."""
+    rows: dict[str, list[Example]] = defaultdict(list)
+    for row in files.read_jsonl(folder / "rows.jsonl"):
+        rows[row["strategy"]].append(Example.from_json(row))
+    numbers = folder / "numbers.json"
+    return Memory(
+        rows={name: tuple(listed) for name, listed in rows.items()},
+        tensors=_load_tensors(folder / "tensors.safetensors"),
+        numbers=files.read_json(numbers) if numbers.exists() else {},
+    )
+
+
+def _load_tensors(path: Path) -> dict[str, "Tensor"]:
+    if not path.exists():
+        return {}
+    from safetensors.torch import load_file
+
+    return dict(load_file(path))

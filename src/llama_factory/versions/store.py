@@ -1,0 +1,113 @@
+"""The versions of a workspace: list, get, publish. Moving a release is in `releases.py`."""
+
+import re
+import shutil
+from pathlib import Path
+
+from llama_factory.core import files
+from llama_factory.core.errors import VersionError, suggest
+from llama_factory.core.types import BASE_VERSION, EvalReport, Task
+from llama_factory.versions import releases
+from llama_factory.versions.version import MANIFEST, REPORT, ModelVersion
+from llama_factory.versions.workspace import Workspace
+
+VERSION_ID = re.compile(r"v\d{4,}")
+
+
+def ids(workspace: Workspace) -> list[str]:
+    """Ids of all versions, oldest first."""
+    found = (path.name for path in workspace.versions.glob("v*") if path.is_dir())
+    return sorted((name for name in found if VERSION_ID.fullmatch(name)), key=lambda v: int(v[1:]))
+
+
+def get(workspace: Workspace, name: str, *, verify: bool = True) -> ModelVersion:
+    """A version by id (`v0002`, `2`) or alias (`production`).
+
+    Args:
+        workspace: where to look.
+        name: id, number or alias.
+        verify: compare every file with its checksum first.
+
+    Raises:
+        VersionError: there is no such version (the nearest are named), or it is damaged.
+    """
+    aliases = releases.read(workspace.releases).aliases
+    name = aliases.get(name, name)
+    version_id = f"v{int(name):04d}" if name.isascii() and name.isdigit() else name
+    known = ids(workspace)
+    if version_id not in known:
+        shown = ", ".join([*aliases, *known[-8:]])
+        raise VersionError(
+            f"{workspace.folder}: there is no version '{name}'."
+            f"{suggest(version_id, [*known, *aliases])} There are: {shown}."
+        )
+    version = ModelVersion.read(workspace.versions / version_id)
+    if verify:
+        version.verify()
+    return version
+
+
+def lineage(version: ModelVersion) -> list[ModelVersion]:
+    """A version and all it was trained from, oldest first, the base version left out."""
+    chain: list[ModelVersion] = []
+    while not version.is_base:
+        chain.append(version)
+        version = ModelVersion.read(version.folder.parent / version.parent)
+    return chain[::-1]
+
+
+def tasks(version: ModelVersion) -> tuple[Task, ...]:
+    """The held-out tasks of a whole lineage, in the order they were learned."""
+    return tuple(task for each in lineage(version) for task in each.tasks())
+
+
+def next_id(workspace: Workspace) -> str:
+    """The id of the version that is made next."""
+    newest = ids(workspace)
+    return f"v{int(newest[-1][1:]) + 1 if newest else 0:04d}"
+
+
+def publish(workspace: Workspace, draft: ModelVersion) -> ModelVersion:
+    """Give a draft's folder its checksums and its final name, all at once.
+
+    Args:
+        workspace: where it appears.
+        draft: its `folder` is the building folder; `files` is not looked at.
+    """
+    hashes = files.hash_folder(draft.folder, leave_out=frozenset({MANIFEST}))
+    final = workspace.versions / draft.id
+    complete = ModelVersion(**(vars(draft) | {"files": hashes, "folder": final}))
+    files.write_json(draft.folder / MANIFEST, complete.to_json())
+    files.publish(draft.folder, final)
+    return complete
+
+
+def create_base(workspace: Workspace, base_model: str) -> ModelVersion:
+    """Publish v0000, the untouched base model with no memory and no tasks."""
+    folder = workspace.versions / f".{BASE_VERSION}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    nothing = EvalReport(tasks={}, guard_perplexity=None, seconds=0.0)
+    files.write_json(folder / REPORT, {"evaluation": nothing.to_json()})
+    draft = ModelVersion(
+        id=BASE_VERSION,
+        parent=BASE_VERSION,
+        created=releases.now(),
+        base_model=base_model,
+        base_fingerprint="",
+        data_fingerprint="",
+        num_rows=0,
+        folder=folder,
+        files={},
+    )
+    return publish(workspace, draft)
+
+
+def discard_unfinished(workspace: Workspace) -> None:
+    """Remove what an abandoned round left behind."""
+    shutil.rmtree(workspace.building, ignore_errors=True)
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

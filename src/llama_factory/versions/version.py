@@ -1,0 +1,108 @@
+"""One immutable version of a model, as it lies on disk."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llama_factory.core import files
+from llama_factory.core.errors import VersionError
+from llama_factory.core.types import BASE_VERSION, EvalReport, Example, Memory, Task
+from llama_factory.versions import memory as memory_files
+
+MANIFEST = "manifest.json"
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A folder `versions/vNNNN` that never changes after it appears.
+
+    Attributes:
+        id: `v0007`; `v0000` is the untouched base model.
+        parent: the version it was trained from; the base version is its own parent.
+        created: UTC time, ISO 8601.
+        base_model: name of the base model.
+        base_fingerprint: identifies the base model's files.
+        data_fingerprint: identifies the rows that were taught.
+        num_rows: rows taught in this round.
+        folder: where it lies.
+        files: SHA-256 of every file by path, the manifest apart.
+    """
+
+    id: str
+    parent: str
+    created: str
+    base_model: str
+    base_fingerprint: str
+    data_fingerprint: str
+    num_rows: int
+    folder: Path
+    files: dict[str, str]
+
+    @property
+    def is_base(self) -> bool:
+        """Whether this is the untouched base model."""
+        return self.id == BASE_VERSION
+
+    @property
+    def adapter(self) -> Path | None:
+        """The PEFT folder; the base version has none."""
+        folder = self.folder / "adapter"
+        return folder if folder.exists() else None
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What report.json holds."""
+        values: dict[str, Any] = files.read_json(self.folder / REPORT)
+        return values
+
+    @property
+    def scores(self) -> EvalReport:
+        """The evaluation in the report."""
+        return EvalReport.from_json(self.report["evaluation"])
+
+    @property
+    def memory(self) -> Memory:
+        """What the strategies kept."""
+        return memory_files.load(self.folder / "memory")
+
+    def tasks(self) -> tuple[Task, ...]:
+        """The held-out rows this round brought, one task a group."""
+        groups: dict[str, list[Example]] = {}
+        for row in map(Example.from_json, files.read_jsonl(self.folder / "data/held_out.jsonl")):
+            groups.setdefault(row.group, []).append(row)
+        return tuple(Task(self.id, group, tuple(rows)) for group, rows in groups.items())
+
+    def verify(self) -> None:
+        """Compare every file with its checksum.
+
+        Raises:
+            VersionError: a file is missing, new or changed; the message names it.
+        """
+        found = files.hash_folder(self.folder, leave_out=frozenset({MANIFEST}))
+        wrong = sorted(name for name, _ in found.items() ^ self.files.items())
+        if wrong:
+            raise VersionError(
+                f"{self.folder}: {wrong[0]} is missing or was changed since the version was made, "
+                "so the version is not used. Restore the file from a backup, or roll back to "
+                "another version."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for manifest.json."""
+        return {name: value for name, value in asdict(self).items() if name != "folder"}
+
+    @staticmethod
+    def read(folder: Path) -> "ModelVersion":
+        """Read a version's manifest.
+
+        Raises:
+            VersionError: it is missing or damaged.
+        """
+        try:
+            return ModelVersion(folder=folder, **files.read_json(folder / MANIFEST))
+        except (OSError, ValueError, TypeError) as error:
+            raise VersionError(
+                f"{folder / MANIFEST} is missing or damaged ({type(error).__name__}), so this "
+                "version is not used. Restore it from a backup, or roll back to another version."
+            ) from error

@@ -1,0 +1,72 @@
+"""A workspace: the folder in which one model lives and learns. Paths only, no behaviour."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_factory.core.errors import VersionError, suggest
+
+SETTINGS_FILE = "factory.yaml"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where things lie in a workspace."""
+
+    folder: Path
+
+    @staticmethod
+    def open(folder: Path) -> "Workspace":
+        """A workspace that exists.
+
+        Raises:
+            VersionError: the folder is none; the message names the nearest one beside it.
+        """
+        if (folder / SETTINGS_FILE).is_file():
+            return Workspace(folder.resolve())
+        around = folder.parent if folder.parent.is_dir() else Path()
+        known = [path.parent.name for path in around.glob(f"*/{SETTINGS_FILE}")]
+        what = "has no factory.yaml" if folder.exists() else "does not exist"
+        raise VersionError(
+            f"{folder} is not a workspace: it {what}.{suggest(folder.name, known)} "
+            f"Make one with `llama-factory init {folder}`."
+        )
+
+    @property
+    def settings(self) -> Path:
+        """The settings file."""
+        return self.folder / SETTINGS_FILE
+
+    @property
+    def inbox(self) -> Path:
+        """New files are dropped here."""
+        return self.folder / "inbox"
+
+    @property
+    def quarantine(self) -> Path:
+        """Rows and files refused, each with its reason."""
+        return self.folder / "quarantine"
+
+    @property
+    def versions(self) -> Path:
+        """All versions."""
+        return self.folder / "versions"
+
+    @property
+    def building(self) -> Path:
+        """The round in progress; a crash or Ctrl-C leaves it for the next start."""
+        return self.versions / ".building"
+
+    @property
+    def releases(self) -> Path:
+        """Aliases and their history."""
+        return self.folder / "releases.json"
+
+    @property
+    def runs(self) -> Path:
+        """TensorBoard logs."""
+        return self.folder / "runs"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a round is in progress."""
+        return self.folder / ".round.lock"
