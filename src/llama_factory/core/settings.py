@@ -88,7 +88,7 @@ class Registry(Generic[Part]):
 
 
 class OneOf:
-    """`objective: Annotated[Objective, OneOf(objectives)]`: the field accepts any registered part."""
+    """`Annotated[Objective, OneOf(OBJECTIVES)]`: the field accepts any registered part."""
 
     def __init__(self, registry: Registry[Any]) -> None:
         self.registry = registry

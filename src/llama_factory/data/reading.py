@@ -8,7 +8,7 @@ from typing import Any
 
 from llama_factory.core.errors import DataError, suggest
 from llama_factory.core.types import Example
-from llama_factory.data.formats import BadRow, parse_row
+from llama_factory.data.formats import BadRowError, parse_row
 
 TEST_SUFFIX = ".test"
 
@@ -41,12 +41,12 @@ def read_examples(path: Path) -> Iterator[Example | Refused]:
         )
     group = group_of(path)
     for line, row in reader(_text(path)):
-        if isinstance(row, BadRow):
+        if isinstance(row, BadRowError):
             yield Refused(path.name, line, str(row), row.args[1] if len(row.args) > 1 else "")
             continue
         try:
             yield Example(parse_row(row), _own_group(row) or group, path.name, line, _weight(row))
-        except BadRow as error:
+        except BadRowError as error:
             yield Refused(path.name, line, str(error), json.dumps(row, ensure_ascii=False))
 
 
@@ -88,8 +88,8 @@ def _json_lines(text: str) -> Iterator[tuple[int, Any]]:
             yield number, _bad_line(what, line)
 
 
-def _bad_line(what: str, line: str) -> BadRow:
-    bad = BadRow(what)
+def _bad_line(what: str, line: str) -> BadRowError:
+    bad = BadRowError(what)
     bad.args = (what, line)
     return bad
 
@@ -110,14 +110,14 @@ def _json_list(text: str) -> Iterator[tuple[int, Any]]:
 def _own_group(row: dict[str, Any]) -> str | None:
     group = row.get("group")
     if group is not None and not isinstance(group, str):
-        raise BadRow("'group' must be text.")
+        raise BadRowError("'group' must be text.")
     return group
 
 
 def _weight(row: dict[str, Any]) -> float:
     weight = row.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
-        raise BadRow("'weight' must be a number above 0.")
+        raise BadRowError("'weight' must be a number above 0.")
     return float(weight)
 
 

@@ -10,7 +10,7 @@ from llama_factory.core.errors import ModelError, suggest
 LINEAR = (nn.Linear, Conv1D)
 
 
-def linear_names(model: nn.Module) -> list[str]:
+def linear_names(model: Any) -> list[str]:
     """Last parts of the names of all linear layers but the output head, sorted."""
     head = model.get_output_embeddings()
     found = {
@@ -43,7 +43,9 @@ def repeated_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """The model's stack of decoder layers, with its name: the longest list of modules."""
     lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
     if not lists:
-        raise ModelError("this model has no list of decoder layers, so freeze_layers cannot count them.")
+        raise ModelError(
+            "this model has no list of decoder layers, so freeze_layers cannot count them."
+        )
     return max(lists, key=lambda item: len(item[1]))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -26,11 +27,13 @@ class AdaptedModel:
         network: PEFT model; only the adapter's weights require a gradient.
         tokenizer: the base model's own.
         fingerprint: identifies the base model's files; adapters fit one base only.
+        max_tokens: longest row that goes through the model.
     """
 
     network: Any
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
+    max_tokens: int
 
     @property
     def device(self) -> torch.device:
@@ -43,12 +46,15 @@ class AdaptedModel:
         return {name: weight for name, weight in named if weight.requires_grad}
 
 
-def adapt(settings: ModelSettings, parent: Path | None, *, seed: int) -> AdaptedModel:
+def adapt(
+    settings: ModelSettings, parent: Path | None, *, max_tokens: int, seed: int
+) -> AdaptedModel:
     """Load the base model and give it an adapter: a copy of the parent's, or a fresh one.
 
     Args:
         settings: which base, which adapter.
         parent: the parent version's adapter folder, None for a fresh adapter.
+        max_tokens: longest row; longer answers lose their end.
         seed: of fresh adapter weights.
 
     Raises:
@@ -61,7 +67,7 @@ def adapt(settings: ModelSettings, parent: Path | None, *, seed: int) -> Adapted
         network = settings.adapter.apply(network, freeze_layers=settings.freeze_layers, seed=seed)
     else:
         network = _with_saved_adapter(network, parent, settings)
-    return AdaptedModel(network, tokenizer, fingerprint(folder))
+    return AdaptedModel(network, tokenizer, fingerprint(folder), max_tokens)
 
 
 def load_network(folder: Path, settings: ModelSettings) -> Any:
@@ -77,7 +83,7 @@ def load_network(folder: Path, settings: ModelSettings) -> Any:
             dtype=pick_dtype(settings.dtype),
             trust_remote_code=settings.trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: this model cannot be loaded: {error}") from error
     network.eval()
     return network.to("cuda") if torch.cuda.is_available() else network

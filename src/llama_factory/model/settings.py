@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from llama_factory.core.settings import OneOf, Settings
-from llama_factory.model.adapters import Adapter, adapters
+from llama_factory.model.adapters import ADAPTERS, Adapter
 from llama_factory.model.adapters.lora import Lora
 
 
@@ -14,7 +14,7 @@ class ModelSettings(Settings):
 
     base_model: str = "smollm2"
     """A short name (`smollm2`, `qwen2-7b`), a folder with a Transformers model, or a hub id."""
-    adapter: Annotated[Adapter, OneOf(adapters)] = Lora()
+    adapter: Annotated[Adapter, OneOf(ADAPTERS)] = Lora()
     """What trains. `lora` with `rank`, `alpha`, `dropout`, `targets`."""
     freeze_layers: int = Field(0, ge=0)
     """The lowest n layers carry no trained weight. Higher forgets less and trains faster."""

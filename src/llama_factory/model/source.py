@@ -25,33 +25,39 @@ def cache_folder() -> Path:
     return Path(home) if home else Path.home() / ".cache" / "llama-factory"
 
 
+def check_name(name: str) -> None:
+    """Refuse names that can be no model, without loading or downloading anything.
+
+    Raises:
+        ModelError: it is no folder with a model, no known name and no hub id.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise ModelError(
+                f"model.base_model: {folder} holds no config.json, so it is not a Transformers "
+                "model."
+            )
+        return
+    is_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    if name not in SHORT_NAMES and not is_hub_id:
+        raise ModelError(
+            f"model.base_model: '{name}' is neither a folder, a known name nor a hub id "
+            f"(owner/name).{suggest(name, SHORT_NAMES)} Known names: {', '.join(SHORT_NAMES)}."
+        )
+
+
 def resolve(name: str) -> Path:
     """The local folder of a base model, converting or downloading it where needed.
 
     Raises:
         ModelError: nothing of that name exists here, in the table or on the hub.
     """
-    if name == EMBEDDED:
-        return embedded_model()
+    check_name(name)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _checked_folder(folder.resolve())
-    if name in HUB_IDS:
-        return _from_hub(HUB_IDS[name])
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ModelError(
-            f"model.base_model: '{name}' is neither a folder, a known name nor a hub id "
-            f"(owner/name).{suggest(name, SHORT_NAMES)} Known names: {', '.join(SHORT_NAMES)}."
-        )
-    return _from_hub(name)
-
-
-def _checked_folder(folder: Path) -> Path:
-    if not (folder / "config.json").exists():
-        raise ModelError(
-            f"model.base_model: {folder} holds no config.json, so it is not a Transformers model."
-        )
-    return folder
+        return folder.resolve()
+    return embedded_model() if name == EMBEDDED else _from_hub(HUB_IDS.get(name, name))
 
 
 def _from_hub(hub_id: str) -> Path:
@@ -105,7 +111,9 @@ def _is_intact(folder: Path) -> bool:
     record = folder / CHECKSUMS
     if not record.exists():
         return False
-    return bool(files.hash_folder(folder, leave_out=frozenset({CHECKSUMS})) == files.read_json(record))
+    return bool(
+        files.hash_folder(folder, leave_out=frozenset({CHECKSUMS})) == files.read_json(record)
+    )
 
 
 def _convert(gguf: Path, folder: Path) -> None:

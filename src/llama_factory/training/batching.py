@@ -11,14 +11,11 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from llama_factory.model.padding import cut, pad
 from llama_factory.model.template import EncodedRow
 
-IGNORED = -100
-"""Target of a position that is not trained."""
 NEW = "new"
 """Name of the source of this round's own rows."""
-LAUNCH_TOKENS = 48
-"""What starting one more micro-batch costs, in tokens' worth of time (measured on two cores)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,11 @@ class Batch:
 
 
 def plan_steps(
-    sizes: Mapping[str, int], shares: Mapping[str, float], batch_size: int, num_steps: int, seed: int
+    sizes: Mapping[str, int],
+    shares: Mapping[str, float],
+    batch_size: int,
+    num_steps: int,
+    seed: int,
 ) -> list[list[RowRef]]:
     """The rows of every update.
 
@@ -137,37 +138,6 @@ def make_batch(
     return Batch(micro_batches, sources, shares, sum(lengths))
 
 
-def cut(lengths: Sequence[int], *, max_tokens: int, max_rows: int) -> list[tuple[int, int]]:
-    """Cut rows sorted by length into runs of the least padded tokens plus launches.
-
-    Exact, by dynamic programming: `best[j]` is the least cost of the first j rows.
-
-    Args:
-        lengths: ascending.
-        max_tokens: most tokens in a run with padding; a single longer row is a run of its own.
-        max_rows: most rows in a run.
-
-    Returns:
-        Start and end of each run.
-    """
-    best, start_of = [0.0], [0]
-    for end in range(1, len(lengths) + 1):
-        options = []
-        for start in range(end - 1, max(-1, end - 1 - max_rows), -1):
-            tokens = (end - start) * lengths[end - 1]
-            if tokens > max_tokens and end - start > 1:
-                break
-            options.append((best[start] + tokens + LAUNCH_TOKENS, start))
-        cost, start = min(options)
-        best.append(cost)
-        start_of.append(start)
-    runs, end = [], len(lengths)
-    while end > 0:
-        runs.append((start_of[end], end))
-        end = start_of[end]
-    return runs[::-1]
-
-
 def _mass(row: EncodedRow, weighting: str) -> float:
     return row.num_trained if weighting == "token" else 1.0
 
@@ -175,18 +145,11 @@ def _mass(row: EncodedRow, weighting: str) -> float:
 def _collate(
     chosen: Sequence[tuple[EncodedRow, int]], scale: Sequence[float], weighting: str
 ) -> MicroBatch:
-    longest = max(len(row.ids) for row, _ in chosen)
-    ids = torch.zeros(len(chosen), longest, dtype=torch.long)  # padding is never looked at
-    targets = torch.full((len(chosen), longest), IGNORED)
+    ids, targets = pad([row for row, _ in chosen])
     coefficients: list[Tensor] = []
     sources: list[Tensor] = []
-    for number, (row, source) in enumerate(chosen):
-        tokens = torch.tensor(row.ids)
-        ids[number, : len(tokens)] = tokens
-        trained = torch.tensor(row.is_trained)
-        targets[number, : len(tokens) - 1] = torch.where(trained[1:], tokens[1:], IGNORED)
-        num_trained = int(trained[1:].sum())
+    for row, source in chosen:
         each = scale[source] * row.weight * _mass(row, weighting) / row.num_trained
-        coefficients.append(torch.full((num_trained,), each))
-        sources.append(torch.full((num_trained,), source))
+        coefficients.append(torch.full((row.num_trained,), each))
+        sources.append(torch.full((row.num_trained,), source))
     return MicroBatch(ids, targets, torch.cat(coefficients), torch.cat(sources))

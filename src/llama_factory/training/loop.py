@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from torch import Tensor
 from llama_factory.core.errors import DataError, FactoryError
 from llama_factory.core.files import telling_of_full_disk
 from llama_factory.core.progress import Bar, Progress
+from llama_factory.core.signals import Stopped, stopping_safely
 from llama_factory.core.types import Example, Memory
 from llama_factory.model.load import AdaptedModel
+from llama_factory.model.log_probs import TokenLogProbs
 from llama_factory.model.template import EncodedRow, TooLong, encode
 from llama_factory.training import checkpoints
 from llama_factory.training.batching import (
@@ -34,11 +36,10 @@ from llama_factory.training.batching import (
     plan_steps,
 )
 from llama_factory.training.checkpoints import Position
-from llama_factory.training.kernels import TokenLogProbs
 from llama_factory.training.monitor import Monitor, monitored
 from llama_factory.training.optimizers import learning_rate_at, make_optimizer
 from llama_factory.training.settings import TrainingSettings
-from llama_factory.training.strategy import Strategy, strategies
+from llama_factory.training.strategy import STRATEGIES, Strategy
 
 MOST_BAD_UPDATES = 3
 """Updates in a row without a finite loss before the run stops."""
@@ -99,7 +100,7 @@ class Protection:
     """The strategies of a run and what they remember."""
 
     strategies: tuple[Strategy, ...] = ()
-    memory: Memory = Memory()
+    memory: Memory = field(default_factory=Memory)
 
 
 @dataclass
@@ -122,7 +123,6 @@ def train(
     settings: TrainingSettings,
     protection: Protection,
     *,
-    max_tokens: int,
     folders: TrainingFolders,
     progress: Progress,
 ) -> TrainedModel:
@@ -133,7 +133,6 @@ def train(
         examples: the new rows.
         settings: length, rate, batch.
         protection: strategies, and the parent version's memory.
-        max_tokens: longest row.
         folders: where checkpoints and logs go.
         progress: shows steps, tokens/s and the time left.
 
@@ -143,7 +142,7 @@ def train(
     """
     for strategy in protection.strategies:
         strategy.prepare(model, protection.memory)
-    rows, shares, too_long = _encode_sources(model, examples, protection, max_tokens)
+    rows, shares, too_long = _encode_sources(model, examples, protection)
     num_steps = count_steps(len(rows[NEW]), settings)
     sizes = {name: len(encoded) for name, encoded in rows.items()}
     plan = plan_steps(sizes, shares, settings.batch_size, num_steps, settings.seed)
@@ -165,10 +164,10 @@ def count_steps(num_rows: int, settings: TrainingSettings) -> int:
 
 
 def _encode_sources(
-    model: AdaptedModel, examples: Sequence[Example], protection: Protection, max_tokens: int
+    model: AdaptedModel, examples: Sequence[Example], protection: Protection
 ) -> tuple[dict[str, list[EncodedRow]], dict[str, float], tuple[Example, ...]]:
     """Tokens of every source, the share of each extra one, and new rows that are too long."""
-    encoded = [encode(row, model.tokenizer, max_tokens) for row in examples]
+    encoded = [encode(row, model.tokenizer, model.max_tokens) for row in examples]
     too_long = tuple(
         row for row, code in zip(examples, encoded, strict=True) if isinstance(code, TooLong)
     )
@@ -176,12 +175,12 @@ def _encode_sources(
     if not rows[NEW]:
         raise DataError(
             f"No row is left to train on: {len(too_long)} of {len(examples)} have a prompt longer "
-            f"than data.max_tokens = {max_tokens}. Raise it, or shorten the rows."
+            f"than data.max_tokens = {model.max_tokens}. Raise it, or shorten the rows."
         )
     shares = {}
     for strategy in protection.strategies:
         for source in strategy.sources(protection.memory):
-            codes = [encode(row, model.tokenizer, max_tokens) for row in source.rows]
+            codes = [encode(row, model.tokenizer, model.max_tokens) for row in source.rows]
             rows[source.name] = [code for code in codes if isinstance(code, EncodedRow)]
             if rows[source.name]:
                 shares[source.name] = source.share
@@ -208,7 +207,7 @@ def _plan_name(run: _Run, examples: Sequence[Example]) -> str:
         [row.key for row in examples],
         {name: len(rows) for name, rows in run.rows.items()},
         run.settings.model_dump(mode="json", exclude={"checkpoint_steps"}),
-        [strategies.name_of(s) + s.model_dump_json() for s in run.protection.strategies],
+        [STRATEGIES.name_of(s) + s.model_dump_json() for s in run.protection.strategies],
         run.model.fingerprint,
         sorted(run.model.trainable()),
     ]
@@ -219,13 +218,12 @@ def _follow(
     run: _Run, plan: list[list[RowRef]], name: str, folders: TrainingFolders, progress: Progress
 ) -> Position:
     """All updates of the plan from the last checkpoint on."""
-    weights = run.model.trainable()
-    inner = run.optimizer.optimizer
     position = Position(name)
     found = checkpoints.latest(folders.checkpoints, name)
     if found:
         checkpoint, position = found
-        tensors = checkpoints.restore(checkpoint, weights, inner)
+        weights, optimizer = run.model.trainable(), run.optimizer.optimizer
+        tensors = checkpoints.restore(checkpoint, weights, optimizer)
         memory = replace(run.protection.memory, tensors=tensors)
         run.protection = replace(run.protection, memory=memory)
         progress.say(f"Going on after step {position.step} of {len(plan)} ({checkpoint.name}).")
@@ -234,15 +232,28 @@ def _follow(
             monitored(folders.metrics, folders.events, done=position.step)
         )
         bar = stack.enter_context(progress.bar("training", len(plan), position.step))
+        is_asked_to_stop = stack.enter_context(stopping_safely())
         for step in range(position.step, len(plan)):
             position = _step(run, plan[step], position, len(plan), monitor, bar)
-            if position.step % run.settings.checkpoint_steps == 0 or position.step == len(plan):
-                tensors = dict(run.protection.memory.tensors)
-                checkpoints.save(folders.checkpoints, position, weights, inner, tensors)
+            is_due = position.step % run.settings.checkpoint_steps == 0
+            if is_due or position.step == len(plan) or is_asked_to_stop():
+                _save(run, position, folders)
+            if is_asked_to_stop():
+                raise Stopped(is_asked_to_stop())
     return position
 
 
-def _step(  # noqa: PLR0913 - one place ties update, log and bar together
+def _save(run: _Run, position: Position, folders: TrainingFolders) -> None:
+    checkpoints.save(
+        folders.checkpoints,
+        position,
+        run.model.trainable(),
+        run.optimizer.optimizer,
+        run.protection.memory.tensors,
+    )
+
+
+def _step(
     run: _Run,
     refs: Sequence[RowRef],
     position: Position,
@@ -272,7 +283,9 @@ def _step(  # noqa: PLR0913 - one place ties update, log and bar together
         numbers["loss"],
     )
     monitor.log(position.step, numbers | {"learning_rate": rate, "tokens_per_second": speed})
-    bar.advance(1, f"loss {numbers['loss']:.3f}  {position.num_tokens / position.seconds:.0f} tok/s")
+    bar.advance(
+        1, f"loss {numbers['loss']:.3f}  {position.num_tokens / position.seconds:.0f} tok/s"
+    )
     return position
 
 

@@ -11,9 +11,7 @@ from llama_factory.training.settings import TrainingSettings
 
 def make_optimizer(weights: Iterable[nn.Parameter], settings: TrainingSettings) -> AdamW:
     """AdamW (Loshchilov and Hutter 2019) in its fused form, states in the weights' format."""
-    return AdamW(
-        weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+    return AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 
 def learning_rate_at(step: int, num_steps: int, settings: TrainingSettings) -> float:

@@ -5,19 +5,19 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from llama_factory.core.settings import OneOf, Settings
-from llama_factory.training.objectives import Objective, objectives
+from llama_factory.training.objectives import OBJECTIVES, Objective
 from llama_factory.training.objectives.sft import Sft
 
 
 class TrainingSettings(Settings):
     """Length, speed and shape of one training run."""
 
-    objective: Annotated[Objective, OneOf(objectives)] = Sft()
+    objective: Annotated[Objective, OneOf(OBJECTIVES)] = Sft()
     """What is minimised."""
     batch_size: int = Field(8, ge=1)
     """Rows in one update. Higher is steadier; the learning rate may then rise too."""
     micro_batch_size: int | None = Field(None, ge=1)
-    """Most rows computed at once. Empty: only `micro_batch_tokens` limits. Never changes results."""
+    """Most rows computed at once. Empty: no limit but `micro_batch_tokens`. Same results."""
     micro_batch_tokens: int | None = Field(None, ge=16)
     """Most tokens computed at once, padding included. Lower needs less memory; results are the
     same. Empty: 1024 on a CPU, 16384 on a GPU."""

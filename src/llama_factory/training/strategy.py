@@ -84,4 +84,4 @@ class Strategy(Settings):
         return memory
 
 
-strategies: Registry[Strategy] = Registry("strategy")
+STRATEGIES: Registry[Strategy] = Registry("strategy")

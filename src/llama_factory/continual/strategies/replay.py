@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from llama_factory.core.types import Example, Memory
-from llama_factory.training.strategy import Source, Strategy, strategies
+from llama_factory.training.strategy import STRATEGIES, Source, Strategy
 
 if TYPE_CHECKING:
     from llama_factory.model.load import AdaptedModel
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NAME = "replay"
 
 
-@strategies.register(NAME)
+@STRATEGIES.register(NAME)
 class Replay(Strategy):
     """Mixes old rows into every update."""
 

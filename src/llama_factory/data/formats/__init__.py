@@ -9,7 +9,7 @@ from llama_factory.core.settings import import_parts
 from llama_factory.core.types import Message
 
 
-class BadRow(ValueError):
+class BadRowError(ValueError):
     """Why a row cannot be taught and how to mend it, in one sentence."""
 
 
@@ -21,7 +21,7 @@ class Format:
         name: as people call it.
         fields: all fields that it reads; the first ones decide.
         required: a row with all of these is in this layout.
-        parse: row -> turns; raises BadRow.
+        parse: row -> turns; raises BadRowError.
     """
 
     name: str
@@ -43,29 +43,29 @@ def parse_row(row: Any) -> tuple[Message, ...]:
     """The turns of a row in whichever layout it is.
 
     Raises:
-        BadRow: it is in no known layout, or its values are wrong.
+        BadRowError: it is in no known layout, or its values are wrong.
     """
     if not isinstance(row, dict):
-        raise BadRow(f"a row must be a JSON object, this is {_kind(row)}.")
+        raise BadRowError(f"a row must be a JSON object, this is {_kind(row)}.")
     for layout in formats.values():
         if all(name in row for name in layout.required):
             return layout.parse(row)
-    raise BadRow(_unknown_layout(row))
+    raise BadRowError(_unknown_layout(row))
 
 
 def text_of(row: Mapping[str, Any], name: str, *, required: bool = True) -> str:
     """A text field of a row.
 
     Raises:
-        BadRow: it is no text, or empty although required.
+        BadRowError: it is no text, or empty although required.
     """
     value = row.get(name)
     if value is None and not required:
         return ""
     if not isinstance(value, str):
-        raise BadRow(f"'{name}' must be text, this is {_kind(value)}.")
+        raise BadRowError(f"'{name}' must be text, this is {_kind(value)}.")
     if required and not value.strip():
-        raise BadRow(f"'{name}' is empty.")
+        raise BadRowError(f"'{name}' is empty.")
     return value
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_factory.core.types import Message
-from llama_factory.data.formats import BadRow, Format, register, text_of
+from llama_factory.data.formats import BadRowError, Format, register, text_of
 
 
 def parse(row: Mapping[str, Any]) -> tuple[Message, ...]:
@@ -22,7 +22,7 @@ def parse(row: Mapping[str, Any]) -> tuple[Message, ...]:
 
 def _past_turn(pair: Any) -> list[Message]:
     if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(t, str) for t in pair)):
-        raise BadRow("'history' must be a list of [question, answer] pairs of text.")
+        raise BadRowError("'history' must be a list of [question, answer] pairs of text.")
     return [Message("user", pair[0]), Message("assistant", pair[1])]
 
 

@@ -1,4 +1,4 @@
-"""Ways to make a base model trainable, one file each: `(model) -> model` with few trained weights."""
+"""Ways to make a base model trainable, one file each: `(model) -> model` with few weights."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,5 +25,5 @@ class Adapter(Settings):
         raise NotImplementedError
 
 
-adapters: Registry[Adapter] = Registry("adapter")
+ADAPTERS: Registry[Adapter] = Registry("adapter")
 import_parts(__name__, __path__)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from llama_factory.model.adapters import Adapter, adapters
+from llama_factory.model.adapters import ADAPTERS, Adapter
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-@adapters.register("lora")
+@ADAPTERS.register("lora")
 class Lora(Adapter):
     """Low-rank adaptation of linear layers."""
 

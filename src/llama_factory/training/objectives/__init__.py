@@ -23,5 +23,5 @@ class Objective(Settings):
         raise NotImplementedError
 
 
-objectives: Registry[Objective] = Registry("objective")
+OBJECTIVES: Registry[Objective] = Registry("objective")
 import_parts(__name__, __path__)

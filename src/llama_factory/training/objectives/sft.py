@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from llama_factory.training.objectives import Objective, objectives
+from llama_factory.training.objectives import OBJECTIVES, Objective
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@objectives.register("sft")
+@OBJECTIVES.register("sft")
 class Sft(Objective):
     """Cross-entropy on the tokens of every assistant turn."""
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from llama_factory.training.batching import IGNORED
+from llama_factory.model.padding import IGNORED
 
 CHUNK_ROWS = 256
 """Positions that go through the output head at once."""
@@ -65,13 +65,13 @@ def head_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets:
         [n] in nats, float32.
     """
     if weight.requires_grad or (bias is not None and bias.requires_grad):
-        chunks = zip(hidden.split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True)
+        chunks = zip(torch.split(hidden, CHUNK_ROWS), torch.split(targets, CHUNK_ROWS), strict=True)
         parts = [
-            checkpoint(_chunk_log_probs, h, weight, bias, t, use_reentrant=False)
-            for h, t in chunks
+            checkpoint(_chunk_log_probs, h, weight, bias, t, use_reentrant=False) for h, t in chunks
         ]
         return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
-    return _FrozenHead.apply(hidden, weight, bias, targets)
+    chosen: Tensor = _FrozenHead.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
+    return chosen
 
 
 def _chunk_log_probs(

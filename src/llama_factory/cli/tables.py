@@ -1,0 +1,104 @@
+"""How versions, reports and verdicts are printed for people."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from llama_factory.continual.gate import Verdict
+from llama_factory.evaluation.forgetting import ForgettingMatrix
+from llama_factory.run import Story, VersionRow
+
+console = Console(highlight=False)
+
+
+def print_verdict(verdict: Verdict) -> None:
+    """Every check of the gate with its numbers."""
+    for check in verdict.checks:
+        mark = "[green]pass[/]" if check.passed else "[red]FAIL[/]"
+        console.print(f"  {mark}  {check.reason}", soft_wrap=True)
+
+
+def print_versions(rows: list[VersionRow]) -> None:
+    """One line a version."""
+    table = Table("version", "parent", "created (UTC)", "rows")
+    names = list(dict.fromkeys(name for row in rows for name in row.scores))
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("gate")
+    table.add_column("alias")
+    gates = {True: "[green]promoted[/]", False: "[red]refused[/]", None: "-"}
+    for row in rows:
+        scores = [_number(row.scores.get(name)) for name in names]
+        parent = "-" if row.parent == row.id else row.parent
+        when = row.created.replace("T", " ").removesuffix("+00:00")
+        aliases = "[bold]" + ", ".join(row.aliases) + "[/]"
+        table.add_row(
+            row.id, parent, when, str(row.num_rows), *scores, gates[row.promoted], aliases
+        )
+    console.print(table)
+
+
+def print_story(story: Story, verdict: Verdict | None) -> None:
+    """The whole report of a version."""
+    version, report = story.version, story.report
+    console.print(f"[bold]{version.id}[/] from {version.parent}, {version.created}")
+    if verdict is None:
+        console.print(f"The untouched base model {version.base_model}.")
+        return
+    _print_data(report["data"])
+    training = report["training"]
+    console.print(
+        f"Training: {training['steps']} steps, {training['tokens']} tokens in "
+        f"{training['seconds']:.0f} s ({training['tokens_per_second']:.0f} tokens/s), "
+        f"last loss {training['loss']:.3f}"
+    )
+    _print_learned(report)
+    for matrix in story.matrices:
+        print_matrix(matrix)
+    console.print("Gate: " + ("[green]promoted[/]" if verdict.is_promoted else "[red]refused[/]"))
+    print_verdict(verdict)
+
+
+def print_matrix(matrix: ForgettingMatrix) -> None:
+    """The task x round matrix with its summary."""
+    table = Table("after", *matrix.tasks, title=f"{matrix.metric} by task and round")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for version in matrix.versions:
+        table.add_row(version, *map(_number, matrix.row(version)))
+    console.print(table)
+    console.print(
+        f"average {_number(matrix.average)}, right after its own round {_number(matrix.learned)}, "
+        f"backward transfer {_number(matrix.backward_transfer)}, "
+        f"forgetting {_number(matrix.forgetting)}"
+    )
+
+
+def _print_data(data: dict[str, Any]) -> None:
+    kept = ", ".join(f"{group} {count}" for group, count in data["kept"].items())
+    held = ", ".join(f"{group} {count}" for group, count in data["held_out"].items())
+    console.print(f"Rows taught: {kept or 'none'}; held out: {held or 'none'}")
+    for reason, count in data["dropped"].items():
+        console.print(f"  dropped {count}: {reason}")
+    for refused in data["refused"]:
+        place = f"{refused['file']}:{refused['line']}" if refused["line"] else refused["file"]
+        console.print(f"  quarantined {place}: {refused['reason']}", markup=False)
+
+
+def _print_learned(report: dict[str, Any]) -> None:
+    before = {task["task"]: task for task in report["before"]["tasks"]}
+    table = Table("new task", "rows", title="What this round taught")
+    after = [task for task in report["evaluation"]["tasks"] if task["task"] in before]
+    names = [name for name in after[0] if name not in ("task", "count")] if after else []
+    for name in names:
+        table.add_column(name, justify="right")
+    for task in after:
+        old = before[task["task"]]
+        changes = [f"{_number(old[name])} -> {_number(task[name])}" for name in names]
+        table.add_row(task["task"], str(task["count"]), *changes)
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,1 @@
+"""Other spellings of the settings, one file each."""

@@ -1,0 +1,50 @@
+"""The commented settings file of a new workspace."""
+
+import json
+
+TEXT = """\
+# Settings of this workspace. Every line that starts with '# ' and a key shows the default: remove
+# the '# ' to change it. `llama-factory learn FOLDER --set training.epochs=5` changes one value for
+# one round. Unknown keys are errors, with the nearest known name.
+
+model:
+  base_model: {base_model}        # a short name, a folder with a Transformers model, or a hub id
+  # adapter: {{type: lora, rank: 16}}   # what trains; a higher rank learns more and forgets more
+  # freeze_layers: 0              # the lowest n layers carry no trained weight: forgets less
+  # dtype: auto                   # number format of the frozen weights: auto, float32, bfloat16
+
+data:
+  held_out_fraction: 0.1          # kept back to test, where no NAME.test.jsonl lies beside
+  # max_tokens: 1024              # longer answers lose their end
+
+training:
+  epochs: 6                       # passes over the new rows; facts need several, style needs few
+  learning_rate: 5e-4             # higher learns more in a round and forgets more
+  # batch_size: 8                 # rows in one update
+  # checkpoint_steps: 50          # updates between checkpoints, from which a killed round goes on
+  # seed: 0
+
+strategies:                       # how old knowledge is protected; [] protects nothing
+  - type: replay                  # old rows are mixed into every update
+    fraction: 0.25                # their share; higher forgets less and learns less
+    buffer_size: 1000             # rows kept from all earlier rounds together
+
+evaluation:
+  # metrics: [exact_match, token_f1]
+  max_new_tokens: 64              # longest answer generated in a test
+  # guard: my_general_rows.jsonl  # general rows that must not become surprising; a set is built in
+
+gate:                             # a new version is released only if all of this holds
+  metric: token_f1                # new rows improve, and on old rows this may not fall ...
+  max_drop: 0.1                   # ... by more than this
+  max_guard_ratio: 1.15           # general perplexity at most this many times the base model's
+
+serving:
+  # host: 127.0.0.1               # 0.0.0.0 opens the API to the network: set API_KEY then
+  port: 8000
+"""
+
+
+def settings_file(base_model: str) -> str:
+    """The text of `factory.yaml`."""
+    return TEXT.format(base_model=json.dumps(base_model, ensure_ascii=False))

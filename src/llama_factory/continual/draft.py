@@ -1,0 +1,135 @@
+"""The round in progress, on disk: what it was begun with, so that a killed one goes on.
+
+It lies in `versions/.building`. Its rows are fixed when it begins: files that arrive later wait for
+the next round.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama_factory.continual.settings import RoundConfig
+from llama_factory.core import files
+from llama_factory.core.progress import Progress
+from llama_factory.core.types import Task
+from llama_factory.data import inbox, prepare
+from llama_factory.data.prepare import PreparedData, Seen
+from llama_factory.versions import store
+from llama_factory.versions.version import ModelVersion
+from llama_factory.versions.workspace import Workspace
+
+PLAN = "plan.json"
+NOT_PART_OF_A_VERSION = ("plan.json", "checkpoints", "before.json")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A round that was begun.
+
+    Attributes:
+        id: of the version it becomes.
+        folder: where it is built.
+        data: its rows.
+        taken: SHA-256 of each file it took from the inbox, by name.
+    """
+
+    id: str
+    folder: Path
+    data: PreparedData
+    taken: dict[str, str]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The held-out rows of this round, one task a group."""
+        groups = dict.fromkeys(row.group for row in self.data.held_out)
+        return tuple(
+            Task(self.id, group, tuple(row for row in self.data.held_out if row.group == group))
+            for group in groups
+        )
+
+
+def open_draft(
+    workspace: Workspace, config: RoundConfig, parent: ModelVersion, progress: Progress
+) -> Draft | None:
+    """The interrupted round if there is one that still fits, else a new one from the inbox.
+
+    Returns:
+        None when the inbox holds nothing new to teach.
+    """
+    plan = _read_plan(workspace)
+    if plan is not None:
+        differs = _differences(plan, config, parent)
+        if not differs:
+            progress.say(f"Going on with the interrupted round {plan['id']}.")
+            data = prepare.load(workspace.building / "data")
+            return Draft(plan["id"], workspace.building, data, plan["taken"])
+        progress.say(f"The interrupted round is begun anew: {differs} changed since.")
+    store.discard_unfinished(workspace)
+    return _begin(workspace, config, parent, progress)
+
+
+def strip(draft: Draft) -> None:
+    """Remove what only the making of the version needed."""
+    for name in NOT_PART_OF_A_VERSION:
+        path = draft.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _read_plan(workspace: Workspace) -> dict[str, Any] | None:
+    path = workspace.building / PLAN
+    if not path.exists():
+        return None
+    plan: dict[str, Any] = files.read_json(path)
+    return plan if plan["id"] == store.next_id(workspace) else None
+
+
+def _differences(plan: dict[str, Any], config: RoundConfig, parent: ModelVersion) -> str:
+    """Which sections of the settings, or the parent, are not those the round was begun with."""
+    now = _sections(config)
+    changed = [name for name, values in now.items() if plan["config"].get(name) != values]
+    if plan["parent"] != parent.id:
+        changed.append("the released version")
+    return ", ".join(changed)
+
+
+def _sections(config: RoundConfig) -> dict[str, Any]:
+    names = RoundConfig.model_fields.keys()
+    return {name: config.model_dump(mode="json")[name] for name in names}
+
+
+def _begin(
+    workspace: Workspace, config: RoundConfig, parent: ModelVersion, progress: Progress
+) -> Draft | None:
+    paths, notes = inbox.arrived(workspace.inbox)
+    data = prepare.prepare(paths, _seen(parent), held_out_fraction=config.data.held_out_fraction)
+    inbox.quarantine(data.report.refused, workspace.inbox, workspace.quarantine)
+    for note in notes:
+        progress.say(f"Left in the inbox: {note}")
+    for refused in data.report.refused:
+        progress.say(f"Quarantined: {refused}")
+    for reason, count in data.report.dropped.items():
+        progress.say(f"Dropped: {count} rows, {reason}.")
+    read = [path for path in paths if path.name in data.report.files]
+    if not data.train:
+        inbox.clear(workspace.inbox, {path.name: files.sha256(path) for path in read})
+        return None
+    folder = workspace.building
+    prepare.save(data, folder / "data")
+    taken = inbox.keep_copies(read, folder / "data" / "files")
+    draft = Draft(store.next_id(workspace), folder, data, taken)
+    plan = {"id": draft.id, "parent": parent.id, "taken": taken, "config": _sections(config)}
+    files.write_json(folder / PLAN, plan)
+    return draft
+
+
+def _seen(parent: ModelVersion) -> Seen:
+    """What the lineage was taught and tested on."""
+    taught: dict[str, str] = {}
+    tested: dict[str, str] = {}
+    for version in store.lineage(parent):
+        for row in prepare.load_rows(version.folder / "data" / "train.jsonl"):
+            taught[row.key] = version.id
+        for row in prepare.load_rows(version.folder / "data" / "held_out.jsonl"):
+            tested[row.key] = tested[row.prompt_key] = version.id
+    return Seen(taught, tested)

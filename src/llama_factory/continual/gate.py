@@ -1,0 +1,98 @@
+"""Whether a new version may answer users, with the reasons. A pure function of the scores."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from llama_factory.continual.settings import GateSettings
+from llama_factory.core.types import EvalReport, TaskScores
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question of the gate: `name`, whether it `passed`, and the numbers that say why."""
+
+    name: str
+    passed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All checks of a version; it is released only if every one passed."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def is_promoted(self) -> bool:
+        """Whether the version is released."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def summary(self) -> str:
+        """One line: promoted, or what failed."""
+        failed = [check.reason for check in self.checks if not check.passed]
+        return "; ".join(failed) if failed else "all checks passed"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for report.json."""
+        return {"promoted": self.is_promoted, "checks": [asdict(check) for check in self.checks]}
+
+
+def decide(
+    after: EvalReport, before: EvalReport, *, base_guard: float, settings: GateSettings
+) -> Verdict:
+    """Judge a new version.
+
+    Args:
+        after: the new version on all tasks.
+        before: its parent on the same tasks, old and new.
+        base_guard: the base model's perplexity on the guard.
+        settings: the limits.
+    """
+    newest = next(reversed(list(after.tasks)), "").split(" ")[0]
+    new = [name for name in after.tasks if name.split(" ")[0] == newest]
+    old = [name for name in after.tasks if name not in new]
+    checks = [_learned(before.tasks[name], after.tasks[name], settings) for name in new]
+    checks += [_kept(before.tasks[name], after.tasks[name], settings) for name in old]
+    if not new:
+        checks.append(Check("learned", False, "no new row was held out, so nothing shows learning"))
+    return Verdict((*checks, _general(after.guard_perplexity, base_guard, settings)))
+
+
+def read_verdict(report: dict[str, Any]) -> Verdict | None:
+    """The verdict in a version's report; the base version has none."""
+    saved = report.get("verdict")
+    return Verdict(tuple(Check(**check) for check in saved["checks"])) if saved else None
+
+
+def _learned(before: TaskScores, after: TaskScores, settings: GateSettings) -> Check:
+    """New rows: their answers became likelier and the metric did not fall."""
+    surprise = before.scores["perplexity"], after.scores["perplexity"]
+    score = before.scores[settings.metric], after.scores[settings.metric]
+    passed = surprise[1] < surprise[0] and score[1] >= score[0] - settings.max_drop
+    reason = (
+        f"{after.task} (new): perplexity {surprise[0]:.2f} -> {surprise[1]:.2f}, "
+        f"{settings.metric} {score[0]:.2f} -> {score[1]:.2f}"
+    )
+    return Check("learned", passed, reason + ("" if passed else ", not improved"))
+
+
+def _kept(before: TaskScores, after: TaskScores, settings: GateSettings) -> Check:
+    """Old rows: the metric did not fall by more than the tolerance."""
+    score = before.scores[settings.metric], after.scores[settings.metric]
+    passed = score[1] >= score[0] - settings.max_drop
+    sign = "within" if passed else "more than"
+    reason = (
+        f"{after.task} (old): {settings.metric} {score[0]:.2f} -> {score[1]:.2f}, "
+        f"{sign} the allowed drop of {settings.max_drop:g}"
+    )
+    return Check("kept", passed, reason)
+
+
+def _general(guard: float | None, base_guard: float, settings: GateSettings) -> Check:
+    """General ability: perplexity on the guard stays near the base model's."""
+    ratio = (guard or float("nan")) / base_guard
+    passed = ratio <= settings.max_guard_ratio
+    sign = "within" if passed else "above"
+    reason = f"general perplexity x {ratio:.2f}, {sign} the limit of x {settings.max_guard_ratio:g}"
+    return Check("general", passed, reason)

@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM as requests to stop at the next safe point; a second Ctrl-C stops at once."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Stopped(KeyboardInterrupt):
+    """Work stopped at a safe point because a signal asked for it."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_code = 128 + signal_number
+
+
+@contextmanager
+def stopping_safely() -> Iterator[Callable[[], int]]:
+    """Yields a function that gives the number of the signal that asked to stop, or 0.
+
+    Outside the main thread, where signals do not arrive, it is always 0.
+
+    Raises:
+        Stopped: at once, when a second signal arrives.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if asked:
+            raise Stopped(number)
+        asked.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked[0] if asked else 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,174 @@
+"""The verbs: what a user can ask for, each in a few lines. The command line and pages call these.
+
+Heavy layers are imported inside the verbs, so that `versions` or a bad setting answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llama_factory.config import template
+from llama_factory.config.loading import load_config
+from llama_factory.core.errors import VersionError
+from llama_factory.core.types import BASE_VERSION
+from llama_factory.versions import releases, store
+from llama_factory.versions.version import ModelVersion
+from llama_factory.versions.workspace import Workspace
+
+if TYPE_CHECKING:
+    from llama_factory.continual.round import Round
+    from llama_factory.core.progress import Progress
+    from llama_factory.evaluation.forgetting import ForgettingMatrix
+    from llama_factory.serving.chat import ChatSession
+
+
+def init(folder: Path, base_model: str) -> Workspace:
+    """Make a workspace with commented settings and version v0000, the base model."""
+    from llama_factory.model.source import check_name
+
+    check_name(base_model)
+    if folder.exists() and any(folder.iterdir()):
+        raise VersionError(f"{folder} exists and is not empty. Give a new folder's name.")
+    workspace = Workspace(folder.resolve())
+    for path in (workspace.inbox, workspace.quarantine, workspace.versions):
+        path.mkdir(parents=True, exist_ok=True)
+    store.create_base(workspace, base_model)
+    workspace.settings.write_text(template.settings_file(base_model), encoding="utf-8")
+    return workspace
+
+
+def learn(folder: Path, changes: Sequence[str], progress: Progress) -> Round | None:
+    """Teach what is in the inbox; release the result if the gate lets it pass."""
+    workspace = Workspace.open(folder)
+    config = load_config(workspace.settings, changes)
+    from llama_factory.continual import round as rounds
+
+    return rounds.learn(workspace, config, progress)
+
+
+def train(path: Path, changes: Sequence[str], progress: Progress) -> dict[str, Any]:
+    """A single run without a workspace; the output folder is a plain PEFT folder."""
+    config = load_config(path, changes)
+    output = config.output_dir or Path("outputs") / path.stem
+    from llama_factory.continual.single import fit
+
+    return fit(config, output, progress) | {"output_dir": str(output)}
+
+
+@dataclass(frozen=True)
+class VersionRow:
+    """A version in a list: its manifest's main points, the mean score and its aliases."""
+
+    id: str
+    parent: str
+    created: str
+    num_rows: int
+    scores: dict[str, float]
+    aliases: list[str]
+    promoted: bool | None
+
+
+def versions(folder: Path) -> list[VersionRow]:
+    """All versions of a workspace, oldest first."""
+    workspace = Workspace.open(folder)
+    aliases = releases.read(workspace.releases).aliases
+    found = (store.get(workspace, each, verify=False) for each in store.ids(workspace))
+    return [_row(version, aliases) for version in found]
+
+
+def _row(version: ModelVersion, aliases: dict[str, str]) -> VersionRow:
+    tasks = version.scores.tasks.values()
+    names = list(next(iter(tasks)).scores) if tasks else []
+    means = {name: sum(task.scores[name] for task in tasks) / len(tasks) for name in names}
+    verdict = version.report.get("verdict")
+    pointing = [alias for alias, target in aliases.items() if target == version.id]
+    promoted = verdict["promoted"] if verdict else None
+    return VersionRow(
+        version.id, version.parent, version.created, version.num_rows, means, pointing, promoted
+    )
+
+
+@dataclass(frozen=True)
+class Story:
+    """All about one version: its report, and what its lineage learned and forgot."""
+
+    version: ModelVersion
+    report: dict[str, Any]
+    matrices: list[ForgettingMatrix]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `show --json`."""
+        matrices = {matrix.metric: matrix.to_json() for matrix in self.matrices}
+        return self.version.to_json() | {"report": self.report, "forgetting": matrices}
+
+
+def show(folder: Path, name: str, picture: Path | None = None) -> Story:
+    """A version's report and forgetting matrices; `picture` is where to draw the first of them."""
+    from llama_factory.evaluation.forgetting import build_matrix
+
+    version = store.get(Workspace.open(folder), name)
+    reports = {each.id: each.scores for each in store.lineage(version)}
+    names = [n for n in _metric_names(version) if n != "perplexity"]
+    matrices = [build_matrix(reports, metric) for metric in names]
+    if picture is not None and matrices:
+        from llama_factory.evaluation.pictures import draw_matrix
+
+        draw_matrix(matrices[-1], picture)
+    return Story(version, version.report, matrices)
+
+
+def _metric_names(version: ModelVersion) -> list[str]:
+    tasks = version.scores.tasks.values()
+    return list(next(iter(tasks)).scores) if tasks else []
+
+
+def promote(folder: Path, name: str) -> str:
+    """Release a version by hand, whatever the gate said; returns its id."""
+    workspace = Workspace.open(folder)
+    version = store.get(workspace, name)
+    releases.promote(workspace.releases, version.id, "promoted by hand")
+    return version.id
+
+
+def rollback(folder: Path, to: str | None) -> tuple[str, str]:
+    """Release an earlier version again, in one atomic write.
+
+    Returns:
+        The ids of the version released until now and of the one released from now on.
+    """
+    workspace = Workspace.open(folder)
+    current = releases.read(workspace.releases)
+    target = to or current.aliases.get(releases.PREVIOUS)
+    if target is None:
+        raise VersionError(
+            f"{folder}: nothing was released before {current.production}, so there is nothing to "
+            f"roll back to. Name a version with --to, such as {BASE_VERSION}."
+        )
+    version = store.get(workspace, target)
+    if version.id == current.production:
+        raise VersionError(f"{folder}: {version.id} is the released version already.")
+    releases.promote(workspace.releases, version.id, "rolled back")
+    return current.production, version.id
+
+
+def chat(folder: Path, name: str) -> ChatSession:
+    """A conversation with a version, `production` being the released one."""
+    workspace = Workspace.open(folder)
+    config = load_config(workspace.settings)
+    version = store.get(workspace, name)
+    from llama_factory.serving.chat import open_session
+
+    return open_session(config.model, version, max_tokens=config.serving.max_tokens)
+
+
+def serve(folder: Path, changes: Sequence[str], say: Callable[[str], None]) -> None:
+    """Answer OpenAI-style requests with the released version, until stopped."""
+    workspace = Workspace.open(folder)
+    config = load_config(workspace.settings, changes)
+    from llama_factory.serving.server import serve as run_server
+
+    run_server(workspace, config.serving, config.model, api_key=os.environ.get("API_KEY"), say=say)

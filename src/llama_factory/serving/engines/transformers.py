@@ -1,0 +1,239 @@
+"""Runs the base model and its versions' adapters with Transformers and PEFT, in this process."""
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from peft import PeftConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+from transformers.utils import logging as transformers_logging
+
+from llama_factory.core.errors import VersionError
+from llama_factory.core.types import BASE_VERSION, Message
+from llama_factory.model.load import fingerprint, load_network, load_tokenizer
+from llama_factory.model.settings import ModelSettings
+from llama_factory.model.source import resolve
+from llama_factory.model.template import render
+from llama_factory.serving.generation import Answer, Options
+from llama_factory.serving.refusals import PromptTooLongError, RequestError
+from llama_factory.serving.text import TextPieces
+from llama_factory.versions.version import ModelVersion
+
+GREEDY_BELOW = 1e-3
+"""Temperatures below this always draw the likeliest token, and dividing by them overflows."""
+
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError)
+"""What PEFT raises for an adapter that is damaged or made for another model."""
+
+
+class TransformersEngine:
+    """One base model in memory, with an adapter a version beside it. See `Engine`."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        """Load the base model.
+
+        Raises:
+            ModelError: it cannot be found or read.
+        """
+        transformers_logging.set_verbosity_error()
+        folder = resolve(settings.base_model)
+        self._base_model = settings.base_model
+        self._fingerprint = fingerprint(folder)
+        self._tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
+        self._network = load_network(folder, settings)
+        self._context = _context_tokens(self._network, self._tokenizer)
+        self._end_tokens = _end_tokens(self._network, self._tokenizer)
+        self._adapters: tuple[str, ...] = ()
+
+    @property
+    def loaded(self) -> frozenset[str]:
+        """See `Engine`."""
+        return frozenset({BASE_VERSION, *self._adapters})
+
+    def load(self, version: ModelVersion) -> None:
+        """See `Engine`.
+
+        Raises:
+            VersionError: the version belongs to another base model, or cannot be read.
+        """
+        if version.id in self.loaded:
+            return
+        self._require_same_base(version)
+        if version.adapter is None:
+            raise VersionError(f"{version.folder}: there is no adapter folder to serve.")
+        try:
+            self._add_adapter(version.id, version.adapter)
+        except UNREADABLE as error:
+            raise VersionError(
+                f"{version.adapter}: this adapter cannot be loaded: {error}"
+            ) from error
+
+    def unload(self, version_id: str) -> None:
+        """See `Engine`."""
+        if version_id not in self._adapters:
+            return
+        self._adapters = tuple(name for name in self._adapters if name != version_id)
+        if self._adapters:
+            self._network.set_adapter(self._adapters[0], inference_mode=True)
+            self._network.delete_adapter(version_id)
+        else:
+            # PEFT cannot switch adapters off once none is left: go back to the plain model.
+            self._network = self._network.unload()
+
+    def generate(
+        self,
+        version_id: str,
+        messages: Sequence[Message],
+        options: Options,
+        on_text: Callable[[str], None],
+        should_stop: Callable[[], bool],
+    ) -> Answer:
+        """See `Engine`; an answer never grows beyond what the model can read."""
+        prompt = self._render(messages)
+        max_tokens = min(options.max_tokens, self._context - len(prompt))
+        pieces = TextPieces(self._decode, options.stop, on_text)
+        listener = _Listener(pieces, self._end_tokens, should_stop)
+        with self._only(version_id), _seeded(options.seed, self._network.device):
+            self._run(prompt, max_tokens, options, listener)
+        pieces.finish()
+        is_cut = listener.num_tokens == max_tokens and not listener.is_finished
+        return Answer(pieces.text, len(prompt), listener.num_tokens, "length" if is_cut else "stop")
+
+    def _run(
+        self, prompt: list[int], max_tokens: int, options: Options, listener: "_Listener"
+    ) -> None:
+        ids = torch.tensor([prompt], device=self._network.device)  # [1, seq]
+        self._network.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=max_tokens,
+            num_beams=1,
+            eos_token_id=sorted(self._end_tokens),
+            pad_token_id=self._tokenizer.pad_token_id,
+            stopping_criteria=StoppingCriteriaList([listener]),
+            **_sampling(options),
+        )
+
+    def _render(self, messages: Sequence[Message]) -> list[int]:
+        try:
+            prompt = render(self._tokenizer, messages, ask=True)
+        except TemplateError as error:
+            raise RequestError(
+                f"messages do not fit the chat template of {self._base_model}: {error}. "
+                "Most templates want user and assistant to take turns after one system message."
+            ) from error
+        if len(prompt) >= self._context:
+            raise PromptTooLongError(
+                f"messages have {len(prompt)} tokens and {self._base_model} reads "
+                f"{self._context - 1} before an answer. Shorten them, or leave out old turns."
+            )
+        return prompt
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        # Cleaning up spaces would change text that was already handed on.
+        return self._tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+    @contextmanager
+    def _only(self, version_id: str) -> Iterator[None]:
+        """Answer with this version's adapter alone."""
+        assert version_id in self.loaded, f"{version_id} was not loaded"
+        if version_id != BASE_VERSION:
+            self._network.set_adapter(version_id, inference_mode=True)
+            yield
+        elif self._adapters:
+            with self._network.disable_adapter():
+                yield
+        else:
+            yield
+
+    def _require_same_base(self, version: ModelVersion) -> None:
+        if version.base_fingerprint not in ("", self._fingerprint):
+            raise VersionError(
+                f"{version.folder} was trained on another base model ({version.base_model}) than "
+                f"the one being served ({self._base_model}), so its adapter does not fit. Set "
+                "model.base_model to the model it was trained on."
+            )
+
+    def _add_adapter(self, name: str, folder: Path) -> None:
+        config = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        if self._adapters:
+            self._network.add_adapter(name, config)
+        else:
+            self._network = get_peft_model(self._network, config, adapter_name=name)
+        self._adapters = (*self._adapters, name)
+        try:
+            self._read_weights(name, folder)
+        except UNREADABLE:
+            self.unload(name)
+            raise
+
+    def _read_weights(self, name: str, folder: Path) -> None:
+        network: PeftModel = self._network
+        device = str(network.device)
+        found = network.load_adapter(str(folder), name, torch_device=device)
+        if found.missing_keys or found.unexpected_keys:
+            wrong = [*found.missing_keys, *found.unexpected_keys]
+            raise ValueError(f"{wrong[0]} is missing or belongs to another model")
+
+
+class _Listener(StoppingCriteria):
+    """Called by `generate` after each token: hands the text on and says when to end.
+
+    A streamer would be told of a token only after this, too late to stop at that token.
+    """
+
+    def __init__(
+        self, pieces: TextPieces, end_tokens: frozenset[int], should_stop: Callable[[], bool]
+    ) -> None:
+        self.num_tokens = 0
+        self.is_finished = False
+        self._pieces = pieces
+        self._end_tokens = end_tokens
+        self._should_stop = should_stop
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        token = int(input_ids[0, -1])
+        self.num_tokens += 1
+        if token not in self._end_tokens:
+            self._pieces.push(token)
+        self.is_finished = token in self._end_tokens or self._pieces.is_stopped
+        ends = self.is_finished or self._should_stop()
+        return torch.full((1,), ends, device=input_ids.device, dtype=torch.bool)
+
+
+def _sampling(options: Options) -> dict[str, Any]:
+    """What `generate` is told; the model's own sampling habits give way to the request's."""
+    if options.temperature < GREEDY_BELOW:
+        return {"do_sample": False}
+    drawn = {"temperature": options.temperature, "top_p": options.top_p}
+    return {"do_sample": True, "top_k": 0, **drawn}
+
+
+@contextmanager
+def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Draw from a seed for a while, leaving the process's own random numbers alone."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(secrets.randbits(63) if seed is None else seed % 2**63)
+        yield
+
+
+def _context_tokens(network: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many tokens the model can read; models without a position table name no limit."""
+    limit = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    return int(limit or tokenizer.model_max_length)
+
+
+def _end_tokens(network: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The tokens that end an answer: the tokenizer's, and all that the model declares."""
+    declared = network.generation_config.eos_token_id
+    listed = declared if isinstance(declared, list) else [declared]
+    return frozenset(int(end) for end in [tokenizer.eos_token_id, *listed] if end is not None)

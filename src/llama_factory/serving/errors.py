@@ -1,0 +1,89 @@
+"""Errors as OpenAI's clients read them: a status and `{"error": {...}}`, never a traceback."""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from llama_factory.core.errors import FactoryError
+from llama_factory.serving.refusals import QueueFullError, RequestError
+
+logger = logging.getLogger(__name__)
+
+CLIENT_GONE = 499
+"""Status for the access log where nobody is left to read it; nginx uses this number."""
+
+ROUTES = "GET /v1/models, POST /v1/chat/completions and GET /health"
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of an app in OpenAI's shape."""
+    app.add_exception_handler(RequestError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _no_such_route)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
+    for kind in (FactoryError, Exception):
+        app.add_exception_handler(kind, _failed)
+
+
+def body_of(error: Exception) -> dict[str, Any]:
+    """What a client is told of an error; what it may not know goes to the log."""
+    if isinstance(error, RequestError):
+        return _body(str(error), error.type, param=error.param, code=error.code)
+    if isinstance(error, FactoryError):
+        logger.error("a request failed: %s", error)
+        text = "this version cannot be served; the server's log says why. Ask for another one."
+        return _body(text, "server_error", code="version_unusable")
+    logger.error("a request failed", exc_info=error)
+    return _body("the server failed to answer; its log says why.", "server_error")
+
+
+def _body(
+    message: str,
+    kind: str = "invalid_request_error",
+    *,
+    param: str | None = None,
+    code: str | None = None,
+) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    later = {"Retry-After": "1"} if isinstance(error, QueueFullError) else None
+    return JSONResponse(body_of(error), error.status, later)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    return JSONResponse(body_of(error), 500)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problem = error.errors()[0]
+    reason = problem["msg"].removeprefix("Value error, ")
+    place = ".".join(str(part) for part in problem["loc"][1:])
+    if problem["type"] == "json_invalid" or not place:
+        return JSONResponse(_body(f"the body is no JSON object of a request: {reason}."), 400)
+    seen = f" (seen: {_short(problem['input'])})" if problem["type"] != "missing" else ""
+    return JSONResponse(_body(f"{place}: {reason}{seen}.", param=place), 400)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    what = f"{request.method} {request.url.path}: {error.detail}."
+    body = _body(f"{what} There are {ROUTES}.")
+    return JSONResponse(body, error.status_code, error.headers)
+
+
+async def _client_gone(_: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)

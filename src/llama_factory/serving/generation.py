@@ -1,0 +1,79 @@
+"""What the API asks of an engine and what it gets back. No engine and no HTTP here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from llama_factory.core.types import Message
+from llama_factory.versions.version import ModelVersion
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to answer.
+
+    Attributes:
+        max_tokens: longest answer in tokens.
+        temperature: 0 always takes the likeliest token; higher varies more.
+        top_p: draw only from the likeliest tokens that make up this share of the probability.
+        stop: the answer ends before the first of these strings.
+        seed: of the draws; the same seed gives the same answer. None draws afresh.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer.
+
+    Attributes:
+        text: what the pieces add up to.
+        prompt_tokens: tokens of the rendered conversation.
+        completion_tokens: tokens generated, the end token included.
+        finish_reason: `stop` at an end token or stop string, `length` where tokens ran out.
+    """
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: Literal["stop", "length"]
+
+
+class Engine(Protocol):
+    """Whatever runs the model. Its methods block and are called from one thread at a time."""
+
+    @property
+    def loaded(self) -> frozenset[str]:
+        """Ids of the versions that can answer now; the base version always can."""
+
+    def load(self, version: ModelVersion) -> None:
+        """Make a version ready to answer; one that is ready stays as it is."""
+
+    def unload(self, version_id: str) -> None:
+        """Free what a version holds."""
+
+    def generate(
+        self,
+        version_id: str,
+        messages: Sequence[Message],
+        options: Options,
+        on_text: Callable[[str], None],
+        should_stop: Callable[[], bool],
+    ) -> Answer:
+        """Answer a conversation with a loaded version.
+
+        Args:
+            version_id: which version answers.
+            messages: the turns, oldest first.
+            options: how to answer.
+            on_text: called with each piece of text as soon as it is final.
+            should_stop: asked at every token; True ends the answer there.
+
+        Raises:
+            RequestError: the conversation is too long or does not fit the chat template.
+        """

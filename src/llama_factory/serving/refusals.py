@@ -1,0 +1,51 @@
+"""Why a request is refused, with what OpenAI's clients expect for it. No HTTP here.
+
+RequestError             400  the request itself is wrong
+├── PromptTooLongError   400
+├── KeyRefusedError      401
+├── UnknownModelError    404
+└── QueueFullError       429  the same request may be answered later
+"""
+
+from typing import ClassVar
+
+from llama_factory.core.errors import ServingError
+
+
+class RequestError(ServingError):
+    """The request itself cannot be answered; sending it again changes nothing."""
+
+    status: ClassVar[int] = 400
+    type: ClassVar[str] = "invalid_request_error"
+    param: ClassVar[str | None] = None
+    code: ClassVar[str | None] = None
+
+
+class PromptTooLongError(RequestError):
+    """The conversation leaves no room for an answer."""
+
+    param = "messages"
+    code = "context_length_exceeded"
+
+
+class KeyRefusedError(RequestError):
+    """The API key is missing or wrong."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class UnknownModelError(RequestError):
+    """The request names a model that is not here."""
+
+    status = 404
+    param = "model"
+    code = "model_not_found"
+
+
+class QueueFullError(RequestError):
+    """As many requests wait as may."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "queue_full"

@@ -1,0 +1,19 @@
+"""What all tests share."""
+
+import os
+
+# Tiny models gain nothing from threads, and threads that wait for each other on a busy machine
+# make them a hundred times slower. Read by torch at import, and by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random model; see `tests/tiny.py`."""
+    from tests.tiny import make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")

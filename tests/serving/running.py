@@ -1,0 +1,116 @@
+"""A real server in a thread, and an engine that tests can hold up."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from openai import OpenAI
+
+from llama_factory.core.types import Message
+from llama_factory.model.settings import ModelSettings
+from llama_factory.serving.api import create_app
+from llama_factory.serving.engines.transformers import TransformersEngine
+from llama_factory.serving.generation import Answer, Options
+from llama_factory.serving.settings import ServingSettings
+from llama_factory.versions import releases
+from llama_factory.versions.workspace import Workspace
+from tests.tiny import make_workspace, publish_version
+
+DEADLINE_SECONDS = 60.0
+
+
+def wait_until(is_done: Callable[[], bool], what: str) -> None:
+    """Return as soon as something is so; fail the test if it never is."""
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not is_done():
+        assert time.monotonic() < end, f"{what} did not happen within {DEADLINE_SECONDS:.0f} s"
+        time.sleep(0.01)
+
+
+def make_released_workspace(folder: Path, model: Path) -> Workspace:
+    """v0001 is released, v0002 is not."""
+    workspace = make_workspace(folder, model)
+    for seed in (1, 2):
+        publish_version(workspace, model, marker_seed=seed)
+    releases.promote(workspace.releases, "v0001", "test")
+    return workspace
+
+
+def make_engine(model: Path) -> TransformersEngine:
+    return TransformersEngine(ModelSettings(base_model=str(model), dtype="float32"))
+
+
+def answer_alone(model: Path, workspace: Workspace, version: str, question: str) -> str:
+    """What a version answers with nothing else around it."""
+    from llama_factory.versions import store
+
+    engine = make_engine(model)
+    engine.load(store.get(workspace, version))
+    options = Options(max_tokens=MAX_TOKENS, temperature=0.0)
+    asked = [Message("user", question)]
+    return engine.generate(version, asked, options, lambda _: None, lambda: False).text
+
+
+MAX_TOKENS = 16
+"""Long enough for answers to differ."""
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[OpenAI]:
+    """Serve an app on a free port; gives a client that never retries."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        wait_until(lambda: server.started, "the start of the server")
+        yield client_of(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def client_of(url: str, key: str = "none") -> OpenAI:
+    return OpenAI(base_url=url, api_key=key, max_retries=0, timeout=DEADLINE_SECONDS)
+
+
+@contextmanager
+def serving(
+    workspace: Workspace,
+    engine: TransformersEngine,
+    *,
+    max_queue: int = 32,
+    api_key: str | None = None,
+) -> Iterator[OpenAI]:
+    """Serve a workspace that is polled often."""
+    settings = ServingSettings(max_queue=max_queue, max_tokens=MAX_TOKENS, poll_seconds=0.1)
+    with running(create_app(workspace, settings, engine, api_key=api_key)) as client:
+        yield client
+
+
+class HeldEngine(TransformersEngine):
+    """Gives one piece of text, then waits until it is let go or told to stop."""
+
+    def __init__(self, model: Path) -> None:
+        super().__init__(ModelSettings(base_model=str(model), dtype="float32"))
+        self.gate = threading.Event()
+        self.num_begun = self.num_stopped = 0
+
+    def generate(
+        self,
+        version_id: str,
+        messages: Sequence[Message],
+        options: Options,
+        on_text: Callable[[str], None],
+        should_stop: Callable[[], bool],
+    ) -> Answer:
+        self.num_begun += 1
+        on_text("*")
+        wait_until(lambda: self.gate.is_set() or should_stop(), "the end of an answer held up")
+        self.num_stopped += should_stop()
+        return super().generate(version_id, messages, options, on_text, should_stop)

@@ -1,0 +1,361 @@
+"""The API as OpenAI's own client sees it, on a real server with a tiny model."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+
+from llama_factory.versions import releases, store
+from llama_factory.versions.workspace import Workspace
+from tests.serving.running import (
+    MAX_TOKENS,
+    HeldEngine,
+    answer_alone,
+    client_of,
+    make_engine,
+    make_released_workspace,
+    serving,
+    wait_until,
+)
+from tests.tiny import make_tokenizer, publish_adapter, taught_adapter
+
+QUESTION = "你们的退货政策是什么？"
+
+
+def ask(client: OpenAI, text: str = QUESTION, model: str = "production", **options: Any) -> Any:
+    asked = [{"role": "user", "content": text}]
+    return client.chat.completions.create(
+        model=model, messages=asked, **({"temperature": 0} | options)
+    )
+
+
+def stream(client: OpenAI, **options: Any) -> list[Any]:
+    return list(ask(client, stream=True, **options))
+
+
+def text_of(chunks: list[Any]) -> str:
+    return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+
+
+def health(client: OpenAI) -> dict[str, Any]:
+    return httpx.get(str(client.base_url.join("/health"))).json()
+
+
+def post(client: OpenAI, content: str | bytes) -> httpx.Response:
+    url = f"{client.base_url}chat/completions"
+    return httpx.post(url, content=content, headers={"Content-Type": "application/json"})
+
+
+@pytest.fixture
+def own_workspace(tmp_path: Path, tiny_model: Path) -> Workspace:
+    return make_released_workspace(tmp_path / "my-bot", tiny_model)
+
+
+def test_models_are_the_aliases_and_the_versions(client: OpenAI) -> None:
+    listed = {model.id: model.model_dump() for model in client.models.list()}
+    assert set(listed) == {"production", "previous", "v0000", "v0001", "v0002"}
+    assert listed["production"]["root"] == "v0001"
+    assert listed["production"]["created"] == listed["v0001"]["created"] > 0
+    assert client.models.retrieve("previous").model_dump()["root"] == "v0000"
+
+
+def test_health_names_the_released_version(client: OpenAI) -> None:
+    assert health(client) == {"status": "ok", "version": "v0001", "queue": 0}
+
+
+def test_an_answer_is_the_released_versions_own(
+    client: OpenAI, workspace: Workspace, tiny_model: Path
+) -> None:
+    answer = ask(client)
+    assert answer.id.startswith("chatcmpl-")
+    assert answer.object == "chat.completion"
+    assert answer.model == "v0001"
+    assert answer.choices[0].message.role == "assistant"
+    expected = answer_alone(tiny_model, workspace, "v0001", QUESTION)
+    assert answer.choices[0].message.content == expected
+
+
+def test_usage_counts_the_rendered_prompt(client: OpenAI) -> None:
+    turns = [{"role": "user", "content": QUESTION}]
+    prompt = make_tokenizer().apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
+    usage = ask(client, max_tokens=5).usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (len(prompt), 5)
+    assert usage.total_tokens == len(prompt) + 5
+
+
+def test_a_stream_adds_up_to_the_whole_answer(client: OpenAI) -> None:
+    whole = ask(client)
+    chunks = stream(client, stream_options={"include_usage": True})
+    assert text_of(chunks) == whole.choices[0].message.content
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage == whole.usage
+    assert {(chunk.object, chunk.model) for chunk in chunks} == {("chat.completion.chunk", "v0001")}
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_a_stream_carries_no_usage_unless_asked(client: OpenAI) -> None:
+    assert all(chunk.choices and chunk.usage is None for chunk in stream(client))
+
+
+def test_a_stream_ends_with_done(client: OpenAI) -> None:
+    body = '{"model": "production", "stream": true, "messages": [{"role": "user", "content": "a"}]}'
+    answer = post(client, body)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.text.endswith("\n\ndata: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_tokens_run_out(client: OpenAI, name: str) -> None:
+    answer = ask(client, **{name: 3})
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage.completion_tokens == 3
+
+
+def test_without_max_tokens_the_setting_counts(client: OpenAI) -> None:
+    assert ask(client).usage.completion_tokens == MAX_TOKENS
+
+
+def test_an_answer_ends_before_a_stop_string(client: OpenAI) -> None:
+    whole = ask(client).choices[0].message.content
+    stop = whole[4:6]
+    answer = ask(client, stop=[stop, "never"])
+    assert answer.choices[0].message.content == whole.split(stop)[0]
+    assert answer.choices[0].finish_reason == "stop"
+    assert text_of(stream(client, stop=stop)) == whole.split(stop)[0]
+
+
+def test_a_seed_repeats_the_draw(client: OpenAI) -> None:
+    drawn = [ask(client, temperature=1.5, seed=seed) for seed in (3, 3, 4)]
+    first, again, other = (answer.choices[0].message.content for answer in drawn)
+    assert first == again != other
+
+
+def test_versions_answer_by_alias_id_and_workspace_name(client: OpenAI) -> None:
+    named = {
+        name: ask(client, model=name)
+        for name in ("production", "my-bot", "v0001", "previous", "v0000", "v0002")
+    }
+    answered = {name: answer.model for name, answer in named.items()}
+    assert answered.pop("production") == answered.pop("my-bot") == answered.pop("v0001") == "v0001"
+    assert answered == {"previous": "v0000", "v0000": "v0000", "v0002": "v0002"}
+    texts = {answer.model: answer.choices[0].message.content for answer in named.values()}
+    assert len(set(texts.values())) == 3
+
+
+def test_content_may_be_a_list_of_texts(client: OpenAI) -> None:
+    parts = [{"type": "text", "text": QUESTION}]
+    assert ask(client, parts).choices == ask(client).choices
+
+
+def test_unknown_fields_are_ignored(client: OpenAI) -> None:
+    extra = {"user": "me", "service_tier": "auto", "frequency_penalty": 0, "made_up": [1]}
+    assert ask(client, extra_body=extra).choices == ask(client).choices
+
+
+def test_a_chinese_answer_has_no_broken_characters(
+    own_workspace: Workspace, tiny_model: Path
+) -> None:
+    taught = "三十天内可以退货。😀"
+    publish_adapter(own_workspace, tiny_model, taught_adapter(tiny_model, QUESTION, taught))
+    with serving(own_workspace, make_engine(tiny_model)) as client:
+        chunks = stream(client, model="v0003", max_tokens=100)
+        assert text_of(chunks) == taught
+        assert ask(client, model="v0003", max_tokens=100).choices[0].message.content == taught
+        assert not any("\ufffd" in text_of([chunk]) for chunk in chunks)
+
+
+def test_an_unknown_model_is_told_the_nearest_name(client: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="Did you mean 'production'") as told:
+        ask(client, model="prodction")
+    assert told.value.code == "model_not_found"
+    assert told.value.param == "model"
+
+
+def test_an_unknown_route_is_told_in_openais_shape(client: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match=r"POST /v1/embeddings.*There are GET") as told:
+        client.embeddings.create(model="production", input="x")
+    assert told.value.type == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("options", "param", "text"),
+    [
+        ({"temperature": "hot"}, "temperature", "valid number .*'hot'"),
+        ({"temperature": 3}, "temperature", "less than or equal to 2"),
+        ({"max_tokens": 1.5}, "max_tokens", "valid integer"),
+        ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+        ({"stop": [1]}, "stop.0", "valid string"),
+        ({"stop": ""}, "stop.0", "at least 1 character"),
+        ({"messages": []}, "messages", "at least 1 item"),
+        ({"messages": "hello"}, "messages", "valid list"),
+        ({"messages": [{"role": "boss", "content": ""}]}, "messages.0.role", "'boss'"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages.0.content",
+            "part of type 'image_url' cannot be read",
+        ),
+        ({"n": 2}, None, "n: 2 is not supported"),
+        ({"tools": [{"type": "function"}]}, None, "tools: .* is not supported"),
+    ],
+)
+def test_wrong_values_are_told_in_openais_shape(
+    client: OpenAI, options: dict[str, Any], param: str | None, text: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=text) as told:
+        ask(client, extra_body=options)
+    assert told.value.type == "invalid_request_error"
+    assert told.value.param == param
+
+
+def test_a_missing_field_is_named(client: OpenAI) -> None:
+    error = post(client, '{"model": "production"}').json()["error"]
+    assert error["param"] == "messages"
+
+
+@pytest.mark.parametrize("body", ["{nonsense", "[]", ""])
+def test_a_body_that_is_no_request_is_told_so(client: OpenAI, body: str) -> None:
+    answer = post(client, body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_prompt_beyond_the_context_is_refused(client: OpenAI, is_stream: bool) -> None:
+    with pytest.raises(openai.BadRequestError, match="Shorten them") as told:
+        ask(client, "hello " * 600, stream=is_stream)
+    assert told.value.code == "context_length_exceeded"
+
+
+def test_only_the_key_opens_the_api(workspace: Workspace, tiny_model: Path) -> None:
+    with serving(workspace, make_engine(tiny_model), api_key="schlüssel") as stranger:
+        url = str(stranger.base_url)
+        for call in (stranger.models.list, lambda: ask(stranger)):
+            with pytest.raises(openai.AuthenticationError, match="Authorization: Bearer") as told:
+                call()
+            assert told.value.code == "invalid_api_key"
+        assert health(stranger)["status"] == "ok"
+        headers = {"Authorization": "Bearer schlüssel".encode()}
+        assert httpx.get(f"{url}models", headers=headers).status_code == 200
+
+
+def test_the_key_works_with_openais_client(workspace: Workspace, tiny_model: Path) -> None:
+    with serving(workspace, make_engine(tiny_model), api_key="sk-1") as stranger:
+        assert ask(client_of(str(stranger.base_url), "sk-1")).model == "v0001"
+
+
+@pytest.fixture
+def held(own_workspace: Workspace, tiny_model: Path) -> Iterator[tuple[HeldEngine, OpenAI]]:
+    """A server whose engine waits after its first piece of text."""
+    engine = HeldEngine(tiny_model)
+    with serving(own_workspace, engine, max_queue=1) as client:
+        yield engine, client
+        engine.gate.set()
+
+
+def test_one_request_more_than_may_wait_is_refused(held: tuple[HeldEngine, OpenAI]) -> None:
+    engine, client = held
+    with ThreadPoolExecutor() as threads:
+        running = threads.submit(ask, client)
+        wait_until(lambda: engine.num_begun == 1, "the first request")
+        waiting = threads.submit(ask, client)
+        wait_until(lambda: health(client)["queue"] == 1, "the second request")
+        with pytest.raises(openai.RateLimitError, match="1 requests are waiting already") as told:
+            ask(client)
+        assert told.value.type == "rate_limit_error"
+        assert int(told.value.response.headers["retry-after"]) >= 1
+        engine.gate.set()
+        assert running.result().choices == waiting.result().choices
+
+
+def test_a_client_that_leaves_a_stream_stops_its_answer(held: tuple[HeldEngine, OpenAI]) -> None:
+    engine, client = held
+    events = ask(client, stream=True)
+    next(events)
+    events.close()
+    wait_until(lambda: engine.num_stopped == 1, "the end of the abandoned answer")
+
+
+def test_a_client_that_hangs_up_stops_its_answer(held: tuple[HeldEngine, OpenAI]) -> None:
+    engine, client = held
+    with pytest.raises(openai.APITimeoutError):
+        ask(client, timeout=0.5)
+    wait_until(lambda: engine.num_stopped == 1, "the end of the abandoned answer")
+
+
+def test_a_client_that_leaves_the_queue_makes_room(held: tuple[HeldEngine, OpenAI]) -> None:
+    engine, client = held
+    with ThreadPoolExecutor() as threads:
+        running = threads.submit(ask, client)
+        wait_until(lambda: engine.num_begun == 1, "the first request")
+        with pytest.raises(openai.APITimeoutError):
+            ask(client, timeout=0.5)
+        wait_until(lambda: health(client)["queue"] == 0, "room in the queue")
+        engine.gate.set()
+        assert running.result().model == "v0001"
+    assert engine.num_begun == 1
+
+
+def test_a_damaged_version_is_refused_by_name_only(
+    own_workspace: Workspace, tiny_model: Path
+) -> None:
+    _damage(own_workspace, "v0002")
+    with serving(own_workspace, make_engine(tiny_model)) as client:
+        with pytest.raises(openai.InternalServerError, match="server's log says why") as told:
+            ask(client, model="v0002")
+        assert str(own_workspace.folder) not in str(told.value)
+        assert ask(client).model == "v0001"
+
+
+def test_a_damaged_release_leaves_the_old_one_answering(
+    own_workspace: Workspace, tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _damage(own_workspace, "v0002")
+    with serving(own_workspace, make_engine(tiny_model)) as client:
+        releases.promote(own_workspace.releases, "v0002", "test")
+        wait_until(lambda: "v0001 goes on answering" in caplog.text, "the refusal in the log")
+        assert "adapter_config.json is missing or was changed" in caplog.text
+        assert ask(client).model == health(client)["version"] == "v0001"
+        own_workspace.releases.write_text("{half", encoding="utf-8")
+        wait_until(lambda: "releases.json is damaged" in caplog.text, "the second refusal")
+        assert ask(client).model == "v0001"
+        own_workspace.releases.unlink()
+        wait_until(lambda: health(client)["version"] == "v0000", "the release of the base")
+        assert ask(client).model == "v0000"
+    assert len(caplog.messages) == 2
+
+
+def test_what_no_alias_names_is_unloaded(own_workspace: Workspace, tiny_model: Path) -> None:
+    engine = make_engine(tiny_model)
+    with serving(own_workspace, engine) as client:
+        assert engine.loaded == {"v0000", "v0001"}
+        expected = ask(client, model="v0002").choices
+        wait_until(lambda: "v0002" not in engine.loaded, "the unloading of v0002")
+        assert ask(client, model="v0002").choices == expected
+        releases.hold(own_workspace.releases, "v0002", "test")
+        wait_until(lambda: "candidate" in {m.id for m in client.models.list()}, "the candidate")
+        assert ask(client, model="candidate").choices == expected
+        assert engine.loaded == {"v0000", "v0001", "v0002"}
+
+
+def test_the_server_does_not_start_on_a_damaged_release(
+    own_workspace: Workspace, tiny_model: Path
+) -> None:
+    _damage(own_workspace, "v0001")
+    message = "adapter_config.json is missing or was changed"
+    with (
+        pytest.raises(store.VersionError, match=message),
+        serving(own_workspace, make_engine(tiny_model)),
+    ):
+        pass
+
+
+def _damage(workspace: Workspace, version: str) -> None:
+    path = workspace.versions / version / "adapter/adapter_config.json"
+    path.write_text(path.read_text(encoding="utf-8") + " ", encoding="utf-8")

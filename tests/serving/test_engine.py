@@ -1,0 +1,143 @@
+"""The engine answers with exactly the version that is asked for, whatever the architecture."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llama_factory.core.errors import VersionError
+from llama_factory.core.types import Message
+from llama_factory.serving.engines.transformers import TransformersEngine
+from llama_factory.serving.generation import Answer, Options
+from llama_factory.serving.refusals import PromptTooLongError, RequestError
+from llama_factory.versions import store
+from llama_factory.versions.workspace import Workspace
+from tests.serving.running import make_engine, make_released_workspace
+from tests.tiny import (
+    ARCHITECTURES,
+    MAX_TOKENS,
+    make_tiny_model,
+    publish_adapter,
+    taught_adapter,
+)
+
+GREEDY = Options(max_tokens=16, temperature=0.0)
+HELLO = (Message("user", "hello"),)
+
+
+def ask(
+    engine: TransformersEngine, version: str, options: Options = GREEDY, text: str = "hello"
+) -> Answer:
+    pieces: list[str] = []
+    asked = [Message("user", text)]
+    answer = engine.generate(version, asked, options, pieces.append, lambda: False)
+    assert "".join(pieces) == answer.text
+    return answer
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: Path) -> TransformersEngine:
+    return make_engine(tiny_model)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_versions_do_not_change_each_other(architecture: str, tmp_path: Path) -> None:
+    model = make_tiny_model(tmp_path / "model", architecture)
+    workspace = make_released_workspace(tmp_path / "bot", model)
+    engine = make_engine(model)
+    versions = [store.get(workspace, version_id) for version_id in store.ids(workspace)]
+    alone = []
+    for version in versions:
+        engine.load(version)
+        alone.append(ask(engine, version.id))
+        engine.unload(version.id)
+    assert len({answer.text for answer in alone}) == 3
+    for version in versions:
+        engine.load(version)
+    for _ in range(2):
+        assert [ask(engine, version.id) for version in versions] == alone
+    engine.unload("v0001")
+    assert [ask(engine, version.id) for version in versions[::2]] == alone[::2]
+
+
+def test_a_chinese_answer_arrives_in_whole_characters(tmp_path: Path, tiny_model: Path) -> None:
+    question, taught = "你们的退货政策是什么？", "三十天内可以退货，谢谢您！😀"
+    workspace = make_released_workspace(tmp_path / "bot", tiny_model)
+    adapter = taught_adapter(tiny_model, question, taught)
+    version = publish_adapter(workspace, tiny_model, adapter)
+    engine = make_engine(tiny_model)
+    engine.load(version)
+    answer = ask(engine, version.id, replace(GREEDY, max_tokens=100), question)
+    assert (answer.text, answer.finish_reason) == (taught, "stop")
+    cut = ask(engine, version.id, replace(GREEDY, max_tokens=100, stop=("谢谢",)), question)
+    assert (cut.text, cut.finish_reason) == ("三十天内可以退货，", "stop")
+    assert cut.completion_tokens < answer.completion_tokens
+
+
+def test_tokens_run_out_at_max_tokens(engine: TransformersEngine) -> None:
+    answer = ask(engine, "v0000", replace(GREEDY, max_tokens=5))
+    assert (answer.completion_tokens, answer.finish_reason) == (5, "length")
+
+
+def test_an_answer_stops_where_it_is_told_to(engine: TransformersEngine) -> None:
+    heard: list[str] = []
+    long = replace(GREEDY, max_tokens=400)
+    answer = engine.generate("v0000", HELLO, long, heard.append, lambda: len(heard) >= 3)
+    assert answer.completion_tokens < 20
+    assert len(heard) <= 4
+
+
+def test_a_seed_gives_the_same_answer_again(engine: TransformersEngine) -> None:
+    drawn = Options(max_tokens=16, temperature=1.5, seed=7)
+    first = ask(engine, "v0000", drawn)
+    assert ask(engine, "v0000", drawn) == first
+    others = {ask(engine, "v0000", replace(drawn, seed=seed)).text for seed in (None, 8, -1)}
+    assert first.text not in others
+
+
+def test_a_tiny_temperature_and_top_p_are_greedy(engine: TransformersEngine) -> None:
+    greedy = ask(engine, "v0000")
+    assert ask(engine, "v0000", Options(max_tokens=16, temperature=1e-30)) == greedy
+    assert ask(engine, "v0000", Options(max_tokens=16, temperature=1.0, top_p=0.0)) == greedy
+
+
+def test_a_prompt_beyond_the_context_is_refused(engine: TransformersEngine) -> None:
+    with pytest.raises(PromptTooLongError, match=r"messages have \d+ tokens and .* reads 511"):
+        ask(engine, "v0000", text="hello " * MAX_TOKENS)
+
+
+def test_an_answer_ends_at_the_end_of_the_context(engine: TransformersEngine) -> None:
+    answer = ask(engine, "v0000", replace(GREEDY, max_tokens=10_000))
+    assert answer.prompt_tokens + answer.completion_tokens <= MAX_TOKENS
+
+
+def test_turns_that_the_template_refuses_are_refused(tmp_path: Path, tiny_model: Path) -> None:
+    engine = make_engine(tiny_model)
+    engine._tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(RequestError, match=r"do not fit .* roles must alternate"):
+        ask(engine, "v0000")
+
+
+def test_a_version_of_another_base_model_is_refused(
+    tmp_path: Path, tiny_model: Path, workspace: Workspace
+) -> None:
+    engine = make_engine(make_tiny_model(tmp_path / "other", seed=5))
+    with pytest.raises(VersionError, match="v0001 was trained on another base model"):
+        engine.load(store.get(workspace, "v0001"))
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_an_adapter_that_cannot_be_read_leaves_no_trace(
+    tmp_path: Path, tiny_model: Path, is_first: bool
+) -> None:
+    workspace = make_released_workspace(tmp_path / "bot", tiny_model)
+    weights = workspace.versions / "v0001/adapter/adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    engine = make_engine(tiny_model)
+    if not is_first:
+        engine.load(store.get(workspace, "v0002"))
+    before = {version: ask(engine, version) for version in engine.loaded}
+    with pytest.raises(VersionError, match="v0001/adapter: this adapter cannot be loaded"):
+        engine.load(store.get(workspace, "v0001", verify=False))
+    assert {version: ask(engine, version) for version in engine.loaded} == before
+    engine.load(store.get(workspace, "v0002"))

@@ -1,0 +1,37 @@
+"""Work is done one piece at a time, urgent work first."""
+
+import threading
+
+import pytest
+
+from llama_factory.serving.worker import AT_ONCE, Worker
+
+
+def test_urgent_work_overtakes_what_waits() -> None:
+    worker, gate, done = Worker(), threading.Event(), []
+    worker.submit(gate.wait)
+    for name in ("first", "second"):
+        worker.submit(lambda name=name: done.append(name))
+    worker.submit(lambda: done.append("urgent"), urgency=AT_ONCE)
+    gate.set()
+    worker.stop()
+    assert done == ["urgent", "first", "second"]
+
+
+def test_an_error_reaches_whoever_waits_and_the_worker_goes_on() -> None:
+    worker = Worker()
+    failing = worker.submit(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        failing.result()
+    assert worker.submit(lambda: 1).result() == 1
+    worker.stop()
+
+
+def test_work_that_was_cancelled_is_not_begun() -> None:
+    worker, gate = Worker(), threading.Event()
+    worker.submit(gate.wait)
+    cancelled = worker.submit(lambda: pytest.fail("it was begun"))
+    assert cancelled.cancel()
+    gate.set()
+    worker.stop()
+    assert cancelled.cancelled()

@@ -1,0 +1,232 @@
+"""Invariants of the loop, on a tiny model: what may change its results and what may not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from llama_factory.continual.strategies.replay import Replay
+from llama_factory.core.errors import DataError, FactoryError
+from llama_factory.core.files import read_jsonl
+from llama_factory.core.progress import SILENT
+from llama_factory.core.types import Example, Memory, Message
+from llama_factory.model.load import adapt
+from llama_factory.model.settings import ModelSettings
+from llama_factory.training import checkpoints
+from llama_factory.training.loop import Protection, TrainingFolders, train
+from llama_factory.training.settings import TrainingSettings
+from tests.tiny import make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def examples(count, group="g"):
+    turns = [
+        (Message("user", f"Question {i}?"), Message("assistant", f"It is {i}. " * (1 + i % 5)))
+        for i in range(count)
+    ]
+    return [Example(pair, group, "f.jsonl", i) for i, pair in enumerate(turns)]
+
+
+def make(tiny, dropout=0.0, **options):
+    adapter = {"type": "lora", "rank": 4, "dropout": dropout}
+    settings = ModelSettings(base_model=str(tiny), dtype="float32", adapter=adapter, **options)
+    return adapt(settings, None, max_tokens=128, seed=0)
+
+
+def folders(path):
+    return TrainingFolders(path / "checkpoints", path / "metrics.jsonl", path / "runs")
+
+
+def fit(tiny, path, rows=None, protection=None, model=None, **options):
+    settings = TrainingSettings(**({"learning_rate": 1e-2, "max_steps": 6} | options))
+    return train(
+        model or make(tiny),
+        rows or examples(13),
+        settings,
+        protection or Protection(),
+        folders=folders(path),
+        progress=SILENT,
+    )
+
+
+def weights(trained):
+    return torch.cat([w.detach().flatten() for w in trained.model.trainable().values()])
+
+
+def losses(path):
+    return [row["loss"] for row in read_jsonl(path / "metrics.jsonl")]
+
+
+def test_the_model_learns(tiny, tmp_path):
+    fit(tiny, tmp_path, max_steps=30)
+    course = losses(tmp_path)
+    assert course[-1] < 0.7 * course[0]
+
+
+@pytest.mark.parametrize("options", [{"micro_batch_tokens": 16}, {"micro_batch_size": 1}])
+def test_micro_batching_does_not_change_the_run(tiny, tmp_path, options):
+    whole = fit(tiny, tmp_path / "a", micro_batch_tokens=100_000)
+    cut = fit(tiny, tmp_path / "b", **options)
+    torch.testing.assert_close(weights(cut), weights(whole), rtol=1e-4, atol=1e-5)
+    assert losses(tmp_path / "b") == pytest.approx(losses(tmp_path / "a"), rel=1e-5)
+
+
+def gradients(tiny, refs_per_micro_batch, weighting):
+    """Gradient of one update in float64."""
+    from llama_factory.model.log_probs import TokenLogProbs
+    from llama_factory.model.template import encode
+    from llama_factory.training.batching import NEW, RowRef, make_batch
+
+    model = make(tiny)
+    model.network.double()
+    rows = {NEW: [encode(row, model.tokenizer, 128) for row in examples(8)]}
+    batch = make_batch(
+        [RowRef(NEW, i) for i in range(8)],
+        rows,
+        max_tokens=10**6,
+        max_rows=refs_per_micro_batch,
+        weighting=weighting,
+    )
+    torch.manual_seed(0)
+    for weight in model.trainable().values():
+        weight.data.normal_()
+    kernel = TokenLogProbs(model.network)
+    for micro in batch.micro_batches:
+        (-kernel(micro.ids, micro.targets) * micro.coefficients).sum().backward()
+    return torch.cat([w.grad.flatten() for w in model.trainable().values()])
+
+
+@pytest.mark.parametrize("weighting", ["token", "row"])
+def test_the_gradient_of_micro_batches_equals_that_of_one_row_at_a_time(tiny, weighting):
+    alone, together = gradients(tiny, 1, weighting), gradients(tiny, 8, weighting)
+    # the log-probabilities themselves are float32
+    torch.testing.assert_close(alone, together, rtol=1e-6, atol=1e-9)
+
+
+def test_the_loss_of_an_update_is_the_plain_mean_over_its_tokens(tiny, tmp_path):
+    rows = examples(4)
+    fit(tiny, tmp_path, rows=rows, batch_size=4, max_steps=1)
+    model = make(tiny)
+    total, count = 0.0, 0
+    for row in rows:
+        turns = [{"role": t.role, "content": t.content} for t in row.messages]
+        ask = model.tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True)[
+            "input_ids"
+        ]
+        ids = model.tokenizer.apply_chat_template(turns)["input_ids"][:-1]  # without the newline
+        labels = torch.tensor([[-100] * len(ask) + ids[len(ask) :]])
+        trained = len(ids) - len(ask)
+        total += float(model.network(input_ids=torch.tensor([ids]), labels=labels).loss) * trained
+        count += trained
+    assert losses(tmp_path)[0] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_no_strategy_and_an_empty_memory_are_plain_training_bit_for_bit(tiny, tmp_path):
+    plain = fit(tiny, tmp_path / "a")
+    replay = fit(tiny, tmp_path / "b", protection=Protection((Replay(),), Memory()))
+    assert torch.equal(weights(plain), weights(replay))
+
+
+def test_replay_mixes_old_rows_into_the_loss_and_keeps_new_ones(tiny, tmp_path):
+    memory = Memory(rows={"replay": tuple(examples(9, "old"))})
+    protection = Protection((Replay(fraction=0.25),), memory)
+    trained = fit(tiny, tmp_path, rows=examples(20, "new"), protection=protection)
+    assert all("loss_replay" in row for row in read_jsonl(tmp_path / "metrics.jsonl"))
+    groups = {row.group for row in trained.memory.rows["replay"]}
+    assert groups == {"old", "new"}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_resume_equals_uninterrupted(tiny, tmp_path, dropout):
+    options = {"max_steps": 8, "checkpoint_steps": 3}
+    whole = fit(tiny, tmp_path / "a", model=make(tiny, dropout), **options)
+    fit(tiny, tmp_path / "b", model=make(tiny, dropout), **options)
+    for name in ("step-00000008",):  # as if killed after step 7, of which 6 were saved
+        (tmp_path / "b/checkpoints" / name / "state.json").unlink()
+    again = fit(tiny, tmp_path / "b", model=make(tiny, dropout), **options)
+    assert torch.equal(weights(whole), weights(again))
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    assert again.num_tokens == whole.num_tokens
+
+
+def test_a_finished_run_is_not_trained_again(tiny, tmp_path):
+    first = fit(tiny, tmp_path)
+    written = (tmp_path / "metrics.jsonl").read_text()
+    again = fit(tiny, tmp_path)
+    assert torch.equal(weights(first), weights(again))
+    assert (tmp_path / "metrics.jsonl").read_text() == written
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(tiny, tmp_path):
+    fit(tiny, tmp_path, learning_rate=1e-3)
+    fit(tiny, tmp_path, learning_rate=1e-2)
+    assert losses(tmp_path)[0] is not None
+    other = fit(tiny, tmp_path / "fresh", learning_rate=1e-2)
+    same = fit(tiny, tmp_path, learning_rate=1e-2)
+    assert torch.equal(weights(other), weights(same))
+
+
+def test_damaged_checkpoints_are_skipped(tiny, tmp_path, caplog):
+    whole = fit(tiny, tmp_path, max_steps=8, checkpoint_steps=3)
+    newest = tmp_path / "checkpoints/step-00000008/weights.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-7])
+    again = fit(tiny, tmp_path, max_steps=8, checkpoint_steps=3)
+    assert "step-00000008 is damaged or half-written and is skipped" in caplog.text
+    assert torch.equal(weights(whole), weights(again))
+
+
+def test_only_the_newest_checkpoints_stay(tiny, tmp_path):
+    fit(tiny, tmp_path, max_steps=8, checkpoint_steps=2)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-00000006", "step-00000008"]
+    assert len(names) == checkpoints.KEPT
+
+
+def test_rows_that_are_too_long_are_left_out_and_counted(tiny, tmp_path):
+    long = Example((Message("user", "word " * 300), Message("assistant", "a")), "g", "f", 1)
+    assert fit(tiny, tmp_path, rows=[*examples(5), long]).too_long == (long,)
+    with pytest.raises(DataError, match=r"1 of 1 have a prompt longer than data.max_tokens = 128"):
+        fit(tiny, tmp_path, rows=[long])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
+    model = make(tiny)
+    with torch.no_grad():
+        next(iter(model.trainable().values())).fill_(float("nan"))
+    with pytest.raises(FactoryError, match="not a finite number in 3 updates in a row"):
+        fit(tiny, tmp_path, model=model)
+
+
+SCRIPT = """
+    import sys
+    from pathlib import Path
+    from tests.training.test_loop import examples, fit
+    fit(Path(sys.argv[1]), Path(sys.argv[2]), rows=examples(40), max_steps=400, checkpoint_steps=5)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_run_ends_as_an_uninterrupted_one(tiny, tmp_path, number):
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tiny)]
+    killed = subprocess.Popen([*command, str(tmp_path / "killed")], stderr=subprocess.PIPE)
+    metrics = tmp_path / "killed/metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count("\n") < 37:
+        assert killed.poll() is None, killed.stderr.read()
+    os.kill(killed.pid, number)
+    killed.wait(30)
+    stopped_at = metrics.read_text().count("\n")
+    assert stopped_at < 400
+    subprocess.run([*command, str(tmp_path / "killed")], check=True)
+    subprocess.run([*command, str(tmp_path / "whole")], check=True)
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 401))
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
