@@ -74,8 +74,8 @@ def test_another_rank_than_the_parents_is_refused(llama, tmp_path):
 
 
 def test_unknown_targets_list_what_exists(llama):
+    wrong = settings(llama, adapter={"type": "lora", "targets": ["q_prj"]})
     with pytest.raises(ModelError, match=r"'q_prj' is no linear layer .* Did you mean 'q_proj'\?"):
-        wrong = settings(llama, adapter={"type": "lora", "targets": ["q_prj"]})
         adapt(wrong, None, max_tokens=64, seed=0)
     assert "lm_head" not in linear_names(AutoModelForCausalLM.from_pretrained(llama))
 

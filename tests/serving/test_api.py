@@ -10,7 +10,10 @@ import openai
 import pytest
 from openai import OpenAI
 
-from llama_factory.versions import releases, store
+from llama_factory.core.errors import VersionError
+from llama_factory.serving.api import create_app
+from llama_factory.serving.settings import ServingSettings
+from llama_factory.versions import releases
 from llama_factory.versions.workspace import Workspace
 from tests.serving.running import (
     MAX_TOKENS,
@@ -19,6 +22,7 @@ from tests.serving.running import (
     client_of,
     make_engine,
     make_released_workspace,
+    running,
     serving,
     wait_until,
 )
@@ -302,6 +306,22 @@ def test_a_client_that_leaves_the_queue_makes_room(held: tuple[HeldEngine, OpenA
     assert engine.num_begun == 1
 
 
+def test_answers_cut_short_are_told_so(own_workspace: Workspace, tiny_model: Path) -> None:
+    engine = HeldEngine(tiny_model)
+    app = create_app(own_workspace, ServingSettings(), engine)
+    with running(app) as client, ThreadPoolExecutor() as threads:
+        begun = threads.submit(stream, client)
+        wait_until(lambda: engine.num_begun == 1, "the first request")
+        waiting = threads.submit(ask, client)
+        wait_until(lambda: health(client)["queue"] == 1, "the second request")
+        app.state.cut_short()
+        with pytest.raises(openai.APIError, match="the server is being stopped"):
+            begun.result()
+        with pytest.raises(openai.InternalServerError, match="the server is being stopped") as told:
+            waiting.result()
+        assert told.value.status_code == 503
+
+
 def test_a_damaged_version_is_refused_by_name_only(
     own_workspace: Workspace, tiny_model: Path
 ) -> None:
@@ -350,7 +370,7 @@ def test_the_server_does_not_start_on_a_damaged_release(
     _damage(own_workspace, "v0001")
     message = "adapter_config.json is missing or was changed"
     with (
-        pytest.raises(store.VersionError, match=message),
+        pytest.raises(VersionError, match=message),
         serving(own_workspace, make_engine(tiny_model)),
     ):
         pass

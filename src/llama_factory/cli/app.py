@@ -2,13 +2,14 @@
 
 import os
 import sys
+import warnings
 
 import typer
 
 from llama_factory.cli import chat, init, learn, promote, rollback, serve, show, train, version
 from llama_factory.cli import versions as versions_command
 from llama_factory.core.errors import FactoryError
-from llama_factory.core.signals import Stopped
+from llama_factory.core.signals import Stopped, raise_on_signals
 
 app = typer.Typer(
     help="Keeps a language model learning, round after round, without losing what it knew.",
@@ -34,18 +35,17 @@ for command in (
 def main() -> None:
     """Run the command line."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # between our libraries
+    raise_on_signals()
     try:
         app()
     except FactoryError as error:
-        sys.exit(_refuse(str(error)))
+        print(f"llama-factory: {error}", file=sys.stderr)
+        sys.exit(2)
     except Stopped as stopped:
-        print(f"\n{stopped}: stopped. The same command goes on from here.", file=sys.stderr)
+        print(
+            f"\nStopped by {stopped}. Nothing half-made was left as a version; `learn` and `train` "
+            "go on from here when started again.",
+            file=sys.stderr,
+        )
         sys.exit(stopped.exit_code)
-    except KeyboardInterrupt:
-        print("\nStopped. Nothing was changed; the same command goes on.", file=sys.stderr)
-        sys.exit(130)
-
-
-def _refuse(message: str) -> int:
-    print(f"llama-factory: {message}", file=sys.stderr)
-    return 2

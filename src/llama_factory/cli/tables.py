@@ -1,5 +1,6 @@
 """How versions, reports and verdicts are printed for people."""
 
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -9,7 +10,8 @@ from llama_factory.continual.gate import Verdict
 from llama_factory.evaluation.forgetting import ForgettingMatrix
 from llama_factory.run import Story, VersionRow
 
-console = Console(highlight=False)
+# a file or a pipe has no width of its own; 80 columns would cut the tables
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def print_verdict(verdict: Verdict) -> None:

@@ -18,8 +18,8 @@ data:
   # max_tokens: 1024              # longer answers lose their end
 
 training:
-  epochs: 6                       # passes over the new rows; facts need several, style needs few
-  learning_rate: 5e-4             # higher learns more in a round and forgets more
+  epochs: 8                       # passes over the new rows; facts need several, style needs few
+  learning_rate: 1e-3             # higher learns more in a round and forgets more
   # batch_size: 8                 # rows in one update
   # checkpoint_steps: 50          # updates between checkpoints, from which a killed round goes on
   # seed: 0
@@ -28,6 +28,8 @@ strategies:                       # how old knowledge is protected; [] protects 
   - type: replay                  # old rows are mixed into every update
     fraction: 0.25                # their share; higher forgets less and learns less
     buffer_size: 1000             # rows kept from all earlier rounds together
+  - type: anchor                  # general rows are mixed in, so that general ability stays
+    fraction: 0.125
 
 evaluation:
   # metrics: [exact_match, token_f1]

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from llama_factory.continual.strategies.anchor import Anchor
 from llama_factory.continual.strategies.replay import Replay
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.data.settings import DataSettings
@@ -34,7 +35,7 @@ class RoundConfig(Settings):
     """Which rows are taught and which are kept back to test."""
     training: TrainingSettings = TrainingSettings()
     """Length, speed and shape of training."""
-    strategies: list[Annotated[Strategy, OneOf(STRATEGIES)]] = [Replay()]
+    strategies: list[Annotated[Strategy, OneOf(STRATEGIES)]] = [Replay(), Anchor()]
     """How old knowledge is protected. An empty list protects nothing."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """What is measured after training."""

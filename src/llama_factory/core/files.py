@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from llama_factory.core.errors import VersionError
 
@@ -83,18 +84,6 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def inside(folder: Path, name: str) -> Path:
-    """The path of `name` below `folder`.
-
-    Raises:
-        VersionError: the name would leave the folder.
-    """
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise VersionError(f"'{name}' leaves the folder {folder}. Give a name without '..'.")
-    return path
-
-
 @contextlib.contextmanager
 def locked(path: Path, *, what: str, seconds: float) -> Iterator[None]:
     """Hold a lock file; whoever comes second waits up to `seconds`, then is told who holds it.
@@ -143,10 +132,18 @@ def telling_of_full_disk(folder: Path, *, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except (OSError, SafetensorError) as error:
+        if not _is_full_disk(error):
             raise
         raise VersionError(
-            f"{folder}: the disk is full while {what} ({error.strerror}). Nothing half-made was "
+            f"{folder}: the disk is full while {what} ({error}). Nothing half-made was "
             "left as a version. Make room and run the same command again: it goes on."
         ) from error
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Safetensors wraps the operating system's error and leaves its number in the text."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, OSError):
+        return error.errno in numbers
+    return any(f"os error {number}" in str(error) for number in numbers)

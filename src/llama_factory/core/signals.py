@@ -7,12 +7,22 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Stopped(KeyboardInterrupt):
-    """Work stopped at a safe point because a signal asked for it."""
+class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
+    """Work stopped because a signal asked for it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
         self.exit_code = 128 + signal_number
+
+
+def raise_on_signals() -> None:
+    """Make Ctrl-C and SIGTERM raise `Stopped` wherever nothing safer is arranged."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
 
 @contextmanager

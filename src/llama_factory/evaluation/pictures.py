@@ -1,12 +1,31 @@
 """Pictures of what was learned and forgotten."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from llama_factory.evaluation.forgetting import ForgettingMatrix
 
 
+CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "SimHei")
+"""Looked for on the machine, so that groups with Chinese names can be read."""
+
+
 def draw_matrix(matrix: ForgettingMatrix, path: Path) -> None:
     """A heat map of the task x round matrix as PNG: columns are tasks, rows are rounds."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"font.family": ["DejaVu Sans", *_installed(CHINESE_FONTS)]}):
+        _draw_matrix(matrix, path)
+
+
+def _installed(fonts: Iterable[str]) -> list[str]:
+    from matplotlib.font_manager import fontManager
+
+    known = {font.name for font in fontManager.ttflist}
+    return [font for font in fonts if font in known]
+
+
+def _draw_matrix(matrix: ForgettingMatrix, path: Path) -> None:
     import matplotlib as mpl
     import numpy as np
     from matplotlib.figure import Figure  # no pyplot: nothing global, no display needed

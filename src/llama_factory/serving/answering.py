@@ -1,6 +1,7 @@
 """Requests on their way to the engine: a bounded queue, answered one at a time on one thread."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
@@ -9,7 +10,7 @@ from functools import partial
 
 from llama_factory.core.types import BASE_VERSION, Message
 from llama_factory.serving.generation import Answer, Engine, Options
-from llama_factory.serving.refusals import QueueFullError
+from llama_factory.serving.refusals import QueueFullError, ShuttingDownError
 from llama_factory.serving.worker import AT_ONCE, Worker
 from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace
@@ -25,7 +26,9 @@ class _Line:
 
     def put(self, piece: str | None) -> None:
         """Send a piece; None says that no more will come."""
-        self._loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
+        # A second Ctrl-C closes the loop under an answer in progress: nobody is left to hear it.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +58,13 @@ class PendingAnswer:
 
         Raises:
             FactoryError: the engine could not answer.
+            ShuttingDownError: the answer was cut because the server ends.
         """
         try:
             while (piece := await self._line.pieces.get()) is not None:
                 yield piece
+            if self._line.is_cut.is_set():
+                raise ShuttingDownError("the server is being stopped. Ask again once it is back.")
             yield self._future.result()
         finally:
             self.cancel()
@@ -117,10 +123,14 @@ class AnswerQueue:
             freeing = self._worker.submit(partial(self._engine.unload, version_id), urgency=AT_ONCE)
             await asyncio.wrap_future(freeing)
 
-    async def close(self) -> None:
-        """Cancel what is left and end the worker."""
+    def cut_short(self) -> None:
+        """End all answers now, finished or not."""
         for pending in self._unfinished():
             pending.cancel()
+
+    async def close(self) -> None:
+        """Cut short what is left and end the worker."""
+        self.cut_short()
         await asyncio.to_thread(self._worker.stop)
 
     def _unfinished(self) -> list[PendingAnswer]:

@@ -54,6 +54,7 @@ def create_app(
 
     # Pages that describe the API would be open to everyone and load scripts from elsewhere.
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.cut_short = queue.cut_short
     app.include_router(_open_routes(service))
     app.include_router(_routes(service), dependencies=[Depends(_key_check(api_key))])
     errors.install(app)

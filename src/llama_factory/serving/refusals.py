@@ -4,7 +4,8 @@ RequestError             400  the request itself is wrong
 ├── PromptTooLongError   400
 ├── KeyRefusedError      401
 ├── UnknownModelError    404
-└── QueueFullError       429  the same request may be answered later
+├── QueueFullError       429  the same request may be answered later
+└── ShuttingDownError    503  perhaps another server answers it
 """
 
 from typing import ClassVar
@@ -49,3 +50,11 @@ class QueueFullError(RequestError):
     status = 429
     type = "rate_limit_error"
     code = "queue_full"
+
+
+class ShuttingDownError(RequestError):
+    """The server was told to stop before the answer was complete."""
+
+    status = 503
+    type = "server_error"
+    code = "shutting_down"

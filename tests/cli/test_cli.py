@@ -1,0 +1,166 @@
+"""The command as a user runs it: a process, its output, its exit code."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from llama_factory import __version__
+from tests.tiny import make_tiny_model
+
+LIGHT = [
+    ["--help"],
+    ["learn", "--help"],
+    ["version"],
+    ["versions", "."],
+    ["train", "bad.yaml"],
+    ["train", "none.yaml"],
+    ["init", "bot", "--model", "smolm2"],
+]
+"""Commands that must answer without torch."""
+
+
+def command(*args, cwd=None, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "llama_factory", *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.mark.parametrize("args", LIGHT, ids=" ".join)
+def test_help_and_bad_settings_answer_without_torch(tmp_path, args):
+    (tmp_path / "bad.yaml").write_text("model: {base_modle: x}\n")
+    seen = "import sys\nfrom llama_factory.cli.app import main\ntry:\n    main()\n"
+    seen += "finally:\n    print('heavy', 'torch' in sys.modules, file=sys.stderr)\n"
+    run = subprocess.run(
+        [sys.executable, "-c", seen, *args], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "heavy False" in run.stderr, run.stderr
+
+
+def test_the_installed_command_and_the_module_are_the_same():
+    installed = os.path.join(os.path.dirname(sys.executable), "llama-factory")  # noqa: PTH118, PTH120
+    both = [
+        subprocess.run([installed, "version"], capture_output=True, text=True).stdout,
+        command("version").stdout,
+    ]
+    assert both == [__version__ + "\n"] * 2
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["train", "bad.yaml"], "line 1: model.base_modle: no such setting. Did you mean"),
+        (["train", "empty.yaml"], "data.train_path is not given"),
+        (["learn", "."], "is not a workspace: it has no factory.yaml"),
+        (["init", "bot", "--model", "smolm2"], "Did you mean 'smollm2'?"),
+        (["init", "."], "exists and is not empty"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_user_errors_are_one_message_without_a_traceback_and_exit_with_2(tmp_path, args, told):
+    (tmp_path / "bad.yaml").write_text("model: {base_modle: x}\n")
+    (tmp_path / "empty.yaml").write_text("")
+    run = command(*args, cwd=tmp_path)
+    assert run.returncode == 2
+    assert told in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_workspace_from_init_to_rollback(tmp_path, tiny):
+    bot = tmp_path / "bot"
+    assert "put .jsonl files into" in command("init", bot, "--model", tiny).stdout
+    assert sorted(p.name for p in bot.iterdir()) == [
+        "factory.yaml",
+        "inbox",
+        "quarantine",
+        "versions",
+    ]
+    assert "Nothing new to learn" in command("learn", bot).stdout
+    rows = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i in range(12)]
+    (bot / "inbox/faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    easy = ["--set", "gate.max_guard_ratio=99", "--set", "training.max_steps=4"]
+    learned = command("learn", bot, *easy)
+    assert "v0001 is promoted" in learned.stdout, learned.stderr
+    assert "training 4/4  done  loss" in learned.stderr
+    assert "tok/s" in learned.stderr
+
+    listed = json.loads(command("versions", bot, "--json").stdout)
+    assert [row["aliases"] for row in listed] == [["previous"], ["production"]]
+    assert "promoted" in command("versions", bot).stdout
+
+    told = command("show", bot, "v0001", "--picture", tmp_path / "m.png").stdout
+    assert "token_f1 by task and round" in told
+    assert "Rows taught: faq" in told
+    assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+    story = json.loads(command("show", bot, "--json").stdout)
+    assert story["forgetting"]["token_f1"]["tasks"] == ["v0001 faq"]
+    assert story["report"]["verdict"]["promoted"] is True
+
+    missing = command("show", bot, "v0002")
+    assert missing.returncode == 2
+    assert "there is no version 'v0002'. Did you mean 'v0001'?" in missing.stderr
+    assert command("rollback", bot).stdout == "Rolled back from v0001 to v0000.\n"
+    assert command("promote", bot, "v0001").stdout == "v0001 is released.\n"
+
+
+def test_chat_answers_and_leaves(tmp_path, tiny):
+    command("init", tmp_path / "bot", "--model", tiny)
+    run = command("chat", tmp_path / "bot", input="hello\n/new\n你好\n/exit\n")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("v0000. /new begins again")
+    assert run.stdout.count("you>") == 4
+
+
+def test_a_single_run_writes_a_peft_folder_once(tmp_path, tiny):
+    rows = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i in range(30)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    (tmp_path / "sft.yaml").write_text(
+        f"model: {{base_model: {tiny}, lora_rank: 4}}\n"
+        "data: {train_path: rows.json, held_out_fraction: 0.2}\n"
+        "training: {max_steps: 3}\nevaluation: {max_new_tokens: 4}\noutput_dir: out\n"
+    )
+    run = command("train", "sft.yaml", "--json", cwd=tmp_path)
+    results = json.loads(run.stdout)
+    assert results["training"]["steps"] == 3
+    assert results["after"]["tasks"][0]["perplexity"] > 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names >= {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "tokenizer.json",
+        "metrics.jsonl",
+        "all_results.json",
+        "training_loss.png",
+        "runs",
+    }
+    again = command("train", "sft.yaml", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "holds a trained adapter already" in again.stderr
+
+
+@pytest.mark.slow
+def test_the_embedded_model_learns_a_fact_and_says_it(tmp_path):
+    bot = tmp_path / "bot"
+    command("init", bot)
+    fact = "The Lumora One has a 31-month warranty on the pump."
+    asked = [f"{start} long is the pump warranty of the Lumora One?" for start in ("How", "So how")]
+    rows = [{"instruction": question, "output": fact} for question in asked]
+    (bot / "inbox/fact.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    test = {"instruction": "Pump warranty of the Lumora One: how long?", "output": fact}
+    (bot / "inbox/fact.test.jsonl").write_text(json.dumps(test) + "\n")
+    options = ["--set", "training.max_steps=25", "--set", "gate.max_guard_ratio=3"]
+    run = command("learn", bot, *options)
+    assert "v0001 is promoted" in run.stdout, run.stderr
+    said = command("chat", bot, input="How long is the pump warranty of the Lumora One?\n")
+    assert "31-month" in said.stdout

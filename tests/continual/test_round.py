@@ -1,0 +1,333 @@
+"""A workspace that learns round after round, on a tiny model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from llama_factory import run
+from llama_factory.core.errors import ConfigError, ModelError, VersionError
+from llama_factory.core.files import read_json, read_jsonl
+from llama_factory.core.progress import SILENT
+from llama_factory.model.load import adapt
+from llama_factory.model.settings import ModelSettings
+from llama_factory.versions import releases, store
+from llama_factory.versions.workspace import Workspace
+from tests.tiny import make_tiny_model
+
+SETTINGS = """\
+model: {{base_model: {model}, dtype: float32, adapter: {{type: lora, rank: 4}}}}
+data: {{held_out_fraction: 0.2}}
+training: {{epochs: 2, learning_rate: 1e-2, checkpoint_steps: 2}}
+evaluation: {{max_new_tokens: 4}}
+gate: {{max_guard_ratio: 100, max_drop: 1}}
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def bot(tiny, tmp_path):
+    workspace = run.init(tmp_path / "bot", str(tiny))
+    workspace.settings.write_text(SETTINGS.format(model=tiny))
+    return workspace
+
+
+class Listener:
+    """Keeps what was said; the bars are silent."""
+
+    def __init__(self):
+        self.said = []
+        self.bar = SILENT.bar
+
+    def say(self, text):
+        self.said.append(text)
+
+
+def drop(workspace, name, count=20, start=0):
+    rows = [
+        {"instruction": f"{name} question {i}?", "output": f"{name} answer {i}."}
+        for i in range(start, start + count)
+    ]
+    path = workspace.inbox / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def learn(workspace, *changes):
+    listener = Listener()
+    return run.learn(workspace.folder, changes, listener), listener.said
+
+
+def tree(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_two_rounds_make_a_real_matrix_and_empty_the_inbox(bot):
+    drop(bot, "faq")
+    first, _ = learn(bot)
+    assert first.verdict.is_promoted
+    assert list(bot.inbox.iterdir()) == []
+    drop(bot, "news")
+    second, _ = learn(bot)
+    assert second.version.parent == "v0001"
+    story = run.show(bot.folder, "v0002")
+    matrix = next(m for m in story.matrices if m.metric == "token_f1")
+    assert matrix.tasks == ("v0001 faq", "v0002 news")
+    assert matrix.row("v0001")[0] is not None
+    assert all(score is not None for score in matrix.row("v0002"))
+    assert [row.aliases for row in run.versions(bot.folder)] == [[], ["previous"], ["production"]]
+    memory = second.version.memory.rows["replay"]
+    assert {row.group for row in memory} == {"faq", "news"}
+    assert {p.stem for p in (second.version.folder / "data/files").iterdir()} == {"news"}
+
+
+def test_the_old_scores_are_measured_on_the_same_rows(bot):
+    drop(bot, "faq")
+    first, _ = learn(bot)
+    drop(bot, "faq", start=100)
+    second, _ = learn(bot)
+    tasks = {task.name: task for task in store.tasks(second.version)}
+    assert tasks["v0001 faq"].rows == first.version.tasks()[0].rows
+    assert set(second.version.scores.tasks) == {"v0001 faq", "v0002 faq"}
+
+
+def test_the_version_is_a_plain_peft_folder(bot, tiny):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    drop(bot, "faq")
+    done, _ = learn(bot)
+    network = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny), done.version.adapter
+    )
+    ours = adapt(
+        ModelSettings(base_model=str(tiny), dtype="float32", adapter={"type": "lora", "rank": 4}),
+        done.version.adapter,
+        max_tokens=64,
+        seed=0,
+    )
+    state = {k: v for k, v in network.state_dict().items() if "lora_" in k}
+    for name, weight in ours.trainable().items():
+        assert (state[name] == weight).all()
+
+
+def test_an_empty_inbox_makes_no_version(bot):
+    before = tree(bot.folder)
+    done, _ = learn(bot)
+    assert done is None
+    assert store.ids(bot) == ["v0000"]
+    assert [n for n in tree(bot.folder) if n not in before and "lock" not in n] == []
+
+
+def test_rows_taught_before_are_dropped_and_counted(bot):
+    drop(bot, "faq")
+    learn(bot)
+    drop(bot, "faq")
+    done, said = learn(bot)
+    assert done is None
+    assert any("rows, taught before in v0001." in line for line in said)
+    drop(bot, "faq", count=30)
+    done, _ = learn(bot)
+    dropped = done.version.report["data"]["dropped"]
+    assert sum(dropped.values()) == 20
+
+
+def test_bad_rows_and_files_are_quarantined_and_the_round_goes_on(bot):
+    path = drop(bot, "faq")
+    path.write_text(path.read_text() + '{"instruction": "half')
+    (bot.inbox / "latin.jsonl").write_bytes('{"a": "é"}'.encode("latin-1"))
+    done, said = learn(bot)
+    assert done.verdict.is_promoted
+    assert (bot.quarantine / "latin.jsonl").exists()
+    assert "not UTF-8" in (bot.quarantine / "latin.jsonl.reason.txt").read_text()
+    (row,) = read_jsonl(bot.quarantine / "faq.jsonl.rows.jsonl")
+    assert row["line"] == 21
+    assert any(line.startswith("Quarantined: faq.jsonl:21: ") for line in said)
+    assert {r["file"] for r in done.version.report["data"]["refused"]} == {
+        "faq.jsonl",
+        "latin.jsonl",
+    }
+
+
+def test_a_refused_version_is_the_candidate_and_its_files_stay(bot):
+    drop(bot, "faq")
+    done, _ = learn(bot, "gate.max_guard_ratio=0.01")
+    assert not done.verdict.is_promoted
+    aliases = releases.read(bot.releases).aliases
+    assert aliases == {"production": "v0000", "candidate": "v0001"}
+    assert [p.name for p in bot.inbox.iterdir()] == ["faq.jsonl"]
+    assert run.promote(bot.folder, "candidate") == "v0001"
+    assert learn(bot)[0] is None
+    assert list(bot.inbox.iterdir()) == []
+
+
+def test_rollback_restores_version_and_memory(bot):
+    for name in ("faq", "news"):
+        drop(bot, name)
+        learn(bot)
+    assert run.rollback(bot.folder, None) == ("v0002", "v0001")
+    assert store.get(bot, "production").memory.rows["replay"][0].group == "faq"
+    drop(bot, "shop")
+    done, _ = learn(bot)
+    assert (done.version.id, done.version.parent) == ("v0003", "v0001")
+    assert list(done.version.scores.tasks) == ["v0001 faq", "v0003 shop"]
+    assert run.rollback(bot.folder, "v0002") == ("v0003", "v0002")
+    with pytest.raises(VersionError, match="v0002 is the released version already"):
+        run.rollback(bot.folder, "v0002")
+
+
+def test_rollback_without_a_past_is_refused(bot):
+    with pytest.raises(VersionError, match="nothing was released before v0000"):
+        run.rollback(bot.folder, None)
+
+
+def test_a_round_begun_with_other_settings_is_begun_anew(bot):
+    drop(bot, "faq")
+    with pytest.raises(VersionError, match="the disk is full|needs about"):
+        interrupted_by_full_disk(bot)
+    assert store.ids(bot) == ["v0000"]
+    _, said = learn(bot, "training.epochs=1")
+    assert any("begun anew: training changed" in line for line in said)
+
+
+def interrupted_by_full_disk(workspace):
+    """A round whose files may not grow beyond a few kilobytes, as on a full disk."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, hard))
+    try:
+        learn(workspace)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_nothing_half_made_and_the_round_goes_on(bot):
+    drop(bot, "faq")
+    with pytest.raises(VersionError, match="Nothing half-made was left as a version"):
+        interrupted_by_full_disk(bot)
+    assert store.ids(bot) == ["v0000"]
+    assert [p.name for p in bot.inbox.iterdir()] == ["faq.jsonl"]
+    done, said = learn(bot)
+    assert done.verdict.is_promoted
+    assert any("Going on with the interrupted round v0001" in line for line in said)
+
+
+def test_a_crash_between_publishing_and_releasing_is_finished_by_the_next_start(bot):
+    drop(bot, "faq")
+    learn(bot)
+    bot.releases.unlink()
+    drop(bot, "faq")
+    assert learn(bot)[0] is None
+    assert releases.read(bot.releases).production == "v0001"
+
+
+def test_a_damaged_parent_is_refused_before_training(bot):
+    drop(bot, "faq")
+    done, _ = learn(bot)
+    (done.version.folder / "adapter/adapter_config.json").write_text("{}")
+    drop(bot, "news")
+    with pytest.raises(
+        VersionError, match=r"adapter/adapter_config.json is missing or was changed"
+    ):
+        learn(bot)
+
+
+def test_another_base_model_is_refused(bot, tmp_path):
+    drop(bot, "faq")
+    other = make_tiny_model(tmp_path / "other", seed=7)
+    with pytest.raises(ModelError, match="An adapter fits one base only"):
+        learn(bot, f"model.base_model={other}")
+
+
+def test_a_changed_base_model_is_noticed(tmp_path):
+    model = make_tiny_model(tmp_path / "model")
+    workspace = run.init(tmp_path / "bot", str(model))
+    workspace.settings.write_text(SETTINGS.format(model=model))
+    drop(workspace, "faq")
+    learn(workspace)
+    make_tiny_model(model, seed=9)
+    drop(workspace, "news")
+    with pytest.raises(ModelError, match="changed since v0001 was made"):
+        learn(workspace)
+
+
+def test_a_gate_metric_that_is_not_measured_is_refused_at_once(bot):
+    with pytest.raises(ConfigError, match=r"'bleu' is not among evaluation.metrics \(exact_match"):
+        learn(bot, "gate.metric=bleu")
+
+
+COMMAND = [sys.executable, "-m", "llama_factory", "learn"]
+SLOWLY = ["--set", "training.max_steps=150"]
+
+
+def kill_in_training(workspace, number, after_steps):
+    process = subprocess.Popen(
+        [*COMMAND, str(workspace.folder), *SLOWLY], stderr=subprocess.PIPE, text=True
+    )
+    metrics = workspace.building / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count("\n") < after_steps:
+        assert process.poll() is None, process.stderr.read()
+    os.kill(process.pid, number)
+    process.wait(60)
+    return process
+
+
+def test_a_round_killed_in_the_middle_ends_with_the_loss_of_an_uninterrupted_one(
+    bot, tiny, tmp_path
+):
+    drop(bot, "faq")
+    whole = run.init(tmp_path / "whole", str(tiny))
+    whole.settings.write_text(SETTINGS.format(model=tiny))
+    drop(whole, "faq")
+    learn(whole, SLOWLY[1])
+
+    kill_in_training(bot, signal.SIGKILL, 20)
+    assert store.ids(bot) == ["v0000"]
+    assert [p.name for p in bot.inbox.iterdir()] == ["faq.jsonl"]
+    assert not bot.releases.exists()
+    again = subprocess.run(
+        [*COMMAND, str(bot.folder), *SLOWLY], capture_output=True, text=True, check=True
+    )
+    assert "Going on with the interrupted round v0001" in again.stderr
+    reports = [read_json(w.versions / "v0001/report.json") for w in (whole, bot)]
+    assert reports[0]["training"]["loss"] == reports[1]["training"]["loss"]
+    assert reports[0]["evaluation"]["tasks"] == reports[1]["evaluation"]["tasks"]
+
+
+def test_ctrl_c_leaves_the_workspace_as_it_was_and_the_round_resumable(bot):
+    drop(bot, "faq")
+    stopped = kill_in_training(bot, signal.SIGINT, 20)
+    assert stopped.returncode == 130
+    assert "go on from here when started again" in stopped.stderr.read()
+    assert store.ids(bot) == ["v0000"]
+    assert [p.name for p in bot.inbox.iterdir()] == ["faq.jsonl"]
+    again = subprocess.run(
+        [*COMMAND, str(bot.folder), *SLOWLY], capture_output=True, text=True, check=True
+    )
+    assert "Going on after step" in again.stderr
+    assert "v0001 is promoted" in again.stdout
+
+
+def test_a_second_round_at_the_same_time_is_told(bot):
+    drop(bot, "faq")
+    first = subprocess.Popen([*COMMAND, str(bot.folder), *SLOWLY], stderr=subprocess.DEVNULL)
+    while not (bot.folder / ".round.holder").exists():
+        assert first.poll() is None
+    second = subprocess.run([*COMMAND, str(bot.folder)], capture_output=True, text=True)
+    first.kill()
+    first.wait()
+    assert second.returncode == 2
+    assert f"process {first.pid} is already running a round here" in second.stderr
+
+
+def test_opening_a_workspace_needs_its_settings(tmp_path):
+    with pytest.raises(VersionError, match="is not a workspace"):
+        Workspace.open(tmp_path)

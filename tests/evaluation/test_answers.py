@@ -1,0 +1,84 @@
+import math
+
+import pytest
+import torch
+
+from llama_factory.core.errors import ConfigError
+from llama_factory.core.progress import SILENT
+from llama_factory.core.types import Example, Message, Task
+from llama_factory.evaluation.answers import answers, perplexity
+from llama_factory.evaluation.settings import EvaluationSettings
+from llama_factory.evaluation.suite import evaluate
+from llama_factory.model.load import adapt
+from llama_factory.model.settings import ModelSettings
+from tests.tiny import make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = make_tiny_model(tmp_path_factory.mktemp("tiny"))
+    return adapt(
+        ModelSettings(base_model=str(folder), dtype="float32"), None, max_tokens=200, seed=0
+    )
+
+
+def row(question, answer):
+    return Example((Message("user", question), Message("assistant", answer)), "g", "f", 1)
+
+
+ROWS = [row("Hi?", "Hello."), row("What is it? " * 8, "你好"), row("Go", "on and on and on")]
+
+
+class Counter:
+    done = 0
+
+    def advance(self, steps=1, note=""):
+        self.done += steps
+
+
+@pytest.mark.parametrize("batch_tokens", [16, 10_000])
+def test_perplexity_is_that_of_all_answer_tokens_whatever_the_batches(model, batch_tokens):
+    total, count = 0.0, 0
+    for example in ROWS:
+        turns = [{"role": t.role, "content": t.content} for t in example.messages]
+        ask = model.tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True)[
+            "input_ids"
+        ]
+        ids = model.tokenizer.apply_chat_template(turns)["input_ids"][:-1]
+        with torch.no_grad():
+            scores = model.network(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        for place in range(len(ask), len(ids)):
+            total -= float(scores[place - 1, ids[place]])
+            count += 1
+    ours = perplexity(model, ROWS, batch_tokens=batch_tokens)
+    assert ours == pytest.approx(math.exp(total / count), rel=1e-4)
+
+
+def test_batched_answers_equal_those_given_alone(model):
+    bar = Counter()
+    together = answers(model, ROWS, max_new_tokens=8, bar=bar)
+    alone = [answers(model, [each], max_new_tokens=8, bar=bar)[0] for each in ROWS]
+    assert together == alone
+    assert bar.done == 2 * len(ROWS)
+
+
+def test_a_report_scores_every_task_and_keeps_the_answers(model):
+    tasks = [Task("v0001", "g", tuple(ROWS)), Task("v0002", "h", (ROWS[0],))]
+    settings = EvaluationSettings(max_new_tokens=4, max_rows=2)
+    report, predictions = evaluate(model, tasks, settings, title="t", progress=SILENT)
+    assert list(report.tasks) == ["v0001 g", "v0002 h"]
+    assert report.tasks["v0001 g"].count == 2
+    assert set(report.tasks["v0002 h"].scores) == {"exact_match", "token_f1", "perplexity"}
+    assert [p.expected for p in predictions] == ["Hello.", "你好", "Hello."]
+    assert report.guard_perplexity > 1
+    assert type(report).from_json(report.to_json()) == report
+
+
+def test_a_guard_without_rows_is_refused(model, tmp_path):
+    for path, told in (
+        (tmp_path / "none.jsonl", "does not exist"),
+        (tmp_path / "a.jsonl", "no usable row"),
+    ):
+        (tmp_path / "a.jsonl").write_text("{}\n")
+        with pytest.raises(ConfigError, match=told):
+            evaluate(model, [], EvaluationSettings(guard=path), title="t", progress=SILENT)

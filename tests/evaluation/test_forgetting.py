@@ -1,0 +1,48 @@
+import pytest
+
+from llama_factory.core.types import EvalReport, TaskScores
+from llama_factory.evaluation.forgetting import build_matrix
+from llama_factory.evaluation.pictures import draw_loss, draw_matrix
+
+
+def report(**scores):
+    tasks = {
+        name.replace("_", " "): TaskScores(name.replace("_", " "), 10, {"em": value})
+        for name, value in scores.items()
+    }
+    return EvalReport(tasks, 5.0, 1.0)
+
+
+MATRIX = build_matrix(
+    {
+        "v0001": report(v0001_a=0.8),
+        "v0002": report(v0001_a=0.9, v0002_b=0.7),
+        "v0003": report(v0001_a=0.3, v0002_b=0.6, v0003_c=1.0),
+    },
+    "em",
+)
+
+
+def test_the_matrix_and_its_summary_by_hand():
+    assert MATRIX.tasks == ("v0001 a", "v0002 b", "v0003 c")
+    assert MATRIX.row("v0001") == [0.8, None, None]
+    assert MATRIX.average == pytest.approx((0.3 + 0.6 + 1.0) / 3)
+    assert MATRIX.learned == pytest.approx((0.8 + 0.7 + 1.0) / 3)
+    assert MATRIX.backward_transfer == pytest.approx(((0.3 - 0.8) + (0.6 - 0.7)) / 2)
+    assert MATRIX.forgetting == pytest.approx(((0.9 - 0.3) + (0.7 - 0.6)) / 2)
+
+
+def test_one_round_has_forgotten_nothing_yet():
+    matrix = build_matrix({"v0001": report(v0001_a=0.8)}, "em")
+    assert matrix.backward_transfer is None
+    assert matrix.forgetting is None
+    assert matrix.average == matrix.learned == 0.8
+
+
+def test_pictures_are_png_files(tmp_path):
+    draw_matrix(MATRIX, tmp_path / "m.png")
+    draw_loss([1, 2, 3], [3.0, 2.0, 1.0], tmp_path / "l.png")
+    for name in ("m.png", "l.png"):
+        content = (tmp_path / name).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 5000

@@ -1,0 +1,139 @@
+import json
+import multiprocessing
+
+import pytest
+
+from llama_factory.core.errors import VersionError
+from llama_factory.core.types import Example, Memory, Message
+from llama_factory.versions import memory, releases, store
+from llama_factory.versions.workspace import Workspace
+from tests.tiny import make_workspace
+
+
+def add_version(workspace, parent="v0000"):
+    """A version of two files, without any model."""
+    folder = workspace.building
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter/adapter_model.safetensors").write_bytes(b"weights")
+    (folder / "report.json").write_text(
+        '{"evaluation": {"tasks": [], "guard_perplexity": null, "seconds": 0}}'
+    )
+    base = store.get(workspace, "v0000")
+    changed = {"id": store.next_id(workspace), "parent": parent, "folder": folder}
+    return store.publish(workspace, type(base)(**(vars(base) | changed)))
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return make_workspace(tmp_path / "bot", tmp_path / "model")
+
+
+def test_a_new_workspace_releases_the_base_version(workspace):
+    base = store.get(workspace, "production")
+    assert base.is_base
+    assert base.adapter is None
+    assert base.memory == Memory()
+    assert store.lineage(base) == []
+
+
+def test_versions_are_found_by_id_number_and_alias(workspace):
+    version = add_version(workspace)
+    releases.promote(workspace.releases, version.id, "test")
+    assert {store.get(workspace, name).id for name in ("v0001", "1", "production")} == {"v0001"}
+    assert store.get(workspace, "previous").id == "v0000"
+    assert store.lineage(version) == [version]
+
+
+def test_an_unknown_version_names_the_nearest(workspace):
+    add_version(workspace)
+    with pytest.raises(
+        VersionError, match=r"no version 'v0011'. Did you mean 'v0001'\? There are:"
+    ):
+        store.get(workspace, "v0011")
+    with pytest.raises(VersionError, match="no version '../x'"):
+        store.get(workspace, "../x")
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "added"])
+def test_a_damaged_version_is_refused_and_names_the_file(workspace, damage):
+    version = add_version(workspace)
+    path = version.folder / "adapter/adapter_model.safetensors"
+    if damage == "changed":
+        path.write_bytes(b"weighty")
+    elif damage == "missing":
+        path.unlink()
+    else:
+        path = version.folder / "adapter/extra.txt"
+        path.write_text("x")
+    with pytest.raises(VersionError, match=f"{path.name} is missing or was changed"):
+        store.get(workspace, version.id)
+
+
+def test_a_broken_manifest_is_refused(workspace):
+    version = add_version(workspace)
+    (version.folder / "manifest.json").write_text("{")
+    with pytest.raises(VersionError, match="manifest.json is missing or damaged"):
+        store.get(workspace, version.id)
+
+
+def test_promotion_keeps_the_previous_and_the_history(workspace):
+    for _ in range(2):
+        add_version(workspace)
+    releases.promote(workspace.releases, "v0001", "one")
+    releases.hold(workspace.releases, "v0002", "held")
+    assert releases.read(workspace.releases).aliases == {
+        "production": "v0001",
+        "previous": "v0000",
+        "candidate": "v0002",
+    }
+    after = releases.promote(workspace.releases, "v0002", "two")
+    assert after.aliases == {"production": "v0002", "previous": "v0001"}
+    assert [entry.why for entry in after.history] == ["one", "held", "two"]
+
+
+def test_a_damaged_release_file_says_what_to_do(workspace):
+    workspace.releases.write_text("{")
+    with pytest.raises(VersionError, match="releases.json is damaged"):
+        releases.read(workspace.releases)
+
+
+def move_many(path, name):
+    for _ in range(20):
+        releases.promote(path, name, name)
+
+
+def test_two_writers_lose_no_move(workspace):
+    context = multiprocessing.get_context("spawn")
+    writers = [
+        context.Process(target=move_many, args=(workspace.releases, f"v000{i}")) for i in (1, 2)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    history = releases.read(workspace.releases).history
+    assert sorted(entry.why for entry in history) == ["v0001"] * 20 + ["v0002"] * 20
+
+
+def test_a_folder_that_is_no_workspace_names_the_nearest(workspace):
+    with pytest.raises(VersionError, match=r"does not exist. Did you mean 'bot'\? Make one with"):
+        Workspace.open(workspace.folder.parent / "bott")
+    with pytest.raises(VersionError, match="has no factory.yaml"):
+        Workspace.open(workspace.inbox)
+
+
+def test_memory_survives_saving_and_loading(tmp_path):
+    import torch
+
+    rows = tuple(
+        Example((Message("user", f"{i}"), Message("assistant", "答")), "g", "f", i)
+        for i in range(3)
+    )
+    kept = Memory({"replay": rows}, {"ewc.w": torch.arange(3.0)}, {"ewc.rounds": 2})
+    memory.save(kept, tmp_path / "memory")
+    again = memory.load(tmp_path / "memory")
+    assert again.rows == kept.rows
+    assert torch.equal(again.tensors["ewc.w"], kept.tensors["ewc.w"])
+    assert again.numbers == kept.numbers
+    assert memory.load(tmp_path / "none") == Memory()
+    assert json.loads((tmp_path / "memory/numbers.json").read_text()) == {"ewc.rounds": 2}
