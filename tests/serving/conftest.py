@@ -21,3 +21,8 @@ def client(workspace: Workspace, tiny_model: Path) -> Iterator[OpenAI]:
     """A client of a server of that workspace."""
     with serving(workspace, make_engine(tiny_model)) as client:
         yield client
+
+
+@pytest.fixture
+def own_workspace(tmp_path: Path, tiny_model: Path) -> Workspace:
+    return make_released_workspace(tmp_path / "my-bot", tiny_model)

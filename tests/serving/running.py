@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
 import uvicorn
 from fastapi import FastAPI
 from openai import OpenAI
@@ -17,11 +19,16 @@ from llama_factory.serving.api import create_app
 from llama_factory.serving.engines.transformers import TransformersEngine
 from llama_factory.serving.generation import Answer, Options
 from llama_factory.serving.settings import ServingSettings
-from llama_factory.versions import releases
+from llama_factory.versions import releases, store
 from llama_factory.versions.workspace import Workspace
 from tests.tiny import make_workspace, publish_version
 
 DEADLINE_SECONDS = 60.0
+
+QUESTION = "你们的退货政策是什么？"
+
+MAX_TOKENS = 16
+"""Long enough for answers to differ."""
 
 
 def wait_until(is_done: Callable[[], bool], what: str) -> None:
@@ -41,23 +48,21 @@ def make_released_workspace(folder: Path, model: Path) -> Workspace:
     return workspace
 
 
+def settings_of(model: Path) -> ModelSettings:
+    return ModelSettings(base_model=str(model), dtype="float32")
+
+
 def make_engine(model: Path) -> TransformersEngine:
-    return TransformersEngine(ModelSettings(base_model=str(model), dtype="float32"))
+    return TransformersEngine(settings_of(model))
 
 
 def answer_alone(model: Path, workspace: Workspace, version: str, question: str) -> str:
     """What a version answers with nothing else around it."""
-    from llama_factory.versions import store
-
     engine = make_engine(model)
     engine.load(store.get(workspace, version))
     options = Options(max_tokens=MAX_TOKENS, temperature=0.0)
     asked = [Message("user", question)]
     return engine.generate(version, asked, options, lambda _: None, lambda: False).text
-
-
-MAX_TOKENS = 16
-"""Long enough for answers to differ."""
 
 
 @contextmanager
@@ -97,7 +102,7 @@ class HeldEngine(TransformersEngine):
     """Gives one piece of text, then waits until it is let go or told to stop."""
 
     def __init__(self, model: Path) -> None:
-        super().__init__(ModelSettings(base_model=str(model), dtype="float32"))
+        super().__init__(settings_of(model))
         self.gate = threading.Event()
         self.num_begun = self.num_stopped = 0
 
@@ -114,3 +119,22 @@ class HeldEngine(TransformersEngine):
         wait_until(lambda: self.gate.is_set() or should_stop(), "the end of an answer held up")
         self.num_stopped += should_stop()
         return super().generate(version_id, messages, options, on_text, should_stop)
+
+
+def ask(client: OpenAI, text: str = QUESTION, model: str = "production", **options: Any) -> Any:
+    asked = [{"role": "user", "content": text}]
+    return client.chat.completions.create(
+        model=model, messages=asked, **({"temperature": 0} | options)
+    )
+
+
+def stream(client: OpenAI, **options: Any) -> list[Any]:
+    return list(ask(client, stream=True, **options))
+
+
+def text_of(chunks: list[Any]) -> str:
+    return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+
+
+def health(client: OpenAI) -> dict[str, Any]:
+    return httpx.get(str(client.base_url.join("/health"))).json()

@@ -1,7 +1,5 @@
 """The API as OpenAI's own client sees it, on a real server with a tiny model."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,53 +9,27 @@ import pytest
 from openai import OpenAI
 
 from llama_factory.core.errors import VersionError
-from llama_factory.serving.api import create_app
-from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions import releases
 from llama_factory.versions.workspace import Workspace
 from tests.serving.running import (
     MAX_TOKENS,
-    HeldEngine,
+    QUESTION,
     answer_alone,
+    ask,
     client_of,
+    health,
     make_engine,
-    make_released_workspace,
-    running,
     serving,
+    stream,
+    text_of,
     wait_until,
 )
 from tests.tiny import make_tokenizer, publish_adapter, taught_adapter
-
-QUESTION = "你们的退货政策是什么？"
-
-
-def ask(client: OpenAI, text: str = QUESTION, model: str = "production", **options: Any) -> Any:
-    asked = [{"role": "user", "content": text}]
-    return client.chat.completions.create(
-        model=model, messages=asked, **({"temperature": 0} | options)
-    )
-
-
-def stream(client: OpenAI, **options: Any) -> list[Any]:
-    return list(ask(client, stream=True, **options))
-
-
-def text_of(chunks: list[Any]) -> str:
-    return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
-
-
-def health(client: OpenAI) -> dict[str, Any]:
-    return httpx.get(str(client.base_url.join("/health"))).json()
 
 
 def post(client: OpenAI, content: str | bytes) -> httpx.Response:
     url = f"{client.base_url}chat/completions"
     return httpx.post(url, content=content, headers={"Content-Type": "application/json"})
-
-
-@pytest.fixture
-def own_workspace(tmp_path: Path, tiny_model: Path) -> Workspace:
-    return make_released_workspace(tmp_path / "my-bot", tiny_model)
 
 
 def test_models_are_the_aliases_and_the_versions(client: OpenAI) -> None:
@@ -252,74 +224,6 @@ def test_only_the_key_opens_the_api(workspace: Workspace, tiny_model: Path) -> N
 def test_the_key_works_with_openais_client(workspace: Workspace, tiny_model: Path) -> None:
     with serving(workspace, make_engine(tiny_model), api_key="sk-1") as stranger:
         assert ask(client_of(str(stranger.base_url), "sk-1")).model == "v0001"
-
-
-@pytest.fixture
-def held(own_workspace: Workspace, tiny_model: Path) -> Iterator[tuple[HeldEngine, OpenAI]]:
-    """A server whose engine waits after its first piece of text."""
-    engine = HeldEngine(tiny_model)
-    with serving(own_workspace, engine, max_queue=1) as client:
-        yield engine, client
-        engine.gate.set()
-
-
-def test_one_request_more_than_may_wait_is_refused(held: tuple[HeldEngine, OpenAI]) -> None:
-    engine, client = held
-    with ThreadPoolExecutor() as threads:
-        running = threads.submit(ask, client)
-        wait_until(lambda: engine.num_begun == 1, "the first request")
-        waiting = threads.submit(ask, client)
-        wait_until(lambda: health(client)["queue"] == 1, "the second request")
-        with pytest.raises(openai.RateLimitError, match="1 requests are waiting already") as told:
-            ask(client)
-        assert told.value.type == "rate_limit_error"
-        assert int(told.value.response.headers["retry-after"]) >= 1
-        engine.gate.set()
-        assert running.result().choices == waiting.result().choices
-
-
-def test_a_client_that_leaves_a_stream_stops_its_answer(held: tuple[HeldEngine, OpenAI]) -> None:
-    engine, client = held
-    events = ask(client, stream=True)
-    next(events)
-    events.close()
-    wait_until(lambda: engine.num_stopped == 1, "the end of the abandoned answer")
-
-
-def test_a_client_that_hangs_up_stops_its_answer(held: tuple[HeldEngine, OpenAI]) -> None:
-    engine, client = held
-    with pytest.raises(openai.APITimeoutError):
-        ask(client, timeout=0.5)
-    wait_until(lambda: engine.num_stopped == 1, "the end of the abandoned answer")
-
-
-def test_a_client_that_leaves_the_queue_makes_room(held: tuple[HeldEngine, OpenAI]) -> None:
-    engine, client = held
-    with ThreadPoolExecutor() as threads:
-        running = threads.submit(ask, client)
-        wait_until(lambda: engine.num_begun == 1, "the first request")
-        with pytest.raises(openai.APITimeoutError):
-            ask(client, timeout=0.5)
-        wait_until(lambda: health(client)["queue"] == 0, "room in the queue")
-        engine.gate.set()
-        assert running.result().model == "v0001"
-    assert engine.num_begun == 1
-
-
-def test_answers_cut_short_are_told_so(own_workspace: Workspace, tiny_model: Path) -> None:
-    engine = HeldEngine(tiny_model)
-    app = create_app(own_workspace, ServingSettings(), engine)
-    with running(app) as client, ThreadPoolExecutor() as threads:
-        begun = threads.submit(stream, client)
-        wait_until(lambda: engine.num_begun == 1, "the first request")
-        waiting = threads.submit(ask, client)
-        wait_until(lambda: health(client)["queue"] == 1, "the second request")
-        app.state.cut_short()
-        with pytest.raises(openai.APIError, match="the server is being stopped"):
-            begun.result()
-        with pytest.raises(openai.InternalServerError, match="the server is being stopped") as told:
-            waiting.result()
-        assert told.value.status_code == 503
 
 
 def test_a_damaged_version_is_refused_by_name_only(

@@ -4,19 +4,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import Message
+from llama_factory.model.load import load_network
+from llama_factory.model.template import render
 from llama_factory.serving.engines.transformers import TransformersEngine
 from llama_factory.serving.generation import Answer, Options
 from llama_factory.serving.refusals import PromptTooLongError, RequestError
+from llama_factory.serving.text import UNFINISHED
 from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace
-from tests.serving.running import make_engine, make_released_workspace
+from tests.serving.running import make_engine, make_released_workspace, settings_of
 from tests.tiny import (
     ARCHITECTURES,
     MAX_TOKENS,
     make_tiny_model,
+    make_tokenizer,
     publish_adapter,
     taught_adapter,
 )
@@ -58,6 +63,15 @@ def test_versions_do_not_change_each_other(architecture: str, tmp_path: Path) ->
         assert [ask(engine, version.id) for version in versions] == alone
     engine.unload("v0001")
     assert [ask(engine, version.id) for version in versions[::2]] == alone[::2]
+
+
+def test_the_base_version_is_the_plain_model(engine: TransformersEngine, tiny_model: Path) -> None:
+    network, tokenizer = load_network(tiny_model, settings_of(tiny_model)), make_tokenizer()
+    prompt = torch.tensor([render(tokenizer, HELLO, ask=True)])
+    out = network.generate(prompt, max_new_tokens=16, do_sample=False)[0, prompt.shape[1] :]
+    assert ask(engine, "v0000").text == tokenizer.decode(out, skip_special_tokens=True).rstrip(
+        UNFINISHED
+    )
 
 
 def test_a_chinese_answer_arrives_in_whole_characters(tmp_path: Path, tiny_model: Path) -> None:

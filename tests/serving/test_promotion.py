@@ -15,6 +15,7 @@ from llama_factory.versions import releases
 from tests.serving.running import (
     HeldEngine,
     answer_alone,
+    health,
     make_engine,
     make_released_workspace,
     serving,
@@ -122,7 +123,7 @@ def test_a_request_ends_on_the_version_it_began_with(tmp_path: Path, tiny_model:
         begun = threads.submit(ask, client, "hello", is_stream=True)
         wait_until(lambda: engine.num_begun == 1, "the first request")
         waiting = threads.submit(ask, client, "hello", is_stream=False)
-        wait_until(lambda: _num_waiting(client) == 1, "the second request")
+        wait_until(lambda: health(client)["queue"] == 1, "the second request")
         for version in ("v0002", "v0000"):
             releases.promote(workspace.releases, version, "test")
         engine.gate.set()
@@ -131,9 +132,3 @@ def test_a_request_ends_on_the_version_it_began_with(tmp_path: Path, tiny_model:
         assert waiting.result().text == expected
         wait_until(lambda: "v0001" not in engine.loaded, "the unloading of v0001")
         assert ask(client, "hello", is_stream=False).version == "v0000"
-
-
-def _num_waiting(client: OpenAI) -> int:
-    import httpx
-
-    return httpx.get(str(client.base_url.join("/health"))).json()["queue"]

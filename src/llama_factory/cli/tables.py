@@ -64,7 +64,8 @@ def print_story(story: Story, verdict: Verdict | None) -> None:
 
 def print_matrix(matrix: ForgettingMatrix) -> None:
     """The task x round matrix with its summary."""
-    table = Table("after", *matrix.tasks, title=f"{matrix.metric} by task and round")
+    console.print(f"[bold]{matrix.metric} by task and round[/]")
+    table = Table("after", *matrix.tasks)
     for column in table.columns[1:]:
         column.justify = "right"
     for version in matrix.versions:
@@ -90,7 +91,8 @@ def _print_data(data: dict[str, Any]) -> None:
 
 def _print_learned(report: dict[str, Any]) -> None:
     before = {task["task"]: task for task in report["before"]["tasks"]}
-    table = Table("new task", "rows", title="What this round taught")
+    console.print("[bold]What this round taught[/] (before -> after)")
+    table = Table("new task", "rows")
     after = [task for task in report["evaluation"]["tasks"] if task["task"] in before]
     names = [name for name in after[0] if name not in ("task", "count")] if after else []
     for name in names:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from llama_factory.evaluation.forgetting import ForgettingMatrix
 
-
 CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "SimHei")
 """Looked for on the machine, so that groups with Chinese names can be read."""
 

@@ -1,7 +1,7 @@
 """The HTTP routes, in OpenAI's shapes."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -103,7 +103,7 @@ async def _chat(service: ChatService, body: ChatRequest, request: Request) -> Re
     return StreamingResponse(stream, headers=UNBUFFERED, media_type="text/event-stream")
 
 
-def _key_check(api_key: str | None) -> Any:
+def _key_check(api_key: str | None) -> Callable[..., Awaitable[None]]:
     """A dependency that lets only requests with the key pass."""
 
     async def check(authorization: Annotated[str | None, Header()] = None) -> None:

@@ -77,7 +77,9 @@ class ChatService:
         return names[name]
 
     def _model(self, name: str, version_id: str) -> dict[str, Any]:
-        created = int((self.workspace.versions / version_id).stat().st_mtime)
+        folder = self.workspace.versions / version_id
+        # A version whose folder was removed by hand may still be loaded, and answer.
+        created = int(folder.stat().st_mtime) if folder.exists() else 0
         owner = self.workspace.folder.name
         head = {"id": name, "object": "model", "created": created, "owned_by": owner}
         return head | {"root": version_id}

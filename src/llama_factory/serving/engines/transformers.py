@@ -1,14 +1,12 @@
-"""Runs the base model and its versions' adapters with Transformers and PEFT, in this process."""
+"""Runs the base model and its versions' adapters with Transformers, in this process."""
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from peft import PeftConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 from transformers.utils import logging as transformers_logging
@@ -45,15 +43,18 @@ class TransformersEngine:
         self._base_model = settings.base_model
         self._fingerprint = fingerprint(folder)
         self._tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-        self._network = load_network(folder, settings)
+        # The fresh adapter never answers. It makes room for those of the versions, and with it
+        # there is always an adapter to switch off for the base version.
+        network = load_network(folder, settings)
+        self._network = settings.adapter.apply(network, freeze_layers=0, seed=0).eval()
         self._context = _context_tokens(self._network, self._tokenizer)
         self._end_tokens = _end_tokens(self._network, self._tokenizer)
-        self._adapters: tuple[str, ...] = ()
+        self._versions: frozenset[str] = frozenset()
 
     @property
     def loaded(self) -> frozenset[str]:
         """See `Engine`."""
-        return frozenset({BASE_VERSION, *self._adapters})
+        return self._versions | {BASE_VERSION}
 
     def load(self, version: ModelVersion) -> None:
         """See `Engine`.
@@ -67,23 +68,19 @@ class TransformersEngine:
         if version.adapter is None:
             raise VersionError(f"{version.folder}: there is no adapter folder to serve.")
         try:
-            self._add_adapter(version.id, version.adapter)
+            self._read_adapter(version.id, str(version.adapter))
         except UNREADABLE as error:
+            self._drop_adapter(version.id)
             raise VersionError(
-                f"{version.adapter}: this adapter cannot be loaded: {error}"
+                f"{version.adapter}: this adapter cannot be loaded: {error}. Restore it from a "
+                "backup, or roll back to another version."
             ) from error
+        self._versions |= {version.id}
 
     def unload(self, version_id: str) -> None:
         """See `Engine`."""
-        if version_id not in self._adapters:
-            return
-        self._adapters = tuple(name for name in self._adapters if name != version_id)
-        if self._adapters:
-            self._network.set_adapter(self._adapters[0], inference_mode=True)
-            self._network.delete_adapter(version_id)
-        else:
-            # PEFT cannot switch adapters off once none is left: go back to the plain model.
-            self._network = self._network.unload()
+        self._versions -= {version_id}
+        self._drop_adapter(version_id)
 
     def generate(
         self,
@@ -144,13 +141,11 @@ class TransformersEngine:
     def _only(self, version_id: str) -> Iterator[None]:
         """Answer with this version's adapter alone."""
         assert version_id in self.loaded, f"{version_id} was not loaded"
-        if version_id != BASE_VERSION:
-            self._network.set_adapter(version_id, inference_mode=True)
-            yield
-        elif self._adapters:
+        if version_id == BASE_VERSION:
             with self._network.disable_adapter():
                 yield
         else:
+            self._network.set_adapter(version_id, inference_mode=True)
             yield
 
     def _require_same_base(self, version: ModelVersion) -> None:
@@ -161,27 +156,18 @@ class TransformersEngine:
                 "model.base_model to the model it was trained on."
             )
 
-    def _add_adapter(self, name: str, folder: Path) -> None:
-        config = PeftConfig.from_pretrained(str(folder))
-        config.inference_mode = True
-        if self._adapters:
-            self._network.add_adapter(name, config)
-        else:
-            self._network = get_peft_model(self._network, config, adapter_name=name)
-        self._adapters = (*self._adapters, name)
-        try:
-            self._read_weights(name, folder)
-        except UNREADABLE:
-            self.unload(name)
-            raise
-
-    def _read_weights(self, name: str, folder: Path) -> None:
-        network: PeftModel = self._network
-        device = str(network.device)
-        found = network.load_adapter(str(folder), name, torch_device=device)
-        if found.missing_keys or found.unexpected_keys:
-            wrong = [*found.missing_keys, *found.unexpected_keys]
+    def _read_adapter(self, name: str, folder: str) -> None:
+        device = str(self._network.device)
+        found = self._network.load_adapter(folder, name, torch_device=device)
+        wrong = [*found.missing_keys, *found.unexpected_keys]
+        if wrong:
             raise ValueError(f"{wrong[0]} is missing or belongs to another model")
+
+    def _drop_adapter(self, name: str) -> None:
+        if name in self._network.peft_config:
+            kept = next(each for each in self._network.peft_config if each != name)
+            self._network.set_adapter(kept, inference_mode=True)
+            self._network.delete_adapter(name)
 
 
 class _Listener(StoppingCriteria):

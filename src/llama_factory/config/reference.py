@@ -1,0 +1,94 @@
+"""The reference of all settings, generated from the schema: docs/settings.md.
+
+Write it anew with `python -m llama_factory.config.reference > docs/settings.md`.
+"""
+
+import sys
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from llama_factory.config.run import RunConfig
+from llama_factory.core.settings import OneOf, Settings
+from llama_factory.evaluation.metrics import METRICS
+from llama_factory.model.adapters import ADAPTERS
+from llama_factory.training.objectives import OBJECTIVES
+from llama_factory.training.strategy import STRATEGIES
+
+HEAD = """\
+# Settings
+
+Generated from the program's own schema. One YAML file holds these sections; every key is optional.
+"""
+
+
+def reference() -> str:
+    """The whole document as Markdown."""
+    return "\n".join([HEAD, *_sections(), *_parts()]) + "\n"
+
+
+def _sections() -> Iterator[str]:
+    for name, field in RunConfig.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Settings):
+            yield f"## {name}\n\n{field.description}\n"
+            yield _table(kind)
+    yield "## Top level\n"
+    yield _rows(
+        {
+            name: field
+            for name, field in RunConfig.model_fields.items()
+            if not (isinstance(field.annotation, type) and issubclass(field.annotation, Settings))
+        }
+    )
+
+
+def _parts() -> Iterator[str]:
+    for registry in (ADAPTERS, OBJECTIVES, STRATEGIES, METRICS):
+        for name, part in registry.parts.items():
+            about = (part.__doc__ or "").strip().splitlines()[0]
+            yield f"## {registry.kind}: {name}\n\n{about}\n"
+            if part.model_fields:
+                yield _table(part)
+
+
+def _table(settings: type[Settings]) -> str:
+    return _rows(settings.model_fields)
+
+
+def _rows(fields: dict[str, FieldInfo]) -> str:
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for name, field in fields.items():
+        meaning = " ".join((field.description or "").split())
+        lines.append(f"| `{name}` | `{_default(field)}` | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _default(field: FieldInfo) -> str:
+    """The default as one would write it in YAML."""
+    return _shown(field.get_default(call_default_factory=True), _registry(field.annotation, field))
+
+
+def _registry(annotation: Any, field: FieldInfo) -> OneOf | None:
+    marks = [*field.metadata, *(m for a in typing.get_args(annotation) for m in _metadata(a))]
+    return next((mark for mark in marks if isinstance(mark, OneOf)), None)
+
+
+def _metadata(annotation: Any) -> tuple[Any, ...]:
+    return getattr(annotation, "__metadata__", ())
+
+
+def _shown(value: Any, parts: OneOf | None) -> str:
+    if value is None:
+        return "empty"
+    if isinstance(value, list):
+        return "[" + ", ".join(_shown(item, parts) for item in value) + "]"
+    if parts is not None and isinstance(value, Settings):
+        return parts.registry.name_of(value)
+    return str(value)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
