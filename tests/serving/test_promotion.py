@@ -132,3 +132,19 @@ def test_a_request_ends_on_the_version_it_began_with(tmp_path: Path, tiny_model:
         assert waiting.result().text == expected
         wait_until(lambda: "v0001" not in engine.loaded, "the unloading of v0001")
         assert ask(client, "hello", is_stream=False).version == "v0000"
+
+
+def test_a_long_answer_does_not_hold_up_a_release(tmp_path: Path, tiny_model: Path) -> None:
+    workspace = make_released_workspace(tmp_path / "my-bot", tiny_model)
+    engine = HeldEngine(tiny_model)
+    with serving(workspace, engine) as client, ThreadPoolExecutor() as threads:
+        begun = threads.submit(ask, client, "hello", is_stream=True)
+        wait_until(lambda: engine.num_begun == 1, "the first request")
+        releases.promote(workspace.releases, "v0002", "test")
+        wait_until(lambda: health(client)["version"] == "v0002", "the release")
+        after = threads.submit(ask, client, "hello", is_stream=False)
+        wait_until(lambda: health(client)["queue"] == 1, "the second request")
+        engine.gate.set()
+        assert begun.result().version == "v0001"
+        assert after.result().version == "v0002"
+    assert after.result().text == answer_alone(tiny_model, workspace, "v0002", "hello")

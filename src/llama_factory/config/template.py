@@ -2,24 +2,27 @@
 
 import json
 
+from llama_factory.model.names import EMBEDDED
+
 TEXT = """\
 # Settings of this workspace. Every line that starts with '# ' and a key shows the default: remove
 # the '# ' to change it. `llama-factory learn FOLDER --set training.epochs=5` changes one value for
 # one round. Unknown keys are errors, with the nearest known name.
 
 model:
-  base_model: {base_model}        # a short name, a folder with a Transformers model, or a hub id
+  # a short name, a folder with a Transformers model, or a hub id
+  base_model: {base_model}
   # adapter: {{type: lora, rank: 16}}   # what trains; a higher rank learns more and forgets more
-  # freeze_layers: 0              # the lowest n layers carry no trained weight: forgets less
+  freeze_layers: {freeze_layers}               # lowest n layers train nothing: forgets less, faster
   # dtype: auto                   # number format of the frozen weights: auto, float32, bfloat16
 
 data:
-  held_out_fraction: 0.1          # kept back to test, where no NAME.test.jsonl lies beside
+  held_out_fraction: 0.1          # kept back to test where there is no NAME.test.jsonl
   # max_tokens: 1024              # longer answers lose their end
 
 training:
-  epochs: 8                       # passes over the new rows; facts need several, style needs few
-  learning_rate: 1e-3             # higher learns more in a round and forgets more
+  epochs: {epochs}                       # passes over the new rows; facts need several, style few
+  learning_rate: {learning_rate}             # higher learns more in a round and forgets more
   # batch_size: 8                 # rows in one update
   # checkpoint_steps: 50          # updates between checkpoints, from which a killed round goes on
   # seed: 0
@@ -47,6 +50,13 @@ serving:
 """
 
 
+SMALL = {"freeze_layers": "10", "epochs": "6", "learning_rate": "2e-3"}
+"""What the embedded model of 135 million weights learns facts with (see docs/log.md)."""
+USUAL = {"freeze_layers": "0", "epochs": "3", "learning_rate": "2e-4"}
+"""For models of a thousand million weights and more."""
+
+
 def settings_file(base_model: str) -> str:
-    """The text of `factory.yaml`."""
-    return TEXT.format(base_model=json.dumps(base_model, ensure_ascii=False))
+    """The text of `factory.yaml`, with a learning rate that fits the size of the model."""
+    values = SMALL if base_model == EMBEDDED else USUAL
+    return TEXT.format(base_model=json.dumps(base_model, ensure_ascii=False), **values)

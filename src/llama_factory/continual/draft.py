@@ -12,7 +12,7 @@ from typing import Any
 from llama_factory.continual.settings import RoundConfig
 from llama_factory.core import files
 from llama_factory.core.progress import Progress
-from llama_factory.core.types import Task
+from llama_factory.core.types import Task, tasks_by_group
 from llama_factory.data import inbox, prepare
 from llama_factory.data.prepare import PreparedData, Seen
 from llama_factory.versions import store
@@ -42,11 +42,7 @@ class Draft:
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The held-out rows of this round, one task a group."""
-        groups = dict.fromkeys(row.group for row in self.data.held_out)
-        return tuple(
-            Task(self.id, group, tuple(row for row in self.data.held_out if row.group == group))
-            for group in groups
-        )
+        return tasks_by_group(self.id, self.data.held_out)
 
 
 def open_draft(

@@ -1,8 +1,10 @@
 """One round of learning: from files in the inbox to a version that is released, or held back."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+
+import yaml
 
 from llama_factory.continual import draft as drafts
 from llama_factory.continual.draft import Draft
@@ -11,7 +13,7 @@ from llama_factory.continual.settings import RoundConfig
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, ModelError
 from llama_factory.core.progress import Progress
-from llama_factory.core.types import EvalReport
+from llama_factory.core.types import EvalReport, Task
 from llama_factory.data import inbox
 from llama_factory.evaluation.metrics import METRICS
 from llama_factory.evaluation.suite import Prediction, evaluate
@@ -31,6 +33,26 @@ class Round:
 
     version: ModelVersion
     verdict: Verdict
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A round in progress: where, with which settings, from which parent, on which rows."""
+
+    workspace: Workspace
+    config: RoundConfig
+    parent: ModelVersion
+    draft: Draft
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The parent and the trained model on the same tasks, and the base model's guard."""
+
+    before: EvalReport
+    after: EvalReport
+    base_guard: float
 
 
 def learn(workspace: Workspace, config: RoundConfig, progress: Progress) -> Round | None:
@@ -55,16 +77,22 @@ def learn(workspace: Workspace, config: RoundConfig, progress: Progress) -> Roun
         draft = drafts.open_draft(workspace, config, parent, progress)
         if draft is None:
             return None
-        model = _load(workspace, config, parent)
-        before, base_guard = _measure_before(model, draft, config, parent, progress)
-        trained = _train(model, draft, config, parent, workspace, progress)
-        after, predictions = _measure(trained.model, draft, config, parent, progress)
-        verdict = decide(after, before, base_guard=base_guard, settings=config.gate)
-        _write(draft, trained, after, predictions)
-        _report(draft, trained, before, after, base_guard, verdict)
-        version = _publish(workspace, draft, config, parent, model)
-        _release(workspace, version)
-        return Round(version, verdict)
+        return _learn(_Work(workspace, config, parent, draft, progress))
+
+
+def _learn(work: _Work) -> Round:
+    """The round itself, from fixed rows to a release."""
+    model = _load(work)
+    before, base_guard = _measure_before(work, model)
+    trained = _train(work, model)
+    after, predictions = _measure(work, model, _all_tasks(work), "on all rounds")
+    measured = _Measured(before, after, base_guard)
+    verdict = decide(after, before, base_guard=base_guard, settings=work.config.gate)
+    _write(work, trained, measured, verdict)
+    files.write_jsonl(work.draft.folder / "predictions.jsonl", map(asdict, predictions))
+    version = _publish(work, model)
+    _release(work.workspace, version)
+    return Round(version, verdict)
 
 
 def _check(config: RoundConfig) -> None:
@@ -76,146 +104,101 @@ def _check(config: RoundConfig) -> None:
         )
 
 
-def _load(workspace: Workspace, config: RoundConfig, parent: ModelVersion) -> AdaptedModel:
+def _load(work: _Work) -> AdaptedModel:
+    """The parent's model, after checking that settings and files still fit it."""
+    config, parent = work.config, work.parent
     if config.model.base_model != parent.base_model:
         raise ModelError(
             f"model.base_model is '{config.model.base_model}' and {parent.id} was made from "
             f"'{parent.base_model}'. An adapter fits one base only: set it back, or start a new "
             "workspace."
         )
-    model = adapt(
-        config.model,
-        parent.adapter,
-        max_tokens=config.data.max_tokens,
-        seed=config.training.seed,
-    )
+    seed, max_tokens = config.training.seed, config.data.max_tokens
+    model = adapt(config.model, parent.adapter, max_tokens=max_tokens, seed=seed)
     if parent.base_fingerprint not in ("", model.fingerprint):
         raise ModelError(
             f"The files of base model '{parent.base_model}' changed since {parent.id} was made, so "
             "its adapter no longer fits. Restore the model's files, or start a new workspace."
         )
     num_weights = sum(weight.numel() for weight in model.trainable().values())
-    files.require_space(
-        workspace.folder, num_weights * BYTES_PER_TRAINED_WEIGHT, what="a round here"
-    )
+    num_bytes = num_weights * BYTES_PER_TRAINED_WEIGHT
+    files.require_space(work.workspace.folder, num_bytes, what="a round here")
     return model
 
 
-def _measure_before(
-    model: AdaptedModel,
-    draft: Draft,
-    config: RoundConfig,
-    parent: ModelVersion,
-    progress: Progress,
-) -> tuple[EvalReport, float]:
+def _measure_before(work: _Work, model: AdaptedModel) -> tuple[EvalReport, float]:
     """The parent on its own tasks (from its report) and on the new ones; the base's guard."""
-    path = draft.folder / "before.json"
+    path, parent = work.draft.folder / "before.json", work.parent
     if not path.exists():
-        on_new, _ = evaluate(
-            model,
-            draft.tasks,
-            config.evaluation,
-            title=f"testing {parent.id} on the new rows",
-            progress=progress,
-        )
-        files.write_json(path, on_new.to_json())
+        report, _ = _measure(work, model, work.draft.tasks, f"{parent.id} on the new rows")
+        files.write_json(path, report.to_json())
     on_new = EvalReport.from_json(files.read_json(path))
-    before = replace(on_new, tasks={**parent.scores.tasks, **on_new.tasks})
     measured = on_new.guard_perplexity or math.nan
     base_guard: float = parent.report.get("base_guard_perplexity", measured)
-    return before, base_guard
+    return replace(on_new, tasks={**parent.scores.tasks, **on_new.tasks}), base_guard
 
 
-def _train(
-    model: AdaptedModel,
-    draft: Draft,
-    config: RoundConfig,
-    parent: ModelVersion,
-    workspace: Workspace,
-    progress: Progress,
-) -> TrainedModel:
+def _train(work: _Work, model: AdaptedModel) -> TrainedModel:
+    folder = work.draft.folder
     return train(
         model,
-        draft.data.train,
-        config.training,
-        Protection(tuple(config.strategies), parent.memory),
+        work.draft.data.train,
+        work.config.training,
+        Protection(tuple(work.config.strategies), work.parent.memory),
         folders=TrainingFolders(
-            checkpoints=draft.folder / "checkpoints",
-            metrics=draft.folder / "metrics.jsonl",
-            events=workspace.runs / draft.id,
+            checkpoints=folder / "checkpoints",
+            metrics=folder / "metrics.jsonl",
+            events=work.workspace.runs / work.draft.id,
         ),
-        progress=progress,
+        progress=work.progress,
     )
+
+
+def _all_tasks(work: _Work) -> tuple[Task, ...]:
+    return (*store.tasks(work.parent), *work.draft.tasks)
 
 
 def _measure(
-    model: AdaptedModel,
-    draft: Draft,
-    config: RoundConfig,
-    parent: ModelVersion,
-    progress: Progress,
+    work: _Work, model: AdaptedModel, tasks: Sequence[Task], what: str
 ) -> tuple[EvalReport, list[Prediction]]:
     return evaluate(
-        model,
-        (*store.tasks(parent), *draft.tasks),
-        config.evaluation,
-        title=f"testing {draft.id} on all rounds",
-        progress=progress,
+        model, tasks, work.config.evaluation, title=f"testing {what}", progress=work.progress
     )
 
 
-def _write(
-    draft: Draft, trained: TrainedModel, after: EvalReport, predictions: Iterable[Prediction]
-) -> None:
-    trained.model.network.save_pretrained(draft.folder / "adapter")
-    memory.save(trained.memory, draft.folder / "memory")
-    files.write_jsonl(draft.folder / "predictions.jsonl", map(asdict, predictions))
-
-
-def _report(
-    draft: Draft,
-    trained: TrainedModel,
-    before: EvalReport,
-    after: EvalReport,
-    base_guard: float,
-    verdict: Verdict,
-) -> None:
+def _write(work: _Work, trained: TrainedModel, measured: _Measured, verdict: Verdict) -> None:
+    """Everything that makes the version but its manifest."""
+    folder, config = work.draft.folder, work.config
+    trained.model.network.save_pretrained(folder / "adapter")
+    memory.save(trained.memory, folder / "memory")
     report = {
-        "data": draft.data.report.to_json(),
-        "taken": draft.taken,
+        "data": work.draft.data.report.to_json(),
+        "taken": work.draft.taken,
         "training": trained.to_json(),
-        "before": before.to_json(),
-        "evaluation": after.to_json(),
-        "base_guard_perplexity": base_guard,
+        "before": measured.before.to_json(),
+        "evaluation": measured.after.to_json(),
+        "base_guard_perplexity": measured.base_guard,
         "verdict": verdict.to_json(),
     }
-    files.write_json(draft.folder / REPORT, report)
-
-
-def _publish(
-    workspace: Workspace,
-    draft: Draft,
-    config: RoundConfig,
-    parent: ModelVersion,
-    model: AdaptedModel,
-) -> ModelVersion:
-    import yaml
-
+    files.write_json(folder / REPORT, report)
     settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    files.write_text(draft.folder / "run.yaml", settings)
-    drafts.strip(draft)
+    files.write_text(folder / "run.yaml", settings)
+
+
+def _publish(work: _Work, model: AdaptedModel) -> ModelVersion:
+    drafts.strip(work.draft)
     version = ModelVersion(
-        id=draft.id,
-        parent=parent.id,
+        id=work.draft.id,
+        parent=work.parent.id,
         created=releases.now(),
-        base_model=config.model.base_model,
+        base_model=work.config.model.base_model,
         base_fingerprint=model.fingerprint,
-        data_fingerprint=draft.data.fingerprint,
-        num_rows=len(draft.data.train),
-        folder=draft.folder,
+        data_fingerprint=work.draft.data.fingerprint,
+        num_rows=len(work.draft.data.train),
+        folder=work.draft.folder,
         files={},
     )
-    return store.publish(workspace, version)
+    return store.publish(work.workspace, version)
 
 
 def _release(workspace: Workspace, version: ModelVersion) -> None:

@@ -7,7 +7,7 @@ from llama_factory.continual.settings import RoundConfig
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, DataError
 from llama_factory.core.progress import Progress
-from llama_factory.core.types import Example, Task
+from llama_factory.core.types import Example, tasks_by_group
 from llama_factory.data.prepare import PreparedData, Seen, prepare
 from llama_factory.data.reading import READERS
 from llama_factory.evaluation.pictures import draw_loss
@@ -89,8 +89,7 @@ def _score(
     title: str,
     progress: Progress,
 ) -> dict[str, Any]:
-    groups = dict.fromkeys(row.group for row in rows)
-    tasks = [Task("eval", g, tuple(row for row in rows if row.group == g)) for g in groups]
+    tasks = tasks_by_group("eval", rows)
     report, _ = evaluate(
         model,
         tasks,

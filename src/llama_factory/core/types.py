@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -93,6 +93,14 @@ class Task:
     def name(self) -> str:
         """Unique in a lineage, as in `v0001 faq`."""
         return f"{self.round} {self.group}"
+
+
+def tasks_by_group(round_id: str, rows: Iterable[Example]) -> tuple[Task, ...]:
+    """The held-out rows of a round as one task a group, in order of first appearance."""
+    groups: dict[str, list[Example]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    return tuple(Task(round_id, group, tuple(listed)) for group, listed in groups.items())
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from llama_factory.serving.worker import AT_ONCE, Worker
 from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace
 
+PATIENCE_SECONDS = 1.0
+"""How long a release waits for an answer in progress before new requests are given to it."""
+
 
 class _Line:
     """Carries text from the engine's thread to the event loop, and word back that it may stop."""
@@ -109,12 +112,17 @@ class AnswerQueue:
     async def prepare(self, version_id: str) -> None:
         """Check a version's files and load it, ahead of all requests that wait.
 
+        A long answer in progress holds up the loading but not the release: after a moment the
+        version counts as released, and whoever asks for it waits in the queue.
+
         Raises:
             FactoryError: the version is damaged or does not fit the base model.
         """
         version = await asyncio.to_thread(store.get, self._workspace, version_id)
         loading = self._worker.submit(partial(self._engine.load, version), urgency=AT_ONCE)
-        await asyncio.wrap_future(loading)
+        with contextlib.suppress(TimeoutError):
+            waited = asyncio.shield(asyncio.wrap_future(loading))
+            await asyncio.wait_for(waited, PATIENCE_SECONDS)
 
     async def unload_all_but(self, kept: set[str]) -> None:
         """Free the versions that are neither kept nor answering a request."""

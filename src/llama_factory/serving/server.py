@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from llama_factory.core.errors import ServingError
+from llama_factory.core.signals import Stopped
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.api import create_app
 from llama_factory.serving.engines.transformers import TransformersEngine
@@ -81,7 +82,7 @@ def _run(app: FastAPI, listener: socket.socket) -> None:
         app, log_level="warning", lifespan="on", timeout_graceful_shutdown=FORCED_AFTER_SECONDS
     )
     # Ctrl-C is the usual way to end a server: no error.
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt, Stopped):
         _Server(config, app.state.cut_short).run(sockets=[listener])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
-from llama_factory.core.types import BASE_VERSION, EvalReport, Example, Memory, Task
+from llama_factory.core.types import BASE_VERSION, EvalReport, Example, Memory, Task, tasks_by_group
 from llama_factory.versions import memory as memory_files
 
 MANIFEST = "manifest.json"
@@ -68,10 +68,8 @@ class ModelVersion:
 
     def tasks(self) -> tuple[Task, ...]:
         """The held-out rows this round brought, one task a group."""
-        groups: dict[str, list[Example]] = {}
-        for row in map(Example.from_json, files.read_jsonl(self.folder / "data/held_out.jsonl")):
-            groups.setdefault(row.group, []).append(row)
-        return tuple(Task(self.id, group, tuple(rows)) for group, rows in groups.items())
+        rows = files.read_jsonl(self.folder / "data/held_out.jsonl")
+        return tasks_by_group(self.id, map(Example.from_json, rows))
 
     def verify(self) -> None:
         """Compare every file with its checksum.
