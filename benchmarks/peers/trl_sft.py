@@ -40,7 +40,7 @@ def main() -> None:
     rows = [
         {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in job["rows"]
     ]
-    best = {"bf16": False, "gradient_checkpointing": False} if job["best"] else {}
+    best = {"gradient_checkpointing": False} if job["best"] else {}
     config = SFTConfig(
         output_dir=job["output"],
         per_device_train_batch_size=job["batch_size"],
@@ -54,6 +54,7 @@ def main() -> None:
         use_cpu=True,
         disable_tqdm=True,
         data_seed=0,
+        bf16=job["peer_dtype"] == "bfloat16",
         **best,
     )
     clock = Clock()
