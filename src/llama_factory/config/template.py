@@ -50,7 +50,7 @@ serving:
 """
 
 
-SMALL = {"freeze_layers": "10", "epochs": "6", "learning_rate": "2e-3"}
+SMALL = {"freeze_layers": "10", "epochs": "8", "learning_rate": "1e-3"}
 """What the embedded model of 135 million weights learns facts with (see docs/log.md)."""
 USUAL = {"freeze_layers": "0", "epochs": "3", "learning_rate": "2e-4"}
 """For models of a thousand million weights and more."""
