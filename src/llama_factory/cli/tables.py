@@ -91,8 +91,8 @@ def _print_data(data: dict[str, Any]) -> None:
 
 def _print_learned(report: dict[str, Any]) -> None:
     before = {task["task"]: task for task in report["before"]["tasks"]}
-    console.print("[bold]What this round taught[/] (before -> after)")
-    table = Table("new task", "rows")
+    console.print("[bold]Before and after this round[/]")
+    table = Table("task", "rows")
     after = [task for task in report["evaluation"]["tasks"] if task["task"] in before]
     names = [name for name in after[0] if name not in ("task", "count")] if after else []
     for name in names:
