@@ -81,8 +81,7 @@ def versions(folder: Path) -> list[VersionRow]:
 
 
 def _row(version: ModelVersion, aliases: dict[str, str]) -> VersionRow:
-    tasks = version.scores.tasks.values()
-    names = list(next(iter(tasks)).scores) if tasks else []
+    tasks, names = version.scores.tasks.values(), _metric_names(version)
     means = {name: sum(task.scores[name] for task in tasks) / len(tasks) for name in names}
     verdict = version.report.get("verdict")
     pointing = [alias for alias, target in aliases.items() if target == version.id]

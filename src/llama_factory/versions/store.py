@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from pathlib import Path
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError, suggest
@@ -106,8 +105,3 @@ def create_base(workspace: Workspace, base_model: str) -> ModelVersion:
 def discard_unfinished(workspace: Workspace) -> None:
     """Remove what an abandoned round left behind."""
     shutil.rmtree(workspace.building, ignore_errors=True)
-
-
-def folder_size(folder: Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
