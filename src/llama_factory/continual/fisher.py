@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from llama_factory.continual.taught import answering, padded
+from llama_factory.model.layers import causal_of
 from llama_factory.model.load import AdaptedModel
 from llama_factory.model.log_probs import TokenLogProbs
 from llama_factory.model.masks import EncodedRow
@@ -202,7 +203,7 @@ def draw(
 
 def _logits(network: Any, ids: Tensor, places: Tensor) -> Tensor:
     """[places, vocabulary], without those of other positions where the model can leave them out."""
-    causal = network.get_base_model() if hasattr(network, "get_base_model") else network
+    causal = causal_of(network)
     if "logits_to_keep" in inspect.signature(causal.forward).parameters:
         kept: Tensor = network(input_ids=ids, use_cache=False, logits_to_keep=places).logits
         return kept[0]

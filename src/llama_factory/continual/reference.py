@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from llama_factory.core.errors import ConfigError
 from llama_factory.model.divergence import divergence
+from llama_factory.model.layers import backbone_of, causal_of
 from llama_factory.model.load import AdaptedModel
 from llama_factory.model.padding import IGNORED
 from llama_factory.model.switching import switched_off, switches
@@ -96,8 +97,8 @@ class States:
     """
 
     def __init__(self, network: Any) -> None:
-        self._causal = network.get_base_model() if hasattr(network, "get_base_model") else network
-        self._backbone = getattr(self._causal, self._causal.base_model_prefix)
+        self._causal = causal_of(network)
+        self._backbone = backbone_of(network)
         self._kept: Tensor | None = None
         self._is_whole = False
         self._hooks = [

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from llama_factory.evaluation.growing_cache import empty_cache, num_layers, repeated
+from llama_factory.model.layers import causal_of
 
 LEAST_SHARED = 8
 """Shared prefixes below so many tokens are not worth a pass of their own."""
@@ -37,7 +38,7 @@ class CachedNetwork:
     """A network for which `can_cache` is true, in eval mode."""
 
     def __init__(self, network: Any) -> None:
-        model = network.get_base_model() if hasattr(network, "get_base_model") else network
+        model = causal_of(network)
         self.config = network.config
         self.device = next(network.parameters()).device
         self.context = context_tokens(network)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -140,7 +141,7 @@ def _change(name: str, metric: Metric, pairs: Sequence[tuple[Scored, Scored]]) -
     else:
         found = statistics.of_rows(
             pairs,
-            lambda some: metric.total([b for _, b in some]) - metric.total([a for a, _ in some]),
+            partial(_change_of_total, metric),
         )
     sides = estimate(metric, old), estimate(metric, new)
     return ScoreChange(name, metric.label, *sides, found, _verdict(found, metric.label))

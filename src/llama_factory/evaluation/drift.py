@@ -10,7 +10,7 @@ from torch import Tensor
 from llama_factory.core.types import Example
 from llama_factory.model.load import AdaptedModel
 from llama_factory.model.masks import EncodedRow, encode
-from llama_factory.model.padding import IGNORED, cut, pad
+from llama_factory.model.padding import IGNORED, by_length, pad
 from llama_factory.model.switching import without_adapter
 
 MOST_TOKENS = 512
@@ -50,16 +50,12 @@ def drift_from_base(
     """
     options = replace(model.options, train_on_prompt=False)
     codes = {i: encode(row, model.tokenizer, options) for i, row in enumerate(rows)}
-    fitting = {i: code for i, code in codes.items() if isinstance(code, EncodedRow)}
-    order = sorted(fitting, key=lambda i: len(fitting[i].ids))
-    lengths = [len(fitting[i].ids) for i in order]
+    fitting = [(i, code) for i, code in codes.items() if isinstance(code, EncodedRow)]
     found = [RowDrift(0.0, 0, 0.0, 0.0)] * len(rows)
-    most = min(batch_tokens, MOST_TOKENS)
-    for start, end in cut(lengths, max_tokens=most, max_rows=max(1, len(order))):
-        chosen = order[start:end]
-        measured = _measure(model, [fitting[i] for i in chosen])
-        for i, each in zip(chosen, measured, strict=True):
-            found[i] = each
+    for chosen in by_length([code for _, code in fitting], min(batch_tokens, MOST_TOKENS)):
+        measured = _measure(model, [fitting[n][1] for n in chosen])
+        for n, each in zip(chosen, measured, strict=True):
+            found[fitting[n][0]] = each
     return found
 
 

@@ -9,7 +9,7 @@ from llama_factory.core.types import Example
 from llama_factory.model.load import AdaptedModel
 from llama_factory.model.log_probs import TokenLogProbs
 from llama_factory.model.masks import EncodedRow, encode
-from llama_factory.model.padding import IGNORED, cut, pad
+from llama_factory.model.padding import IGNORED, by_length, pad
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,15 @@ def row_likelihoods(
     """
     options = replace(model.options, train_on_prompt=False)
     codes = {i: encode(row, model.tokenizer, options) for i, row in enumerate(rows)}
-    fitting = {i: code for i, code in codes.items() if isinstance(code, EncodedRow)}
+    fitting = [(i, code) for i, code in codes.items() if isinstance(code, EncodedRow)]
     found = [Likelihood(0.0, 0)] * len(rows)
     if not fitting:
         return found
     kernel = TokenLogProbs(model.network)
-    order = sorted(fitting, key=lambda i: len(fitting[i].ids))
-    lengths = [len(fitting[i].ids) for i in order]
-    for start, end in cut(lengths, max_tokens=batch_tokens, max_rows=len(order)):
-        chosen = order[start:end]
-        measured = _measure(kernel, [fitting[i] for i in chosen], model.device)
-        for i, each in zip(chosen, measured, strict=True):
-            found[i] = each
+    for chosen in by_length([code for _, code in fitting], batch_tokens):
+        measured = _measure(kernel, [fitting[n][1] for n in chosen], model.device)
+        for n, each in zip(chosen, measured, strict=True):
+            found[fitting[n][0]] = each
     return found
 
 

@@ -19,6 +19,17 @@ def linear_layers(model: Any) -> dict[str, nn.Module]:
     return {name: m for name, m in named if isinstance(m, LINEAR) and m is not head}
 
 
+def causal_of(network: Any) -> Any:
+    """The Transformers model with its output head, out of whatever adapter is around it."""
+    return network.get_base_model() if hasattr(network, "get_base_model") else network
+
+
+def backbone_of(network: Any) -> Any:
+    """The same model without its output head."""
+    causal = causal_of(network)
+    return getattr(causal, causal.base_model_prefix)
+
+
 def linear_names(model: Any) -> list[str]:
     """Last parts of the names of all linear layers but the output head, sorted."""
     return sorted({last_part(name) for name in linear_layers(model)})

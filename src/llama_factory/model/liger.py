@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from llama_factory.core.errors import ConfigError, ModelError
+from llama_factory.model.layers import causal_of
 
 
 def require_liger() -> None:
@@ -41,7 +42,7 @@ def use_liger(network: Any) -> None:
     Raises:
         ModelError: Liger does not know this architecture.
     """
-    causal = network.get_base_model() if hasattr(network, "get_base_model") else network
+    causal = causal_of(network)
     library: Any = importlib.import_module("liger_kernel.transformers.monkey_patch")
     kind = causal.config.model_type
     known = library.MODEL_TYPE_TO_APPLY_LIGER_FN

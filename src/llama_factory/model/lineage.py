@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_factory.core import files
-from llama_factory.core.errors import ModelError
+from llama_factory.core.errors import ModelError, suggest
 
 ADAPTER_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -30,6 +30,14 @@ class Lineage:
 
     fingerprint: str = ""
     merged: tuple[Path, ...] = ()
+
+
+def missing(folder: Path) -> str:
+    """What a folder that holds no adapter lacks, and the nearest one beside it that has it."""
+    what = f"holds no {ADAPTER_FILE}" if folder.is_dir() else "does not exist"
+    around = folder.parent if folder.parent.is_dir() else Path()
+    known = [path.parent.name for path in around.glob(f"*/{ADAPTER_FILE}")]
+    return f"{what}.{suggest(folder.name, known)}"
 
 
 def record(folder: Path, lineage: Lineage) -> None:

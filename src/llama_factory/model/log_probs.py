@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from llama_factory.model.layers import backbone_of, causal_of
 from llama_factory.model.padding import IGNORED
 
 CHUNK_ROWS = 256
@@ -28,10 +29,10 @@ class TokenLogProbs(nn.Module):
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
-        causal = network.get_base_model() if hasattr(network, "get_base_model") else network
-        self._causal = [causal]  # in lists, so that weights are not registered twice
-        self._backbone = [getattr(causal, causal.base_model_prefix)]
-        self._has_plain_head = has_plain_head(causal, self._backbone[0])
+        # in lists, so that weights are not registered twice
+        self._causal = [causal_of(network)]
+        self._backbone = [backbone_of(network)]
+        self._has_plain_head = has_plain_head(network)
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Log-probability of every target that is not IGNORED.
@@ -119,8 +120,9 @@ class _FrozenHead(torch.autograd.Function):
 
 
 @torch.no_grad()
-def has_plain_head(causal: Any, backbone: nn.Module) -> bool:
+def has_plain_head(network: Any) -> bool:
     """Whether logits are just head(hidden): some models cap or scale them afterwards."""
+    causal, backbone = causal_of(network), backbone_of(network)
     device = next(causal.parameters()).device
     ids = torch.arange(4, 12, device=device)[None] % causal.config.get_text_config().vocab_size
     hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state

@@ -1,6 +1,6 @@
 """Rows of tokens -> padded tensors, with as little padding as can be."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -29,6 +29,14 @@ def pad(rows: Sequence[EncodedRow]) -> tuple[Tensor, Tensor]:
         ids[number, : len(tokens)] = tokens
         targets[number, : len(tokens) - 1] = torch.where(trained[1:], tokens[1:], IGNORED)
     return ids, targets
+
+
+def by_length(rows: Sequence[EncodedRow], max_tokens: int) -> Iterator[list[int]]:
+    """Numbers of rows that go through a model together: of like length, shortest first."""
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
+    lengths = [len(rows[number].ids) for number in order]
+    for start, end in cut(lengths, max_tokens=max_tokens, max_rows=max(1, len(rows))):
+        yield order[start:end]
 
 
 def cut(lengths: Sequence[int], *, max_tokens: int, max_rows: int) -> list[tuple[int, int]]:

@@ -6,6 +6,7 @@ Chen et al. 2016, https://arxiv.org/abs/1604.06174
 from typing import Any
 
 from llama_factory.core.errors import ModelError
+from llama_factory.model.layers import causal_of
 
 
 def recompute(network: Any) -> None:
@@ -19,7 +20,7 @@ def recompute(network: Any) -> None:
     Raises:
         ModelError: the model's own code cannot do it.
     """
-    causal = network.get_base_model() if hasattr(network, "get_base_model") else network
+    causal = causal_of(network)
     try:
         causal.activation_checkpointing_enable({"use_reentrant": False})
     except (ValueError, AttributeError) as error:
@@ -31,5 +32,5 @@ def recompute(network: Any) -> None:
 
 def is_recomputed(network: Any) -> bool:
     """Whether layers keep only their input."""
-    causal = network.get_base_model() if hasattr(network, "get_base_model") else network
+    causal = causal_of(network)
     return bool(causal.is_activation_checkpointing)

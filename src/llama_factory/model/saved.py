@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
 from llama_factory.core import files
-from llama_factory.core.errors import ModelError, suggest
+from llama_factory.core.errors import ModelError
 from llama_factory.model import bottleneck, lineage
 from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.lineage import ADAPTER_FILE
@@ -201,11 +201,8 @@ def _base_of(folder: Path) -> str:
             return str(files.read_json(file).get("base_model_name_or_path") or "")
         except (ValueError, AttributeError) as error:
             raise ModelError(f"{file} is damaged and cannot be read: {error}") from error
-    what = f"holds no {ADAPTER_FILE}" if folder.is_dir() else "does not exist"
-    around = folder.parent if folder.parent.is_dir() else Path()
-    known = [path.parent.name for path in around.glob(f"*/{ADAPTER_FILE}")]
     raise ModelError(
-        f"{folder} is neither a workspace nor an adapter: it {what}.{suggest(folder.name, known)} "
+        f"{folder} is neither a workspace nor an adapter: it {lineage.missing(folder)} "
         "Give a workspace, or the folder that training wrote (output_dir)."
     )
 

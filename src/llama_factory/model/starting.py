@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_factory.core.errors import ModelError, suggest
+from llama_factory.core.errors import ModelError
 from llama_factory.model import lineage
 from llama_factory.model.load import fingerprint
 from llama_factory.model.settings import ModelSettings
@@ -56,10 +56,7 @@ def _require_adapter(folder: Path) -> None:
             f"model.adapter_paths: {folder} holds a whole model and no adapter. Name it as "
             "model.base_model instead."
         )
-    what = f"holds no {lineage.ADAPTER_FILE}" if folder.is_dir() else "does not exist"
-    around = folder.parent if folder.parent.is_dir() else Path()
-    known = [path.parent.name for path in around.glob(f"*/{lineage.ADAPTER_FILE}")]
     raise ModelError(
-        f"model.adapter_paths: {folder} is no adapter: it {what}.{suggest(folder.name, known)} "
+        f"model.adapter_paths: {folder} is no adapter: it {lineage.missing(folder)} "
         "Give the folder that training wrote (output_dir)."
     )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from llama_factory.core.errors import ModelError
 from llama_factory.model.divergence import divergence
+from llama_factory.model.layers import backbone_of, causal_of
 from llama_factory.model.load import AdaptedModel, load_network, load_tokenizer
 from llama_factory.model.log_probs import has_plain_head, head_log_probs
 from llama_factory.model.padding import IGNORED
@@ -58,16 +59,14 @@ class TaughtLogProbs(nn.Module):
 
 def _trained_states(network: Any, ids: Tensor, targets: Tensor) -> Tensor:
     """[trained tokens, width] what the output head would see where a token is trained."""
-    causal = network.get_base_model() if hasattr(network, "get_base_model") else network
-    backbone = getattr(causal, causal.base_model_prefix)
-    hidden: Tensor = backbone(input_ids=ids, use_cache=False).last_hidden_state
+    hidden: Tensor = backbone_of(network)(input_ids=ids, use_cache=False).last_hidden_state
     return hidden[targets != IGNORED]
 
 
 def _require_plain_head(network: Any) -> None:
-    causal = network.get_base_model() if hasattr(network, "get_base_model") else network
-    if not has_plain_head(causal, getattr(causal, causal.base_model_prefix)):
+    if not has_plain_head(network):
+        name = causal_of(network).config.name_or_path
         raise ModelError(
-            f"training.objective: {causal.config.name_or_path} changes its logits after the output "
-            "head, and the objective distill cannot follow that. Take another model."
+            f"training.objective: {name} changes its logits after the output head, and the "
+            "objective distill cannot follow that. Take another model."
         )

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llama_factory.core.errors import ModelError
+from llama_factory.model.layers import backbone_of
 from llama_factory.model.padding import IGNORED
 
 FILE = "value_head.safetensors"
@@ -41,8 +42,7 @@ class SequenceScores(nn.Module):
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
-        causal = network.get_base_model() if hasattr(network, "get_base_model") else network
-        self._backbone = [getattr(causal, causal.base_model_prefix)]
+        self._backbone = [backbone_of(network)]  # in a list: its weights are registered once
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """[sequences] scores; a sequence ends with its last trained token."""

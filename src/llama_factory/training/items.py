@@ -39,6 +39,7 @@ class Items:
     objective: Objective
     parts: tuple[tuple[Part, ...], ...] | None = None
     reference: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    _num_tokens: dict[int, int] = field(default_factory=dict, compare=False)
 
     def __len__(self) -> int:
         return len(self.rows) if self.parts is None else len(self.parts)
@@ -53,7 +54,12 @@ class Items:
         return [index] if self.parts is None else [row for row, _ in self.parts[index]]
 
     def num_tokens(self, index: int) -> int:
-        """Length of an item, without reading its tokens."""
+        """Length of an item, without reading its tokens; asked again it is known."""
+        if index not in self._num_tokens:
+            self._num_tokens[index] = self._count(index)
+        return self._num_tokens[index]
+
+    def _count(self, index: int) -> int:
         if self.parts is None:
             return sum(self.rows.lengths(index))
         return sum(self.rows.lengths(row)[part] for row, part in self.parts[index])

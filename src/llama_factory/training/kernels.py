@@ -21,11 +21,13 @@ class Kernels(nn.Module):
     def __init__(self, model: AdaptedModel, objective: Objective) -> None:
         super().__init__()
         self.network = model.network
-        objectives = {OBJECTIVES.name_of(each): each for each in (PLAIN, objective)}
         # in a plain dict, so that the network's weights are registered once
-        self._kernels = {name: each.kernel(model) for name, each in objectives.items()}
+        self._kernels = {OBJECTIVES.name_of(objective): objective.kernel(model)}
+        self._model = model
 
     def forward(self, objective: str, ids: Tensor, targets: Tensor) -> Tensor:
         """What the objective of that name looks at, see `Scored.outputs`."""
+        if objective not in self._kernels:  # only rows of extra sources are taught otherwise
+            self._kernels[objective] = PLAIN.kernel(self._model)
         outputs: Tensor = self._kernels[objective](ids, targets)
         return outputs

@@ -15,7 +15,7 @@ import torch
 from llama_factory.core import files
 from llama_factory.core.progress import Progress
 from llama_factory.model.masks import EncodedRow
-from llama_factory.model.padding import IGNORED, cut, pad
+from llama_factory.model.padding import IGNORED, by_length, pad
 from llama_factory.training.batching import RowRef
 from llama_factory.training.items import Items
 from llama_factory.training.objectives import OBJECTIVES
@@ -91,11 +91,8 @@ def _sums(
 ) -> list[tuple[RowRef, list[float]]]:
     """Log-probability of the trained tokens of every sequence of some rows."""
     rows = [(ref, row) for ref in refs for row in items[ref.source][ref.index]]
-    order = sorted(range(len(rows)), key=lambda number: len(rows[number][1].ids))
-    lengths = [len(rows[number][1].ids) for number in order]
     sums = torch.zeros(len(rows))
-    for start, end in cut(lengths, max_tokens=run.max_tokens, max_rows=len(rows)):
-        chosen = order[start:end]
+    for chosen in by_length([row for _, row in rows], run.max_tokens):
         source = rows[chosen[0]][0].source
         sums[chosen] = _sequence_sums(run, [rows[n][1] for n in chosen], items[source])
     found: dict[RowRef, list[float]] = {}

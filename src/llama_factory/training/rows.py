@@ -123,11 +123,14 @@ def _sort_out(
     examples: Sequence[Example], objective: Objective
 ) -> tuple[Sequence[Example], tuple[UnfitRow, ...]]:
     """Rows of the kind that an objective needs, and the others."""
-    told = ((row, objective.misfit(row)) for row in examples)
-    misfits = tuple(UnfitRow(row, reason) for row, reason in told if reason)
-    if not misfits:
+    if not objective.is_choosy:
         return examples, ()
-    return [row for row in examples if not objective.misfit(row)], misfits
+    reasons = [objective.misfit(row) for row in examples]
+    if not any(reasons):
+        return examples, ()
+    told = list(zip(examples, reasons, strict=True))
+    misfits = tuple(UnfitRow(row, reason) for row, reason in told if reason)
+    return [row for row, reason in told if not reason], misfits
 
 
 def encode_all(

@@ -74,6 +74,11 @@ class Objective(Settings):
     packs: ClassVar[bool] = False
     teaches_answers: ClassVar[bool] = True
 
+    @property
+    def is_choosy(self) -> bool:
+        """Whether there are rows that it cannot use."""
+        return type(self).misfit is not Objective.misfit
+
     def misfit(self, example: Example) -> str:
         """Why a row cannot be used, told before any model is loaded; empty where it can."""
         return ""
