@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from llama_factory.core.errors import ConfigError
 from llama_factory.model.divergence import divergence
-from llama_factory.model.layers import backbone_of, causal_of
+from llama_factory.model.layers import backbone_of, causal_of, has_dropout
 from llama_factory.model.load import AdaptedModel
 from llama_factory.model.padding import IGNORED
 from llama_factory.model.switching import switched_off, switches
@@ -171,10 +171,3 @@ def exchanged(weights: Sequence[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
     finally:
         for (weight, _), value in zip(weights, now, strict=True):
             weight.data = value
-
-
-def has_dropout(network: Any) -> bool:
-    """Whether answers differ from pass to pass in training: else no module need be told."""
-    shares = [value for key, value in network.config.to_dict().items() if "drop" in key]
-    shares += [module.p for module in network.modules() if isinstance(module, nn.Dropout)]
-    return any(isinstance(share, float) and share > 0 for share in shares)

@@ -30,6 +30,14 @@ def backbone_of(network: Any) -> Any:
     return getattr(causal, causal.base_model_prefix)
 
 
+def has_dropout(network: Any) -> bool:
+    """Whether answers differ from pass to pass in training: else no module need be told."""
+    options = network.config.to_dict().items()
+    shares = [v for key, v in options if "drop" in key and not key.startswith("classifier")]
+    shares += [module.p for module in network.modules() if isinstance(module, nn.Dropout)]
+    return any(isinstance(share, float) and share > 0 for share in shares)
+
+
 def linear_names(model: Any) -> list[str]:
     """Last parts of the names of all linear layers but the output head, sorted."""
     return sorted({last_part(name) for name in linear_layers(model)})

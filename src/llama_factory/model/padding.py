@@ -1,6 +1,8 @@
 """Rows of tokens -> padded tensors, with as little padding as can be."""
 
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -39,27 +41,62 @@ def by_length(rows: Sequence[EncodedRow], max_tokens: int) -> Iterator[list[int]
         yield order[start:end]
 
 
-def cut(lengths: Sequence[int], *, max_tokens: int, max_rows: int) -> list[tuple[int, int]]:
-    """Cut rows sorted by length into runs of the least padded tokens plus launches.
+def begins_alike(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
-    Exact, by dynamic programming: `best[j]` is the least cost of the first j rows.
+
+def is_worth_sharing(num_sequences: int, num_shared: int) -> bool:
+    """Whether reading what sequences begin with once, in a pass of its own, is cheaper."""
+    return (num_sequences - 1) * num_shared > LAUNCH_TOKENS
+
+
+@dataclass(frozen=True)
+class Alike:
+    """What the sequences of units begin with in common.
+
+    Attributes:
+        width: sequences in a unit.
+        own: [units] tokens that all sequences of a unit begin with.
+        previous: [units] tokens that a unit and the one before it begin with; the first is 0.
+    """
+
+    width: int
+    own: Sequence[int]
+    previous: Sequence[int]
+
+
+def cut(
+    lengths: Sequence[int], *, max_tokens: int, max_rows: int, alike: Alike | None = None
+) -> list[tuple[int, int]]:
+    """Cut units that lie in a row into runs of the least padded tokens plus launches.
+
+    Exact, by dynamic programming: `best[j]` is the least cost of the first j units.
 
     Args:
-        lengths: ascending.
-        max_tokens: most tokens in a run with padding; a single longer row is a run of its own.
-        max_rows: most rows in a run.
+        lengths: tokens of the longest sequence of each unit, a row where nothing else is said.
+        max_tokens: most tokens in a run with padding; a single longer unit is a run of its own.
+        max_rows: most units in a run.
+        alike: where what sequences begin with in common is read once.
 
     Returns:
         Start and end of each run.
     """
+    return cut_at_cost(lengths, max_tokens=max_tokens, max_rows=max_rows, alike=alike)[0]
+
+
+def cut_at_cost(
+    lengths: Sequence[int], *, max_tokens: int, max_rows: int, alike: Alike | None = None
+) -> tuple[list[tuple[int, int]], float]:
+    """See `cut`; also what the runs cost together, in tokens' worth of time."""
     best, start_of = [0.0], [0]
     for end in range(1, len(lengths) + 1):
         options = []
-        for start in range(end - 1, max(-1, end - 1 - max_rows), -1):
-            tokens = (end - start) * lengths[end - 1]
+        for start, tokens, launches in _runs_to(end, lengths, max_rows, alike):
             if tokens > max_tokens and end - start > 1:
                 break
-            options.append((best[start] + tokens + LAUNCH_TOKENS, start))
+            options.append((best[start] + tokens + launches * LAUNCH_TOKENS, start))
         cost, start = min(options)
         best.append(cost)
         start_of.append(start)
@@ -67,4 +104,23 @@ def cut(lengths: Sequence[int], *, max_tokens: int, max_rows: int) -> list[tuple
     while end > 0:
         runs.append((start_of[end], end))
         end = start_of[end]
-    return runs[::-1]
+    return runs[::-1], best[-1]
+
+
+def _runs_to(
+    end: int, lengths: Sequence[int], max_rows: int, alike: Alike | None
+) -> Iterator[tuple[int, int, int]]:
+    """Start, tokens and launches of every run that ends before `end`, the shortest first."""
+    width, longest, shared = alike.width if alike else 1, 0, sys.maxsize
+    for start in range(end - 1, max(-1, end - 1 - max_rows), -1):
+        longest = max(longest, lengths[start])
+        count = (end - start) * width
+        if alike is None:
+            yield start, count * longest, 1
+            continue
+        follows = alike.previous[start + 1] if start + 1 < end else sys.maxsize
+        shared = min(shared, alike.own[start], follows)
+        if is_worth_sharing(count, shared):
+            yield start, count * (longest - shared) + shared, 2
+        else:
+            yield start, count * longest, 1

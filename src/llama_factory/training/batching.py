@@ -6,19 +6,21 @@ The plan of a run is a function of the seed, so a resumed run sees the rows it w
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, pairwise, starmap
 
 import torch
 from torch import Tensor
 
 from llama_factory.model.encodings import Sequences
 from llama_factory.model.masks import EncodedRow
-from llama_factory.model.padding import cut, pad
+from llama_factory.model.padding import Alike, begins_alike, cut, cut_at_cost, pad
 from llama_factory.training.items import Items
 from llama_factory.training.objectives import Objective
 
 NEW = "new"
 """Name of the source of this round's own rows."""
+ALIKE_TOKENS = (32, 64, 128)
+"""Rows that begin with so many tokens in common are tried side by side."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ class BatchOptions:
         weighting: whether every `token` of a source counts the same, or every `row`.
         weights: share of the loss of sources whose share of the rows is another one.
         fewest: micro-batches that there must be at least, where there are rows enough.
+        shares_prefixes: whether what the sequences of a micro-batch begin with in common is read
+            once, see `SharedPrefix`.
     """
 
     max_tokens: int
@@ -159,6 +163,7 @@ class BatchOptions:
     weighting: str = "token"
     weights: Mapping[str, float] = field(default_factory=dict)
     fewest: int = 1
+    shares_prefixes: bool = False
 
 
 def make_batch(refs: Sequence[RowRef], rows: Mapping[str, Items], options: BatchOptions) -> Batch:
@@ -270,18 +275,55 @@ def _surveyed(item: _Item, source: int) -> Iterator[Unit]:
 def _micro_batches(
     units: Sequence[Unit], sources: tuple[str, ...], options: BatchOptions
 ) -> Iterator[MicroBatch]:
-    """Units of one objective and of similar length, together as far as they fit."""
+    """Units of one objective, those together that cost the least together."""
     at_most = max(1, len(units) // options.fewest)
     for objective in {id(unit.objective): unit.objective for unit in units}.values():
         some = sorted((u for u in units if u.objective is objective), key=lambda u: u.length)
         width = len(some[0].sequences)
-        cuts = cut(
-            [unit.length for unit in some],
-            max_tokens=options.max_tokens // width,
-            max_rows=min(at_most, max(1, (options.max_rows or len(some) * width) // width)),
+        max_rows = min(at_most, max(1, (options.max_rows or len(some) * width) // width))
+        for run in _runs(some, width, max_rows, options):
+            yield _collate(run, sources)
+
+
+def _runs(units: list[Unit], width: int, max_rows: int, options: BatchOptions) -> list[list[Unit]]:
+    """Units, sorted by length, cut where that costs the least.
+
+    Where what they begin with in common is read once, those that begin alike are side by side in
+    one way or another, whichever is the cheapest.
+    """
+    if not options.shares_prefixes:
+        lengths = [unit.length for unit in units]
+        cuts = cut(lengths, max_tokens=options.max_tokens // width, max_rows=max_rows)
+        return [units[start:end] for start, end in cuts]
+    tried = []
+    for order in _orders(units):
+        cuts, cost = cut_at_cost(
+            [unit.length for unit in order],
+            max_tokens=options.max_tokens,
+            max_rows=max_rows,
+            alike=_alike(order, width),
         )
-        for start, end in cuts:
-            yield _collate(some[start:end], sources)
+        tried.append((cost, [order[start:end] for start, end in cuts]))
+    return min(tried, key=lambda each: each[0])[1]
+
+
+def _orders(units: list[Unit]) -> Iterator[list[Unit]]:
+    """By length alone, and by length among those that begin with so many tokens in common."""
+    yield units
+    for num_tokens in ALIKE_TOKENS:
+        heads = [unit.sequences[0].ids[:num_tokens] for unit in units]
+        if 1 < len(set(heads)) < len(units):
+            order = sorted(range(len(units)), key=lambda i: (heads[i], i))
+            yield [units[i] for i in order]
+
+
+def _alike(units: Sequence[Unit], width: int) -> Alike:
+    firsts = [unit.sequences[0].ids for unit in units]
+    own = [
+        min((begins_alike(first, row.ids) for row in unit.sequences[1:]), default=len(first))
+        for first, unit in zip(firsts, units, strict=True)
+    ]
+    return Alike(width, own, [0, *starmap(begins_alike, pairwise(firsts))])
 
 
 def _collate(units: Sequence[Unit], sources: tuple[str, ...]) -> MicroBatch:

@@ -48,7 +48,9 @@ def gather(run: Run, rows: Sequence[Example], encoding: Encoding) -> Items | Non
 def as_batch(run: Run, items: Items) -> Batch:
     """All held-out rows as one big update."""
     refs = [RowRef(SOURCE, index) for index in range(len(items))]
-    options = BatchOptions(run.max_tokens, run.settings.micro_batch_size)
+    options = BatchOptions(
+        run.max_tokens, run.settings.micro_batch_size, shares_prefixes=run.prefix.is_on
+    )
     return make_batch(refs, {SOURCE: items}, options)
 
 

@@ -124,14 +124,15 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
         rows = encode_all(encoding, examples, protection, progress)
         tests = held.gather(run, held_out, encoding)
     plan = plan_run(rows, settings)
-    for text in memory.look_ahead(run, plan, rows):
-        progress.say(text)
+    with run.prefix.on():
+        for text in memory.look_ahead(run, plan, rows):
+            progress.say(text)
     if settings.compile:
         compile_layers(model.network)
-    with telling_of_full_disk(folders.checkpoints, what="training"):
+    with telling_of_full_disk(folders.checkpoints, what="training"), run.prefix.on():
         job = _prepare(run, _Job(plan, rows, describe(run, rows), None, folders, progress), tests)
         position = _follow(run, job)
-    measured = held.measure(run, job.tests) if job.tests else {}
+        measured = held.measure(run, job.tests) if job.tests else {}
     kept = _remember(run, examples)
     model.network.eval()
     ended_by = _ended_by(position, settings)

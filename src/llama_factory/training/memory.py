@@ -84,12 +84,13 @@ def estimate_memory(run: Run, longest: MicroBatch) -> MemoryEstimate:
     share = float((longest.targets != IGNORED).float().mean())
     per_token = _bytes_kept(run, share) / PROBE_TOKENS
     vocabulary = run.model.network.get_output_embeddings().weight.shape[0]
+    num_tokens = run.prefix.num_read(longest.ids)
     num_scored = min(CHUNK_ROWS, int((longest.targets != IGNORED).sum()))
     return MemoryEstimate(
         weights=sum(_num_bytes(tensor) for tensor in run.model.network.parameters()),
         gradients=num_trained_bytes,
         optimizer=int(num_trained_bytes / 4 * run.settings.optimizer.bytes_per_weight),
-        activations=int(per_token * longest.ids.numel()) + 3 * 4 * num_scored * vocabulary,
+        activations=int(per_token * num_tokens) + 3 * 4 * num_scored * vocabulary,
     )
 
 
@@ -153,7 +154,8 @@ def find_longest(run: Run, plan: Plan, rows: Rows) -> MicroBatch:
 
     found = sorted(plan, key=num_tokens, reverse=True)[:MOST_STEPS_SOUGHT]
     batches = (make(run, refs, rows) for refs in found)
-    return max((m for b in batches for m in b.micro_batches), key=lambda micro: micro.ids.numel())
+    micro_batches = (micro for batch in batches for micro in batch.micro_batches)
+    return max(micro_batches, key=lambda micro: run.prefix.num_read(micro.ids))
 
 
 def make(run: Run, refs: Sequence[RowRef], rows: Rows) -> Batch:
@@ -165,6 +167,7 @@ def make(run: Run, refs: Sequence[RowRef], rows: Rows) -> Batch:
         settings.weighting,
         rows.weights,
         fewest=run.processes.count,
+        shares_prefixes=run.prefix.is_on,
     )
     return make_batch(refs, rows.items, options)
 
@@ -204,7 +207,7 @@ def halve(run: Run, batch: Batch) -> bool:
         torch.cuda.empty_cache()
     if run.processes.are_several or all(len(micro.ids) == 1 for micro in batch.micro_batches):
         return False
-    run.max_tokens = max(micro.ids.numel() for micro in batch.micro_batches) // 2
+    run.max_tokens = max(run.prefix.num_read(m.ids) for m in batch.micro_batches) // 2
     return True
 
 

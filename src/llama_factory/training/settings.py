@@ -64,6 +64,10 @@ class TrainingSettings(Settings):
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     """Compute activations again in the backward pass instead of keeping them: less memory, about a
     third slower, the same gradients. `auto`: only where they would not fit."""
+    share_prefixes: bool | Literal["auto"] = "auto"
+    """Read what the rows of a micro-batch begin with in common once: the same gradients, less to
+    compute where rows share an instruction or pairs a prompt. `auto`: on CPUs, where nothing else
+    needs whole rows (`compile`, `neftune_alpha`, dropout, recomputed activations)."""
     compile: bool = False
     """Compile each decoder layer before training: minutes at the start, faster steps after it.
     Worth it in long runs."""
@@ -120,6 +124,24 @@ class TrainingSettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _can_share(self) -> Self:
+        if self.share_prefixes is True and (needs := self._needs_whole_rows()):
+            raise ValueError(
+                f"share_prefixes reads what rows begin with in common once, and {needs[0]} needs "
+                f"whole rows. Remove share_prefixes, or {needs[0]}."
+            )
+        return self
+
+    def shares_prefixes(self, device: str) -> bool:
+        """Whether rows that begin alike are to be read together on a type of device."""
+        if self.share_prefixes != "auto":
+            return self.share_prefixes
+        return device == "cpu" and not self._needs_whole_rows()
+
+    def _needs_whole_rows(self) -> list[str]:
+        return [name for name in WHOLE_ROWS if getattr(self, name) not in (None, False, "auto")]
+
     def check(self) -> None:
         """Refuse early what this machine cannot do, before a model is loaded.
 
@@ -138,6 +160,8 @@ class TrainingSettings(Settings):
             reporter.check()
 
 
+WHOLE_ROWS = ("compile", "gradient_checkpointing", "neftune_alpha")
+"""Settings that work on whole rows only."""
 WITHOUT_EFFECT = {
     "checkpoint_steps",
     "gradient_checkpointing",

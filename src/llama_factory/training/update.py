@@ -12,6 +12,7 @@ from torch import Tensor
 
 from llama_factory.model.liger import use_liger
 from llama_factory.model.load import AdaptedModel
+from llama_factory.model.shared_prefix import SharedPrefix
 from llama_factory.training.batching import Batch, MicroBatch
 from llama_factory.training.groups import weight_groups
 from llama_factory.training.kernels import Kernels
@@ -35,6 +36,7 @@ class Run:
         settings: of the run.
         protection: strategies and what they remember.
         noise: on the embeddings, where asked for.
+        prefix: what sequences begin with in common is read once.
         max_tokens: of a micro-batch; it shrinks where memory runs out.
         processes: that share every update.
     """
@@ -46,6 +48,7 @@ class Run:
     settings: TrainingSettings
     protection: Protection
     noise: EmbeddingNoise
+    prefix: SharedPrefix
     max_tokens: int
     processes: Processes
 
@@ -61,6 +64,7 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
     module, wrapped = fabric.setup(kernels, optimizer)
     model.network.train()
     noise = EmbeddingNoise(settings.neftune_alpha)
+    prefix = SharedPrefix(model.network, is_wanted=settings.shares_prefixes(model.device.type))
     max_tokens = settings.micro_batch_tokens or _default_tokens(model.device)
     return Run(
         fabric=fabric,
@@ -70,6 +74,7 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
         settings=settings,
         protection=protection,
         noise=noise,
+        prefix=prefix,
         max_tokens=max_tokens,
         processes=current(),
     )
