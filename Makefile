@@ -5,7 +5,8 @@ BIN := .venv/bin
 .PHONY: demo test test-all check bench gpu-check clean
 
 demo: .venv/ready
-	sh examples/demo/run.sh
+	rm -rf demo-bot
+	$(BIN)/llama-factory demo demo-bot
 
 test: .venv/ready
 	$(BIN)/python -m pytest -m "not slow"

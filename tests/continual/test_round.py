@@ -2,13 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from llama_factory import run
+from llama_factory.continual.updates import low_rank_layers
 from llama_factory.core.errors import ConfigError, ModelError, VersionError
 from llama_factory.core.files import read_json, read_jsonl
 from llama_factory.core.progress import SILENT
@@ -378,3 +381,58 @@ def test_rounds_of_plain_text_are_judged_by_likelihood(bot):
 def test_a_reward_model_is_no_version(bot):
     with pytest.raises(ConfigError, match="a reward model judges answers, and the versions of a"):
         learn(bot, "training.objective=reward")
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """The gate refuses so many times whatever it sees."""
+    from llama_factory.continual import gate, round
+
+    def refuse(times):
+        left = [times]
+
+        def decide(*args, **options):
+            left[0] -= 1
+            found = gate.decide(*args, **options)
+            no = gate.Check("kept", passed=left[0] < 0, reason="what this test wants")
+            return gate.Verdict((*found.checks, no))
+
+        monkeypatch.setattr(round, "decide", decide)
+
+    return refuse
+
+
+MERGING = ("strategies=[{type: merge, alphas: [1.0, 0.5]}]",)
+
+
+def update_of(version, tiny):
+    settings = ModelSettings(
+        base_model=str(tiny), dtype="float32", adapter={"type": "lora", "rank": 4}
+    )
+    model = adapt(settings, version.adapter, options=EncodeOptions(64), seed=0)
+    layers, weights = low_rank_layers(model), model.trainable()
+    return torch.cat([each.of(weights).dense().flatten() for each in layers.values()])
+
+
+def test_where_the_gate_refuses_a_round_gentler_ends_of_it_are_tried(bot, tiny, tmp_path, refusing):
+    drop(bot, "faq")
+    first, _ = learn(bot, *MERGING)
+    whole = update_of(first.version, tiny)
+    shutil.copytree(bot.folder, tmp_path / "again")
+    again = Workspace(tmp_path / "again")
+    for workspace, times, promoted, kept in (
+        (bot, 1, True, ["as trained", "merge, alpha 0.5"]),
+        (again, 2, False, ["merge, alpha 0.5", "as trained"]),
+    ):
+        drop(workspace, "news")
+        refusing(times)
+        done, said = learn(workspace, *MERGING)
+        assert done.verdict.is_promoted == promoted
+        assert [end["name"] for end in done.version.report["ends"]] == kept
+        assert any("Refused as trained: what this test wants" in line for line in said)
+    (half, candidate) = (update_of(store.get(each, "v0002"), tiny) for each in (bot, again))
+    apart = float((candidate - whole).norm())  # the adapter's rank has no room for all of both
+    assert float((half - (whole + candidate) / 2).norm()) < 0.3 * apart
+    assert "Kept merge, alpha 0.5: all checks passed" in (
+        run.report(bot.folder, "v0002", None).read_text()
+    )

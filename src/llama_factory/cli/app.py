@@ -10,6 +10,7 @@ import typer
 from llama_factory.cli import (
     chat,
     compare,
+    demo,
     evaluate,
     export,
     init,
@@ -36,6 +37,7 @@ app = typer.Typer(
     add_completion=False,
 )
 for command in (
+    demo.demo,
     init.init,
     learn.learn,
     versions_command.versions,

@@ -66,6 +66,11 @@ def print_story(story: "Story", verdict: Verdict | None) -> None:
     _print_drift(story.drift)
     console.print("Gate: " + ("[green]promoted[/]" if verdict.is_promoted else "[red]refused[/]"))
     print_verdict(verdict)
+    *others, kept = report.get("ends", [{}])
+    for end in others:
+        console.print(f"  tried  {end['name']}: {end['summary']}", soft_wrap=True)
+    if others:
+        console.print(f"  kept   {kept['name']}: {kept['summary']}", soft_wrap=True)
 
 
 def print_matrix(matrix: ForgettingMatrix) -> None:

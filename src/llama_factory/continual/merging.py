@@ -63,8 +63,6 @@ def _on_full_updates(combine: Callable[[Tensor, Tensor], Tensor]) -> Rule:
 def interpolate(model: AdaptedModel, previous: Mapping[str, Tensor], alpha: float) -> float:
     """Move a trained model back towards what it was: (1 - alpha) previous + alpha trained updates.
 
-    To try several alphas, `put_back` a `snapshot` of the trained weights before each.
-
     Args:
         model: its trained weights are changed in place; with alpha 1 not a bit of them.
         previous: all of its trained weights as they were, by name.

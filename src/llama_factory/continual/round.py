@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import yaml
 
@@ -25,6 +26,7 @@ from llama_factory.model.adapters import ADAPTERS
 from llama_factory.model.load import AdaptedModel, adapt
 from llama_factory.model.switching import without_adapter
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
+from llama_factory.training.outcome import End
 from llama_factory.versions import memory, releases, store
 from llama_factory.versions.version import REPORT, ModelVersion
 from llama_factory.versions.workspace import Workspace
@@ -71,6 +73,29 @@ class _Measured:
     base_divergence: float | None
 
 
+@dataclass(frozen=True)
+class _Tried:
+    """One end of the training before the gate.
+
+    Attributes:
+        end: which.
+        kept: what the strategies remember then.
+        after: scores on all tasks.
+        predictions: the answers behind them.
+        verdict: of the gate.
+    """
+
+    end: End
+    kept: Memory
+    after: EvalReport
+    predictions: Sequence[Prediction]
+    verdict: Verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for report.json."""
+        return {"name": self.end.name, "summary": self.verdict.summary}
+
+
 def learn(workspace: Workspace, config: RoundConfig, progress: Progress) -> Round | None:
     """Teach what is in the inbox to the released version, and release the result if it is better.
 
@@ -102,14 +127,38 @@ def _learn(work: _Work) -> Round:
     before, base_guard = _measure_before(work, model)
     base = _measure_base(work, model)
     trained = _train(work, model)
-    after, predictions = _measure(work, model, _all_tasks(work), "on all rounds")
-    measured = _Measured(before, after, base, base_guard, _divergence(work, model))
-    verdict = decide(after, before, base_guard=base_guard, settings=work.config.gate)
-    files.write_jsonl(work.draft.folder / PREDICTIONS, map(asdict, predictions))
-    _write(work, trained, measured, verdict)
+    tried = _judge(work, trained, before, base_guard)
+    chosen = tried[-1]
+    measured = _Measured(before, chosen.after, base, base_guard, _divergence(work, model))
+    files.write_jsonl(work.draft.folder / PREDICTIONS, map(asdict, chosen.predictions))
+    _write(work, trained, measured, tried)
     version = _publish(work, model)
     _release(work.workspace, version)
-    return Round(version, verdict)
+    return Round(version, chosen.verdict)
+
+
+def _judge(
+    work: _Work, trained: TrainedModel, before: EvalReport, base_guard: float
+) -> list[_Tried]:
+    """Try the ends of the training until the gate accepts one; where it accepts none, the first.
+
+    Returns:
+        All that were tried; the model is left as the last of them.
+    """
+    tried: list[_Tried] = []
+    for end in trained.ends:
+        kept = end.reach() if tried else trained.memory
+        what = f"on all rounds, {end.name}" if tried else "on all rounds"
+        after, predictions = _measure(work, trained.model, _all_tasks(work), what)
+        verdict = decide(after, before, base_guard=base_guard, settings=work.config.gate)
+        tried.append(_Tried(end, kept, after, predictions, verdict))
+        if verdict.is_promoted:
+            return tried
+        if end is not trained.ends[-1]:
+            work.progress.say(f"Refused {end.name}: {verdict.summary}. A gentler end is tried.")
+    if len(tried) > 1:
+        tried[0].end.reach()
+    return [*tried[1:], tried[0]]
 
 
 def _check(config: RoundConfig) -> None:
@@ -240,11 +289,13 @@ def _measure(
     )
 
 
-def _write(work: _Work, trained: TrainedModel, measured: _Measured, verdict: Verdict) -> None:
+def _write(
+    work: _Work, trained: TrainedModel, measured: _Measured, tried: Sequence[_Tried]
+) -> None:
     """Everything that makes the version but its manifest."""
-    folder, config = work.draft.folder, work.config
+    folder, config, chosen = work.draft.folder, work.config, tried[-1]
     trained.model.save(folder / "adapter")
-    memory.save(trained.memory, folder / "memory")
+    memory.save(chosen.kept, folder / "memory")
     report = {
         "data": work.draft.data.report.to_json(),
         "taken": work.draft.taken,
@@ -254,7 +305,8 @@ def _write(work: _Work, trained: TrainedModel, measured: _Measured, verdict: Ver
         "base": measured.base.to_json(),
         "base_guard_perplexity": measured.base_guard,
         "base_divergence": measured.base_divergence,
-        "verdict": verdict.to_json(),
+        "ends": [each.to_json() for each in tried],
+        "verdict": chosen.verdict.to_json(),
     }
     files.write_json(folder / REPORT, report)
     settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -47,6 +47,7 @@ def page(story: Story) -> str:
     return template.render(
         version=story.version,
         verdict=story.report.get("verdict"),
+        ends=story.report.get("ends", []),
         metrics=metrics,
         scores=scores,
         matrices=[_matrix(story, matrix) for matrix in story.matrices],

@@ -1,5 +1,6 @@
 """What a run made."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,19 @@ from llama_factory.core.types import Memory
 from llama_factory.model.load import AdaptedModel
 from llama_factory.training.checkpoints import Position
 from llama_factory.training.rows import MOST_SHOWN, UnfitRow
+
+
+@dataclass(frozen=True)
+class End:
+    """One way for a run to end.
+
+    Attributes:
+        name: what is shown of it.
+        reach: give the model the weights of this end; returns what strategies keep then.
+    """
+
+    name: str
+    reach: Callable[[], Memory]
 
 
 @dataclass(frozen=True)
@@ -20,6 +34,7 @@ class TrainedModel:
         ended_by: what cut it short: `max_minutes`, `early_stopping_steps`, or nothing.
         unfit: rows left out, and why: the template refuses them, or there is no room to answer.
         measured: the objective's loss and numbers on the held-out rows, where they were measured.
+        ends: the end that was reached, and others that forget less, for a gate to choose from.
     """
 
     model: AdaptedModel
@@ -28,6 +43,7 @@ class TrainedModel:
     ended_by: str
     unfit: tuple[UnfitRow, ...]
     measured: dict[str, float] = field(default_factory=dict)
+    ends: tuple[End, ...] = ()
 
     @property
     def num_tokens(self) -> int:

@@ -85,6 +85,14 @@ class Strategy(Settings):
         """
         return memory
 
+    def gentler(self) -> "Mapping[str, Strategy]":
+        """Other ends of a round, each forgetting less than the one before, by what is shown of it.
+
+        A gate tries them in turn where it refuses the version as it was trained: `after_round` is
+        called on the same weights again. They may differ from this strategy in nothing else.
+        """
+        return {}
+
 
 STRATEGIES: Registry[Strategy] = Registry("strategy")
 

@@ -5,7 +5,7 @@ import torch
 
 from llama_factory.continual.combining import magmax, ties
 from llama_factory.continual.merging import interpolate
-from llama_factory.continual.strategies.merge import Merge, previous_weights
+from llama_factory.continual.strategies.merge import Merge
 from llama_factory.continual.updates import low_rank_layers, put_back, snapshot
 from llama_factory.core.types import Memory
 from llama_factory.versions import memory as on_disk
@@ -152,21 +152,22 @@ def test_dora_keeps_its_own_weights_and_blends_them_too(tiny_model):
     assert names
 
 
-def test_a_gate_can_try_one_alpha_after_the_other(tiny_model):
+def test_gentler_ends_are_the_later_alphas_on_the_same_weights(tiny_model):
     model, merge = shake(make(tiny_model)), Merge()
-    before = snapshot(model)
-    memory, _, trained = one_round(model, merge)
+    memory, previous, trained = one_round(model, merge)
     assert all(torch.equal(model.trainable()[name], trained[name]) for name in trained)
-    old, new = full_updates(model, previous_weights(memory)), full_updates(model)
-    for alpha in (*merge.alphas, 0.0):
+    old, new = full_updates(model, previous), full_updates(model)
+    ends = merge.gentler()
+    assert list(ends) == ["alpha 0.75", "alpha 0.5"]
+    for alpha, end in zip((0.75, 0.5), ends.values(), strict=True):
         put_back(model, trained)
-        error = interpolate(model, previous_weights(memory), alpha)
+        kept = end.after_round(model, [], memory, seed=0)
         for name, merged in full_updates(model).items():
             assert close(merged, best_of_rank((1 - alpha) * old[name] + alpha * new[name]))
-        assert (error == 0) == (alpha == 1) or error < 1e-5
-    put_back(model, trained)
-    assert interpolate(model, before, 1.0) == 0
-    assert all(torch.equal(model.trainable()[name], trained[name]) for name in trained)
+        assert kept.numbers["merge.rounds"] == memory.numbers["merge.rounds"]
+        assert not kept.tensors
+    assert not Merge(method="ties").gentler()
+    assert not Merge(alphas=(0.5,)).gentler()
 
 
 def test_a_version_that_was_never_merged_counts_as_the_first_round(tiny_model):

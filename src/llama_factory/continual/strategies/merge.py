@@ -16,7 +16,7 @@ of the updates. List `merge` before strategies that measure the finished model (
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from llama_factory.model.load import AdaptedModel
 
 NAME = "merge"
-PREVIOUS, TRAINED, ORIGIN = f"{NAME}.previous.", f"{NAME}.trained.", f"{NAME}.origin."
-"""Tensors in memory, by name of the weight: before the round, before merging, before all rounds."""
+TRAINED, ORIGIN = f"{NAME}.trained.", f"{NAME}.origin."
+"""Tensors in memory, by name of the weight: before merging, and before all rounds."""
 NUM_ROUNDS = f"{NAME}.rounds"
 NORM = f"{NAME}.norm"
 """Number in memory that tells the merged weights from others."""
@@ -78,8 +78,8 @@ class Merge(Strategy):
     and a mean of B; `magmax`: of each element the larger; `ties`: the largest that agree in sign.
     """
     alphas: tuple[Alpha, ...] = Field((1.0, 0.75, 0.5), min_length=1)
-    """For `interpolate`: weight of the new update, the first one to begin with. Lower forgets less
-    and learns less."""
+    """For `interpolate`: weight of the new update. Lower forgets less and learns less. The first is
+    tried first; where the gate refuses the round, the next ones."""
     decay: float = Field(0.5, ge=0, lt=1)
     """For `ema`: weight of the average so far. Higher forgets less and learns less."""
     density: float = Field(0.2, gt=0, le=1)
@@ -110,7 +110,7 @@ class Merge(Strategy):
     def after_round(
         self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
     ) -> Memory:
-        """Merge in place, and keep what the next round and the gate need."""
+        """Merge in place, and keep what the next round needs."""
         from llama_factory.continual import updates
         from llama_factory.continual.merging import combine
 
@@ -122,8 +122,6 @@ class Merge(Strategy):
         kept = _prefixed(ORIGIN, before.origin) if self.method in FROM_ORIGIN else {}
         if self._starts_from_trained:
             kept |= _prefixed(TRAINED, trained)
-        if self.method == "interpolate" and len(self.alphas) > 1:
-            kept |= _prefixed(PREVIOUS, before.previous)
         numbers = {
             NUM_ROUNDS: before.num_rounds + 1,
             NORM: updates.norm(model),
@@ -134,6 +132,11 @@ class Merge(Strategy):
         others = {k: t for k, t in memory.tensors.items() if not k.startswith(f"{NAME}.")}
         told = {name: float(number) for name, number in numbers.items()}
         return replace(memory, tensors={**others, **kept}, numbers={**memory.numbers, **told})
+
+    def gentler(self) -> Mapping[str, Strategy]:
+        """Interpolation with the later alphas."""
+        alphas = self.alphas[1:] if self.method == "interpolate" else ()
+        return {f"alpha {a:g}": self.model_copy(update={"alphas": (a,)}) for a in alphas}
 
     @property
     def _starts_from_trained(self) -> bool:
@@ -179,11 +182,6 @@ class Merge(Strategy):
             weights = model.trainable()
             for layer in low_rank_layers(model).values():
                 weights[layer.a].data.copy_(orthonormal(weights[layer.a].detach()))
-
-
-def previous_weights(memory: Memory) -> "dict[str, Tensor]":
-    """The parent's trained weights, for a gate that chooses among `alphas`: see `interpolate`."""
-    return _named(memory, PREVIOUS)
 
 
 def _trained(model: "AdaptedModel", memory: Memory) -> "dict[str, Tensor]":
