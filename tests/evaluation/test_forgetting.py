@@ -1,5 +1,6 @@
 import pytest
 
+from llama_factory.core import fonts
 from llama_factory.core.types import EvalReport, TaskScores
 from llama_factory.evaluation import statistics
 from llama_factory.evaluation.forgetting import Drift, build_matrix
@@ -108,8 +109,10 @@ def test_pictures_are_png_files(tmp_path):
 
 
 def test_names_without_a_font_are_told_once_and_drawn_all_the_same(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("llama_factory.core.fonts.CHINESE_FONTS", ())
+    monkeypatch.setattr(fonts, "CHINESE_FONTS", ())
+    fonts._tell_of_boxes.cache_clear()
     matrix = build_matrix({"v0001": report(v0001_中文=0.8)}, "em")
-    draw_matrix(matrix, tmp_path / "m.png")
-    assert "install a font" in caplog.text
+    for _ in range(2):
+        draw_matrix(matrix, tmp_path / "m.png")
+    assert caplog.text.count("install a font") == 1
     assert (tmp_path / "m.png").exists()
