@@ -18,7 +18,7 @@ def shown(tmp_path_factory):
 
 
 def test_every_step_is_shown_as_the_command_that_does_it(shown):
-    folder, model, said = shown
+    _, model, said = shown
     steps = [line for line in said.splitlines() if line.startswith("$ ")]
     assert steps == [
         f"$ llama-factory init bot --model {model}",
