@@ -60,6 +60,9 @@ def print_story(story: "Story", verdict: Verdict | None) -> None:
         f"{training['seconds']:.0f} s ({training['tokens_per_second']:.0f} tokens/s), "
         f"last loss {training['loss']:.3f}"
     )
+    for name, cost in report.get("strategies", {}).items():
+        kept = f"keeps {cost['bytes'] / 1e6:.2f} MB"
+        console.print(f"Strategy {name}: {cost['hook_seconds']:.1f} s in its hooks, {kept}")
     _print_learned(report, story.own_intervals)
     for matrix in story.matrices:
         print_matrix(matrix)

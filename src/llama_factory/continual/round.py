@@ -1,7 +1,7 @@
 """One round of learning: from files in the inbox to a version that is released, or held back."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -305,12 +305,27 @@ def _write(
         "base": measured.base.to_json(),
         "base_guard_perplexity": measured.base_guard,
         "base_divergence": measured.base_divergence,
+        "strategies": _costs(chosen.kept, trained.hook_seconds),
         "ends": [each.to_json() for each in tried],
         "verdict": chosen.verdict.to_json(),
     }
     files.write_json(folder / REPORT, report)
     settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     files.write_text(folder / "run.yaml", settings)
+
+
+def _costs(kept: Memory, seconds: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """What each strategy spent in its hooks and keeps, and the numbers it tells of itself."""
+    sizes = memory.num_bytes(kept)
+    names = dict.fromkeys([*seconds, *sizes, *(key.partition(".")[0] for key in kept.numbers)])
+    found: dict[str, dict[str, float]] = {
+        name: {"hook_seconds": round(seconds.get(name, 0.0), 3), "bytes": sizes.get(name, 0)}
+        for name in names
+    }
+    for key, number in kept.numbers.items():
+        name, _, what = key.partition(".")
+        found[name][what] = number
+    return found
 
 
 def _publish(work: _Work, model: AdaptedModel) -> ModelVersion:

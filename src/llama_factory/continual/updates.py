@@ -112,11 +112,6 @@ def put_back(model: AdaptedModel, weights: Mapping[str, Tensor]) -> None:
         trained[name].copy_(value)
 
 
-def num_bytes(tensors: Mapping[str, Tensor]) -> int:
-    """Bytes that tensors take on disk."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-
-
 def norm(model: AdaptedModel) -> float:
     """Squares of all trained weights added up: tells whether they are still the same."""
     squares = (weight.detach().double().square().sum() for weight in model.trainable().values())

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Position:
         best_loss: lowest loss on held-out rows.
         best_step: updates done when it was measured; 0 before the first measurement.
         num_worse: measurements since then.
+        hook_seconds: spent in the hooks of each strategy, over all starts.
     """
 
     plan: str
@@ -49,6 +50,7 @@ class Position:
     best_loss: float = float("inf")
     best_step: int = 0
     num_worse: int = 0
+    hook_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def save(

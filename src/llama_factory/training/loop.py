@@ -26,6 +26,7 @@ from llama_factory.training import checkpoints, memory, precision
 from llama_factory.training import held_out as held
 from llama_factory.training.batching import NEW, Batch, RowRef, mix
 from llama_factory.training.checkpoints import Position
+from llama_factory.training.costs import Costs
 from llama_factory.training.identity import Description, describe, differences, name_of
 from llama_factory.training.items import Items
 from llama_factory.training.length import Plan, plan_run
@@ -118,9 +119,11 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
     settings.check()
     progress.say(f"Precision: {model.precision}.")
     settings.objective.prepare(model)
+    costs = Costs()
     for strategy in protection.strategies:
-        strategy.prepare(model, protection.memory)
-    run = start(model, settings, protection)
+        with costs.of(strategy):
+            strategy.prepare(model, protection.memory)
+    run = start(model, settings, protection, costs)
     encoding = Encoding(model, settings, folders.tokens)
     with run.processes.in_turn():
         rows = encode_all(encoding, examples, protection, progress)
@@ -139,7 +142,8 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
     kept = ends[0].reach()
     model.network.eval()
     ended_by = _ended_by(position, settings)
-    return TrainedModel(model, kept, position, ended_by, rows.unfit[NEW], measured, ends)
+    unfit, spent = rows.unfit[NEW], run.costs.seconds
+    return TrainedModel(model, kept, position, ended_by, unfit, measured, ends, spent)
 
 
 def _prepare(run: Run, job: _Job, tests: Items | None) -> _Job:
@@ -189,7 +193,8 @@ def _remember(
             run.model.trainable()[name].copy_(weight)
     kept = run.protection.memory
     for strategy in strategies:
-        kept = strategy.after_round(run.model, examples, kept, seed=run.settings.seed)
+        with run.costs.of(strategy):
+            kept = strategy.after_round(run.model, examples, kept, seed=run.settings.seed)
     return kept
 
 
@@ -207,6 +212,7 @@ def _resume(run: Run, job: _Job) -> Position:
     precision.restore_scale(run.fabric, scale)
     kept = replace(run.protection.memory, tensors=tensors)
     run.protection = replace(run.protection, memory=kept)
+    run.costs.go_on(position.hook_seconds)
     job.progress.say(f"Going on after step {position.step} of {len(job.plan)} ({checkpoint.name}).")
     return position
 
@@ -292,6 +298,7 @@ def _step(run: Run, job: _Job, position: Position, watch: _Watch) -> Position:
         num_tokens=position.num_tokens + batch.num_tokens,
         seconds=position.seconds + seconds,
         loss=made.numbers["loss"],
+        hook_seconds=dict(run.costs.seconds),
     )
     position = _look_at(made, refs, job, position, watch)
     position, measured = _measure(run, job, position)

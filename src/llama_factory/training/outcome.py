@@ -1,6 +1,6 @@
 """What a run made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,7 @@ class TrainedModel:
         unfit: rows left out, and why: the template refuses them, or there is no room to answer.
         measured: the objective's loss and numbers on the held-out rows, where they were measured.
         ends: the end that was reached, and others that forget less, for a gate to choose from.
+        hook_seconds: spent in the hooks of each strategy.
     """
 
     model: AdaptedModel
@@ -44,6 +45,7 @@ class TrainedModel:
     unfit: tuple[UnfitRow, ...]
     measured: dict[str, float] = field(default_factory=dict)
     ends: tuple[End, ...] = ()
+    hook_seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:
@@ -68,6 +70,7 @@ class TrainedModel:
             "ended_by": self.ended_by,
             "gradient_spikes": at.num_spikes,
             "skipped_updates": at.num_skipped,
+            "hook_seconds": {name: round(each, 3) for name, each in self.hook_seconds.items()},
             "unfit": len(self.unfit),
             "unfit_rows": [str(row) for row in self.unfit[:MOST_SHOWN]],
         }

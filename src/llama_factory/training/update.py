@@ -14,6 +14,7 @@ from llama_factory.model.liger import use_liger
 from llama_factory.model.load import AdaptedModel
 from llama_factory.model.shared_prefix import SharedPrefix
 from llama_factory.training.batching import Batch, MicroBatch
+from llama_factory.training.costs import Costs
 from llama_factory.training.groups import weight_groups
 from llama_factory.training.kernels import Kernels
 from llama_factory.training.neftune import EmbeddingNoise
@@ -35,6 +36,7 @@ class Run:
         model: being trained.
         settings: of the run.
         protection: strategies and what they remember.
+        costs: of the strategies' hooks.
         noise: on the embeddings, where asked for.
         prefix: what sequences begin with in common is read once.
         max_tokens: of a micro-batch; it shrinks where memory runs out.
@@ -47,13 +49,19 @@ class Run:
     model: AdaptedModel
     settings: TrainingSettings
     protection: Protection
+    costs: Costs
     noise: EmbeddingNoise
     prefix: SharedPrefix
     max_tokens: int
     processes: Processes
 
 
-def start(model: AdaptedModel, settings: TrainingSettings, protection: Protection) -> Run:
+def start(
+    model: AdaptedModel,
+    settings: TrainingSettings,
+    protection: Protection,
+    costs: Costs | None = None,
+) -> Run:
     """Put the model and its optimizer on the device, ready to train."""
     if settings.liger_kernel:
         use_liger(model.network)
@@ -73,6 +81,7 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
         model=model,
         settings=settings,
         protection=protection,
+        costs=costs or Costs(),
         noise=noise,
         prefix=prefix,
         max_tokens=max_tokens,
@@ -115,14 +124,17 @@ def _try(run: Run, batch: Batch, rate: float) -> Update:
             _backward(run, micro, found, tally)
     tally.share(run.processes)
     for strategy in run.protection.strategies:
-        _backward_terms(run, strategy.penalty(run.model, memory), tally)
+        with run.costs.of(strategy):
+            _backward_terms(run, strategy.penalty(run.model, memory), tally)
     unscale(run.fabric, run.optimizer.optimizer)
     for strategy in run.protection.strategies:
-        strategy.adjust_gradients(run.model, memory)
+        with run.costs.of(strategy):
+            strategy.adjust_gradients(run.model, memory)
     loss = float(tally.by_source.sum())
     norm, is_applied = _descend(run, rate, loss)
     for strategy in run.protection.strategies:
-        strategy.after_step(run.model, memory)
+        with run.costs.of(strategy):
+            strategy.after_step(run.model, memory)
     names = zip(batch.sources, tally.by_source.tolist(), batch.shares, strict=True)
     losses = {f"loss_{name}": value / share for name, value, share in names}
     numbers = {"loss": loss, **losses, **tally.means(), **tally.terms, "gradient_norm": norm}
@@ -222,7 +234,8 @@ def _backward(run: Run, micro: MicroBatch, found: Tensor | None, tally: Tally) -
     log_probs = micro.objective.log_probs(scored.outputs)
     terms: dict[str, Tensor] = {}
     for strategy in run.protection.strategies:
-        terms |= strategy.extra_loss(run.model, moved, log_probs, run.protection.memory)
+        with run.costs.of(strategy):
+            terms |= strategy.extra_loss(run.model, moved, log_probs, run.protection.memory)
     total = weighted.sum() + sum(terms.values(), start=weighted.new_zeros(()))
     run.fabric.backward(total * run.processes.count)  # the gradients of processes are averaged
     for name, term in terms.items():

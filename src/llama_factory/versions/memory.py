@@ -1,5 +1,6 @@
 """Strategy memory on disk: rows as JSON lines, tensors as safetensors, numbers as JSON."""
 
+import json
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +37,18 @@ def load(folder: Path) -> Memory:
         tensors=_load_tensors(folder / "tensors.safetensors"),
         numbers=files.read_json(numbers) if numbers.exists() else {},
     )
+
+
+def num_bytes(memory: Memory) -> dict[str, int]:
+    """What each strategy keeps, by its name: rows as they are written, and tensors."""
+    sizes: dict[str, int] = {}
+    for name, rows in memory.rows.items():
+        listed = (json.dumps(row.to_json(), ensure_ascii=False) for row in rows)
+        sizes[name] = sum(len(line.encode()) for line in listed)
+    for key, tensor in memory.tensors.items():
+        name = key.partition(".")[0]
+        sizes[name] = sizes.get(name, 0) + tensor.nbytes
+    return sizes
 
 
 def _load_tensors(path: Path) -> dict[str, "Tensor"]:

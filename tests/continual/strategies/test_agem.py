@@ -87,7 +87,6 @@ def test_the_reference_is_the_gradient_of_the_loss_on_the_old_rows(tiny_model):
     torch.testing.assert_close(after, before - (before @ r) / (r @ r) * r, rtol=1e-3, atol=1e-5)
     kept = agem.after_round(model, rows("b", 2), memory, seed=0)
     assert (kept.numbers["agem.updates"], kept.numbers["agem.projections"]) == (1, 1)
-    assert kept.numbers["agem.seconds"] > 0
 
 
 def test_nothing_is_turned_in_the_first_round(tiny_model, tmp_path):
@@ -122,10 +121,8 @@ def test_it_keeps_rows_of_its_own_only_where_replay_keeps_none(tiny_model):
     model, agem, new = make(tiny_model), Agem(buffer_size=5), rows("退货", 20)
     alone = in_turn(model, [agem], new, Memory())
     assert alone.rows["agem"] == choose(new, 5, seed=3)
-    assert alone.numbers["agem.bytes"] > 500
     shared = in_turn(model, [Replay(), agem], new, alone)
     assert list(shared.rows) == ["replay"]
-    assert shared.numbers["agem.bytes"] == 0
 
 
 def test_rows_of_a_replay_that_was_given_up_are_used_beside_its_own(tiny_model):

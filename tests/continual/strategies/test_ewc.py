@@ -109,8 +109,9 @@ def test_its_terms_and_its_cost_are_told(tiny_model, tmp_path):
     assert told[-1]["ewc_ratio"] == pytest.approx(told[-1]["ewc_penalty"] / told[-1]["loss"])
     numbers = second.memory.numbers
     assert numbers["ewc.ratio"] == pytest.approx(sum(row["ewc_ratio"] for row in told) / 4)
-    assert numbers["ewc.bytes"] == sum(tensor.nbytes for tensor in second.memory.tensors.values())
-    assert numbers["ewc.seconds"] > 0
+    kept = sum(tensor.nbytes for tensor in second.memory.tensors.values())
+    assert on_disk.num_bytes(second.memory) == {"ewc": kept}
+    assert second.to_json()["hook_seconds"]["ewc"] > 0
 
 
 def test_importance_fades_by_the_decay_and_its_mean_stays_one(tiny_model):

@@ -200,19 +200,16 @@ def test_weights_changed_since_the_merge_are_where_training_begins_and_it_is_sai
 @pytest.mark.parametrize(
     ("options", "kept"),
     [
-        ({}, {"previous"}),
+        ({}, set()),
         ({"alphas": (0.5,)}, set()),
         ({"method": "ties"}, set()),
         ({"method": "ema"}, {"trained"}),
         ({"method": "slao", "start": "merged"}, set()),
     ],
 )
-def test_only_what_is_needed_is_kept_and_its_bytes_are_told(tiny_model, options, kept):
+def test_only_what_is_needed_is_kept(tiny_model, options, kept):
     memory, _, _ = one_round(shake(make(tiny_model)), Merge(**options))
     assert {name.split(".")[1] for name in memory.tensors} == kept
-    total = sum(tensor.nbytes for tensor in memory.tensors.values())
-    assert memory.numbers["merge.bytes"] == total
-    assert memory.numbers["merge.seconds"] > 0
 
 
 @pytest.mark.parametrize("method", METHODS)

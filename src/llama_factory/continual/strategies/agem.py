@@ -10,9 +10,7 @@ answers' log-likelihood, the mean over tokens, without dropout, whatever the obj
 forward and a backward pass through `rows` rows every update.
 """
 
-import json
 import random
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 NAME = "agem"
 SEED = f"{NAME}.seed"
 SUMS = f"{NAME}.sums"
-UPDATES, PROJECTIONS, SECONDS = range(3)
+UPDATES, PROJECTIONS = range(2)
 """What is added up while a round goes on, in the order of the memory's tensor SUMS."""
 MAX_TOKENS = {"cuda": 16384}
 """Tokens that go through the model at once, by kind of device; 1024 on others."""
@@ -75,14 +73,13 @@ class Agem(Strategy):
         """Take the old rows: those that `replay` kept, and its own."""
         from llama_factory.continual import counters
 
-        counters.start(memory, SUMS, 3)
+        counters.start(memory, SUMS, 2)
         kept, _ = replay.intact(memory)
         every = {row.key: row for row in (*kept, *memory.rows.get(NAME, ()))}
         self._old = _Old(tuple(every.values()), memory.rows.get(replay.NAME))
 
     def adjust_gradients(self, model: "AdaptedModel", memory: Memory) -> None:
         """Project the gradient where it points against that of old rows."""
-        started = time.perf_counter()
         chosen = self._chosen(model)
         if not chosen:
             return
@@ -91,7 +88,6 @@ class Agem(Strategy):
         sums = memory.tensors[SUMS]
         sums[UPDATES] += 1
         sums[PROJECTIONS] += project(weights, reference)
-        sums[SECONDS] += time.perf_counter() - started
 
     def after_round(
         self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
@@ -106,8 +102,7 @@ class Agem(Strategy):
             numbers[SEED] = seed = int(numbers.get(SEED, seed))
             old = memory.rows.get(NAME, ())
             kept[NAME] = replay.choose((*old, *rows), self.buffer_size, seed=seed)
-        told = dict(zip(("updates", "projections", "seconds"), sums, strict=False))
-        told["bytes"] = _num_bytes(kept.get(NAME, ()))
+        told = dict(zip(("updates", "projections"), sums, strict=False))
         numbers |= {f"{NAME}.{name}": float(number) for name, number in told.items()}
         return replace(memory, rows=kept, tensors=tensors, numbers=numbers)
 
@@ -194,7 +189,3 @@ def _dot(pairs: "Iterable[tuple[Tensor, Tensor]]") -> float:
 
     products = [(one.double() * other.double()).sum() for one, other in pairs]
     return float(torch.stack(products).sum()) if products else 0.0
-
-
-def _num_bytes(rows: Sequence[Example]) -> int:
-    return sum(len(json.dumps(row.to_json(), ensure_ascii=False).encode()) for row in rows)

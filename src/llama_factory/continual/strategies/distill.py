@@ -7,7 +7,6 @@ not a second model: the adapter's weights are exchanged for those of the parent,
 for one forward pass over these few rows.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
@@ -26,9 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "distill"
 SUMS = f"{NAME}.sums"
-"""Tensor in memory while a round goes on: seconds and updates so far."""
-SECONDS = f"{NAME}.seconds"
-"""Number in memory: what the last round spent on the reference."""
+"""Tensor in memory while a round goes on: updates so far."""
 
 Old = Literal["replay", "anchor"]
 
@@ -59,7 +56,7 @@ class Distill(Strategy):
         from llama_factory.continual import counters
         from llama_factory.continual.reference import Earlier
 
-        counters.start(memory, SUMS, 2)
+        counters.start(memory, SUMS, 1)
         self._forget()
         self._earlier = Earlier(model)
 
@@ -68,16 +65,14 @@ class Distill(Strategy):
     ) -> "Mapping[str, Tensor]":
         """How far the model is from the reference, on the old rows of a micro-batch."""
         assert self._earlier is not None, "prepare comes first"
-        started = time.perf_counter()
         states, terms = self._earlier.states.take(), {}
-        is_due = memory.tensors[SUMS][1] % self.every == 0
+        is_due = memory.tensors[SUMS][0] % self.every == 0
         for name, chosen in self._old_tokens(batch) if is_due else ():
             apart = self._earlier.divergences(
                 states, batch, chosen, is_base=name == "anchor", temperature=self.temperature
             )
             mean = self._counted(apart, batch.coefficients[chosen], name)
             terms[f"distill_{name}"] = self.every * self.beta * self.temperature**2 * mean
-        memory.tensors[SUMS][0] += time.perf_counter() - started
         return terms
 
     def penalty(self, model: "AdaptedModel", memory: Memory) -> "Mapping[str, Tensor]":
@@ -91,18 +86,17 @@ class Distill(Strategy):
 
     def after_step(self, model: "AdaptedModel", memory: Memory) -> None:
         """One update more."""
-        memory.tensors[SUMS][1] += 1
+        memory.tensors[SUMS][0] += 1
 
     def after_round(
         self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
     ) -> Memory:
-        """Nothing but what it cost: the earlier model is a version already."""
+        """Nothing: the earlier model is a version already."""
         from llama_factory.continual import counters
 
         self._forget()
-        tensors, sums = counters.end(memory, SUMS)
-        numbers = {**memory.numbers, SECONDS: sum(sums[:1])}
-        return replace(memory, tensors=tensors, numbers=numbers)
+        tensors, _ = counters.end(memory, SUMS)
+        return replace(memory, tensors=tensors)
 
     def _forget(self) -> None:
         if self._earlier is not None:

@@ -11,7 +11,6 @@ round and for every model; and by default w are the elements of the update BA of
 import logging
 import math
 import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 NAME = "ewc"
 SUMS = f"{NAME}.sums"
-RATIO, UPDATES, SECONDS, TOKENS = range(4)
+RATIO, UPDATES, TOKENS = range(3)
 """What is added up while a round goes on, in the order of the memory's tensor SUMS."""
 USUAL_RATIOS = (0.01, 10.0)
 FEWEST_EXAMPLES = 8
@@ -97,7 +96,7 @@ class Ewc(Strategy):
         from llama_factory.continual import counters
         from llama_factory.continual.anchored import hold
 
-        counters.start(memory, SUMS, 4)
+        counters.start(memory, SUMS, 3)
         fisher = self._remembered(model, memory)
         if not fisher.is_empty and self.form == "adapter":
             _require_unchanged(model, memory)
@@ -120,12 +119,10 @@ class Ewc(Strategy):
         loss, self._hold.loss = float(self._hold.loss), 0.0
         if not self._hold.anchors or self.lambda_ == 0:
             return {}
-        started = time.perf_counter()
         weights = model.trainable()
         distances = [anchor.distance(weights) for anchor in self._hold.anchors]
         penalty = self.lambda_ / 2 * torch.stack(distances).sum()
         ratio = float(penalty.detach()) / loss if loss > 0 else 0.0
-        memory.tensors[SUMS][SECONDS] += time.perf_counter() - started
         if 0 < loss < math.inf and math.isfinite(ratio):
             memory.tensors[SUMS][RATIO] += ratio
             memory.tensors[SUMS][UPDATES] += 1
@@ -139,9 +136,8 @@ class Ewc(Strategy):
         from llama_factory.continual import counters
         from llama_factory.continual.updates import norm
 
-        started = time.perf_counter()
         tensors, sums = counters.end(memory, SUMS)
-        sums = sums or [0.0] * 4
+        sums = sums or [0.0] * 3
         chosen = self._chosen(model, rows, sums[TOKENS], seed)
         fisher = self._remembered(model, memory)
         num_rounds = memory.numbers.get(f"{NAME}.rounds", 0.0)
@@ -153,8 +149,6 @@ class Ewc(Strategy):
             "examples": len(chosen),
             "ratio": _told_ratio(sums),
             "norm": norm(model),
-            "bytes": sum(tensor.nbytes for tensor in kept.values()),
-            "seconds": sums[SECONDS] + time.perf_counter() - started,
         }
         others = {name: each for name, each in tensors.items() if not name.startswith(f"{NAME}.")}
         told = {f"{NAME}.{name}": float(number) for name, number in numbers.items()}

@@ -15,7 +15,6 @@ of the updates. List `merge` before strategies that measure the finished model (
 
 import logging
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -114,7 +113,6 @@ class Merge(Strategy):
         from llama_factory.continual import updates
         from llama_factory.continual.merging import combine
 
-        started = time.perf_counter()
         before, trained = self._before, updates.snapshot(model)
         rule = self._rule()
         error = combine(model, before.previous, rule, before.origin) if rule else 0.0
@@ -126,8 +124,6 @@ class Merge(Strategy):
             NUM_ROUNDS: before.num_rounds + 1,
             NORM: updates.norm(model),
             f"{NAME}.error": error,
-            f"{NAME}.bytes": updates.num_bytes(kept),
-            f"{NAME}.seconds": time.perf_counter() - started,
         }
         others = {k: t for k, t in memory.tensors.items() if not k.startswith(f"{NAME}.")}
         told = {name: float(number) for name, number in numbers.items()}
