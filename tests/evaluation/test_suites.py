@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message, Task
 from llama_factory.evaluation.answers import perplexity
@@ -15,7 +16,7 @@ from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.suite import BUILT_IN_GUARD, load_guard
 from llama_factory.evaluation.suites import SUITES, Bench
 from llama_factory.evaluation.suites.canaries import check_answers, is_loop
-from llama_factory.evaluation.suites.harness import _result
+from llama_factory.evaluation.suites.harness import Harness, _result
 from llama_factory.evaluation.suites.running import choose_suites, run_suites
 from llama_factory.model.load import adapt
 from llama_factory.model.masks import EncodeOptions
@@ -183,6 +184,33 @@ def test_the_harness_is_read_with_its_standard_errors():
     assert set(found) == {"acc", "exact_match strict-match"}
     assert found["acc"].low == pytest.approx(0.4 - 0.196, abs=1e-4)
     assert found["exact_match strict-match"].low is None
+
+
+SKY = """\
+task: sky
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {rows}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: [blue, green]
+doc_to_target: answer
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+def test_the_harness_scores_tasks_of_ones_own(model, tmp_path):
+    pytest.importorskip("lm_eval")
+    rows = tmp_path / "sky.jsonl"
+    rows.write_text('{"question": "The sky is", "answer": 0}\n' * 3)
+    (tmp_path / "sky.yaml").write_text(SKY.format(rows=rows))
+    suite = Harness(tasks=["sky"], folder=tmp_path)
+    suite.check(())
+    (found,) = suite.measure(bench(model, tmp_path / "out"))
+    assert (found.task, found.count) == ("sky", 3)
+    assert 0 <= found.scores["acc"].value <= 1
+    with pytest.raises(ConfigError, match="lm-eval has no task 'skye'. Did you mean 'sky'"):
+        Harness(tasks=["skye"], folder=tmp_path).check(())
 
 
 def test_results_are_on_disk_as_valid_json(model, tmp_path):

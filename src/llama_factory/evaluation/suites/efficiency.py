@@ -47,7 +47,7 @@ class Efficiency(Suite):
         return results
 
     def _of_size(self, model: "AdaptedModel", size: int) -> TaskResult:
-        prompts = [_prompt(model, self.prompt_tokens)] * size
+        prompts = [_prompt(model, self.prompt_tokens, number) for number in range(size)]
         _seconds(model, prompts, self.new_tokens)
         with _watching(model) as memory:
             first = [_seconds(model, prompts, 1) for _ in range(self.repeats)]
@@ -71,9 +71,9 @@ class _Memory:
     peak: int = 0
 
 
-def _prompt(model: "AdaptedModel", num_tokens: int) -> list[int]:
-    """So many tokens of plain words."""
-    words = "Please describe the weather of the last week in detail. " * num_tokens
+def _prompt(model: "AdaptedModel", num_tokens: int, number: int) -> list[int]:
+    """So many tokens of plain words, others for every number: what rows share is read only once."""
+    words = f"{number}. Please describe the weather of week {number} in detail. " * num_tokens
     ids: list[int] = model.tokenizer(words, verbose=False)["input_ids"]
     return ids[:num_tokens]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -27,6 +28,8 @@ class Harness(Suite):
 
     tasks: list[str] = Field(min_length=1)
     """Names of tasks, such as `hellaswag` or `ceval-valid`."""
+    folder: Path | None = None
+    """Folder with task files of your own, in the harness's format. Empty: its own tasks only."""
     number: int | None = Field(None, ge=1)
     """Most rows of each task. Empty: all of them."""
 
@@ -38,7 +41,7 @@ class Harness(Suite):
                 "which is not installed. Install it with `pip install lm-eval`, or leave this "
                 "suite out."
             )
-        known = import_module("lm_eval.tasks").TaskManager().all_tasks
+        known = self._manager().all_tasks
         for name in self.tasks:
             if name not in known:
                 raise ConfigError(
@@ -54,7 +57,11 @@ class Harness(Suite):
         with _offline():
             try:
                 found = evaluator.simple_evaluate(
-                    model=wrapped, tasks=list(self.tasks), limit=self.number, log_samples=False
+                    model=wrapped,
+                    tasks=list(self.tasks),
+                    task_manager=self._manager(),
+                    limit=self.number,
+                    log_samples=False,
                 )
             except (OSError, ValueError) as error:
                 raise ConfigError(
@@ -68,6 +75,10 @@ class Harness(Suite):
             for name, scores in found["results"].items()
             if name in counts
         ]
+
+    def _manager(self) -> Any:
+        folder = str(self.folder) if self.folder else None
+        return import_module("lm_eval.tasks").TaskManager(include_path=folder)
 
 
 def _result(name: str, scores: Mapping[str, Any], count: int) -> TaskResult:
