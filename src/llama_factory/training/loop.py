@@ -7,19 +7,17 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from llama_factory.core.errors import FactoryError
 from llama_factory.core.files import telling_of_full_disk
 from llama_factory.core.progress import Bar, Progress
 from llama_factory.core.signals import Stopped, stopping_safely
-from llama_factory.core.types import Example, Memory
+from llama_factory.core.types import Example
 from llama_factory.model.compiling import compile_layers
 from llama_factory.model.load import AdaptedModel
 from llama_factory.training import checkpoints, memory, precision
@@ -27,6 +25,7 @@ from llama_factory.training import held_out as held
 from llama_factory.training.batching import NEW, Batch, RowRef, mix
 from llama_factory.training.checkpoints import Position
 from llama_factory.training.costs import Costs
+from llama_factory.training.ending import ends_of
 from llama_factory.training.identity import Description, describe, differences, name_of
 from llama_factory.training.items import Items
 from llama_factory.training.length import Plan, plan_run
@@ -37,13 +36,13 @@ from llama_factory.training.monitor import (
     earlier,
     monitored,
 )
-from llama_factory.training.outcome import End, TrainedModel
+from llama_factory.training.outcome import TrainedModel
 from llama_factory.training.rates import learning_rate_at
 from llama_factory.training.reference import with_reference
 from llama_factory.training.rows import MOST_SHOWN, Encoding, Rows, UnfitRow, encode_all
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.spikes import SpikeWatch
-from llama_factory.training.strategy import STRATEGIES, Protection, Strategy
+from llama_factory.training.strategy import Protection
 from llama_factory.training.update import Run, Update, start, update
 from llama_factory.training.utilisation import device_utilisation
 
@@ -138,7 +137,7 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
         job = _prepare(run, _Job(plan, rows, describe(run, rows), None, folders, progress), tests)
         position = _follow(run, job)
         measured = held.measure(run, job.tests) if job.tests else {}
-    ends = _ends(run, examples)
+    ends = ends_of(run, examples)
     kept = ends[0].reach()
     model.network.eval()
     ended_by = _ended_by(position, settings)
@@ -162,40 +161,6 @@ def _prepare(run: Run, job: _Job, tests: Items | None) -> _Job:
     measured = known.pop(held.SOURCE, None)
     batch = held.as_batch(run, measured) if measured else None
     return replace(job, rows=replace(job.rows, items=known), tests=batch)
-
-
-def _ends(run: Run, examples: Sequence[Example]) -> tuple[End, ...]:
-    """The run as its strategies end it, and as gentler ones of them do."""
-    strategies = run.protection.strategies
-    gentler = [
-        (place, f"{STRATEGIES.name_of(strategy)}, {name}", other)
-        for place, strategy in enumerate(strategies)
-        for name, other in strategy.gentler().items()
-    ]
-    weights = run.model.trainable().items() if gentler else ()
-    trained = {name: weight.detach().clone() for name, weight in weights}
-    ends = [End("as trained", partial(_remember, run, examples, strategies, trained))]
-    for place, name, other in gentler:
-        changed = (*strategies[:place], other, *strategies[place + 1 :])
-        ends.append(End(name, partial(_remember, run, examples, changed, trained)))
-    return tuple(ends)
-
-
-def _remember(
-    run: Run,
-    examples: Sequence[Example],
-    strategies: Sequence[Strategy],
-    trained: Mapping[str, Tensor],
-) -> Memory:
-    """Weights as they were trained, ended by strategies; what these keep for the next round."""
-    with torch.no_grad():
-        for name, weight in trained.items():
-            run.model.trainable()[name].copy_(weight)
-    kept = run.protection.memory
-    for strategy in strategies:
-        with run.costs.of(strategy):
-            kept = strategy.after_round(run.model, examples, kept, seed=run.settings.seed)
-    return kept
 
 
 def _resume(run: Run, job: _Job) -> Position:
