@@ -34,7 +34,7 @@ PRESETS: Mapping[str, Preset] = {
         (
             {"type": "replay", "fraction": 0.4},
             {"type": "anchor"},
-            {"type": "distill", "beta": 0.03},
+            {"type": "distill"},
             {"type": "freeze", "layers": 1 / 3},
         ),
     ),

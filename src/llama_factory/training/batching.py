@@ -52,6 +52,7 @@ class MicroBatch:
             0 where the objective needs none.
         is_desirable: [sequences] whether people liked the answer.
         source_names: `Batch.sources`.
+        source_shares: `Batch.shares`.
         objective: what is minimised on these rows.
     """
 
@@ -65,6 +66,7 @@ class MicroBatch:
     reference: Tensor
     is_desirable: Tensor
     source_names: tuple[str, ...]
+    source_shares: tuple[float, ...]
     objective: Objective
 
     def on(self, move: Callable[[Tensor], Tensor]) -> "MicroBatch":
@@ -186,8 +188,9 @@ def make_batch(refs: Sequence[RowRef], rows: Mapping[str, Items], options: Batch
             scale = share * item.sequences[0].weight / total
             units += _units(item, scale, number, options.weighting)
             surveyed += _surveyed(item, number)
-    micro_batches = tuple(_micro_batches(units, sources, options))
-    survey = tuple(_micro_batches(surveyed, sources, options))
+    parts = dict(zip(sources, shares, strict=True))
+    micro_batches = tuple(_micro_batches(units, parts, options))
+    survey = tuple(_micro_batches(surveyed, parts, options))
     num_tokens = sum(len(row.ids) for unit in (*units, *surveyed) for row in unit.sequences)
     return Batch(micro_batches, survey, sources, shares, num_tokens)
 
@@ -273,7 +276,7 @@ def _surveyed(item: _Item, source: int) -> Iterator[Unit]:
 
 
 def _micro_batches(
-    units: Sequence[Unit], sources: tuple[str, ...], options: BatchOptions
+    units: Sequence[Unit], shares: Mapping[str, float], options: BatchOptions
 ) -> Iterator[MicroBatch]:
     """Units of one objective, those together that cost the least together."""
     at_most = max(1, len(units) // options.fewest)
@@ -282,7 +285,7 @@ def _micro_batches(
         width = len(some[0].sequences)
         max_rows = min(at_most, max(1, (options.max_rows or len(some) * width) // width))
         for run in _runs(some, width, max_rows, options):
-            yield _collate(run, sources)
+            yield _collate(run, shares)
 
 
 def _runs(units: list[Unit], width: int, max_rows: int, options: BatchOptions) -> list[list[Unit]]:
@@ -326,7 +329,7 @@ def _alike(units: Sequence[Unit], width: int) -> Alike:
     return Alike(width, own, [0, *starmap(begins_alike, pairwise(firsts))])
 
 
-def _collate(units: Sequence[Unit], sources: tuple[str, ...]) -> MicroBatch:
+def _collate(units: Sequence[Unit], shares: Mapping[str, float]) -> MicroBatch:
     rows = [row for unit in units for row in unit.sequences]
     ids, targets = pad(rows)
     counts = torch.tensor([row.num_trained for row in rows])
@@ -343,7 +346,8 @@ def _collate(units: Sequence[Unit], sources: tuple[str, ...]) -> MicroBatch:
         row_sources=row_sources,
         reference=torch.tensor([value for unit in units for value in unit.reference]),
         is_desirable=torch.tensor([row.is_desirable for row in rows]),
-        source_names=sources,
+        source_names=tuple(shares),
+        source_shares=tuple(shares.values()),
         objective=units[0].objective,
     )
 

@@ -46,6 +46,7 @@ def micro_batch(model, **rows):
     counts = torch.tensor([row.num_trained for _, row in every])
     sequence_of = torch.repeat_interleave(torch.arange(len(every)), counts)
     row_sources = torch.tensor([list(rows).index(name) for name, _ in every])
+    parts = torch.bincount(row_sources[sequence_of], minlength=len(rows)) / counts.sum()
     return MicroBatch(
         ids=ids,
         targets=targets,
@@ -57,6 +58,7 @@ def micro_batch(model, **rows):
         reference=torch.zeros(len(every)),
         is_desirable=torch.ones(len(every), dtype=torch.bool),
         source_names=tuple(rows),
+        source_shares=tuple(parts.tolist()),
         objective=Sft(),
     )
 

@@ -41,11 +41,12 @@ def started(model, **options):
 
 
 def logits_of(network, batch, source):
-    """[tokens of a source, vocabulary], all at once, and what each token counts."""
+    """[tokens of a source, vocabulary], all at once, and each token's part of the source."""
     wanted = (batch.targets != IGNORED).nonzero()
     chosen = batch.sources == batch.source_names.index(source)
     sequence, place = wanted[chosen].T
-    return network(input_ids=batch.ids).logits[sequence, place], batch.coefficients[chosen]
+    parts = batch.coefficients[chosen] / batch.coefficients[chosen].sum()
+    return network(input_ids=batch.ids).logits[sequence, place], parts
 
 
 def directly(model, goal, batch, source, temperature):
@@ -68,14 +69,14 @@ def test_nothing_is_added_while_nothing_changed(tiny_model, parent):
     strategy, memory = started(model)
     terms = terms_of(strategy, model, batch_of(model), memory)
     assert set(terms) == {"distill_replay", "distill_anchor"}
-    assert terms["distill_replay"].abs() < 1e-8
+    assert terms["distill_replay"].abs() < 1e-7
     assert terms["distill_anchor"] > 1e-4  # the parent is not the base
 
 
 def test_a_first_round_begins_at_the_base(tiny_model):
     model = make(tiny_model)
     strategy, memory = started(model)
-    assert terms_of(strategy, model, batch_of(model), memory)["distill_anchor"].abs() < 1e-8
+    assert terms_of(strategy, model, batch_of(model), memory)["distill_anchor"].abs() < 1e-7
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
@@ -157,8 +158,7 @@ def test_the_mean_divergence_is_shown_and_moves_nothing(tiny_model, parent):
     disturb(model, seed=1)
     terms = terms_of(strategy, model, batch, memory)
     shown = strategy.penalty(model, memory)
-    share = batch.coefficients[batch.sources == 1].sum()
-    expected = terms["distill_replay"].item() / 0.5 / share.item()
+    expected = terms["distill_replay"].item() / 0.5
     assert shown["kl_replay"].item() == pytest.approx(expected, rel=1e-5)
     shown["kl_replay"].backward()
     assert all(weight.grad is None for weight in model.trainable().values())

@@ -34,8 +34,9 @@ Old = Literal["replay", "anchor"]
 class Distill(Strategy):
     """Keeps the model's answers to old rows near to what it answered before the round."""
 
-    beta: float = Field(0.01, gt=0)
-    """Weight of the difference from the earlier model. Higher forgets less, learns less."""
+    beta: float = Field(1.0, gt=0)
+    """Weight of the mean difference from the earlier model beside the loss, whatever the share of
+    the old rows in it. Higher forgets less, learns less."""
     temperature: float = Field(1.0, gt=0)
     """Softens both distributions. Higher also keeps what the earlier model held unlikely."""
     rows: list[Old] = Field(["replay", "anchor"], min_length=1)
@@ -45,7 +46,7 @@ class Distill(Strategy):
     """Only every n-th update is compared, for n times the weight. Higher is faster, less even."""
 
     _earlier: "Earlier | None" = PrivateAttr(None)
-    _sums: dict[str, list[float]] = PrivateAttr(default_factory=dict)
+    _means: dict[str, float] = PrivateAttr(default_factory=dict)
 
     def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
         """Remember the model as it is before any step, also where a round is gone on with.
@@ -71,7 +72,8 @@ class Distill(Strategy):
             apart = self._earlier.divergences(
                 states, batch, chosen, is_base=name == "anchor", temperature=self.temperature
             )
-            mean = self._counted(apart, batch.coefficients[chosen], name)
+            share = batch.source_shares[batch.source_names.index(name)]
+            mean = self._counted(apart, batch.coefficients[chosen] / share, name)
             terms[f"distill_{name}"] = self.every * self.beta * self.temperature**2 * mean
         return terms
 
@@ -79,8 +81,7 @@ class Distill(Strategy):
         """Adds nothing: shows the mean divergence of the update's old tokens, in nats."""
         import torch
 
-        means = {name: apart / total for name, (apart, total) in self._sums.items() if total}
-        self._sums.clear()
+        means, self._means = self._means, {}
         # Leaves: their backward pass reaches no weight.
         return {f"kl_{n}": torch.tensor(kl, requires_grad=True) for n, kl in means.items()}
 
@@ -102,7 +103,7 @@ class Distill(Strategy):
         if self._earlier is not None:
             self._earlier.states.close()
         self._earlier = None
-        self._sums.clear()
+        self._means.clear()
 
     def _old_tokens(self, batch: "MicroBatch") -> "Iterator[tuple[str, Tensor]]":
         """Which trained tokens of a micro-batch belong to each source of old rows it has."""
@@ -112,10 +113,8 @@ class Distill(Strategy):
                 if chosen.any():
                     yield name, chosen
 
-    def _counted(self, apart: "Tensor", coefficients: "Tensor", name: str) -> "Tensor":
-        """The divergence in proportion to the tokens' shares of the loss, counted for the log."""
-        weighed = (apart * coefficients).sum()
-        so_far, total = self._sums.get(name, (0.0, 0.0))
-        counted = [so_far + float(weighed.detach()), total + float(coefficients.sum())]
-        self._sums[name] = counted
-        return weighed
+    def _counted(self, apart: "Tensor", parts: "Tensor", name: str) -> "Tensor":
+        """This micro-batch's part of the update's mean divergence, counted for the log."""
+        mean = (apart * parts).sum()
+        self._means[name] = self._means.get(name, 0.0) + float(mean.detach())
+        return mean
