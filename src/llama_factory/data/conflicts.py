@@ -101,11 +101,6 @@ def same_question(one: Example, other: Example) -> bool:
     return edits <= MAX_EDITS
 
 
-def same_answer(one: Example, other: Example) -> bool:
-    """Whether two rows give the same answer once normalised, and call the same tools."""
-    return _answer(one) == _answer(other)
-
-
 def conflict_among(rows: Sequence[Example], settings: ConflictSettings) -> Conflict | None:
     """The conflict among rows that ask the same, if any; rows that contradict none are left out.
 
