@@ -24,7 +24,7 @@ def written(tmp_path, text):
 @pytest.mark.parametrize(
     ("recipe", "wanted"),
     [
-        ("default", ["replay", "anchor"]),
+        ("default", ["replay", "anchor", "distill"]),
         ("naive", []),
         ("safe", ["replay", "anchor", "distill", "freeze"]),
         ("article", ["replay", "ewc"]),
@@ -38,7 +38,7 @@ def test_a_recipe_stands_for_its_strategies(tmp_path, recipe, wanted):
 
 def test_the_recipe_without_old_rows_keeps_none():
     listed = [strategy["type"] for strategy in PRESETS["no-data"].strategies]
-    assert listed == ["ewc", "merge", "anchor"]
+    assert listed == ["ewc", "merge", "anchor", "distill"]
 
 
 def test_the_article_means_its_numbers_literally():
@@ -56,7 +56,7 @@ def test_safe_protects_more_than_default():
         for name in ("default", "safe")
     )
     assert safe["replay"].fraction > default["replay"].fraction
-    assert "distill" not in default
+    assert safe["distill"].beta > default["distill"].beta
     assert safe["freeze"].count(30) == 10
 
 

@@ -42,9 +42,14 @@ training:
 strategies:                       # how old knowledge is protected; or a recipe, such as: safe
   - type: replay                  # old rows are mixed into every update
     fraction: 0.25                # their share; higher forgets less and learns less
+    weight: 0.35                  # their share of the loss
     buffer_size: 1000             # rows kept from all earlier rounds together
-  - type: anchor                  # general rows are mixed in, so that general ability stays
+  - type: anchor                  # general rows are mixed in: a set is built in
     fraction: 0.125
+    weight: 0.02                  # hardly anything is learned from them;
+  - type: distill                 # they show how far the model moved from the base model,
+    rows: [anchor]                # so that general ability stays
+    beta: 1.5                     # higher keeps more of it and learns less
 
 evaluation:
   # metrics: [exact_match, token_f1]

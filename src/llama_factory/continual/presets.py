@@ -24,8 +24,12 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "default": Preset(
-        "old rows and general rows in every update",
-        ({"type": "replay"}, {"type": "anchor"}),
+        "old rows in every update, and general rows on which the model stays near to the base",
+        (
+            {"type": "replay", "fraction": 0.25, "weight": 0.35},
+            {"type": "anchor", "fraction": 0.125, "weight": 0.02},
+            {"type": "distill", "beta": 1.5, "rows": ["anchor"]},
+        ),
     ),
     "naive": Preset("nothing is protected, to compare with", ()),
     "safe": Preset(
@@ -33,14 +37,19 @@ PRESETS: Mapping[str, Preset] = {
         "third frozen",
         (
             {"type": "replay", "fraction": 0.4},
-            {"type": "anchor"},
-            {"type": "distill"},
+            {"type": "anchor", "weight": 0.02},
+            {"type": "distill", "beta": 3.0},
             {"type": "freeze", "layers": 1 / 3},
         ),
     ),
     "no-data": Preset(
         "for those who may not keep old rows: only statistics of weights and earlier updates stay",
-        ({"type": "ewc", "form": "delta"}, {"type": "merge"}, {"type": "anchor"}),
+        (
+            {"type": "ewc", "form": "delta"},
+            {"type": "merge"},
+            {"type": "anchor", "weight": 0.02},
+            {"type": "distill", "beta": 1.5, "rows": ["anchor"]},
+        ),
     ),
     "article": Preset(
         "a replay buffer of 1000 rows and elastic weight consolidation with lambda 0.1",
