@@ -41,8 +41,7 @@ training:
 
 strategies:                       # how old knowledge is protected; or a recipe, such as: safe
   - type: replay                  # old rows are mixed into every update
-    fraction: 0.25                # their share; higher forgets less and learns less
-    weight: 0.35                  # their share of the loss
+    fraction: 0.375               # their share; higher forgets less and learns less
     buffer_size: 1000             # rows kept from all earlier rounds together
   - type: anchor                  # general rows are mixed in: a set is built in
     fraction: 0.125

@@ -26,7 +26,7 @@ PRESETS: Mapping[str, Preset] = {
     "default": Preset(
         "old rows in every update, and general rows on which the model stays near to the base",
         (
-            {"type": "replay", "fraction": 0.25, "weight": 0.35},
+            {"type": "replay", "fraction": 0.375},
             {"type": "anchor", "fraction": 0.125, "weight": 0.02},
             {"type": "distill", "beta": 1.5, "rows": ["anchor"]},
         ),
@@ -36,7 +36,7 @@ PRESETS: Mapping[str, Preset] = {
         "forgets less and learns less: more old rows, nearer to the earlier model, the lowest "
         "third frozen",
         (
-            {"type": "replay", "fraction": 0.4},
+            {"type": "replay", "fraction": 0.5},
             {"type": "anchor", "weight": 0.02},
             {"type": "distill", "beta": 3.0},
             {"type": "freeze", "layers": 1 / 3},
