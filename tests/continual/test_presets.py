@@ -50,6 +50,16 @@ def test_without_a_word_the_default_recipe_holds():
     assert RoundConfig().strategies == default_strategies()
 
 
+@pytest.mark.parametrize(
+    "model", ["{adapter: full}", "{adapter: {type: lora, modules_to_save: [lm_head]}}"]
+)
+def test_where_the_base_model_itself_trains_nothing_is_compared_with_it(model):
+    assert names(load_config(None, [f"model={model}"]).strategies) == ["replay", "anchor"]
+    with pytest.raises(ConfigError) as told:  # nothing is told of a default that follows from it
+        load_config(None, ["model={adapter: {modules_to_save: [lm_head]}}"])
+    assert "strategies" not in str(told.value)
+
+
 def test_safe_protects_more_than_default():
     default, safe = (
         {STRATEGIES.name_of(s): s for s in load_config(None, [f"strategies={name}"]).strategies}

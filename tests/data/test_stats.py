@@ -153,6 +153,7 @@ def test_a_missing_chinese_font_is_told(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(fonts, "CHINESE_FONTS", ("No Such Font",))
     fonts._tell_of_boxes.cache_clear()
+    fonts._found.cache_clear()
     with caplog.at_level(logging.WARNING):
         draw_stats(collect(ROWS), tmp_path / "stats.png")
     assert "install a font such as fonts-noto-cjk" in caplog.text

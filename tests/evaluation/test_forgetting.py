@@ -111,6 +111,7 @@ def test_pictures_are_png_files(tmp_path):
 def test_names_without_a_font_are_told_once_and_drawn_all_the_same(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(fonts, "CHINESE_FONTS", ())
     fonts._tell_of_boxes.cache_clear()
+    fonts._found.cache_clear()
     matrix = build_matrix({"v0001": report(v0001_中文=0.8)}, "em")
     for _ in range(2):
         draw_matrix(matrix, tmp_path / "m.png")

@@ -93,7 +93,10 @@ def _rows(fields: dict[str, FieldInfo]) -> str:
 
 def _default(field: FieldInfo) -> str:
     """The default as one would write it in YAML."""
-    return _shown(field.get_default(call_default_factory=True), _registry(field.annotation, field))
+    return _shown(
+        field.get_default(call_default_factory=True, validated_data={}),
+        _registry(field.annotation, field),
+    )
 
 
 def _registry(annotation: Any, field: FieldInfo) -> OneOf | None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from llama_factory.core.errors import suggest
 from llama_factory.core.types import Memory
+from llama_factory.model.adapters import Adapter
+from llama_factory.model.settings import ModelSettings
 from llama_factory.training.strategy import STRATEGIES, Strategy
 
 
@@ -58,6 +60,9 @@ PRESETS: Mapping[str, Preset] = {
 }
 """Recipe by name."""
 
+WITHOUT_COPY = ({"type": "replay", "fraction": 0.375}, {"type": "anchor"})
+"""What stands in for `default` where the base model's own weights train."""
+
 EMPTY: Mapping[str, str] = {
     "replay": "no old rows are mixed in",
     "agem": "there are no old rows to compare gradients with",
@@ -87,9 +92,20 @@ def expand(written: Any) -> Any:
     )
 
 
-def default_strategies() -> list[Strategy]:
-    """The strategies of the recipe `default`."""
-    return [STRATEGIES.parse(strategy) for strategy in PRESETS["default"].strategies]
+def default_strategies(model: ModelSettings | None = None) -> list[Strategy]:
+    """The strategies of the recipe `default`, or those that stand in for it.
+
+    Args:
+        model: where it trains the base model's own weights, comparing with the base model would
+            take a second copy of them.
+    """
+    own = model is not None and _trains_own_weights(model.adapter)
+    written = WITHOUT_COPY if own else PRESETS["default"].strategies
+    return [STRATEGIES.parse(strategy) for strategy in written]
+
+
+def _trains_own_weights(adapter: Adapter) -> bool:
+    return adapter.peft_type is None or bool(getattr(adapter, "modules_to_save", ()))
 
 
 def empty_starts(strategies: Sequence[Strategy], memory: Memory) -> list[str]:

@@ -36,12 +36,13 @@ class RoundConfig(Settings):
     training: TrainingSettings = TrainingSettings()
     """Length, speed and shape of training."""
     strategies: list[Annotated[Strategy, OneOf(STRATEGIES)]] = Field(
-        default_factory=default_strategies
+        default_factory=lambda known: default_strategies(known.get("model"))
     )
     """How old knowledge is protected: a list of strategies, or the name of a recipe. `default`
-    mixes in old and general rows; `safe` also stays near to the earlier model's answers, forgets
-    less and learns less; `no-data` keeps no old rows; `article` is a replay buffer of 1000 rows
-    and ewc with lambda 0.1; `naive`, or an empty list, protects nothing."""
+    mixes in old rows, and general ones on which it stays near to the base model (where the base
+    model's own weights train, these are taught); `safe` also stays near to the earlier model's
+    answers, forgets less and learns less; `no-data` keeps no old rows; `article` is a replay
+    buffer of 1000 rows and ewc with lambda 0.1; `naive`, or an empty list, protects nothing."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """What is measured after training."""
     gate: GateSettings = GateSettings()

@@ -13,6 +13,9 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, c
 
 from llama_factory.core.errors import suggest
 
+FOLLOWS = "default_factory_not_called"
+"""Pydantic's name for a default that was not made because another value is wrong."""
+
 
 class Settings(BaseModel):
     """Base of all settings.
@@ -29,7 +32,8 @@ class Settings(BaseModel):
         try:
             return validate(values)
         except ValidationError as error:
-            problems = [cls._explained(problem) for problem in error.errors()]
+            own = [problem for problem in error.errors() if problem["type"] != FOLLOWS]
+            problems = [cls._explained(problem) for problem in own]
             raise ValidationError.from_exception_data(cls.__name__, problems) from None
 
     @classmethod
