@@ -24,13 +24,19 @@ class Preset:
     strategies: tuple[Mapping[str, Any], ...]
 
 
+OLD_ROWS: Mapping[str, Any] = {"type": "replay", "fraction": 0.375}
+NEAR_TO_BASE: tuple[Mapping[str, Any], ...] = (
+    {"type": "anchor", "weight": 0.02},
+    {"type": "distill", "beta": 1.5, "rows": ["anchor"]},
+)
+"""General rows, of which hardly anything is learned: they hold the model near to the base."""
+
 PRESETS: Mapping[str, Preset] = {
     "default": Preset(
         "old rows in every update, and general rows on which the model stays near to the base",
         (
-            {"type": "replay", "fraction": 0.375},
-            {"type": "anchor", "fraction": 0.125, "weight": 0.02},
-            {"type": "distill", "beta": 1.5, "rows": ["anchor"]},
+            OLD_ROWS,
+            *NEAR_TO_BASE,
         ),
     ),
     "naive": Preset("nothing is protected, to compare with", ()),
@@ -49,8 +55,7 @@ PRESETS: Mapping[str, Preset] = {
         (
             {"type": "ewc", "form": "delta"},
             {"type": "merge"},
-            {"type": "anchor", "weight": 0.02},
-            {"type": "distill", "beta": 1.5, "rows": ["anchor"]},
+            *NEAR_TO_BASE,
         ),
     ),
     "article": Preset(
@@ -60,7 +65,7 @@ PRESETS: Mapping[str, Preset] = {
 }
 """Recipe by name."""
 
-WITHOUT_COPY = ({"type": "replay", "fraction": 0.375}, {"type": "anchor"})
+WITHOUT_COPY = (OLD_ROWS, {"type": "anchor"})
 """What stands in for `default` where the base model's own weights train."""
 
 EMPTY: Mapping[str, str] = {

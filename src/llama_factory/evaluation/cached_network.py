@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicCache
 
 from llama_factory.evaluation.growing_cache import empty_cache, num_layers, repeated
 from llama_factory.model.layers import causal_of
+from llama_factory.model.padding import begins_alike
 
 LEAST_SHARED = 8
 """Shared prefixes below so many tokens are not worth a pass of their own."""
@@ -113,8 +114,7 @@ def can_cache(network: Any) -> bool:
 
 def shared_tokens(prompts: Sequence[Sequence[int]], most: int) -> int:
     """How many tokens, up to `most`, all prompts begin with."""
-    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
-    return next((i for i in range(most) if first[i] != last[i]), most)
+    return min(most, begins_alike(min(map(tuple, prompts)), max(map(tuple, prompts))))
 
 
 def padded(

@@ -45,9 +45,7 @@ class SharedPrefix:
         """
         if not self.is_on:
             return ids.numel()
-        num_shared = _shared_tokens(ids)
-        saved = (len(ids) - 1) * num_shared if is_worth_sharing(len(ids), num_shared) else 0
-        return ids.numel() - saved
+        return ids.numel() - (len(ids) - 1) * _shared_tokens(ids)
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -61,8 +59,8 @@ class SharedPrefix:
             ids = options.get("input_ids")
             if not self.is_on or args or ids is None or options.keys() - {"input_ids", "use_cache"}:
                 return whole(*args, **options)
-            num_shared = _shared_tokens(ids)
-            if options.get("use_cache") or not is_worth_sharing(len(ids), num_shared):
+            num_shared = 0 if options.get("use_cache") else _shared_tokens(ids)
+            if not num_shared:
                 return whole(**options)
             return BaseModelOutputWithPast(
                 last_hidden_state=_read_apart(whole, self._backbone.config, ids, num_shared)
@@ -76,9 +74,10 @@ class SharedPrefix:
 
 
 def _shared_tokens(ids: Tensor) -> int:
-    """Tokens that all sequences begin with; each keeps at least one of its own."""
+    """Tokens to be read once for all sequences, which keep one of their own; 0 if too few."""
     alike = (ids == ids[:1]).all(0)
-    return min(int(alike.cumprod(0).sum()), ids.shape[1] - 1)
+    num_tokens = min(int(alike.cumprod(0).sum()), ids.shape[1] - 1)
+    return num_tokens if is_worth_sharing(len(ids), num_tokens) else 0
 
 
 def _read_apart(whole: Any, config: Any, ids: Tensor, num_shared: int) -> Tensor:
