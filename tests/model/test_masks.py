@@ -57,6 +57,22 @@ def test_a_long_answer_loses_its_end_and_a_long_prompt_is_refused(tokenizer):
     assert "its prompt fills all 30 tokens" in refused.reason
 
 
+def test_a_row_may_end_after_so_many_trained_tokens(tokenizer):
+    row = talk("Hi?", "One two three.", "And?", "word " * 50)
+    whole = encode(row, tokenizer, LONG)
+    for count in (1, 10, whole.num_trained, 1000):
+        cut = encode(row, tokenizer, replace(LONG, max_trained=count))
+        assert cut.num_trained == min(count, whole.num_trained)
+        assert cut.ids == whole.ids[: len(cut.ids)]
+        assert cut.is_trained[-1]
+    taught = replace(LONG, max_trained=1, train_on_prompt=True)
+    assert encode(row, tokenizer, taught) == encode(
+        row, tokenizer, replace(taught, max_trained=None)
+    )
+    text = Example((Message(TEXT, "word " * 50),), "g", "f", 1)
+    assert encode(text, tokenizer, replace(LONG, max_trained=7)).num_trained == 7
+
+
 def test_a_long_conversation_keeps_its_system_turn_and_its_newest_exchanges(tokenizer):
     turns = [Message("system", "简短")]
     for number in range(20):

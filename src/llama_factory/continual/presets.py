@@ -26,7 +26,7 @@ class Preset:
 
 OLD_ROWS: Mapping[str, Any] = {"type": "replay", "fraction": 0.375}
 NEAR_TO_BASE: tuple[Mapping[str, Any], ...] = (
-    {"type": "anchor", "weight": 0.02},
+    {"type": "anchor", "weight": 0.02, "answer_tokens": 32},
     {"type": "distill", "beta": 1.5, "rows": ["anchor"]},
 )
 """General rows, of which hardly anything is learned: they hold the model near to the base."""

@@ -21,12 +21,15 @@ class EncodeOptions:
         train_on_prompt: every token is trained, not the answers alone.
         mask_history: only the last answer of a conversation is trained.
         enable_thinking: what reasoning templates are told; None leaves it to them.
+        max_trained: a row ends after so many trained tokens, where answers alone are trained;
+            None: with its last one.
     """
 
     max_tokens: int
     train_on_prompt: bool = False
     mask_history: bool = False
     enable_thinking: bool | None = None
+    max_trained: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def encode(
     if untaught:
         return Unfit(untaught)
     if example.is_text:
-        return _encode_text(example, tokenizer, options.max_tokens)
+        return _encode_text(example, tokenizer, options)
     renderer = Renderer(tokenizer, example.tools, options.enable_thinking)
     try:
         return _encode_talk(example, renderer, options)
@@ -161,12 +164,14 @@ def text_ids(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _encode_text(
-    example: Example, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    example: Example, tokenizer: PreTrainedTokenizerBase, options: EncodeOptions
 ) -> EncodedRow | Unfit:
     ids = text_ids(example, tokenizer)
     if len(ids) < 2:
         return Unfit("the text is empty")
-    kept = tuple(ids[:max_tokens])
+    kept = tuple(ids[: options.max_tokens])
+    if options.max_trained is not None:
+        kept = kept[: options.max_trained + 1]
     is_trained = (False, *[True] * (len(kept) - 1))
     return EncodedRow(kept, is_trained, example.weight, lost_tokens=len(ids) - len(kept))
 
@@ -198,6 +203,8 @@ def _encode_left(
     if not trained:
         reason = f"its prompt fills all {most} tokens and leaves none to an answer"
         return TooLong(f"{reason} (data.max_tokens; the row has {num_tokens})", num_tokens)
+    if not options.train_on_prompt:
+        trained = trained[: options.max_trained]
     end = trained[-1] + 1
     weights = tuple(factors[i] for i in trained)
     return EncodedRow(

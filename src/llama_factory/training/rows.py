@@ -1,7 +1,7 @@
 """The rows of a run as tokens, which of them cannot be taught, and where each one stands."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from llama_factory.core.errors import DataError
@@ -92,15 +92,26 @@ class Encoding:
     cache: Path
 
     def encode(
-        self, examples: Sequence[Example], objective: Objective, progress: Progress
+        self,
+        examples: Sequence[Example],
+        objective: Objective,
+        progress: Progress,
+        max_trained: int | None = None,
     ) -> tuple[Items, tuple[UnfitRow, ...]]:
-        """Rows as items, and those that cannot be taught."""
+        """Rows as items, and those that cannot be taught.
+
+        Args:
+            examples: the rows.
+            objective: what is minimised on them.
+            progress: what people see.
+            max_trained: trained tokens after which each row is cut off.
+        """
         model = self.model
         fitting, misfits = _sort_out(examples, objective)
         rows, unfit = encode_rows(
             objective.rows(fitting),
             model.tokenizer,
-            model.options,
+            replace(model.options, max_trained=max_trained),
             cache=self.cache,
             progress=progress,
             encoding=objective.encoding,
@@ -158,7 +169,7 @@ def _with_source(rows: Rows, source: Source, encoding: Encoding) -> Rows:
     objective = encoding.settings.objective
     if any(map(objective.misfit, source.rows)):
         objective = PLAIN
-    items, unfit = encoding.encode(source.rows, objective, SILENT)
+    items, unfit = encoding.encode(source.rows, objective, SILENT, source.max_trained)
     if not len(items):
         return rows
     name, weight = source.name, source.weight

@@ -23,12 +23,14 @@ class Source:
         rows: taken in a shuffled order, again from the start when used up.
         share: of the rows of an update; new rows get the rest.
         weight: share of the update's loss; None takes the share of the rows.
+        max_trained: trained tokens after which each row is cut off; None: it is not.
     """
 
     name: str
     rows: tuple[Example, ...]
     share: float
     weight: float | None = None
+    max_trained: int | None = None
 
 
 class Strategy(Settings):

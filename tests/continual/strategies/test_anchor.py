@@ -19,6 +19,12 @@ def test_the_built_in_anchor_is_there_in_every_round():
     assert (source.name, source.share, source.weight, len(source.rows)) == ("anchor", 0.1, 0.2, 120)
 
 
+def test_whole_answers_count_unless_it_is_told_how_much_of_them():
+    (whole,) = Anchor().sources(Memory())
+    (cut,) = Anchor(answer_tokens=32).sources(Memory())
+    assert (whole.max_trained, cut.max_trained) == (None, 32)
+
+
 def test_a_file_that_is_missing_or_empty_is_told(tmp_path):
     with pytest.raises(ConfigError, match="does not exist"):
         Anchor(dataset=tmp_path / "x.jsonl").sources(Memory())

@@ -358,6 +358,21 @@ def test_plain_rows_protect_a_round_on_preferences(tiny, tmp_path, monkeypatch):
     assert first["loss_beside"] > 2
 
 
+class Shortened(Strategy):
+    """The new rows' twins, of which the answer's first token counts."""
+
+    def sources(self, memory):
+        return (Source("beside", tuple(examples(4)), 0.25, max_trained=1),)
+
+
+def test_rows_of_a_source_may_be_cut_off_early(tiny, tmp_path):
+    encoding = Encoding(make(tiny), TrainingSettings(), tmp_path)
+    items = encode_all(encoding, examples(4), Protection((Shortened(),)), SILENT).items
+    whole, cut = items[NEW][0][0], items["beside"][0][0]
+    assert whole.num_trained > cut.num_trained == 1
+    assert cut.ids == whole.ids[: len(cut.ids)]
+
+
 def test_long_documents_are_taught_to_their_end(tiny, tmp_path):
     text = Example((Message(TEXT, "one two three " * 200),), "g", "f.jsonl", 0)
     done = fit(tiny, tmp_path, [text], objective="pretrain", max_steps=1, packing=False)

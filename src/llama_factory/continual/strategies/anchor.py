@@ -37,6 +37,9 @@ class Anchor(Strategy):
     """Share of general rows in every update. Higher keeps more, learns less."""
     weight: float | None = Field(None, gt=0, lt=1)
     """Share of general rows in the loss. Empty: the same as `fraction`."""
+    answer_tokens: int | None = Field(None, ge=1)
+    """Only so many tokens at the beginning of each general answer count; the rest is cut off. Lower
+    is faster. Empty: whole answers."""
     dataset: Path | None = None
     """File of general rows. Empty: a built-in set of 120 in English and Chinese."""
 
@@ -52,7 +55,7 @@ class Anchor(Strategy):
             logger.warning(
                 "strategies.anchor.dataset: the general rows are not those of the parent version."
             )
-        return (Source(NAME, rows, self.fraction, self.weight),)
+        return (Source(NAME, rows, self.fraction, self.weight, self.answer_tokens),)
 
     def after_round(
         self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
