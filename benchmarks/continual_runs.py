@@ -1,7 +1,7 @@
 """One run of the continual benchmark: its rounds one by one, each written as it finishes.
 
-A run is killed and begun again at will: what was trained lies in a folder beside its results until
-the last round is scored.
+A run is killed and begun again at will: rounds that were trained lie in a folder beside its results
+until the last one is scored; a round that was cut off begins anew.
 """
 
 import itertools
@@ -180,6 +180,7 @@ def _teach(bench: Bench, run: Run, number: int, folder: Path) -> dict[str, Any]:
     """Train a round unless it was, and what it cost."""
     if (folder / "told.json").exists():
         return dict(files.read_json(folder / "told.json"))
+    shutil.rmtree(folder, ignore_errors=True)  # a round that was cut off: its seconds are compared
     before = folder.with_name(f"round-{number - 1}") if number else None
     model = _open(bench, run, before)
     kept = memory.load(before / "memory" if before else folder / "none")

@@ -15,6 +15,7 @@ from llama_factory.continual.updates import low_rank_layers
 from llama_factory.core.errors import ConfigError, ModelError, VersionError
 from llama_factory.core.files import read_json, read_jsonl
 from llama_factory.core.progress import SILENT
+from llama_factory.core.types import EvalReport
 from llama_factory.model.load import adapt
 from llama_factory.model.masks import EncodeOptions
 from llama_factory.model.settings import ModelSettings
@@ -355,6 +356,27 @@ def test_a_corrected_answer_is_not_rehearsed_any_more(bot):
     assert "faq answer 3." not in answers
     assert "faq answer is another one now." in answers
     assert "faq answer 4." in answers
+
+
+def test_a_held_out_question_whose_answer_is_corrected_is_not_asked_any_more(bot):
+    drop(bot, "faq")
+    drop(bot, "faq.test", count=3, start=100)
+    first, _ = learn(bot)
+    assert first.version.scores.tasks["v0001 faq"].count == 3
+    corrected = {
+        "instruction": "faq.test question 101?",
+        "output": "faq answer is another one now.",
+    }
+    (bot.inbox / "news.jsonl").write_text(json.dumps(corrected) + "\n")
+    done, said = learn(bot)
+    assert any("Retired: 1 held-out questions" in text for text in said)
+    assert done.version.num_rows == 1
+    assert done.version.scores.tasks["v0001 faq"].count == 2
+    # the parent is measured on the same two questions
+    before = EvalReport.from_json(done.version.report["before"])
+    assert before.tasks["v0001 faq"].count == 2
+    asked = {row.prompt[-1].content for task in store.tasks(done.version) for row in task.rows}
+    assert asked == {"faq.test question 100?", "faq.test question 102?"}
 
 
 @pytest.mark.parametrize("kind", ["full", "freeze"])

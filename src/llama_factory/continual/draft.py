@@ -148,6 +148,11 @@ def _tell(data: PreparedData, workspace: Workspace, progress: Progress) -> None:
         progress.say(f"Changed: {count} rows by {step}.")
     if data.report.corrected:
         progress.say(f"Corrected: {len(data.report.corrected)} rows of earlier rounds.")
+    if data.report.retired:
+        progress.say(
+            f"Retired: {len(data.report.retired)} held-out questions of earlier rounds, which this "
+            "round answers otherwise. No version is asked them any more."
+        )
     for reason, count in data.report.dropped.items():
         progress.say(f"Dropped: {count} rows, {reason}.")
 
@@ -181,5 +186,6 @@ def _ask(
 
 def _seen(parent: ModelVersion, cache: Path) -> Seen:
     """What the lineage was taught and tested on."""
-    folders = {version.id: version.folder / "data" for version in store.lineage(parent)}
-    return open_seen(folders, cache)
+    lineage = store.lineage(parent)
+    folders = {version.id: version.folder / "data" for version in lineage}
+    return open_seen(folders, cache, store.retired(lineage))

@@ -212,10 +212,14 @@ def _load(work: _Work) -> AdaptedModel:
 
 
 def _measure_before(work: _Work, model: AdaptedModel) -> tuple[EvalReport, float]:
-    """The parent on its own tasks (from its report) and on the new ones; the base's guard."""
+    """The parent on its own tasks and on the new ones; the base's guard.
+
+    Of its own tasks its report tells, but for those that lost questions.
+    """
     path, parent = work.draft.folder / "before.json", work.parent
     if not path.exists():
-        report, _ = _measure(work, model, work.draft.tasks, f"{parent.id} on the new rows")
+        tasks = (*_shortened(work), *work.draft.tasks)
+        report, _ = _measure(work, model, tasks, f"{parent.id} on the new rows")
         files.write_json(path, report.to_json())
     on_new = EvalReport.from_json(files.read_json(path))
     measured = on_new.guard_perplexity or math.nan
@@ -273,7 +277,18 @@ def _memory(work: _Work) -> Memory:
 
 
 def _all_tasks(work: _Work) -> tuple[Task, ...]:
-    return (*store.tasks(work.parent), *work.draft.tasks)
+    return (*_old_tasks(work), *work.draft.tasks)
+
+
+def _old_tasks(work: _Work) -> tuple[Task, ...]:
+    """The parent's tasks without the questions whose answers this round corrects."""
+    return store.without(store.tasks(work.parent), frozenset(work.draft.data.report.retired))
+
+
+def _shortened(work: _Work) -> tuple[Task, ...]:
+    """Those of them that lost questions, and that the parent's scores do not fit any more."""
+    whole = {task.name: len(task.rows) for task in store.tasks(work.parent)}
+    return tuple(task for task in _old_tasks(work) if len(task.rows) < whole[task.name])
 
 
 def _measure(

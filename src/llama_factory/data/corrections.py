@@ -1,30 +1,57 @@
-"""Rows of earlier rounds whose answer this round corrects: they must not be rehearsed any more.
+"""Rows of earlier rounds whose answer this round corrects: neither rehearsed nor asked any more.
 
-Without this, replay would teach the old answer beside the new one, round after round.
+Without this, replay would teach the old answer beside the new one, round after round; and a gate
+that still asked for the old answer of a held-out question would take learning the new one for
+forgetting.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 
+from llama_factory.core.types import Example
 from llama_factory.data.conflicts import ConflictSettings, conflict_among, same_question
 from llama_factory.data.sorting import Sorting
 from llama_factory.data.table import Array, RowTable
 
 
-def find_corrected(sorting: Sorting, rows: Array, settings: ConflictSettings) -> None:
-    """Note the keys of taught rows that some of `rows` contradict.
+def mark_corrections(sorting: Sorting, settings: ConflictSettings) -> None:
+    """Mark rows that answer a held-out question of an earlier round anew: they are to be taught.
 
     Args:
-        sorting: gets them in `corrected`.
-        rows: numbers of the rows of this round whose answers could contradict others.
+        sorting: gets the marks in `is_correction`.
         settings: say what a contradiction is.
     """
+    rows = np.arange(len(sorting.table))
     for seen in sorting.seen:
-        for row, old in _same_question(sorting.table, rows, seen.taught):
-            new, known = sorting.table.row(row), seen.taught.row(old)
-            if same_question(new, known) and conflict_among([known, new], settings) is not None:
-                sorting.corrected.add(known.key)
+        for row, known in _contradictions(sorting, rows, seen.tested, settings):
+            sorting.is_correction[row] |= known.key not in seen.retired
+
+
+def find_corrected(sorting: Sorting, rows: Array, settings: ConflictSettings) -> None:
+    """Note the keys of taught and of held-out rows that rows of this round contradict.
+
+    Args:
+        sorting: gets them in `corrected` and `retired`.
+        rows: numbers of the rows to teach whose answers could contradict others.
+        settings: say what a contradiction is.
+    """
+    still = np.flatnonzero(sorting.is_in & sorting.is_correction)
+    for seen in sorting.seen:
+        for _, known in _contradictions(sorting, rows, seen.taught, settings):
+            sorting.corrected.add(known.key)
+        for _, known in _contradictions(sorting, still, seen.tested, settings):
+            sorting.retired |= {known.key} - seen.retired
+
+
+def _contradictions(
+    sorting: Sorting, rows: Array, others: RowTable, settings: ConflictSettings
+) -> Iterator[tuple[int, Example]]:
+    """Those of `rows` that contradict one of the others, with that one."""
+    for row, old in _same_question(sorting.table, rows, others):
+        new, known = sorting.table.row(row), others.row(old)
+        if same_question(new, known) and conflict_among([known, new], settings) is not None:
+            yield row, known
 
 
 def _same_question(table: RowTable, rows: Array, other: RowTable) -> Iterator[tuple[int, int]]:

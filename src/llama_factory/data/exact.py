@@ -11,12 +11,16 @@ FEWEST_ROWS_TO_SPLIT = 5
 
 
 def drop_known(sorting: Sorting) -> None:
-    """Drop rows taught or tested before, and all but the first of equal rows."""
+    """Drop rows taught or tested before, and all but the first of equal rows.
+
+    A new answer to a question that was held out before stays.
+    """
     keys, prompts = sorting.table.column("key"), sorting.table.column("prompt")
     for seen in sorting.seen:
         taught = np.isin(keys, seen.taught.column("key"))
         sorting.drop(np.flatnonzero(taught), STEP, f"taught before in {seen.version}")
-        tested = np.isin(prompts, seen.tested.column("prompt"))
+        tested = np.isin(prompts, seen.tested.column("prompt")[seen.asked])
+        tested &= ~sorting.is_correction
         sorting.drop(np.flatnonzero(tested), STEP, f"held out for testing in {seen.version}")
     still = np.flatnonzero(sorting.is_in)
     _, first = np.unique(keys[still], return_index=True)
@@ -38,7 +42,7 @@ def split(sorting: Sorting, fraction: float, *, by_answer: bool) -> None:
     A row's side depends on its own prompt and not on the other rows, so it never changes as data
     grows; only a class that would be left without a single test row gives up its lowest one.
     Groups with test rows of their own are left alone, and so are rows that no model should be held
-    against: augmented ones, and bad answers (KTO).
+    against: augmented ones, and bad answers (KTO). A correction is always taught.
     """
     if fraction == 0:
         return
@@ -46,7 +50,8 @@ def split(sorting: Sorting, fraction: float, *, by_answer: bool) -> None:
     groups, prompts = table.column("group"), table.column("prompt")
     places = prompts >> np.uint64(32)
     has_tests = np.isin(groups, groups[sorting.test])
-    may_move = sorting.is_in & ~sorting.is_test & ~has_tests & table.column("is_testable")
+    may_move = sorting.is_in & ~sorting.is_test & ~has_tests & ~sorting.is_correction
+    may_move &= table.column("is_testable")
     classes = _classes(groups, table.column("answer") if by_answer else None)
     for number in np.unique(classes[may_move]).tolist():
         rows = np.flatnonzero(may_move & (classes == number))

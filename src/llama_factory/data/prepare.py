@@ -73,6 +73,7 @@ class DataReport:
         refused: the first of them, each with its reason.
         samples: a few examples of every change and of every reason to drop.
         corrected: keys of rows taught before whose answer this round corrects.
+        retired: keys of rows held out before whose answer this round corrects.
         fingerprint: identifies the rows and their order.
     """
 
@@ -85,6 +86,7 @@ class DataReport:
     refused: tuple[Refused, ...] = ()
     samples: tuple[Sample, ...] = ()
     corrected: tuple[str, ...] = ()
+    retired: tuple[str, ...] = ()
     fingerprint: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -98,9 +100,9 @@ class DataReport:
         refused = tuple(Refused(**row) for row in values["refused"])
         samples = tuple(Sample(**sample) for sample in values["samples"])
         sets = tuple(SetReport(**each) for each in values["sets"])
-        corrected = tuple(values.get("corrected", ()))
-        parts = {"sets": sets, "refused": refused, "samples": samples, "corrected": corrected}
-        return DataReport(**values | parts)
+        parts: dict[str, Any] = {"sets": sets, "refused": refused, "samples": samples}
+        keys = {name: tuple(values.get(name, ())) for name in ("corrected", "retired")}
+        return DataReport(**values | parts | keys)
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,8 @@ def _compare(sorting: Sorting, settings: DataSettings, progress: Progress) -> No
     """Take out the rows that are not to be taught or tested."""
     steps = [step for step in settings.cleaning if isinstance(step, SetStep)]
     with progress.bar("comparing rows", len(steps) + 1) as bar:
+        for step in steps:
+            step.look_ahead(sorting)
         exact.drop_known(sorting)
         exact.split(sorting, settings.held_out_fraction, by_answer=settings.held_out_by == "answer")
         bar.advance()
@@ -246,6 +250,7 @@ def _report(
         refused=tuple(shown),
         samples=tuple(tally.samples),
         corrected=tuple(sorted(sorting.corrected)),
+        retired=tuple(sorted(sorting.retired)),
         fingerprint=_fingerprint(sorting, order),
     )
 

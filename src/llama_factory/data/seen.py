@@ -2,23 +2,48 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from llama_factory.core import files
 from llama_factory.core.types import Example
 from llama_factory.data import signatures
-from llama_factory.data.table import ABOUT, Part, RowTable, make_fragment, write_part
+from llama_factory.data.table import (
+    ABOUT,
+    Array,
+    Part,
+    RowTable,
+    hash_of,
+    make_fragment,
+    write_part,
+)
 
 TRAIN, HELD_OUT = "train", "held_out"
 
 
 @dataclass(frozen=True)
 class SeenRows:
-    """The rows of one version."""
+    """The rows of one version.
+
+    Attributes:
+        version: its id.
+        taught: rows it was taught.
+        tested: rows that were held out.
+        retired: keys of those whose answers later versions corrected.
+    """
 
     version: str
     taught: RowTable
     tested: RowTable
+    retired: frozenset[str] = frozenset()
+
+    @cached_property
+    def asked(self) -> Array:
+        """Numbers of the held-out rows that models are still tested on."""
+        keys = np.array([hash_of(key) for key in self.retired], np.uint64)
+        return np.flatnonzero(~np.isin(self.tested.column("key"), keys))
 
 
 @dataclass(frozen=True)
@@ -41,19 +66,25 @@ def columns_folder(folder: Path, side: str) -> Path:
     return folder / "columns" / side
 
 
-def open_seen(folders: Mapping[str, Path], cache: Path) -> Seen:
+def open_seen(
+    folders: Mapping[str, Path], cache: Path, retired: frozenset[str] = frozenset()
+) -> Seen:
     """The rows of versions.
 
     Args:
         folders: data folder of each version as `prepare` wrote it, by version id, oldest first.
         cache: columns that a version lacks (or that were made by another program version) go here.
+        retired: keys of held-out rows that are not asked any more.
     """
-    return Seen(tuple(_open(version, folder, cache) for version, folder in folders.items()))
+    opened = (_open(version, folder, cache, retired) for version, folder in folders.items())
+    return Seen(tuple(opened))
 
 
-def _open(version: str, folder: Path, cache: Path) -> SeenRows:
-    sides = (_side(folder, side, cache / "columns" / version / side) for side in (TRAIN, HELD_OUT))
-    return SeenRows(version, *sides)
+def _open(version: str, folder: Path, cache: Path, retired: frozenset[str]) -> SeenRows:
+    taught, tested = (
+        _side(folder, side, cache / "columns" / version / side) for side in (TRAIN, HELD_OUT)
+    )
+    return SeenRows(version, taught, tested, retired)
 
 
 def _side(folder: Path, side: str, spare: Path) -> RowTable:

@@ -20,10 +20,12 @@ class Sorting:
         table: all rows of the round that survived on their own.
         seen: what the lineage was taught and tested on.
         is_in: [rows] whether a row is still in.
+        is_correction: [rows] whether it answers a held-out question of an earlier round anew.
         is_test: [rows] whether it is held out for testing.
         tally: counts what is dropped and why.
         conflicts: rows with the same question and different answers, settled or waiting.
         corrected: keys of rows taught before whose answer this round corrects.
+        retired: keys of rows held out before whose answer this round corrects.
         book: what people decided about conflicts before.
         cache: folder of what was compared before.
     """
@@ -34,12 +36,15 @@ class Sorting:
     tally: Tally = field(default_factory=Tally)
     conflicts: list[Conflict] = field(default_factory=list)
     corrected: set[str] = field(default_factory=set)
+    retired: set[str] = field(default_factory=set)
     book: Book | None = None
     cache: Path | None = None
     is_in: Array = field(init=False)
+    is_correction: Array = field(init=False)
 
     def __post_init__(self) -> None:
         self.is_in = np.ones(len(self.table), np.bool_)
+        self.is_correction = np.zeros(len(self.table), np.bool_)
 
     @property
     def train(self) -> Array:

@@ -61,7 +61,9 @@ def compare_versions(
         DataError: neither has any held-out row.
     """
     before, after = pair
-    tasks = {task.name: task for each in pair for task in store.tasks(each)}
+    known = {task.name: task for each in pair for task in store.tasks(each)}
+    gone = store.retired(each for end in pair for each in store.lineage(end))
+    tasks = {task.name: task for task in store.without(known.values(), gone)}
     if not tasks:
         raise DataError(
             f"{workspace.folder}: neither {before.id} nor {after.id} has held-out rows to compare "

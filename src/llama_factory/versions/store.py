@@ -2,6 +2,8 @@
 
 import re
 import shutil
+from collections.abc import Container, Iterable
+from dataclasses import replace
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError, suggest
@@ -56,8 +58,24 @@ def lineage(version: ModelVersion) -> list[ModelVersion]:
 
 
 def tasks(version: ModelVersion) -> tuple[Task, ...]:
-    """The held-out tasks of a whole lineage, in the order they were learned."""
-    return tuple(task for each in lineage(version) for task in each.tasks())
+    """The held-out tasks of a whole lineage, in the order they were learned.
+
+    Questions whose answer a later round corrected are left out.
+    """
+    told = lineage(version)
+    every = (task for each in told for task in each.tasks())
+    return without(every, retired(told))
+
+
+def retired(lineage: Iterable[ModelVersion]) -> frozenset[str]:
+    """Keys of held-out rows whose answers versions of a lineage corrected."""
+    return frozenset(key for each in lineage for key in each.report["data"].get("retired", ()))
+
+
+def without(tasks: Iterable[Task], keys: Container[str]) -> tuple[Task, ...]:
+    """Tasks without some of their rows; those that are left with none are left out."""
+    kept = (replace(t, rows=tuple(row for row in t.rows if row.key not in keys)) for t in tasks)
+    return tuple(task for task in kept if task.rows)
 
 
 def next_id(workspace: Workspace) -> str:

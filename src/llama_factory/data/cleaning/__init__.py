@@ -35,6 +35,9 @@ class SetStep(Step):
     Set steps come after all row steps; by then rows are split into taught and tested ones.
     """
 
+    def look_ahead(self, sorting: "Sorting") -> None:
+        """Mark rows before those known from earlier rounds are dropped; nothing by default."""
+
     def compare(self, sorting: "Sorting") -> None:
         """Drop rows from `sorting`, each with a reason."""
         raise NotImplementedError

@@ -24,8 +24,15 @@ MOST_ROWS = 200
 class Conflicts(ConflictSettings, SetStep):
     """Teaches one answer to a question. What no rule settles waits for `data review`.
 
-    An answer of this round corrects that of an earlier one, which is not rehearsed any more.
+    An answer of this round corrects that of an earlier one, which is not rehearsed any more, nor
+    asked for where it was held out.
     """
+
+    def look_ahead(self, sorting: "Sorting") -> None:
+        """See `SetStep.look_ahead`."""
+        from llama_factory.data.corrections import mark_corrections
+
+        mark_corrections(sorting, self)
 
     def compare(self, sorting: "Sorting") -> None:
         """See `SetStep.compare`."""

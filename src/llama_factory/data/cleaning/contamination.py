@@ -50,8 +50,9 @@ class Contamination(SetStep):
 
     def _against_earlier(self, sorting: "Sorting", texts: "Texts", is_long: "Array") -> None:
         for seen in sorting.seen:
-            train = sorting.train[is_long[sorting.train]]
-            for row in _alike(sorting, texts, train, (seen.tested, None)):
+            may_go = is_long & ~sorting.is_correction
+            train = sorting.train[may_go[sorting.train]]
+            for row in _alike(sorting, texts, train, (seen.tested, seen.asked)):
                 sorting.drop_one(row, NAME, f"nearly the same is held out in {seen.version}")
             if texts.band == "bands":
                 test = sorting.test[is_long[sorting.test]]
