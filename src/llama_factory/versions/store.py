@@ -69,7 +69,9 @@ def tasks(version: ModelVersion) -> tuple[Task, ...]:
 
 def retired(lineage: Iterable[ModelVersion]) -> frozenset[str]:
     """Keys of held-out rows whose answers versions of a lineage corrected."""
-    return frozenset(key for each in lineage for key in each.report["data"].get("retired", ()))
+    return frozenset(
+        key for each in lineage for key in each.report.get("data", {}).get("retired", ())
+    )
 
 
 def without(tasks: Iterable[Task], keys: Container[str]) -> tuple[Task, ...]:
