@@ -377,6 +377,10 @@ def test_a_held_out_question_whose_answer_is_corrected_is_not_asked_any_more(bot
     assert before.tasks["v0001 faq"].count == 2
     asked = {row.prompt[-1].content for task in store.tasks(done.version) for row in task.rows}
     assert asked == {"faq.test question 100?", "faq.test question 102?"}
+    # both versions' rounds kept their answers to these, so that neither is asked again
+    found = run.compare(bot.folder, (first.version.id, done.version.id), [], SILENT)
+    assert {each.difference.count for each in found.scores} == {2}
+    assert not (bot.folder / "evaluations").exists()
 
 
 @pytest.mark.parametrize("kind", ["full", "freeze"])

@@ -90,21 +90,27 @@ def measure(
 
 
 def stored(version: ModelVersion, exams: Sequence[Exam]) -> dict[str, list[Prediction]]:
-    """What a version's own round kept of these exams: the same rows, asked in the same way."""
+    """What a version's own round kept of these exams: their rows, asked in the same way."""
     settings = version.folder / "run.yaml"
     if not settings.exists():
         return {}
     limit = yaml.safe_load(settings.read_text(encoding="utf-8"))["evaluation"]["max_new_tokens"]
     rows = files.read_jsonl(version.folder / PREDICTIONS)
     found = by_task(map(Prediction.from_json, rows))
-    return {
-        exam.name: found[exam.name]
+    same = {
+        exam.name: _of_rows(exam, found.get(exam.name, []))
         for exam in exams
-        if exam.name in found
-        and exam.max_new_tokens == limit
+        if exam.max_new_tokens == limit
         and not any(isinstance(metric, ModelMetric) for metric in exam.metrics)
-        and [p.key for p in found[exam.name]] == [row.example.key for row in exam.rows]
     }
+    return {name: answers for name, answers in same.items() if answers}
+
+
+def _of_rows(exam: Exam, answers: Sequence[Prediction]) -> list[Prediction]:
+    """The answers to an exam's rows in their order, others left out; none where one is missing."""
+    known = {answer.key: answer for answer in answers}
+    found = [known[row.example.key] for row in exam.rows if row.example.key in known]
+    return found if len(found) == len(exam.rows) else []
 
 
 def _put(
