@@ -3,8 +3,8 @@
 Every method gets the same rows a step and steps a round. Results are written round by round into
 `--out`, so that a killed benchmark goes on, and several processes may share the folder: start the
 same command once a core, each with OMP_NUM_THREADS=1. Tuning goes by held-out training rows of
-order 1, reports by test rows of the other orders. The rate is the one that `init` writes for a model
-of this size, and that order 1 found best for the default recipe.
+order 1, reports by test rows of the other orders. The rate is the one that `init` writes for a
+model of this size, and that order 1 found best for the default recipe.
 
     continual.py PATH/TO/cl_benchmark --general PATH/TO/llamafactory --tier standard --out FOLDER
     continual.py PATH/TO/llamafactory --stream skills --out FOLDER
