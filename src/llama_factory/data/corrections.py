@@ -24,8 +24,8 @@ def mark_corrections(sorting: Sorting, settings: ConflictSettings) -> None:
     """
     rows = np.arange(len(sorting.table))
     for seen in sorting.seen:
-        for row, known in _contradictions(sorting, rows, seen.tested, settings):
-            sorting.is_correction[row] |= known.key not in seen.retired
+        for row, _ in _contradictions(sorting, rows, (seen.tested, seen.asked), settings):
+            sorting.is_correction[row] = True
 
 
 def find_corrected(sorting: Sorting, rows: Array, settings: ConflictSettings) -> None:
@@ -38,33 +38,36 @@ def find_corrected(sorting: Sorting, rows: Array, settings: ConflictSettings) ->
     """
     still = np.flatnonzero(sorting.is_in & sorting.is_correction)
     for seen in sorting.seen:
-        for _, known in _contradictions(sorting, rows, seen.taught, settings):
+        taught = (seen.taught, np.arange(len(seen.taught)))
+        for _, known in _contradictions(sorting, rows, taught, settings):
             sorting.corrected.add(known.key)
-        for _, known in _contradictions(sorting, still, seen.tested, settings):
-            sorting.retired |= {known.key} - seen.retired
+        for _, known in _contradictions(sorting, still, (seen.tested, seen.asked), settings):
+            sorting.retired.add(known.key)
 
 
 def _contradictions(
-    sorting: Sorting, rows: Array, others: RowTable, settings: ConflictSettings
+    sorting: Sorting, rows: Array, others: tuple[RowTable, Array], settings: ConflictSettings
 ) -> Iterator[tuple[int, Example]]:
-    """Those of `rows` that contradict one of the others, with that one."""
-    for row, old in _same_question(sorting.table, rows, others):
-        new, known = sorting.table.row(row), others.row(old)
+    """Those of `rows` that contradict one of the others (rows of a table), with that one."""
+    for row, old in _same_question(sorting.table, rows, *others):
+        new, known = sorting.table.row(row), others[0].row(old)
         if same_question(new, known) and conflict_among([known, new], settings) is not None:
             yield row, known
 
 
-def _same_question(table: RowTable, rows: Array, other: RowTable) -> Iterator[tuple[int, int]]:
-    """Rows that ask the same as one of the other table and answer differently."""
-    if not len(rows) or not len(other):
+def _same_question(
+    table: RowTable, rows: Array, other: RowTable, other_rows: Array
+) -> Iterator[tuple[int, int]]:
+    """Rows that ask the same as one of the other table's rows and answer differently."""
+    if not len(rows) or not len(other_rows):
         return
     questions, answers = table.column("question")[rows], table.column("answer")[rows]
     order = np.argsort(questions, kind="stable")
     questions, answers, rows = questions[order], answers[order], rows[order]
-    theirs, their_answers = other.column("question"), other.column("answer")
+    theirs, their_answers = other.column("question")[other_rows], other.column("answer")[other_rows]
     start = np.searchsorted(questions, theirs, side="left")
     end = np.searchsorted(questions, theirs, side="right")
     for old in np.flatnonzero(end > start).tolist():
         for place in range(start[old], end[old]):
             if answers[place] != their_answers[old]:
-                yield int(rows[place]), old
+                yield int(rows[place]), int(other_rows[old])
