@@ -3,8 +3,7 @@
 Every method gets the same rows a step and steps a round. Results are written round by round into
 `--out`, so that a killed benchmark goes on, and several processes may share the folder: start the
 same command once a core, each with OMP_NUM_THREADS=1. Tuning goes by held-out training rows of
-order 1, reports by test rows of the other orders. The rate is the one that `init` writes for a
-model of this size, and that order 1 found best for the default recipe.
+order 1, reports by test rows of the other orders.
 
     continual.py PATH/TO/cl_benchmark --general PATH/TO/llamafactory --tier standard --out FOLDER
     continual.py PATH/TO/llamafactory --stream skills --out FOLDER
@@ -62,7 +61,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rows", type=int, help="training rows a task")
     made.add_argument("--test-rows", type=int, help="scored rows a task")
     made.add_argument("--epochs", type=float, help="passes over a task's rows")
-    made.add_argument("--learning-rate", type=float, default=1e-3, help="of all methods")
+    rate = methods.LEARNING_RATE
+    made.add_argument("--learning-rate", type=float, default=rate, help="of all methods")
     made.add_argument("--model", default="smollm2")
     made.add_argument("--out", type=Path, default=Path("benchmarks/.work/continual"))
     made.add_argument("--report", action="store_true", help="run nothing")

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import common
 import continual_methods as methods
 from continual_data import Place, load_tasks, options_for
-from continual_tiers import STREAMS, TIERS, cut_short
+from continual_tiers import STREAMS, TIERS, Tier, cut_short
 from pydantic import PrivateAttr
 
 from llama_factory.continual.settings import RoundConfig
@@ -121,19 +121,21 @@ class Bench:
 
     Attributes:
         rows: by task.
+        tier: rows an update, and how they are cut.
         steps: updates that are timed.
         folder: for checkpoints and logs.
         model: name or folder of the base model.
     """
 
     rows: Mapping[str, Sequence[Example]]
+    tier: Tier
     steps: int
     folder: Path
     model: str
 
     def config(self, strategies: Sequence[Any], steps: int) -> RoundConfig:
         """The settings of a method."""
-        shared = methods.training(TIERS["standard"], 1e-3, 0)
+        shared = methods.training(self.tier, methods.LEARNING_RATE, 0)
         shared |= {"max_steps": steps, "try_longest_first": False, "checkpoint_steps": 1000}
         return methods.settings(
             strategies, shared, (), base_model=self.model, num_rounds=len(TASKS)
@@ -161,12 +163,13 @@ def main() -> None:
     options = parser().parse_args()
     recipes = methods.recipes(options.recipe)
     stream = cut_short(STREAMS["labels"], len(TASKS))
-    place = Place(TIERS["standard"], load_tokenizer(resolve(options.model)), "tuning")
+    tier = TIERS[options.tier]
+    place = Place(tier, load_tokenizer(resolve(options.model)), "tuning")
     tasks = load_tasks(stream, options.data, place)
     STRATEGIES.parts.setdefault("in_turn", InTurn)
     with tempfile.TemporaryDirectory() as folder:
         rows = {name: task.train for name, task in tasks.items()}
-        bench = Bench(rows, options.steps, Path(folder), options.model)
+        bench = Bench(rows, tier, options.steps, Path(folder), options.model)
         names = [methods.NAIVE, *options.methods]
         turns, tokens = timed(bench, {name: recipes[name] for name in names})
     report(turns, tokens, options)
@@ -180,6 +183,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("data", type=Path, help="folder of the continual benchmark's data")
     made.add_argument("--methods", nargs="+", default=["default", "ewc", "replay"])
     made.add_argument("--recipe", action="append", default=[], metavar="NAME=[STRATEGIES]")
+    made.add_argument("--tier", choices=TIERS, default="standard")
     made.add_argument("--steps", type=int, default=16, help="updates of each method")
     made.add_argument("--round", type=int, default=32, help="updates of the round that is told of")
     made.add_argument("--model", default="smollm2")
@@ -213,7 +217,7 @@ def timed(
 def first_round(bench: Bench, name: str, strategies: Sequence[Any]) -> tuple[AdaptedModel, Memory]:
     """A model that learned the first task for one update, and what its strategies remember."""
     config = bench.config(strategies, 1)
-    model = adapt(config.model, None, options=options_for(TIERS["standard"]), seed=0)
+    model = adapt(config.model, None, options=options_for(bench.tier), seed=0)
     found = bench.teach(model, config, name, TASKS[0], strategies=tuple(config.strategies))
     return found.model, found.memory
 

@@ -325,3 +325,19 @@ def test_methods_are_compared_on_the_orders_that_both_have(load):
     assert report.over(group, "joint", "naive").value == pytest.approx(0.375)
     assert report.over(group, "default", "ewc") is None
     assert set(report.default_over(group)) == {"naive"}
+
+
+def test_the_cost_of_strategies_is_timed_in_turns(load, monkeypatch, tmp_path, model, stream):
+    out = tmp_path / "cost.json"
+    args = ["--tier", "tiny", "--steps", "4", "--methods", "default", "--model", model]
+    argv = ["strategy_cost.py", stream, *args, "--out", out]
+    monkeypatch.setattr(sys, "argv", [*map(str, argv)])
+    load("strategy_cost").main()
+    found = json.loads(out.read_text())
+    assert [each["method"] for each in found["methods"]] == ["naive", "default"]
+    assert found["methods"][0]["update"] == 1
+    # four updates of each, and what came after them
+    assert {name: len(seconds) for name, seconds in found["seconds"].items()} == {
+        "naive": 5,
+        "default": 5,
+    }

@@ -4,6 +4,7 @@ import pytest
 
 from llama_factory.config.loading import load_config
 from llama_factory.config.template import settings_file
+from llama_factory.continual.presets import default_strategies
 from llama_factory.core.errors import ConfigError
 
 ARTICLE = """\
@@ -95,3 +96,8 @@ def test_a_list_or_another_encoding_is_refused(tmp_path):
     path.write_bytes("model: {base_model: é}".encode("latin-1"))
     with pytest.raises(ConfigError, match="cannot be read as UTF-8"):
         load_config(path)
+
+
+def test_the_new_workspaces_file_writes_out_the_default_recipe(tmp_path):
+    config = load_config(written(tmp_path, settings_file("smollm2")))
+    assert list(config.strategies) == default_strategies()

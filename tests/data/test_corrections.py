@@ -74,7 +74,8 @@ def test_without_conflicts_a_held_out_question_stays_held_out(tmp_path):
 def test_what_was_retired_may_be_taught_again(tmp_path):
     before, after = asked_twice(tmp_path, rows("14 days."), rows("30 days."))
     folders = {"v0001": before.folder, "v0002": after.folder}
-    seen = open_seen(folders, tmp_path / "cache", frozenset(after.report.retired))
+    gone = {"v0001": frozenset(after.report.retired)}
+    seen = open_seen(folders, tmp_path / "cache", gone)
     back = prepared(tmp_path / "3", write(tmp_path / "back.jsonl", rows("14 days.")), seen=seen)
     assert [row.answer for row in back.train] == ["14 days."]
     assert (back.report.corrected, back.report.retired) == ((after.train[0].key,), ())

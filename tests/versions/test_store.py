@@ -3,6 +3,7 @@ import multiprocessing
 
 import pytest
 
+from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import Example, Memory, Message
 from llama_factory.versions import memory, releases, store
@@ -10,14 +11,15 @@ from llama_factory.versions.workspace import Workspace
 from tests.tiny import make_workspace
 
 
-def add_version(workspace, parent="v0000"):
-    """A version of two files, without any model."""
+def add_version(workspace, parent="v0000", held_out=(), retired=()):
+    """A version of a few files, without any model."""
     folder = workspace.building
     (folder / "adapter").mkdir(parents=True)
     (folder / "adapter/adapter_model.safetensors").write_bytes(b"weights")
-    (folder / "report.json").write_text(
-        '{"evaluation": {"tasks": [], "guard_perplexity": null, "seconds": 0}}'
-    )
+    scores = {"tasks": [], "guard_perplexity": None, "seconds": 0}
+    report = {"evaluation": scores, "data": {"retired": [row.key for row in retired]}}
+    (folder / "report.json").write_text(json.dumps(report))
+    files.write_jsonl(folder / "data/held_out.jsonl", [row.to_json() for row in held_out])
     base = store.get(workspace, "v0000")
     changed = {"id": store.next_id(workspace), "parent": parent, "folder": folder}
     return store.publish(workspace, type(base)(**(vars(base) | changed)))
@@ -52,6 +54,31 @@ def test_an_unknown_version_names_the_nearest(workspace):
         store.get(workspace, "v0011")
     with pytest.raises(VersionError, match="no version '../x'"):
         store.get(workspace, "../x")
+
+
+def question(text, answer="yes"):
+    said = (Message("user", text), Message("assistant", answer))
+    return Example(said, group="faq", file="faq.jsonl", line=1)
+
+
+def asked(*versions):
+    return {task.name: [row.prompt[0].content for row in task.rows]
+            for task in store.tasks(*versions)}  # fmt: skip
+
+
+def test_tasks_are_those_of_the_lineage_without_what_was_corrected_since(workspace):
+    a, b = question("a?"), question("b?")
+    first = add_version(workspace, held_out=[a, b])
+    second = add_version(workspace, parent=first.id, retired=[a])
+    # the old answer came back, and was held out again: it is asked of that round only
+    third = add_version(workspace, parent=second.id, held_out=[a])
+    other = add_version(workspace, parent=first.id, retired=[b])
+    assert asked(first) == {"v0001 faq": ["a?", "b?"]}
+    assert asked(second) == {"v0001 faq": ["b?"]}
+    assert asked(third) == {"v0001 faq": ["b?"], "v0003 faq": ["a?"]}
+    # of two lineages, what neither corrected
+    assert asked(third, other) == {"v0003 faq": ["a?"]}
+    assert asked(first, second) == {"v0001 faq": ["b?"]}
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "added"])

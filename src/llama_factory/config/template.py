@@ -45,6 +45,7 @@ strategies:                       # how old knowledge is protected; or a recipe,
     buffer_size: 1000             # rows kept from all earlier rounds together
   - type: anchor                  # general rows are mixed in: a set is built in
     fraction: 0.125
+    answer_tokens: 32             # of their answers, the first tokens count
     weight: 0.02                  # hardly anything is learned from them;
   - type: distill                 # they show how far the model moved from the base model,
     rows: [anchor]                # so that general ability stays

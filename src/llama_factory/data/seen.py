@@ -67,16 +67,20 @@ def columns_folder(folder: Path, side: str) -> Path:
 
 
 def open_seen(
-    folders: Mapping[str, Path], cache: Path, retired: frozenset[str] = frozenset()
+    folders: Mapping[str, Path], cache: Path, retired: Mapping[str, frozenset[str]] | None = None
 ) -> Seen:
     """The rows of versions.
 
     Args:
         folders: data folder of each version as `prepare` wrote it, by version id, oldest first.
         cache: columns that a version lacks (or that were made by another program version) go here.
-        retired: keys of held-out rows that are not asked any more.
+        retired: keys of held-out rows that are not asked any more, by version id.
     """
-    opened = (_open(version, folder, cache, retired) for version, folder in folders.items())
+    gone = retired or {}
+    opened = (
+        _open(version, folder, cache, gone.get(version, frozenset()))
+        for version, folder in folders.items()
+    )
     return Seen(tuple(opened))
 
 

@@ -61,15 +61,13 @@ def compare_versions(
         DataError: neither has any held-out row.
     """
     before, after = pair
-    known = {task.name: task for each in pair for task in store.tasks(each)}
-    gone = store.retired(each for end in pair for each in store.lineage(end))
-    tasks = {task.name: task for task in store.without(known.values(), gone)}
+    tasks = store.tasks(*pair)
     if not tasks:
         raise DataError(
             f"{workspace.folder}: neither {before.id} nor {after.id} has held-out rows to compare "
             "on. Teach a round first."
         )
-    exams = [of_task(task, how.settings) for task in tasks.values()]
+    exams = [of_task(task, how.settings) for task in tasks]
     marks = [measure(workspace, each, exams, how, progress=progress) for each in pair]
     return compare(*marks, names=(before.id, after.id))
 

@@ -2,7 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Container, Iterable
+from collections import defaultdict
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
 from llama_factory.core import files
@@ -57,21 +58,33 @@ def lineage(version: ModelVersion) -> list[ModelVersion]:
     return chain[::-1]
 
 
-def tasks(version: ModelVersion) -> tuple[Task, ...]:
-    """The held-out tasks of a whole lineage, in the order they were learned.
+def tasks(*ends: ModelVersion) -> tuple[Task, ...]:
+    """The held-out tasks of the whole lineages of some versions, in the order they were learned.
 
-    Questions whose answer a later round corrected are left out.
+    Questions whose answer a later version of any of these lineages corrected are left out.
     """
-    told = lineage(version)
-    every = (task for each in told for task in each.tasks())
-    return without(every, retired(told))
-
-
-def retired(lineage: Iterable[ModelVersion]) -> frozenset[str]:
-    """Keys of held-out rows whose answers versions of a lineage corrected."""
-    return frozenset(
-        key for each in lineage for key in each.report.get("data", {}).get("retired", ())
+    versions: dict[str, ModelVersion] = {}
+    gone: defaultdict[str, set[str]] = defaultdict(set)
+    for told in map(lineage, ends):
+        versions |= {each.id: each for each in told}
+        for version_id, keys in retired(told).items():
+            gone[version_id] |= keys
+    return tuple(
+        task for each in versions.values() for task in without(each.tasks(), gone[each.id])
     )
+
+
+def retired(lineage: Sequence[ModelVersion]) -> dict[str, frozenset[str]]:
+    """By version of a lineage, keys of rows whose answers later versions of it corrected.
+
+    What a version holds out again after a correction is asked again.
+    """
+    later: frozenset[str] = frozenset()
+    found = {}
+    for version in reversed(lineage):
+        found[version.id] = later
+        later |= frozenset(version.report.get("data", {}).get("retired", ()))
+    return found
 
 
 def without(tasks: Iterable[Task], keys: Container[str]) -> tuple[Task, ...]:
