@@ -28,6 +28,7 @@ from continual_tiers import STREAMS, TIERS, Stream, Tier, cut_short
 from filelock import FileLock, Timeout
 
 from llama_factory.cli.progress import TerminalProgress
+from llama_factory.core.errors import FactoryError
 from llama_factory.model.load import load_tokenizer
 from llama_factory.model.source import resolve
 
@@ -38,7 +39,10 @@ def main() -> None:
     if not options.report:
         if options.data is None:
             sys.exit("Name the folder of the stream's data, or --report what was run before.")
-        run_all(options)
+        try:
+            run_all(options)
+        except FactoryError as problem:
+            sys.exit(str(problem))
     continual_report.report(options.out)
 
 

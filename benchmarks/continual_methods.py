@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 from continual_tiers import Tier
 
+from llama_factory.config.changes import apply, read_changes
 from llama_factory.continual.presets import PRESETS
 from llama_factory.continual.settings import RoundConfig
 from llama_factory.training.settings import WITHOUT_EFFECT
@@ -73,8 +73,8 @@ def settings(
         "training": {"report_to": [], **training},
         "strategies": written,
     }
-    for change in changes:
-        _put(values, change)
+    for change in read_changes(changes):
+        apply(values, change)
     return RoundConfig.model_validate(values)
 
 
@@ -87,22 +87,6 @@ def training(tier: Tier, learning_rate: float, seed: int) -> dict[str, Any]:
         "learning_rate": learning_rate,
         "seed": seed,
     }
-
-
-def _put(values: dict[str, Any], change: str) -> None:
-    """Set one value; `strategies.replay.fraction` is that of the strategy replay."""
-    key, _, written = change.partition("=")
-    *steps, last = key.split(".")
-    if steps[:1] == ["strategies"]:
-        of_type = [s for s in values["strategies"] if s["type"] == steps[-1]]
-        if not of_type:
-            sys.exit(f"--set {change}: the method has no strategy '{steps[-1]}'. Leave it out for "
-                     "this method, or write a whole --recipe NAME=[...].")  # fmt: skip
-        of_type[0][last] = yaml.safe_load(written)
-        return
-    for step in steps:
-        values = values.setdefault(step, {})
-    values[last] = yaml.safe_load(written)
 
 
 def plain(config: RoundConfig) -> dict[str, Any]:

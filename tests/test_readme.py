@@ -8,16 +8,18 @@ from typer.main import get_command
 
 from llama_factory.cli.app import app
 from llama_factory.config.loading import load_config
+from llama_factory.continual.presets import PRESETS, default_strategies
 from llama_factory.data.cleaning import CLEANERS
 from llama_factory.data.settings import DataSettings
 from llama_factory.model.adapters import ADAPTERS
 from llama_factory.training.objectives import OBJECTIVES
 from llama_factory.training.optimizers import OPTIMIZERS
 from llama_factory.training.schedules import SCHEDULES
+from llama_factory.training.strategy import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
 READMES = ["README.md", "README_zh.md"]
-GUIDES = ["docs/data.md", "docs/training.md", "docs/evaluation.md"]
+GUIDES = ["docs/data.md", "docs/training.md", "docs/evaluation.md", "docs/continual.md"]
 
 
 def commands(name):
@@ -41,9 +43,7 @@ def names(group, before=()):
         )
 
 
-@pytest.mark.parametrize(
-    "name", [*READMES, "docs/data.md", "docs/training.md", "docs/evaluation.md"]
-)
+@pytest.mark.parametrize("name", [*READMES, *GUIDES])
 def test_every_command_and_option_exists(name):
     for words in commands(name):
         command, rest = find(words)
@@ -99,6 +99,15 @@ def test_the_guide_to_training_names_every_objective_adapter_and_schedule(tmp_pa
     assert load_config(path).training.objective == OBJECTIVES.parse({"type": "dpo"})
     for registry in (OBJECTIVES, ADAPTERS, SCHEDULES, OPTIMIZERS):
         assert [name for name in registry.parts if f"`{name}`" not in text] == []
+
+
+def test_the_guide_to_learning_names_every_strategy_and_recipe_and_the_default_one(tmp_path):
+    text = (ROOT / "docs" / "continual.md").read_text(encoding="utf-8")
+    (settings,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    path = tmp_path / "factory.yaml"
+    path.write_text(settings, encoding="utf-8")
+    assert list(load_config(path).strategies) == default_strategies()
+    assert [name for name in (*STRATEGIES.parts, *PRESETS) if f"| `{name}` |" not in text] == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)

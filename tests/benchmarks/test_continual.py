@@ -185,7 +185,7 @@ def test_what_is_not_known_is_told(load, monkeypatch, tmp_path, model, stream):
     given = [stream, *SHORT, "--model", model, "--out", tmp_path]
     with pytest.raises(SystemExit, match="'replays' is not known"):
         run(load, monkeypatch, *given, "--methods", "replays")
-    with pytest.raises(SystemExit, match="the method has no strategy 'replay'"):
+    with pytest.raises(SystemExit, match="strategies has no 'replay'. It has: nothing"):
         run(load, monkeypatch, *given, "--methods", "naive", "--set", "strategies.replay.weight=1")
     with pytest.raises(SystemExit, match="Name the folder of the stream's data"):
         run(load, monkeypatch, "--out", tmp_path)

@@ -41,3 +41,31 @@ def test_the_articles_rank_may_be_set_beside_its_file(tmp_path):
 def test_what_holds_no_keys_cannot_be_set():
     with pytest.raises(ConfigError, match="--set output_dir.x=1: 'output_dir' holds no keys"):
         load_config(None, ["output_dir=a", "output_dir.x=1"])
+
+
+@pytest.mark.parametrize(
+    "before", [[], ["strategies=default"], ["strategies=[replay, anchor, distill]"]]
+)
+def test_a_part_in_a_list_is_named_by_its_type(before):
+    config = load_config(None, [*before, "strategies.replay.fraction=0.5"])
+    replay, anchor, _ = config.strategies
+    assert (replay.fraction, anchor.fraction) == (0.5, 0.125)
+    config = load_config(None, [*before, "data.cleaning.conflicts.rule=newest"])
+    (rule,) = [step.rule for step in config.data.cleaning if hasattr(step, "rule")]
+    assert rule == "newest"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["strategies.replay.fraction=2"], "--set strategies.replay.fraction=2: must be less"),
+        (["strategies.replay.fractoin=2"], "no such setting. Did you mean 'fraction'"),
+        (["strategies.replai.fraction=.2"], "strategies has no 'replai'. Did you mean 'replay'"),
+        (["strategies.ewc.lambda=2"], r"It has: replay, anchor, distill. To add it give the whole"),
+        (["strategies.replay=2"], "what of 'replay' to set is missing. Name it: replay.KEY"),
+        (["strategies=saef", "strategies.replay.fraction=.2"], "'saef' is no recipe. Did you mean"),
+    ],
+)
+def test_what_a_list_lacks_or_refuses_is_told(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, changes)

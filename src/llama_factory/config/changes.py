@@ -1,16 +1,20 @@
 """Single settings given beside the file: `--set`, flags, words such as `key=value`, environment."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from llama_factory.config.dialects.llama_factory.translate import is_flat
-from llama_factory.core.errors import ConfigError
+from llama_factory.config.run import RunConfig
+from llama_factory.core.errors import ConfigError, suggest
 
 PARTS = frozenset({"adapter", "objective", "optimizer", "schedule"})
 """Settings that may be given by the name of a part alone."""
+LISTS = frozenset({("strategies",), ("data", "cleaning"), ("evaluation", "metrics")})
+"""Lists of parts, which may be left to a default or given by the name of a recipe."""
 VARIABLES = {"API_HOST": "serving.host", "API_PORT": "serving.port"}
 """Environment variables that are settings; flags go before them, and they before the file."""
 
@@ -75,25 +79,79 @@ def _read(written: str) -> Change:
     return Change(name, value, flag if is_flat(name) else f"--set {written}")
 
 
-def apply(values: dict[str, Any], change: Change) -> None:
+def apply(values: dict[str, Any], change: Change) -> Change:
     """Set one value in the settings of a native file.
 
+    In a list of parts a part is named by its type, as in `strategies.replay.fraction`.
+
+    Returns:
+        The change with the numbers of parts for their names, as messages about settings have them.
+
     Raises:
-        ConfigError: what it is to be set in is no section.
+        ConfigError: what it is to be set in is no section, or a list has no such part.
     """
     *sections, key = change.name.split(".")
+    inner: Any = values
+    taken: list[str] = []
     for section in sections:
-        values = _inner(values, section, change)
-    values[key] = change.value
+        name, inner = _inner(inner, section, taken, change)
+        taken.append(name)
+    if isinstance(inner, list):
+        raise ConfigError(
+            f"{change.source}: what of '{key}' to set is missing. Name it: {key}.KEY."
+        )
+    inner[key] = change.value
+    return replace(change, name=".".join([*taken, key]))
 
 
-def _inner(values: dict[str, Any], section: str, change: Change) -> dict[str, Any]:
-    """The section, made where there is none; a part given by its name alone gets room for more."""
+def _inner(
+    values: Any, section: str, before: Sequence[str], change: Change
+) -> tuple[str, dict[str, Any] | list[Any]]:
+    """A section and its name; it is made where there is none.
+
+    A part given by its name alone gets room for more, and so does a list of parts that is a
+    recipe or left to its default.
+    """
+    if isinstance(values, list):
+        number = _number_of(values, section, before, change)
+        return str(number), values[number]
     inner = values.get(section)
+    if (*before, section) in LISTS and (inner is None or isinstance(inner, str)):
+        written = {} if inner is None else {section: inner}
+        inner = values[section] = _written_out((*before, section), written, change)
     if section in PARTS and isinstance(inner, str):
         inner = values[section] = {"type": inner}
     if inner is None:
         inner = values[section] = {}
-    if not isinstance(inner, dict):
+    if not isinstance(inner, dict | list):
         raise ConfigError(f"{change.source}: '{section}' holds no keys to set.")
-    return inner
+    return section, inner
+
+
+def _number_of(parts: list[Any], name: str, before: Sequence[str], change: Change) -> int:
+    """Where a part stands in a list; given by its name alone it gets room for more."""
+    types = [part.get("type") if isinstance(part, Mapping) else part for part in parts]
+    if name not in types:
+        where, known = ".".join(before), ", ".join(map(str, types))
+        raise ConfigError(
+            f"{change.source}: {where} has no '{name}'.{suggest(name, map(str, types))} It has: "
+            f"{known or 'nothing'}. To add it give the whole list: {where}=[...]."
+        )
+    number = types.index(name)
+    if not isinstance(parts[number], Mapping):
+        parts[number] = {"type": name}
+    return number
+
+
+def _written_out(path: Sequence[str], values: dict[str, Any], change: Change) -> Any:
+    """A list of parts as it would be without changes, given `values` of the section it is in."""
+    for section in reversed(path[:-1]):
+        values = {section: values}
+    try:
+        found = RunConfig.model_validate(values).model_dump(mode="json")
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise ConfigError(f"{change.source}: {'.'.join(path)}: {problem}") from None
+    for section in path:
+        found = found[section]
+    return found

@@ -96,10 +96,11 @@ def _put_together(
     done = translate(values | flat) if has_flat_keys else translate(flat, native)
     for name, value in done.settings.items():
         changing.apply(native, Change(name, value, done.sources[name]))
-    for change in changes:
-        if not _goes_flat(change, has_flat_keys):
-            changing.apply(native, change)
-    return _Native(article.translate(native), Origins(tree, changes, done, has_flat_keys))
+    applied = [
+        each if _goes_flat(each, has_flat_keys) else changing.apply(native, each)
+        for each in changes
+    ]
+    return _Native(article.translate(native), Origins(tree, applied, done, has_flat_keys))
 
 
 def _has_flat_keys(values: Mapping[str, Any], changes: Sequence[Change]) -> bool:
