@@ -16,6 +16,7 @@ from llama_factory.model.masks import EncodedRow
 from llama_factory.model.padding import Alike, begins_alike, cut, cut_at_cost, pad
 from llama_factory.training.items import Items
 from llama_factory.training.objectives import Objective
+from llama_factory.training.spreading import Kind, shuffled
 
 NEW = "new"
 """Name of the source of this round's own rows."""
@@ -105,6 +106,7 @@ def plan_steps(
     batch_size: int,
     num_steps: int,
     seed: int,
+    kinds: Mapping[str, Sequence[Kind]] | None = None,
 ) -> list[list[RowRef]]:
     """The rows of every update.
 
@@ -117,8 +119,10 @@ def plan_steps(
         batch_size: rows in an update.
         num_steps: updates.
         seed: of the order.
+        kinds: of the rows of sources whose kinds are spread evenly over the order.
     """
-    streams = {name: _endless(name, size, seed) for name, size in sizes.items()}
+    given = kinds or {}
+    streams = {name: _endless(name, n, seed, given.get(name, ())) for name, n in sizes.items()}
     plan = []
     for step in range(num_steps):
         counts = {name: _due(share * batch_size, step) for name, share in shares.items()}
@@ -133,11 +137,11 @@ def _due(rows_per_step: float, step: int) -> int:
     return int(rows_per_step * (step + 1) + tiny) - int(rows_per_step * step + tiny)
 
 
-def _endless(source: str, size: int, seed: int) -> Iterator[RowRef]:
+def _endless(source: str, size: int, seed: int, kinds: Sequence[Kind]) -> Iterator[RowRef]:
     """All rows in a shuffled order, then all again in another one, without end."""
     for epoch in count():
-        order = torch.Generator().manual_seed(mix(seed, source, epoch))
-        yield from (RowRef(source, i) for i in torch.randperm(size, generator=order).tolist())
+        order = shuffled(size, mix(seed, source, epoch), kinds)
+        yield from (RowRef(source, index) for index in order)
 
 
 def mix(*parts: int | str) -> int:

@@ -13,7 +13,8 @@ Plan = list[list[RowRef]]
 def plan_run(rows: Rows, settings: TrainingSettings) -> Plan:
     """All updates of a run, cut at `max_train_tokens`; time is not planned with."""
     num_steps = count_steps(rows.sizes[NEW], settings)
-    plan = plan_steps(rows.sizes, rows.shares, settings.batch_size, num_steps, settings.seed)
+    sizes, shares, kinds = rows.sizes, rows.shares, rows.kinds()
+    plan = plan_steps(sizes, shares, settings.batch_size, num_steps, settings.seed, kinds)
     if settings.max_train_tokens is None:
         return plan
     return _cut(plan, rows, settings.max_train_tokens)

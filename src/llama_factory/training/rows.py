@@ -14,6 +14,7 @@ from llama_factory.training.items import Encoded, Items, by_part, packed
 from llama_factory.training.kernels import PLAIN
 from llama_factory.training.objectives import Objective
 from llama_factory.training.settings import TrainingSettings
+from llama_factory.training.spreading import Kind
 from llama_factory.training.strategy import Protection, Source
 
 MOST_SHOWN = 20
@@ -58,6 +59,17 @@ class Rows:
     def num_tokens(self, ref: RowRef) -> int:
         """Length of a row of an update."""
         return self.items[ref.source].num_tokens(ref.index)
+
+    def kinds(self) -> dict[str, list[Kind]]:
+        """Group and answer of every row of the extra sources, which are mixed in evenly."""
+        return {
+            name: [self._kind(name, at) for at in range(self.sizes[name])] for name in self.shares
+        }
+
+    def _kind(self, source: str, index: int) -> Kind:
+        first = self._place(source, self.items[source].origins(index)[0])
+        row = self.examples[source][first]
+        return row.group, row.answer
 
     def places(self, refs: Sequence[RowRef]) -> list[str]:
         """`file:line` of rows, to name them in a message."""
