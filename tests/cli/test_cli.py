@@ -114,6 +114,20 @@ def test_a_workspace_from_init_to_rollback(tmp_path, tiny):
     assert command("promote", bot, "v0001").stdout == "v0001 is released.\n"
 
 
+def test_a_refused_round_says_how_to_go_on(tmp_path, tiny):
+    bot = tmp_path / "bot"
+    command("init", bot, "--model", tiny)
+    rows = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i in range(12)]
+    (bot / "inbox/faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    steps = ["--set", "training.max_steps=4"]
+    refused = command("learn", bot, *steps, "--set", "gate.max_guard_ratio=0.01").stdout
+    assert "v0001 is refused and kept as candidate; its files stay in the inbox." in refused
+    again = f"llama-factory learn {bot} --set strategies=safe"
+    assert f"again, forgetting less:  {again}" in refused
+    options = ["--set", "strategies=safe", *steps, "--set", "gate.max_guard_ratio=99"]
+    assert "v0002 is promoted" in command("learn", bot, *options).stdout
+
+
 def test_chat_answers_and_leaves(tmp_path, tiny):
     command("init", tmp_path / "bot", "--model", tiny)
     run = command("chat", tmp_path / "bot", input="hello\n/new\n你好\n/exit\n")

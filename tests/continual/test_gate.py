@@ -38,6 +38,7 @@ def test_each_limit_refuses_and_says_why(after, failed):
     verdict = decide(after, BEFORE, base_guard=5.0, settings=GateSettings())
     assert [check.name for check in verdict.checks if not check.passed] == failed
     assert verdict.is_promoted == (not failed)
+    assert verdict.has_forgotten == bool({*failed} - {"learned"})
     assert read_verdict({"verdict": verdict.to_json()}) == verdict
 
 

@@ -27,3 +27,7 @@ def learn(folder: Folder, changes: Changes = None, as_json: Json = False) -> Non
     print(f"{done.version.id} is refused and kept as candidate; its files stay in the inbox.")
     print(f"  look:    llama-factory show {folder} {done.version.id}")
     print(f"  accept:  llama-factory promote {folder} {done.version.id}")
+    if done.verdict.has_forgotten:
+        print(f"  again, forgetting less:  llama-factory learn {folder} --set strategies=safe")
+    else:
+        print(f"  again, learning more:  llama-factory learn {folder} --set training.epochs=NUMBER")

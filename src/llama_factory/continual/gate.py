@@ -33,6 +33,11 @@ class Verdict:
         failed = [check.reason for check in self.checks if not check.passed]
         return "; ".join(failed) if failed else "all checks passed"
 
+    @property
+    def has_forgotten(self) -> bool:
+        """Whether something that the parent could do was lost."""
+        return any(not check.passed for check in self.checks if check.name != "learned")
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for report.json."""
         return {"promoted": self.is_promoted, "checks": [asdict(check) for check in self.checks]}
