@@ -48,7 +48,7 @@ def test_what_holds_no_keys_cannot_be_set():
 )
 def test_a_part_in_a_list_is_named_by_its_type(before):
     config = load_config(None, [*before, "strategies.replay.fraction=0.5"])
-    replay, anchor, _ = config.strategies
+    replay, anchor, *_ = config.strategies
     assert (replay.fraction, anchor.fraction) == (0.5, 0.125)
     config = load_config(None, [*before, "data.cleaning.conflicts.rule=newest"])
     (rule,) = [step.rule for step in config.data.cleaning if hasattr(step, "rule")]
@@ -61,7 +61,7 @@ def test_a_part_in_a_list_is_named_by_its_type(before):
         (["strategies.replay.fraction=2"], "--set strategies.replay.fraction=2: must be less"),
         (["strategies.replay.fractoin=2"], "no such setting. Did you mean 'fraction'"),
         (["strategies.replai.fraction=.2"], "strategies has no 'replai'. Did you mean 'replay'"),
-        (["strategies.ewc.lambda=2"], r"It has: replay, anchor, distill. To add it give the whole"),
+        (["strategies.ewc.lambda=2"], "It has: replay, anchor, distill, merge. To add"),
         (["strategies.replay=2"], "what of 'replay' to set is missing. Name it: replay.KEY"),
         (["strategies=saef", "strategies.replay.fraction=.2"], "'saef' is no recipe. Did you mean"),
     ],

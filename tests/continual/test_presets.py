@@ -24,9 +24,9 @@ def written(tmp_path, text):
 @pytest.mark.parametrize(
     ("recipe", "wanted"),
     [
-        ("default", ["replay", "anchor", "distill"]),
+        ("default", ["replay", "anchor", "distill", "merge"]),
         ("naive", []),
-        ("safe", ["replay", "anchor", "distill", "freeze"]),
+        ("safe", ["replay", "anchor", "distill", "freeze", "merge"]),
         ("article", ["replay", "ewc"]),
         ("[replay, {type: freeze, layers: 2}]", ["replay", "freeze"]),
     ],
@@ -68,6 +68,7 @@ def test_safe_protects_more_than_default():
     assert safe["replay"].fraction > default["replay"].fraction
     assert safe["distill"].beta > default["distill"].beta
     assert safe["freeze"].count(30) == 10
+    assert safe["merge"].alphas < default["merge"].alphas
 
 
 def test_every_recipe_is_told_where_strategies_are_explained():

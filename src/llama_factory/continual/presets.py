@@ -33,21 +33,24 @@ NEAR_TO_BASE: tuple[Mapping[str, Any], ...] = (
 
 PRESETS: Mapping[str, Preset] = {
     "default": Preset(
-        "old rows in every update, and general rows on which the model stays near to the base",
+        "old rows in every update, general rows on which the model stays near to the base, and "
+        "most of the way from the earlier version to the new one",
         (
             OLD_ROWS,
             *NEAR_TO_BASE,
+            {"type": "merge", "alphas": [0.85, 0.5]},
         ),
     ),
     "naive": Preset("nothing is protected, to compare with", ()),
     "safe": Preset(
-        "forgets less and learns less: more old rows, nearer to the earlier model, the lowest "
-        "third frozen",
+        "forgets less and learns less: more old rows, nearer to the earlier model, less of the "
+        "way to the new one, the lowest third frozen",
         (
             {"type": "replay", "fraction": 0.5},
             {"type": "anchor", "weight": 0.02},
             {"type": "distill", "beta": 3.0},
             {"type": "freeze", "layers": 1 / 3},
+            {"type": "merge", "alphas": [0.7, 0.5]},
         ),
     ),
     "no-data": Preset(

@@ -50,8 +50,8 @@ def test_beside_sections_they_change_the_strategies_that_are_there(tmp_path):
 @pytest.mark.parametrize(
     ("strategies", "wanted"),
     [
-        ("", ["replay", "anchor", "distill", "ewc"]),
-        ("strategies: safe\n", ["replay", "anchor", "distill", "freeze", "ewc"]),
+        ("", ["replay", "anchor", "distill", "merge", "ewc"]),
+        ("strategies: safe\n", ["replay", "anchor", "distill", "freeze", "merge", "ewc"]),
         ("strategies: naive\n", ["ewc"]),
         ("strategies: [ewc, anchor]\n", ["ewc", "anchor"]),
     ],

@@ -47,10 +47,21 @@ def close(one, other, tolerance=2e-3):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_first_round_is_plain_training_bit_for_bit(tiny_model, tmp_path, method):
     plain = fit(make(tiny_model), tmp_path / "a", rows("a", 6))
-    merged = fit(make(tiny_model), tmp_path / "b", rows("a", 6), [Merge(method=method)])
+    merge = Merge(method=method, alphas=(0.75, 0.5))
+    merged = fit(make(tiny_model), tmp_path / "b", rows("a", 6), [merge])
     assert torch.equal(flat(plain.model), flat(merged.model))
     assert merged.memory.numbers["merge.rounds"] == 1
     assert merged.memory.numbers["merge.error"] == 0
+
+
+def test_a_refused_first_round_is_moved_back_towards_the_base(tiny_model):
+    model, merge = make(tiny_model), Merge(alphas=(0.75, 0.5))
+    memory, _, trained = one_round(model, merge)
+    assert all(torch.equal(model.trainable()[name], trained[name]) for name in trained)
+    merge.gentler()["alpha 0.5"].after_round(model, [], memory, seed=0)
+    new = full_updates(model, trained)
+    for name, merged in full_updates(model).items():
+        assert close(merged, 0.5 * new[name])
 
 
 @pytest.mark.parametrize("alpha", [0.75, 0.5])

@@ -1,6 +1,6 @@
 """Merging: after a round the previous and the newly trained update are combined into one.
 
-- `interpolate`: (1 - alpha) previous + alpha trained.
+- `interpolate`: (1 - alpha) previous + alpha trained, from the second round on.
 - `ema`: the running average decay * previous + (1 - decay) * trained, from the second round on.
 - `slao`: Qiao and Mahdavi 2025, https://arxiv.org/abs/2512.23017: the trained A replaces the
   previous one, B moves towards the trained B by 1/sqrt(i) of the way in round i; training begins
@@ -78,7 +78,8 @@ class Merge(Strategy):
     """
     alphas: tuple[Alpha, ...] = Field((1.0, 0.75, 0.5), min_length=1)
     """For `interpolate`: weight of the new update. Lower forgets less and learns less. The first is
-    tried first; where the gate refuses the round, the next ones."""
+    tried first, and counts as 1 in the first round, which has nothing to forget; where the gate
+    refuses a round, the next ones."""
     decay: float = Field(0.5, ge=0, lt=1)
     """For `ema`: weight of the average so far. Higher forgets less and learns less."""
     density: float = Field(0.2, gt=0, le=1)
@@ -90,6 +91,7 @@ class Merge(Strategy):
     magmax)."""
 
     _before: _Before = PrivateAttr(default_factory=_Before)
+    _is_second_try: bool = PrivateAttr(False)
 
     def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
         """Remember the parent's weights, and begin where the method begins."""
@@ -132,7 +134,12 @@ class Merge(Strategy):
     def gentler(self) -> Mapping[str, Strategy]:
         """Interpolation with the later alphas."""
         alphas = self.alphas[1:] if self.method == "interpolate" else ()
-        return {f"alpha {a:g}": self.model_copy(update={"alphas": (a,)}) for a in alphas}
+        return {f"alpha {alpha:g}": self._again(alpha) for alpha in alphas}
+
+    def _again(self, alpha: float) -> "Merge":
+        made = self.model_copy(update={"alphas": (alpha,)})
+        made._is_second_try = True
+        return made
 
     @property
     def _starts_from_trained(self) -> bool:
@@ -145,10 +152,10 @@ class Merge(Strategy):
         from llama_factory.continual import merging
 
         number = self._before.num_rounds + 1
+        if number == 1 and not self._is_second_try:
+            return None
         if self.method == "interpolate":
             return merging.blending(self.alphas[0]) if self.alphas[0] < 1 else None
-        if number == 1:
-            return None
         if self.method == "ema":
             return merging.blending(1 - self.decay)
         if self.method == "slao":
