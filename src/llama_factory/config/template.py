@@ -50,8 +50,8 @@ strategies:                       # how old knowledge is protected; or a recipe,
   - type: distill                 # they show how far the model moved from the base model,
     rows: [anchor]                # so that general ability stays
     beta: 1.5                     # higher keeps more of it and learns less
-  - type: merge                   # from the second round on the new version takes this share of
-    alphas: [0.85, 0.5]           # its step away from the one before; the next where it is refused
+  - type: merge                   # a refused version is moved back towards the one before:
+    alphas: [1, 0.75, 0.5]        # the share of its step that is tried first, second, third
 
 evaluation:
   # metrics: [exact_match, token_f1]

@@ -34,11 +34,11 @@ NEAR_TO_BASE: tuple[Mapping[str, Any], ...] = (
 PRESETS: Mapping[str, Preset] = {
     "default": Preset(
         "old rows in every update, general rows on which the model stays near to the base, and "
-        "most of the way from the earlier version to the new one",
+        "a part of the way to the new version where the gate refuses all of it",
         (
             OLD_ROWS,
             *NEAR_TO_BASE,
-            {"type": "merge", "alphas": [0.85, 0.5]},
+            {"type": "merge"},
         ),
     ),
     "naive": Preset("nothing is protected, to compare with", ()),
