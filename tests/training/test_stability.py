@@ -13,8 +13,8 @@ from llama_factory.core.errors import FactoryError
 from llama_factory.core.files import read_jsonl
 from llama_factory.core.types import Example, Message
 from llama_factory.training import memory
-from llama_factory.training.batching import NEW, RowRef
 from llama_factory.training.length import plan_run
+from llama_factory.training.planning import NEW, RowRef
 from llama_factory.training.rows import Encoding, encode_all
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.spikes import FEWEST, SpikeWatch
@@ -194,7 +194,8 @@ MEASURE = """
     from llama_factory.model.load import AdaptedModel
     from llama_factory.training import memory
     from llama_factory.model.masks import EncodedRow
-    from llama_factory.training.batching import NEW, BatchOptions, RowRef, make_batch
+    from llama_factory.training.batching import BatchOptions, make_batch
+    from llama_factory.training.planning import NEW, RowRef
     from llama_factory.training.items import Items
     from llama_factory.training.objectives.sft import Sft
     from llama_factory.training.settings import TrainingSettings

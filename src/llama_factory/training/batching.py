@@ -3,10 +3,9 @@
 The plan of a run is a function of the seed, so a resumed run sees the rows it would have seen.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count, pairwise, starmap
+from itertools import pairwise, starmap
 
 import torch
 from torch import Tensor
@@ -16,20 +15,10 @@ from llama_factory.model.masks import EncodedRow
 from llama_factory.model.padding import Alike, begins_alike, cut, cut_at_cost, pad
 from llama_factory.training.items import Items
 from llama_factory.training.objectives import Objective
-from llama_factory.training.spreading import Kind, shuffled
+from llama_factory.training.planning import RowRef
 
-NEW = "new"
-"""Name of the source of this round's own rows."""
 ALIKE_TOKENS = (32, 64, 128)
 """Rows that begin with so many tokens in common are tried side by side."""
-
-
-@dataclass(frozen=True)
-class RowRef:
-    """One row of one source."""
-
-    source: str
-    index: int
 
 
 @dataclass(frozen=True)
@@ -98,56 +87,6 @@ class Batch:
     def num_padded(self) -> int:
         """Tokens with padding."""
         return sum(micro.ids.numel() for micro in self.micro_batches)
-
-
-def plan_steps(
-    sizes: Mapping[str, int],
-    shares: Mapping[str, float],
-    batch_size: int,
-    num_steps: int,
-    seed: int,
-    kinds: Mapping[str, Sequence[Kind]] | None = None,
-) -> list[list[RowRef]]:
-    """The rows of every update.
-
-    Rows of extra sources replace new rows, so the number of updates does not grow. Where a share
-    of the batch is not a whole number of rows, some updates get one row more than others.
-
-    Args:
-        sizes: rows in each source; NEW is one of them.
-        shares: share of each extra source.
-        batch_size: rows in an update.
-        num_steps: updates.
-        seed: of the order.
-        kinds: of the rows of sources whose kinds are spread evenly over the order.
-    """
-    given = kinds or {}
-    streams = {name: _endless(name, n, seed, given.get(name, ())) for name, n in sizes.items()}
-    plan = []
-    for step in range(num_steps):
-        counts = {name: _due(share * batch_size, step) for name, share in shares.items()}
-        counts = {NEW: batch_size - sum(counts.values()), **counts}
-        plan.append([next(streams[name]) for name, n in counts.items() for _ in range(n)])
-    return plan
-
-
-def _due(rows_per_step: float, step: int) -> int:
-    """Whole rows due in this step so that the running total follows `rows_per_step`."""
-    tiny = 1e-9  # 0.1 * 10 must count as 1 row, whatever the rounding
-    return int(rows_per_step * (step + 1) + tiny) - int(rows_per_step * step + tiny)
-
-
-def _endless(source: str, size: int, seed: int, kinds: Sequence[Kind]) -> Iterator[RowRef]:
-    """All rows in a shuffled order, then all again in another one, without end."""
-    for epoch in count():
-        order = shuffled(size, mix(seed, source, epoch), kinds)
-        yield from (RowRef(source, index) for index in order)
-
-
-def mix(*parts: int | str) -> int:
-    """One 63-bit seed out of several values, the same on every machine."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from llama_factory.core import files
 from llama_factory.core.errors import DataError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example
-from llama_factory.training.batching import Batch, BatchOptions, RowRef, make_batch
+from llama_factory.training.batching import Batch, BatchOptions, make_batch
 from llama_factory.training.checkpoints import Position
 from llama_factory.training.items import Items
+from llama_factory.training.planning import RowRef
 from llama_factory.training.rows import Encoding
 from llama_factory.training.update import Run, Tally, forward, own_share, survey
 

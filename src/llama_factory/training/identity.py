@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from llama_factory.training.batching import NEW
+from llama_factory.training.planning import NEW
 from llama_factory.training.rows import Rows
 from llama_factory.training.settings import WITHOUT_EFFECT
 from llama_factory.training.strategy import STRATEGIES

@@ -2,7 +2,7 @@
 
 import math
 
-from llama_factory.training.batching import NEW, RowRef, plan_steps
+from llama_factory.training.planning import NEW, RowRef, plan_steps
 from llama_factory.training.rows import Rows
 from llama_factory.training.settings import TrainingSettings
 
@@ -12,12 +12,16 @@ Plan = list[list[RowRef]]
 
 def plan_run(rows: Rows, settings: TrainingSettings) -> Plan:
     """All updates of a run, cut at `max_train_tokens`; time is not planned with."""
-    num_steps = count_steps(rows.sizes[NEW], settings)
+    plan = _plan(rows, settings, count_steps(rows.sizes[NEW], settings))
+    most = settings.max_train_tokens
+    num_steps = len(plan) if most is None else _count_within(most, plan, rows)
+    # planned anew, since what rises until the end has to reach it
+    return plan if num_steps == len(plan) else _plan(rows, settings, num_steps)
+
+
+def _plan(rows: Rows, settings: TrainingSettings, num_steps: int) -> Plan:
     sizes, shares, kinds = rows.sizes, rows.shares, rows.kinds()
-    plan = plan_steps(sizes, shares, settings.batch_size, num_steps, settings.seed, kinds)
-    if settings.max_train_tokens is None:
-        return plan
-    return _cut(plan, rows, settings.max_train_tokens)
+    return plan_steps(sizes, shares, settings.batch_size, num_steps, settings.seed, kinds)
 
 
 def count_steps(num_rows: int, settings: TrainingSettings) -> int:
@@ -25,10 +29,11 @@ def count_steps(num_rows: int, settings: TrainingSettings) -> int:
     return settings.max_steps or math.ceil(num_rows * settings.epochs / settings.batch_size)
 
 
-def _cut(plan: Plan, rows: Rows, max_tokens: int) -> Plan:
+def _count_within(max_tokens: int, plan: Plan, rows: Rows) -> int:
+    """Updates until so many tokens are seen."""
     seen = 0
     for number, refs in enumerate(plan, start=1):
         seen += sum(map(rows.num_tokens, refs))
         if seen >= max_tokens:
-            return plan[:number]
-    return plan
+            return number
+    return len(plan)

@@ -22,7 +22,7 @@ from llama_factory.model.compiling import compile_layers
 from llama_factory.model.load import AdaptedModel
 from llama_factory.training import checkpoints, memory, precision
 from llama_factory.training import held_out as held
-from llama_factory.training.batching import NEW, Batch, RowRef, mix
+from llama_factory.training.batching import Batch
 from llama_factory.training.checkpoints import Position
 from llama_factory.training.costs import Costs
 from llama_factory.training.ending import ends_of
@@ -37,6 +37,7 @@ from llama_factory.training.monitor import (
     monitored,
 )
 from llama_factory.training.outcome import TrainedModel
+from llama_factory.training.planning import NEW, RowRef, mix
 from llama_factory.training.rates import learning_rate_at
 from llama_factory.training.reference import with_reference
 from llama_factory.training.rows import MOST_SHOWN, Encoding, Rows, UnfitRow, encode_all

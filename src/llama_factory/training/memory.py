@@ -13,17 +13,11 @@ from llama_factory.model.masks import EncodedRow
 from llama_factory.model.padding import IGNORED
 from llama_factory.model.recomputation import recompute
 from llama_factory.training import recomputation
-from llama_factory.training.batching import (
-    NEW,
-    Batch,
-    BatchOptions,
-    MicroBatch,
-    RowRef,
-    make_batch,
-)
+from llama_factory.training.batching import Batch, BatchOptions, MicroBatch, make_batch
 from llama_factory.training.items import Items
 from llama_factory.training.length import Plan
 from llama_factory.training.objectives import Objective
+from llama_factory.training.planning import NEW, RowRef
 from llama_factory.training.recomputation import needs_recomputation, with_recomputation
 from llama_factory.training.rows import Rows
 from llama_factory.training.update import Run, apart, forward

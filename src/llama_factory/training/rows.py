@@ -9,10 +9,10 @@ from llama_factory.core.progress import SILENT, Progress
 from llama_factory.core.types import Example
 from llama_factory.model.load import AdaptedModel
 from llama_factory.model.token_cache import encode_rows
-from llama_factory.training.batching import NEW, RowRef
 from llama_factory.training.items import Encoded, Items, by_part, packed
 from llama_factory.training.kernels import PLAIN
 from llama_factory.training.objectives import Objective
+from llama_factory.training.planning import NEW, RowRef, Share
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.spreading import Kind
 from llama_factory.training.strategy import Protection, Source
@@ -47,7 +47,7 @@ class Rows:
     items: Mapping[str, Items]
     examples: Mapping[str, Sequence[Example]]
     unfit: Mapping[str, tuple[UnfitRow, ...]]
-    shares: Mapping[str, float]
+    shares: Mapping[str, Share]
     weights: Mapping[str, float] = field(default_factory=dict)
     _taught: dict[str, list[int]] = field(default_factory=dict, compare=False)
 
@@ -189,7 +189,7 @@ def _with_source(rows: Rows, source: Source, encoding: Encoding) -> Rows:
         {**rows.items, name: items},
         {**rows.examples, name: source.rows},
         {**rows.unfit, name: unfit},
-        {**rows.shares, name: source.share},
+        {**rows.shares, name: Share(source.share, source.rises)},
         {**rows.weights, **({} if weight is None else {name: weight})},
     )
 

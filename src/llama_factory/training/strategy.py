@@ -21,9 +21,10 @@ class Source:
     Attributes:
         name: shown as `loss_<name>`.
         rows: taken in a shuffled order, again from the start when used up.
-        share: of the rows of an update; new rows get the rest.
+        share: of the rows of all updates; new rows get the rest.
         weight: share of the update's loss; None takes the share of the rows.
         max_trained: trained tokens after which each row is cut off; None: it is not.
+        rises: few of them at the beginning of a round, many at its end.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Source:
     share: float
     weight: float | None = None
     max_trained: int | None = None
+    rises: bool = False
 
 
 class Strategy(Settings):

@@ -99,6 +99,13 @@ def test_the_weight_in_the_loss_may_be_another_than_the_share_of_rows():
     assert (source.share, source.weight) == (0.1, 0.3)
 
 
+def test_a_rising_schedule_is_passed_on():
+    memory = keep(rows("a", 5))
+    (even,), (rising,) = (Replay(schedule=s).sources(memory) for s in ("even", "rising"))
+    assert (even.rises, rising.rises) == (False, True)
+    assert even.share == rising.share
+
+
 def test_rows_that_were_edited_are_dropped_counted_and_never_kept_again(caplog):
     memory = keep(rows("a", 10))
     first, *others = memory.rows["replay"]

@@ -15,8 +15,9 @@ from llama_factory.core.files import read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import TEXT, Example, Message
 from llama_factory.model import value_head
-from llama_factory.training.batching import NEW, BatchOptions, RowRef, make_batch
+from llama_factory.training.batching import BatchOptions, make_batch
 from llama_factory.training.objectives import OBJECTIVES, Scored
+from llama_factory.training.planning import NEW, RowRef
 from llama_factory.training.rows import Encoding, encode_all
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.strategy import STRATEGIES, Protection, Source, Strategy

@@ -30,6 +30,7 @@ NUM_EDITED = f"{NAME}.edited"
 """Number in memory: kept rows that were dropped so far because they no longer fit their hash."""
 
 Balance = Literal["group", "row"]
+Schedule = Literal["even", "rising"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,11 @@ class Replay(Strategy):
     """Share of old rows in the loss. Empty: the same as `fraction`; above it, few old rows that
     cost little time count for more."""
 
+    schedule: Schedule = "even"
+    """When old rows come. `even`: the same share in every update; `rising`: few at the beginning of
+    a round, many at its end, where the learning rate is low: new rows are learned first and what
+    they disturbed is mended."""
+
     def sources(self, memory: Memory) -> Sequence[Source]:
         """The buffer, from the second round on."""
         kept, num_edited = intact(memory)
@@ -60,7 +66,9 @@ class Replay(Strategy):
                 num_edited,
                 num_edited + len(kept),
             )
-        return (Source(NAME, kept, self.fraction, self.weight),) if kept else ()
+        is_rising = self.schedule == "rising"
+        source = Source(NAME, kept, self.fraction, self.weight, rises=is_rising)
+        return (source,) if kept else ()
 
     def after_round(
         self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int

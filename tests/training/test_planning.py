@@ -1,0 +1,77 @@
+from collections import Counter
+
+import pytest
+
+from llama_factory.training.planning import NEW, Share, plan_steps
+from llama_factory.training.spreading import shuffled
+
+
+def test_every_new_row_is_seen_once_an_epoch():
+    plan = plan_steps({NEW: 20}, {}, batch_size=5, num_steps=8, seed=1)
+    for epoch in (plan[:4], plan[4:]):
+        assert sorted(ref.index for step in epoch for ref in step) == list(range(20))
+    assert plan[:4] != plan[4:]
+
+
+def test_the_plan_is_a_function_of_the_seed():
+    make = [
+        plan_steps({NEW: 9, "replay": 4}, {"replay": Share(0.25)}, 4, 10, seed=s) for s in (3, 3, 4)
+    ]
+    assert make[0] == make[1]
+    assert make[0] != make[2]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.125, 0.25, 0.4])
+def test_shares_hold_over_the_run_and_the_batch_never_grows(share):
+    plan = plan_steps({NEW: 50, "replay": 7}, {"replay": Share(share)}, 8, 40, seed=0)
+    assert all(len(step) == 8 for step in plan)
+    counts = Counter(ref.source for step in plan for ref in step)
+    assert abs(counts["replay"] - share * 8 * 40) <= 1
+
+
+def test_kinds_are_spread_evenly_over_the_order():
+    kinds = [("a", str(i % 4)) for i in range(40)] + [("b", f"own {i}") for i in range(20)]
+    orders = [shuffled(60, seed, kinds) for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
+    for order in orders:
+        assert sorted(order) == list(range(60))
+        for start in range(0, 60, 12):
+            part = order[start : start + 12]
+            assert sum(i >= 40 for i in part) in (3, 4, 5)  # a third of it
+            assert {kinds[i] for i in part if i < 40} == {("a", str(n)) for n in range(4)}
+    # within a kind, every row has the same chance to come first
+    firsts = Counter(shuffled(6, seed, [("a",)] * 3 + [("b",)] * 3)[0] for seed in range(1200))
+    assert all(150 < firsts[i] < 250 for i in range(6))
+
+
+def test_old_rows_are_mixed_in_evenly():
+    kinds = {"replay": [("first",)] * 30 + [("second",)] * 10}
+    plan = plan_steps({NEW: 50, "replay": 40}, {"replay": Share(0.5)}, 8, 10, seed=0, kinds=kinds)
+    old = [[ref.index for ref in step if ref.source == "replay"] for step in plan]
+    assert all(sum(index >= 30 for index in step) in (0, 1, 2) for step in old)
+    assert sum(index >= 30 for step in old[:5] for index in step) == 5
+
+
+@pytest.mark.parametrize(("share", "anchor", "last"), [(0.25, 0.0625, 4), (0.5, 0.125, 5.5)])
+def test_a_rising_share_holds_over_the_run_and_leaves_room_for_new_rows(share, anchor, last):
+    shares = {"replay": Share(share, rises=True), "anchor": Share(anchor)}
+    plan = plan_steps({NEW: 50, "replay": 70, "anchor": 9}, shares, 8, 64, seed=0)
+    assert all(len(step) == 8 for step in plan)
+    counts = [Counter(ref.source for ref in step) for step in plan]
+    old = [step["replay"] for step in counts]
+    assert sum(old) == share * 8 * 64
+    assert sum(step["anchor"] for step in counts) == anchor * 8 * 64
+    # the mean of the first and the last eighth lies 1/16 of the run inside the two ends
+    rise = last - share * 8
+    assert sum(old[:8]) / 8 == pytest.approx(share * 8 - rise * 7 / 8, abs=0.2)
+    assert sum(old[-8:]) / 8 == pytest.approx(share * 8 + rise * 7 / 8, abs=0.2)
+    assert all(step[NEW] >= 1 for step in counts)
+
+
+def test_an_update_of_one_row_has_room_for_one_source_at_a_time():
+    shares = {"replay": Share(0.375), "anchor": Share(0.125)}
+    plan = plan_steps({NEW: 5, "replay": 5, "anchor": 5}, shares, 1, 80, seed=0)
+    assert [len(step) for step in plan] == [1] * 80
+    counts = Counter(step[0].source for step in plan)
+    assert counts["replay"] == 30
+    assert counts["anchor"] in (9, 10)  # one that is due in the last update has to wait
