@@ -40,16 +40,17 @@ training:
   # seed: 0
 
 strategies:                       # how old knowledge is protected; or a recipe, such as: safe
-  - type: replay                  # old rows are mixed into every update
-    fraction: 0.375               # their share; higher forgets less and learns less
+  - type: replay                  # old rows are mixed in
+    fraction: 0.25                # their share; higher forgets less and learns less
+    schedule: rising              # few at the beginning of a round, most at its end; or: even
     buffer_size: 1000             # rows kept from all earlier rounds together
   - type: anchor                  # general rows are mixed in: a set is built in
-    fraction: 0.125
+    fraction: 0.0625
     answer_tokens: 32             # of their answers, the first tokens count
     weight: 0.02                  # hardly anything is learned from them;
   - type: distill                 # they show how far the model moved from the base model,
     rows: [anchor]                # so that general ability stays
-    beta: 1.5                     # higher keeps more of it and learns less
+    beta: 3                       # higher keeps more of it and learns less
   - type: merge                   # a refused version is moved back towards the one before:
     alphas: [1, 0.75, 0.5]        # the share of its step that is tried first, second, third
 

@@ -24,17 +24,17 @@ class Preset:
     strategies: tuple[Mapping[str, Any], ...]
 
 
-OLD_ROWS: Mapping[str, Any] = {"type": "replay", "fraction": 0.375}
+OLD_ROWS: Mapping[str, Any] = {"type": "replay", "fraction": 0.25, "schedule": "rising"}
 NEAR_TO_BASE: tuple[Mapping[str, Any], ...] = (
-    {"type": "anchor", "weight": 0.02, "answer_tokens": 32},
-    {"type": "distill", "beta": 1.5, "rows": ["anchor"]},
+    {"type": "anchor", "fraction": 0.0625, "weight": 0.02, "answer_tokens": 32},
+    {"type": "distill", "beta": 3.0, "rows": ["anchor"]},
 )
 """General rows, of which hardly anything is learned: they hold the model near to the base."""
 
 PRESETS: Mapping[str, Preset] = {
     "default": Preset(
-        "old rows in every update, general rows on which the model stays near to the base, and "
-        "a part of the way to the new version where the gate refuses all of it",
+        "old rows, most of them late in a round, general rows on which the model stays near to "
+        "the base, and a part of the way to the new version where the gate refuses all of it",
         (
             OLD_ROWS,
             *NEAR_TO_BASE,
