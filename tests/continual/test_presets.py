@@ -66,7 +66,9 @@ def test_safe_protects_more_than_default():
         for name in ("default", "safe")
     )
     assert safe["replay"].fraction > default["replay"].fraction
-    assert safe["distill"].beta > default["distill"].beta
+    assert safe["anchor"].fraction > default["anchor"].fraction
+    assert safe["distill"].beta >= default["distill"].beta
+    assert {*safe["distill"].rows} > {*default["distill"].rows}
     assert safe["freeze"].count(30) == 10
     assert safe["merge"].alphas < default["merge"].alphas
 
