@@ -54,7 +54,7 @@ class Replay(Strategy):
     schedule: Schedule = "even"
     """When old rows come. `even`: the same share in every update; `rising`: few at the beginning of
     a round, many at its end, where the learning rate is low: new rows are learned first and what
-    they disturbed is mended."""
+    they disturbed is mended. A round that `max_minutes` or early stopping ends misses the last."""
 
     def sources(self, memory: Memory) -> Sequence[Source]:
         """The buffer, from the second round on."""
