@@ -228,8 +228,7 @@ def _summary(group: Group, label: str) -> dict[str, float | None]:
         "forward_transfer": _mean([m.forward_transfer for m in first]) if is_stream else None,
         "perplexity": _mean([_perplexity(result) for result in results]),
         "bytes_kept": _mean([result["rounds"][-1]["bytes_kept"] for result in results]),
-        "extra_time": _extra(group, label, "cpu_seconds"),
-        "extra_tokens": _extra(group, label, "tokens"),
+        "extra_tokens": _extra_tokens(group, label),
         "minutes": _mean([_total(result, "seconds") / 60 for result in results]),
     }
     for name in results[0]["rounds"][-1]["guard"]:
@@ -251,11 +250,11 @@ def _total(result: Result, what: str) -> float:
     return sum(each[what] for each in result["rounds"])
 
 
-def _extra(group: Group, label: str, what: str) -> float | None:
-    """More than naive needs on the same orders and seeds, as a share."""
+def _extra_tokens(group: Group, label: str) -> float | None:
+    """More than naive reads on the same orders and seeds, as a share."""
 
     def totals(name: str) -> dict[tuple[int, int], float]:
-        return {(r["order"], r["seed"]): _total(r, what) for r in group.results.get(name, ())}
+        return {(r["order"], r["seed"]): _total(r, "tokens") for r in group.results.get(name, ())}
 
     own, naive = totals(label), totals(NAIVE)
     shared = own.keys() & naive.keys()
@@ -320,7 +319,7 @@ def show(group: Group, lines: Sequence[Line]) -> None:
     main, second = STREAMS[group.stream].metrics
     columns = (
         *("method", f"AA {main}", f"AA {second}", "gap closed", "over naive", "LA", "BWT"),
-        *("forgetting", "FWT", "general ratio", "text ratio", "KL", "extra time", "tokens"),
+        *("forgetting", "FWT", "general ratio", "text ratio", "KL", "tokens"),
         *("kept MB", "runs"),
     )
     shared = group.common
@@ -356,7 +355,7 @@ def _cells(line: Line) -> list[str | int]:
         _range(line.closed, percent=True),
         _range(line.over_naive),
         *(_number(told.get(name)) for name in (*plain, "text_ratio", "answers_divergence")),
-        *(_percent(told[name]) for name in ("extra_time", "extra_tokens")),
+        _percent(told["extra_tokens"]),
         "-" if kept is None else f"{kept / 1e6:.2f}",
         line.num_runs,
     ]

@@ -115,7 +115,7 @@ def test_a_stream_is_run_and_reported(load, monkeypatch, tmp_path, model, stream
     (table,) = report["tables"]
     lines = {line["method"]: line for line in table["methods"]}
     assert set(lines) == set(methods)
-    assert lines["naive"]["extra_time"] == 0
+    assert lines["naive"]["extra_tokens"] == 0
     assert lines["joint"]["learned"] is None
     shown = capsys.readouterr().out
     assert set(table["default_over"]) == {"naive", "ewc"}
