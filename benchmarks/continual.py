@@ -3,8 +3,8 @@
 Every method gets the same rows a step and steps a round. Results are written round by round into
 `--out`, so that a killed benchmark goes on, and several processes may share the folder: start the
 same command once a core, each with OMP_NUM_THREADS=1. What methods cost in time is measured in
-turns by strategy_cost.py, since these runs meet a machine in different moods. Tuning goes by held-out training rows of
-order 1, reports by test rows of the other orders.
+turns by strategy_cost.py, since these runs meet a machine in different moods. Tuning goes by
+held-out training rows of order 1, reports by test rows of the other orders.
 
     continual.py PATH/TO/cl_benchmark --general PATH/TO/llamafactory --tier standard --out FOLDER
     continual.py PATH/TO/llamafactory --stream skills --out FOLDER
