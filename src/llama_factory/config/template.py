@@ -51,6 +51,7 @@ strategies:                       # how old knowledge is protected; or a recipe,
   - type: distill                 # they show how far the model moved from the base model,
     rows: [anchor]                # so that general ability stays
     beta: 3                       # higher keeps more of it and learns less
+    min_tokens: 32                # short answers count for less
   - type: merge                   # a refused version is moved back towards the one before:
     alphas: [1, 0.75, 0.5]        # the share of its step that is tried first, second, third
 

@@ -27,7 +27,7 @@ class Preset:
 OLD_ROWS: Mapping[str, Any] = {"type": "replay", "fraction": 0.25, "schedule": "rising"}
 NEAR_TO_BASE: tuple[Mapping[str, Any], ...] = (
     {"type": "anchor", "fraction": 0.0625, "weight": 0.02, "answer_tokens": 32},
-    {"type": "distill", "beta": 3.0, "rows": ["anchor"]},
+    {"type": "distill", "beta": 3.0, "rows": ["anchor"], "min_tokens": 32},
 )
 """General rows, of which hardly anything is learned: they hold the model near to the base."""
 

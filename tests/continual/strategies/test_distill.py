@@ -184,6 +184,20 @@ def test_every_second_update_counts_twice(tiny_model, parent):
     assert found[0].keys() == once.keys()
 
 
+def test_few_old_tokens_count_for_less_and_many_as_ever(tiny_model, parent):
+    model = make(tiny_model, parent)
+    batch = batch_of(model)
+    begun = {least: started(model, min_tokens=least) for least in (1, 2, 1000)}
+    disturb(model, seed=1)
+    terms = {least: terms_of(each, model, batch, memory) for least, (each, memory) in begun.items()}
+    for name, term in terms[1].items():
+        place = batch.source_names.index(name.removeprefix("distill_"))
+        count = (batch.sources == place).sum()
+        assert count > 2
+        torch.testing.assert_close(terms[2][name], term)
+        torch.testing.assert_close(terms[1000][name], term * count / 1000)
+
+
 def test_nothing_is_remembered(tiny_model):
     model = make(tiny_model)
     strategy, memory = started(model)

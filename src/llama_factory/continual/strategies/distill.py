@@ -42,6 +42,9 @@ class Distill(Strategy):
     rows: list[Old] = Field(["replay", "anchor"], min_length=1)
     """Which old rows: `replay` (compared with the previous version) and `anchor` (compared with the
     base model). They come from the strategies of these names."""
+    min_tokens: int = Field(1, ge=1)
+    """An update with fewer old tokens of a kind than this counts for less, in proportion. Higher
+    keeps a single short answer from pulling as hard at its few tokens as at all of a long one."""
     every: int = Field(1, ge=1)
     """Only every n-th update is compared, for n times the weight. Higher is faster, less even."""
 
@@ -73,7 +76,9 @@ class Distill(Strategy):
                 states, batch, chosen, is_base=name == "anchor", temperature=self.temperature
             )
             share = batch.source_shares[batch.source_names.index(name)]
-            mean = self._counted(apart, batch.coefficients[chosen] / share, name)
+            parts = batch.coefficients[chosen] / share
+            self._count((apart.detach() * parts).sum(), name)
+            mean = (apart * parts.clamp(max=1 / self.min_tokens)).sum()
             terms[f"distill_{name}"] = self.every * self.beta * self.temperature**2 * mean
         return terms
 
@@ -113,8 +118,6 @@ class Distill(Strategy):
                 if chosen.any():
                     yield name, chosen
 
-    def _counted(self, apart: "Tensor", parts: "Tensor", name: str) -> "Tensor":
-        """This micro-batch's part of the update's mean divergence, counted for the log."""
-        mean = (apart * parts).sum()
-        self._means[name] = self._means.get(name, 0.0) + float(mean.detach())
-        return mean
+    def _count(self, mean: "Tensor", name: str) -> None:
+        """Add a micro-batch's part of the update's mean divergence, for the log."""
+        self._means[name] = self._means.get(name, 0.0) + float(mean)
