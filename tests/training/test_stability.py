@@ -211,9 +211,8 @@ MEASURE = """
     network = get_peft_model(LlamaForCausalLM(config), lora)
     run = start(AdaptedModel(network, None, "", None), TrainingSettings(), Protection())
     def micro(seq):
-        ids = tuple(torch.randint(1, 512, (seq,)).tolist())
-        row = EncodedRow(ids, (False, *[True] * (seq - 1)))
-        items = Items([(row,), (row,)], Sft())
+        ids = torch.randint(1, 512, (2, seq)).tolist()  # nothing in common that is read once
+        items = Items([(EncodedRow(tuple(i), (False, *[True] * (seq - 1))),) for i in ids], Sft())
         refs = [RowRef(NEW, 0), RowRef(NEW, 1)]
         return make_batch(refs, {NEW: items}, BatchOptions(10**6)).micro_batches[0]
     def peak():  # of this program alone: ru_maxrss also knows the one that started it
