@@ -14,9 +14,11 @@ def plan_run(rows: Rows, settings: TrainingSettings) -> Plan:
     """All updates of a run, cut at `max_train_tokens`; time is not planned with."""
     plan = _plan(rows, settings, count_steps(rows.sizes[NEW], settings))
     most = settings.max_train_tokens
-    num_steps = len(plan) if most is None else _count_within(most, plan, rows)
-    # planned anew, since what rises until the end has to reach it
-    return plan if num_steps == len(plan) else _plan(rows, settings, num_steps)
+    if most is None:
+        return plan
+    # planned anew, since what rises until the end has to reach it; other rows may be longer
+    shorter = _plan(rows, settings, _count_within(most, plan, rows))
+    return shorter[: _count_within(most, shorter, rows)]
 
 
 def _plan(rows: Rows, settings: TrainingSettings, num_steps: int) -> Plan:
