@@ -48,7 +48,7 @@ PRESETS: Mapping[str, Preset] = {
         (
             {"type": "replay", "fraction": 0.5},
             {"type": "anchor", "weight": 0.02},
-            {"type": "distill", "beta": 3.0},
+            {"type": "distill", "beta": 4.5},
             {"type": "freeze", "layers": 1 / 3},
             {"type": "merge", "alphas": [0.7, 0.5]},
         ),
