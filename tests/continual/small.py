@@ -27,11 +27,17 @@ def rows(group, count, start=0):
     ]
 
 
-def make(folder, seed=0, **adapter):
-    """A tiny model with LoRA of rank 4, or with another adapter."""
+def make(folder, seed=0, parent=None, **adapter):
+    """A tiny model with LoRA of rank 4, or with another adapter; fresh or a parent's."""
     chosen = adapter if "type" in adapter else {"type": "lora", "rank": 4} | adapter
     settings = ModelSettings(base_model=str(folder), dtype="float32", adapter=chosen)
-    return adapt(settings, None, options=EncodeOptions(128), seed=seed)
+    return adapt(settings, parent, options=EncodeOptions(128), seed=seed)
+
+
+def reopened(model, folder, path):
+    """A model as the next round finds it: saved and read again, nothing frozen."""
+    model.save(path)
+    return make(folder, parent=path)
 
 
 def shake(model, scale=0.1, seed=1):

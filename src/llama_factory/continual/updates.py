@@ -106,13 +106,14 @@ def snapshot(model: AdaptedModel) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def put_back(model: AdaptedModel, weights: Mapping[str, Tensor]) -> None:
-    """Give trained weights the values of a snapshot, bit for bit."""
+    """Give weights the values of a snapshot, bit for bit; those that do not train now stay."""
     trained = model.trainable()
-    for name, value in weights.items():
-        trained[name].copy_(value)
+    for name in trained.keys() & weights.keys():
+        trained[name].copy_(weights[name])
 
 
 def norm(model: AdaptedModel) -> float:
-    """Squares of all trained weights added up: tells whether they are still the same."""
-    squares = (weight.detach().double().square().sum() for weight in model.trainable().values())
-    return float(sum(squares))
+    """Squares of all the model's own weights, frozen ones too: tells whether they are the same."""
+    named = model.network.named_parameters()
+    own = (weight.detach() for name, weight in named if name in model.own)
+    return float(sum(weight.double().square().sum() for weight in own))

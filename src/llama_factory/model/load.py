@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class AdaptedModel:
         options: how rows become tokens for it.
         precision: the number format it computes in.
         merged: adapters that the base model carries in its weights, in their order.
+        own: names of the weights that it brings to train; a run may freeze some of them.
     """
 
     network: Any
@@ -47,6 +48,11 @@ class AdaptedModel:
     options: EncodeOptions
     precision: Precision = AS_LOADED
     merged: tuple[Path, ...] = ()
+    own: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look at what trains before any run freezes a part of it."""
+        object.__setattr__(self, "own", frozenset(self.trainable()))
 
     @property
     def device(self) -> torch.device:

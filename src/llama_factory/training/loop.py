@@ -120,9 +120,7 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
     progress.say(f"Precision: {model.precision}.")
     settings.objective.prepare(model)
     costs = Costs()
-    for strategy in protection.strategies:
-        with costs.of(strategy):
-            strategy.prepare(model, protection.memory)
+    _prepare_strategies(model, protection, costs)
     run = start(model, settings, protection, costs)
     encoding = Encoding(model, settings, folders.tokens)
     with run.processes.in_turn():
@@ -144,6 +142,16 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
     ended_by = _ended_by(position, settings)
     unfit, spent = rows.unfit[NEW], run.costs.seconds
     return TrainedModel(model, kept, position, ended_by, unfit, measured, ends, spent)
+
+
+def _prepare_strategies(model: AdaptedModel, protection: Protection, costs: Costs) -> None:
+    """All see the parent's weights before any of them moves these."""
+    for strategy in protection.strategies:
+        with costs.of(strategy):
+            strategy.prepare(model, protection.memory)
+    for strategy in protection.strategies:
+        with costs.of(strategy):
+            strategy.begin(model, protection.memory)
 
 
 def _prepare(run: Run, job: _Job, tests: Items | None) -> _Job:

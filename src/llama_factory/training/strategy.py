@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from enum import IntEnum
+from typing import TYPE_CHECKING, ClassVar
 
 from llama_factory.core.settings import Registry, Settings
 from llama_factory.core.types import Example, Memory
@@ -35,6 +36,18 @@ class Source:
     rises: bool = False
 
 
+class Turn(IntEnum):
+    """The order in which strategies are called; those of one turn in the order of the list."""
+
+    FREEZES = 0
+    """Chooses which weights train, before others look at these."""
+    MERGES = 1
+    """Changes the weights at the end of a round, before others measure the finished model."""
+    USUAL = 2
+    LOOKS_ON = 3
+    """Goes by what others keep."""
+
+
 class Strategy(Settings):
     """How learning new rows protects what was learned before.
 
@@ -42,8 +55,17 @@ class Strategy(Settings):
     saved in the version. All hooks do nothing by default and are additive, so strategies combine.
     """
 
+    turn: ClassVar[Turn] = Turn.USUAL
+    """When it is called among the others, whatever its place in the list."""
+
     def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
-        """Before the first step: freeze layers, add weights, load a teacher."""
+        """Before the first step: freeze layers, add weights, load a teacher.
+
+        The weights are those of the parent version and stay so; to move them is for `begin`.
+        """
+
+    def begin(self, model: "AdaptedModel", memory: Memory) -> None:
+        """Move the weights to where training begins, once every strategy is prepared."""
 
     def sources(self, memory: Memory) -> Sequence[Source]:
         """Old rows to mix into every update."""
@@ -84,7 +106,7 @@ class Strategy(Settings):
         Args:
             model: after training.
             rows: the new rows of this round.
-            memory: of the parent version, with what strategies listed earlier added to it.
+            memory: of the parent version, with what strategies called earlier added to it.
             seed: for anything drawn at random.
         """
         return memory
@@ -103,7 +125,12 @@ STRATEGIES: Registry[Strategy] = Registry("strategy")
 
 @dataclass(frozen=True)
 class Protection:
-    """The strategies of a run and what they remember."""
+    """The strategies of a run, in the order of their turns, and what they remember."""
 
     strategies: tuple[Strategy, ...] = ()
     memory: Memory = field(default_factory=Memory)
+
+    def __post_init__(self) -> None:
+        """Put them in order."""
+        in_turn = sorted(self.strategies, key=lambda strategy: strategy.turn)
+        object.__setattr__(self, "strategies", tuple(in_turn))

@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from llama_factory.continual.strategies.ewc import Ewc
+from llama_factory.continual.strategies.freeze import Freeze
 from llama_factory.continual.updates import low_rank_layers
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.files import read_jsonl
 from llama_factory.core.types import Memory
 from llama_factory.training.strategy import STRATEGIES
 from llama_factory.versions import memory as on_disk
-from tests.continual.small import fit, flat, make, rows, shake
+from tests.continual.small import fit, flat, make, reopened, rows, shake
 
 
 def remember(model, ewc, count=5, memory=None, seed=0):
@@ -194,18 +195,32 @@ def test_the_adapter_form_holds_any_adapter(tiny_model, tmp_path):
     assert pull(model, ewc, memory) > 0
 
 
-def test_an_adapter_that_was_merged_since_is_refused_by_the_adapter_form_alone(tiny_model):
-    for form in ("delta", "adapter"):
-        ewc, model = Ewc(form=form), shake(make(tiny_model))
-        memory = remember(model, ewc)
-        for name, weight in model.trainable().items():
-            weight.data *= 2.0 if "lora_A" in name else 0.5
-        if form == "delta":
-            ewc.prepare(model, memory)
-            assert pull(model, ewc, memory) == 0
-        else:
-            with pytest.raises(ConfigError, match="changed since by a merge.*Set form: delta"):
-                ewc.prepare(model, memory)
+@pytest.mark.parametrize("form", ["delta", "adapter"])
+def test_after_a_change_of_the_adapter_only_the_adapter_form_starts_empty(tiny_model, caplog, form):
+    ewc, model = Ewc(form=form), shake(make(tiny_model))
+    memory = remember(model, ewc)
+    for name, weight in model.trainable().items():
+        weight.data *= 2.0 if "lora_A" in name else 0.5
+    ewc.prepare(model, memory)
+    is_held = form == "delta"
+    assert pull(model, ewc, memory) == 0
+    assert (pull(shake(model), ewc, memory) > 0) is is_held
+    assert ("changed by a merge or by a round without ewc" in caplog.text) is not is_held
+    memory = ewc.after_round(model, rows("b", 6), memory, seed=0)
+    assert memory.numbers["ewc.rounds"] == (1.95 if is_held else 1)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_frozen_layers_do_not_make_the_adapter_look_changed(tiny_model, tmp_path, caplog, is_first):
+    held, frozen = Ewc(form="adapter"), Freeze(layers=1)
+    both = [held, frozen] if is_first else [frozen, held]
+    done = fit(make(tiny_model), tmp_path / "0", rows("a", 6), [held])
+    for index in (1, 2):
+        model = reopened(done.model, tiny_model, tmp_path / f"model-{index}")
+        done = fit(model, tmp_path / str(index), rows(f"b{index}", 6), both, done.memory)
+        told = list(read_jsonl(tmp_path / str(index) / "metrics.jsonl"))
+        assert told[-1]["ewc_penalty"] > 0
+    assert "forgotten" not in caplog.text
 
 
 def test_another_form_than_the_parents_starts_empty_and_says_so(tiny_model, caplog):

@@ -5,11 +5,12 @@ import torch
 
 from llama_factory.continual.combining import magmax, ties
 from llama_factory.continual.merging import interpolate
+from llama_factory.continual.strategies.freeze import Freeze
 from llama_factory.continual.strategies.merge import Merge
 from llama_factory.continual.updates import low_rank_layers, put_back, snapshot
 from llama_factory.core.types import Memory
 from llama_factory.versions import memory as on_disk
-from tests.continual.small import fit, flat, make, rows, shake
+from tests.continual.small import fit, flat, make, reopened, rows, shake
 
 METHODS = ("interpolate", "ema", "slao", "magmax", "ties")
 
@@ -24,9 +25,14 @@ def best_of_rank(full, rank=4):
     return ((u[:, :rank] * s[:rank]) @ v[:rank]).float()
 
 
+def start(model, merge, memory):
+    merge.prepare(model, memory)
+    merge.begin(model, memory)
+
+
 def one_round(model, merge, memory=None, seed=2):
     """Prepare, 'train' at random, finish; returns the memory and the weights that were trained."""
-    merge.prepare(model, memory := memory or Memory())
+    start(model, merge, memory := memory or Memory())
     begun = snapshot(model)
     trained = snapshot(shake(model, seed=seed))
     return merge.after_round(model, rows("退货", 2), memory, seed=0), begun, trained
@@ -203,7 +209,7 @@ def test_weights_changed_since_the_merge_are_where_training_begins_and_it_is_sai
     shake(model, seed=9)
     changed = flat(model)
     with caplog.at_level(logging.WARNING):
-        merge.prepare(model, memory)
+        start(model, merge, memory)
     assert torch.equal(flat(model), changed)
     assert "the released weights were changed since they were merged" in caplog.text
 
@@ -267,3 +273,18 @@ def test_what_other_strategies_remember_is_left_alone(tiny_model):
 def test_alphas_that_make_no_sense_are_refused(alphas):
     with pytest.raises(ValueError, match="alphas"):
         Merge(alphas=alphas)
+
+
+@pytest.mark.parametrize("method", ["ema", "slao", "magmax"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_frozen_layers_do_not_lose_where_training_begins(
+    tiny_model, tmp_path, caplog, method, is_first
+):
+    merge = Merge(method=method)
+    both = [merge, Freeze(layers=1)] if is_first else [Freeze(layers=1), merge]
+    done = fit(make(tiny_model), tmp_path / "0", rows("a", 6), [merge])
+    for index in (1, 2):
+        model = reopened(done.model, tiny_model, tmp_path / f"model-{index}")
+        done = fit(model, tmp_path / str(index), rows(f"b{index}", 6), both, done.memory)
+    assert done.memory.numbers["merge.rounds"] == 3
+    assert "were changed since they were merged" not in caplog.text

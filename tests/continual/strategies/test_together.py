@@ -3,12 +3,15 @@
 import pytest
 import torch
 
+from llama_factory.continual.presets import PRESETS
 from llama_factory.continual.strategies.agem import Agem
 from llama_factory.continual.strategies.anchor import Anchor
+from llama_factory.continual.strategies.distill import Distill
 from llama_factory.continual.strategies.ewc import Ewc
 from llama_factory.continual.strategies.merge import Merge
 from llama_factory.continual.strategies.replay import Replay
 from llama_factory.core.files import read_jsonl
+from llama_factory.training.strategy import STRATEGIES
 from llama_factory.versions import memory as on_disk
 from tests.continual.small import fit, flat, make, rows
 
@@ -59,6 +62,34 @@ def test_importance_is_measured_where_merging_left_the_weights(tiny_model, tmp_p
     strategies = [Merge(alphas=(0.5,)), Ewc(form="adapter")]
     _, memory = rounds(tiny_model, tmp_path, 3, strategies)
     assert memory.numbers["ewc.norm"] == memory.numbers["merge.norm"]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_is_held_and_compared_is_the_parent_wherever_merge_begins(
+    tiny_model, tmp_path, is_first
+):
+    merge = Merge(method="slao")
+    others = [Replay(), Ewc(form="delta"), Distill(rows=["replay"])]
+    strategies = [merge, *others] if is_first else [*others, merge]
+    done = fit(make(tiny_model), tmp_path / "0", rows("a", 8), strategies)
+    done = fit(done.model, tmp_path / "1", rows("b", 8), strategies, done.memory)
+    fit(done.model, tmp_path / "2", rows("c", 8), strategies, done.memory)
+    began = next(iter(read_jsonl(tmp_path / "2" / "metrics.jsonl")))
+    assert began["ewc_penalty"] > 0  # slao begins away from the version that answered
+    assert began["kl_replay"] > 0
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_recipe_does_the_same_in_every_order_of_its_strategies(tiny_model, tmp_path, name):
+    written = [STRATEGIES.parse(each) for each in PRESETS[name].strategies]
+    model, memory = rounds(tiny_model, tmp_path / "a", 2, written)
+    again, same = rounds(tiny_model, tmp_path / "b", 2, written[::-1])
+    torch.testing.assert_close(flat(model), flat(again), rtol=1e-3, atol=1e-5)
+    assert memory.rows == same.rows
+    assert memory.numbers == pytest.approx(same.numbers, rel=1e-3)
+    assert {k: t.shape for k, t in memory.tensors.items()} == {
+        k: t.shape for k, t in same.tensors.items()
+    }
 
 
 def test_settings_come_back_from_what_a_version_records():

@@ -19,7 +19,7 @@ from pydantic import Field, PrivateAttr
 
 from llama_factory.continual.strategies import replay
 from llama_factory.core.types import Example, Memory
-from llama_factory.training.strategy import STRATEGIES, Strategy
+from llama_factory.training.strategy import STRATEGIES, Strategy, Turn
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,11 +61,13 @@ class _Old:
 class Agem(Strategy):
     """Turns updates that would raise the loss on old rows."""
 
+    turn = Turn.LOOKS_ON
+
     rows: int = Field(16, ge=1)
     """Old rows that each update is compared with. Higher is steadier and slower: every update
     costs as much more time as if its batch had this many rows more."""
     buffer_size: int = Field(1000, ge=1)
-    """Rows kept from all earlier rounds where no strategy `replay` listed before keeps any."""
+    """Rows kept from all earlier rounds where no strategy `replay` keeps any."""
 
     _old: _Old = PrivateAttr(default_factory=_Old)
 
@@ -98,7 +100,7 @@ class Agem(Strategy):
         tensors, sums = counters.end(memory, SUMS)
         numbers = dict(memory.numbers)
         kept = {name: old for name, old in memory.rows.items() if name != NAME}
-        if kept.get(replay.NAME) is self._old.replayed:  # replay took no part, or comes later
+        if kept.get(replay.NAME) is self._old.replayed:  # replay took no part
             numbers[SEED] = seed = int(numbers.get(SEED, seed))
             old = memory.rows.get(NAME, ())
             kept[NAME] = replay.choose((*old, *rows), self.buffer_size, seed=seed)

@@ -11,10 +11,10 @@ round and for every model; and by default w are the elements of the update BA of
 import logging
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from pydantic import ConfigDict, Field, PrivateAttr
 
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 NAME = "ewc"
 SUMS = f"{NAME}.sums"
+WEIGHTS = f"{NAME}.weights."
+"""Tensors in memory, by name of the weight: its importance."""
+NORM = f"{NAME}.norm"
+"""Number in memory that tells the weights that were measured from others."""
 RATIO, UPDATES, TOKENS = range(3)
 """What is added up while a round goes on, in the order of the memory's tensor SUMS."""
 USUAL_RATIOS = (0.01, 10.0)
@@ -91,15 +95,15 @@ class Ewc(Strategy):
         """Hold the weights where they are, by the importance that the parent version remembers.
 
         Raises:
-            ConfigError: the form does not fit the adapter, or the adapter was changed since.
+            ConfigError: the form does not fit the adapter.
         """
         from llama_factory.continual import counters
         from llama_factory.continual.anchored import hold
 
         counters.start(memory, SUMS, 3)
+        if self.form == "adapter":
+            _forget_if_changed(model, memory)
         fisher = self._remembered(model, memory)
-        if not fisher.is_empty and self.form == "adapter":
-            _require_unchanged(model, memory)
         self._tell(fisher, model, memory)
         self._hold = _Hold(hold(fisher, self._layers(model), model.trainable()))
 
@@ -255,14 +259,21 @@ def _shapes(
     return full | {name: tuple(weights[name].shape) for name in other_names(model, layers)}
 
 
-def _require_unchanged(model: "AdaptedModel", memory: Memory) -> None:
+def _forget_if_changed(model: "AdaptedModel", memory: Memory) -> None:
+    """Drop what was measured of A and B one by one where these are not what they were then."""
     from llama_factory.continual.updates import norm
 
-    if not math.isclose(norm(model), memory.numbers.get(f"{NAME}.norm", 0.0), rel_tol=1e-6):
-        raise ConfigError(
-            "strategies: ewc with form: adapter measured which of the adapter's weights matter, "
-            "and they were changed since by a merge, so that the measure says nothing about them. "
-            "Set form: delta, which survives merges, or remove merge from strategies."
+    tensors = cast("MutableMapping[str, Tensor]", memory.tensors)
+    measured = [name for name in tensors if name.startswith(WEIGHTS)]
+    if _measured(memory).outputs or not measured:
+        return
+    if not math.isclose(norm(model), memory.numbers.get(NORM, 0.0), rel_tol=1e-6):
+        for name in measured:
+            del tensors[name]
+        logger.warning(
+            "ewc: the adapter was changed by a merge or by a round without ewc since the "
+            "importance of its weights was measured, so that measure is forgotten and nothing is "
+            "held in this round. With form: delta it would have stayed."
         )
 
 

@@ -10,7 +10,7 @@
 - `ties`: Yadav et al. 2023, https://arxiv.org/abs/2306.01708: trim, elect signs, average.
 
 Updates are those of the base model, s B A of each layer, whole: merging A and B apart is no merge
-of the updates. List `merge` before strategies that measure the finished model (ewc).
+of the updates.
 """
 
 import logging
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, PrivateAttr
 
 from llama_factory.core.types import Example, Memory
-from llama_factory.training.strategy import STRATEGIES, Strategy
+from llama_factory.training.strategy import STRATEGIES, Strategy, Turn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +72,8 @@ class _Before:
 class Merge(Strategy):
     """Combines the previous version with the newly trained one after each round."""
 
+    turn = Turn.MERGES
+
     method: Literal["interpolate", "ema", "slao", "magmax", "ties"] = "interpolate"
     """How. `interpolate`: a weighted mean; `ema`: a running average over rounds; `slao`: the new A
     and a mean of B; `magmax`: of each element the larger; `ties`: the largest that agree in sign.
@@ -94,7 +96,7 @@ class Merge(Strategy):
     _is_second_try: bool = PrivateAttr(False)
 
     def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
-        """Remember the parent's weights, and begin where the method begins."""
+        """Remember the parent's weights."""
         from llama_factory.continual.updates import low_rank_layers, other_names, snapshot
 
         previous = snapshot(model)
@@ -105,8 +107,20 @@ class Merge(Strategy):
         if _has_update(model, origin):
             num_rounds = max(1, num_rounds)  # an earlier round that was not merged counts as one
         self._before = _Before(previous, origin, num_rounds)
-        if num_rounds:
-            self._begin(model, memory)
+
+    def begin(self, model: "AdaptedModel", memory: Memory) -> None:
+        """Move the weights to where the method begins."""
+        from llama_factory.continual.combining import orthonormal
+        from llama_factory.continual.updates import low_rank_layers, put_back
+
+        if not self._before.num_rounds:
+            return
+        if self._starts_from_trained:
+            put_back(model, _trained(model, memory))
+        if self.method == "slao":
+            weights = model.trainable()
+            for layer in low_rank_layers(model).values():
+                weights[layer.a].data.copy_(orthonormal(weights[layer.a].detach()))
 
     def after_round(
         self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
@@ -173,18 +187,6 @@ class Merge(Strategy):
                 100 * error,
                 self.method,
             )
-
-    def _begin(self, model: "AdaptedModel", memory: Memory) -> None:
-        """Move the weights to where training begins."""
-        from llama_factory.continual.combining import orthonormal
-        from llama_factory.continual.updates import low_rank_layers, put_back
-
-        if self._starts_from_trained:
-            put_back(model, _trained(model, memory))
-        if self.method == "slao":
-            weights = model.trainable()
-            for layer in low_rank_layers(model).values():
-                weights[layer.a].data.copy_(orthonormal(weights[layer.a].detach()))
 
 
 def _trained(model: "AdaptedModel", memory: Memory) -> "dict[str, Tensor]":
