@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from llama_factory.core import files
 from llama_factory.evaluation.forgetting import ForgettingMatrix
-from llama_factory.evaluation.statistics import Estimate
+from llama_factory.evaluation.statistics import Estimate, percentiles, resampled
 
 DEFAULT = "default"
-NUM_RESAMPLES = 2000
 
 Array = NDArray[np.float64]
 Result = Mapping[str, Any]
@@ -199,17 +198,12 @@ def stratified(columns: Sequence[Final], statistic: Callable[[Array], Array]) ->
         columns: the scores of each method on the same rows.
         statistic: [resamples, methods] averages -> [resamples] values.
     """
-    rng = np.random.default_rng(0)
     tasks = [np.stack([column[task] for column in columns], 1) for task in columns[0]]
     value = float(statistic(np.mean([rows.mean(0) for rows in tasks], 0)[None])[0])
-    drawn = [rows[rng.integers(0, len(rows), (NUM_RESAMPLES, len(rows)))].mean(1) for rows in tasks]
-    values = statistic(np.mean(drawn, 0))
-    values = values[np.isfinite(values)]
     count = sum(map(len, tasks))
-    if not len(values) or not math.isfinite(value):
+    if not math.isfinite(value):
         return Estimate(value, None, None, count)
-    low, high = np.percentile(values, (2.5, 97.5))
-    return Estimate(value, float(low), float(high), count)
+    return percentiles(value, statistic(np.mean(resampled(tasks), 0)), count)
 
 
 def _summary(group: Group, label: str) -> dict[str, float | None]:

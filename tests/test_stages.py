@@ -95,7 +95,7 @@ def test_do_predict_answers_the_test_rows_after_training(tiny, tmp_path):
     )
     answers = list(read_jsonl(tmp_path / "out" / "generated_predictions.jsonl"))
     assert [row["label"] for row in answers] == [f"答案 {i}" for i in range(3)]
-    assert set(answers[0]) == {"prompt", "predict", "label"}
+    assert set(answers[0]) == {"prompt", "predict", "label", "is_cut"}
     scores = read_json(tmp_path / "out" / "predict_results.json")
     assert {"predict_bleu-4", "predict_rouge-1", "predict_rouge-2", "predict_rouge-l"} <= set(
         scores

@@ -132,16 +132,27 @@ def runs(folder: Path) -> list[RunRow]:
     return find_runs(folder)
 
 
-def show(folder: Path, name: str, picture: Path | None = None) -> Story:
-    """A version's report and forgetting matrices; `picture` is where to draw the last of them."""
+def show(
+    folder: Path, name: str, picture: Path | None = None, *, curves: Path | None = None
+) -> Story:
+    """A version's report and forgetting matrices.
+
+    Args:
+        folder: the workspace.
+        name: version id or alias.
+        picture: where to draw the last of the matrices as a heat map.
+        curves: where to draw how its scores moved from version to version.
+    """
     from llama_factory.evaluation.story import tell
 
     version = store.get(Workspace.open(folder), name)
     story = tell(store.lineage(version), version)
-    if picture is not None and story.matrices:
-        from llama_factory.evaluation.pictures import draw_matrix
+    if picture is not None or curves is not None:
+        from llama_factory.evaluation.report import write_curves, write_heat_map
 
-        draw_matrix(story.matrices[-1], picture)
+        for path, write in ((picture, write_heat_map), (curves, write_curves)):
+            if path is not None:
+                write(story, path)
     return story
 
 
@@ -342,7 +353,8 @@ def predict(
 
     saved, rows = source.find(config), _rows(path, progress)
     judged = config.evaluation.metrics if metrics else usual_metrics(config.evaluation)
-    options = PredictOptions(judged, config.evaluation.max_new_tokens, saved.identity())
+    how = config.evaluation
+    options = PredictOptions(judged, how.max_new_tokens, saved.identity(), how.batch_tokens)
     model = saved.open(encode_options(config.data))
     return write(model, rows, output, options=options, progress=progress)
 

@@ -5,6 +5,7 @@ import pytest
 from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace
 from tests.cli.test_cli import command
+from tests.cli.test_reports import is_drawn
 from tests.tiny import make_tiny_model
 
 
@@ -25,9 +26,10 @@ def test_every_step_is_shown_as_the_command_that_does_it(shown):
         "$ llama-factory learn bot",
         "$ llama-factory learn bot",
         "$ llama-factory versions bot",
-        "$ llama-factory show bot --picture bot/reports/forgetting.png",
-        "$ llama-factory report bot",
         "$ llama-factory chat bot",
+        "$ llama-factory show bot --picture bot/reports/forgetting.png"
+        " --curves bot/reports/curves.png",
+        "$ llama-factory report bot",
     ]
     assert "How many months of warranty" in said
 
@@ -37,6 +39,21 @@ def test_two_versions_a_page_and_pictures_are_there(shown):
     workspace = Workspace.open(folder / "bot")
     assert store.ids(workspace) == ["v0000", "v0001", "v0002"]
     assert list((folder / "bot/reports").glob("*.html"))
+    assert is_drawn(folder / "bot/reports/forgetting.png")
+    assert is_drawn(folder / "bot/reports/curves.png")
+
+
+def test_it_ends_with_the_heat_map_the_curves_and_the_page(shown):
+    folder, _, said = shown
+    *_, title, heat_map, curves, page = said.splitlines()
+    assert title == "What it learned and what it kept:"
+    assert heat_map.split() == ["heat", "map", "bot/reports/forgetting.png"]
+    assert curves.split() == ["curves", "bot/reports/curves.png"]
+    kind, path = page.split()
+    assert kind == "page"
+    content = (folder / path).read_text(encoding="utf-8")
+    assert content.count("data:image/png;base64,") == 2 * 2  # both pictures of each metric
+    assert "v0001 products" in content
 
 
 def test_a_demo_that_is_there_is_shown_again_without_teaching(shown):

@@ -3,12 +3,16 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from llama_factory import run
+from llama_factory.cli.app import app
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import SILENT
+from llama_factory.evaluation.suites import SUITES
 from llama_factory.trained import Source
 from tests.cli.taught import invoke, write_rows
 
@@ -44,6 +48,14 @@ def test_a_version_is_measured_by_suites_of_ones_own(bot, suite, tmp_path):
     assert [each["suite"] for each in saved["suites"]] == ["shop", "rounds"]
     kept = [path.relative_to(output).parts[0] for path in output.rglob("*.jsonl")]
     assert sorted(set(kept)) == ["rounds", "shop"]
+
+
+def test_every_suite_is_named_in_the_help_and_in_the_guide():
+    (option,) = [p for p in get_command(app).commands["evaluate"].params if p.name == "suite"]
+    guide = (Path(__file__).parents[2] / "docs/evaluation.md").read_text(encoding="utf-8")
+    for name in set(SUITES.parts) - {"file"}:
+        assert name in option.help
+        assert f"| `{name}` |" in guide
 
 
 def test_a_version_without_suites_named_gets_the_usual_ones(bot):

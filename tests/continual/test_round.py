@@ -192,6 +192,31 @@ def test_rollback_restores_version_and_memory(bot):
         run.rollback(bot.folder, "v0002")
 
 
+def test_rollback_brings_back_what_strategies_measured(bot):
+    strategies = "strategies=[{type: ewc}, {type: merge, method: ema}]"
+    kept = []
+    for name in ("faq", "news"):
+        drop(bot, name)
+        done, _ = learn(bot, strategies)
+        kept.append(done.version.memory)
+    assert not all(torch.equal(t, kept[1].tensors[k]) for k, t in kept[0].tensors.items())
+    run.rollback(bot.folder, None)
+    again = store.get(bot, "production").memory
+    assert again.numbers == kept[0].numbers
+    assert again.tensors.keys() == kept[0].tensors.keys()
+    assert all(torch.equal(t, again.tensors[k]) for k, t in kept[0].tensors.items())
+
+
+def test_a_strategy_whose_memory_the_parent_lacks_says_that_it_begins_empty(bot):
+    drop(bot, "faq")
+    learn(bot, "strategies=naive")
+    drop(bot, "news")
+    done, said = learn(bot, "strategies=[replay, ewc]")
+    assert any("no old rows are mixed in" in line for line in said)
+    assert any("no weight is held" in line for line in said)
+    assert {row.group for row in done.version.memory.rows["replay"]} == {"news"}
+
+
 def test_rollback_without_a_past_is_refused(bot):
     with pytest.raises(VersionError, match="nothing was released before v0000"):
         run.rollback(bot.folder, None)
@@ -245,6 +270,34 @@ def test_a_damaged_parent_is_refused_before_training(bot):
     drop(bot, "news")
     with pytest.raises(
         VersionError, match=r"adapter/adapter_config.json is missing or was changed"
+    ):
+        learn(bot)
+
+
+def test_a_kept_row_that_somebody_edited_is_left_out_of_the_next_round_and_counted(bot, caplog):
+    drop(bot, "faq")
+    done, _ = learn(bot)
+    path = done.version.folder / "memory/rows.jsonl"
+    first, *others = path.read_text(encoding="utf-8").splitlines()
+    edited = json.loads(first)
+    edited["messages"][-1]["content"] = "假的"
+    path.write_text("\n".join([json.dumps(edited), *others]) + "\n", encoding="utf-8")
+    drop(bot, "news")
+    done, _ = learn(bot)
+    assert f"1 of {len(others) + 1} kept rows do not fit the hash" in caplog.text
+    assert done.version.memory.numbers["replay.edited"] == 1
+    assert "假的" not in (done.version.folder / "memory/rows.jsonl").read_text(encoding="utf-8")
+
+
+def test_a_kept_row_that_is_none_any_more_is_named(bot):
+    drop(bot, "faq")
+    done, _ = learn(bot)
+    path = done.version.folder / "memory/rows.jsonl"
+    path.write_text(path.read_text(encoding="utf-8") + "{broken\n", encoding="utf-8")
+    number = len(path.read_text(encoding="utf-8").splitlines())
+    drop(bot, "news")
+    with pytest.raises(
+        VersionError, match=rf"rows.jsonl: line {number} is no row.*remove the line"
     ):
         learn(bot)
 

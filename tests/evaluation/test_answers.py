@@ -6,7 +6,7 @@ import torch
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message, Task
-from llama_factory.evaluation.answers import answer_rows, answers, end_tokens, perplexity
+from llama_factory.evaluation.answers import Answer, answer_rows, answers, end_tokens, perplexity
 from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.suite import evaluate
 from llama_factory.model.load import adapt
@@ -69,7 +69,8 @@ def test_batched_answers_equal_those_given_alone(model):
 def test_a_prompt_that_fills_all_the_model_reads_is_answered_with_nothing(model, caplog):
     rows = [row("What is it? " * 200, "x"), ROWS[0]]
     given = answers(model, rows, max_new_tokens=4, bar=Counter())
-    assert given == ["", answers(model, [ROWS[0]], max_new_tokens=4, bar=Counter())[0]]
+    alone = answers(model, [ROWS[0]], max_new_tokens=4, bar=Counter())
+    assert given == [Answer("", 0, is_cut=False), *alone]
     assert "1 of 2 prompts fill all 512 tokens that the model can read" in caplog.text
 
 

@@ -1,20 +1,24 @@
-import importlib.util
 import json
 import math
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
 from llama_factory.core.errors import ConfigError, DataError
 from llama_factory.core.progress import SILENT
-from llama_factory.core.types import Example, Message
+from llama_factory.core.types import TEXT, Example, Message
 from llama_factory.evaluation import predict as module
-from llama_factory.evaluation.answers import answers
-from llama_factory.evaluation.metrics.bleu import Bleu, require
+from llama_factory.evaluation import statistics
+from llama_factory.evaluation.answers import answer_rows, answers, perplexity
+from llama_factory.evaluation.metrics import METRICS, require_package
+from llama_factory.evaluation.metrics.custom import Custom
 from llama_factory.evaluation.metrics.exact_match import ExactMatch
-from llama_factory.evaluation.metrics.rouge import Rouge1, Rouge2, RougeL, words
+from llama_factory.evaluation.metrics.f1 import MacroF1
+from llama_factory.evaluation.metrics.perplexity import Perplexity
+from llama_factory.evaluation.metrics.termination import Termination
 from llama_factory.evaluation.metrics.token_f1 import TokenF1
 from llama_factory.evaluation.predict import PredictOptions, predict, usual_metrics
 from llama_factory.evaluation.settings import EvaluationSettings
@@ -22,13 +26,6 @@ from llama_factory.model.load import adapt
 from llama_factory.model.masks import EncodeOptions
 from llama_factory.model.settings import ModelSettings
 from tests.tiny import make_tiny_model
-
-needs_sacrebleu = pytest.mark.skipif(
-    importlib.util.find_spec("sacrebleu") is None, reason="sacrebleu is not installed"
-)
-needs_rouge = pytest.mark.skipif(
-    importlib.util.find_spec("rouge_score") is None, reason="rouge-score is not installed"
-)
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +43,11 @@ def row(number, answer="好的"):
 ROWS = [row(number) for number in range(7)]
 
 
-def run(model, output, rows=ROWS, model_id="m", limit=6):
-    options = PredictOptions([ExactMatch(), TokenF1()], limit, model_id)
+METRICS_ASKED = (ExactMatch(), TokenF1())
+
+
+def run(model, output, rows=ROWS, model_id="m", limit=6, metrics=METRICS_ASKED):
+    options = PredictOptions(metrics, limit, model_id)
     return predict(model, rows, output, options=options, progress=SILENT)
 
 
@@ -82,7 +82,8 @@ def test_every_row_is_answered_in_the_order_of_the_file(model, tmp_path):
         "<|im_start|>user\n第2个问题？第2个问题？第2个问题？<|im_end|>\n<|im_start|>assistant\n"
     )
     expected = answers(model, ROWS, max_new_tokens=6, bar=Silence())
-    assert [each["predict"] for each in written] == expected
+    assert [each["predict"] for each in written] == [each.text for each in expected]
+    assert [each["is_cut"] for each in written] == [each.is_cut for each in expected]
     assert report.num_rows == 7
     assert report.num_refused == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["p.jsonl"]
@@ -156,7 +157,12 @@ def test_a_row_that_the_template_refuses_gets_an_empty_answer(tmp_path):
     )
     refused = Example((Message("user", "no"), Message("assistant", "a")), "g", "f", 1)
     report = run(strict, tmp_path / "p.jsonl", [refused, *ROWS])
-    assert read(tmp_path / "p.jsonl")[0] == {"prompt": "", "predict": "", "label": "a"}
+    assert read(tmp_path / "p.jsonl")[0] == {
+        "prompt": "",
+        "predict": "",
+        "label": "a",
+        "is_cut": False,
+    }
     assert (report.num_rows, report.num_refused) == (8, 1)
 
 
@@ -172,14 +178,116 @@ def test_nothing_to_answer_is_told(model, tmp_path):
         run(model, tmp_path / "p.jsonl", [])
 
 
+def nothing_is_written(folder):
+    return not any(folder.iterdir())
+
+
+def test_a_metric_that_does_not_fit_the_rows_is_told_before_any_answer(model, tmp_path):
+    rows = [row(number, f"答案{number}") for number in range(21)]
+    with pytest.raises(DataError) as told:
+        run(model, tmp_path / "new" / "p.jsonl", rows, metrics=[ExactMatch(), MacroF1()])
+    assert str(told.value) == (
+        "task 'predict': metric 'macro_f1' does not fit: its 21 rows have 21 different expected "
+        "answers, so these are no labels. Give the rows options, or use exact_match."
+    )
+    assert nothing_is_written(tmp_path)
+
+
+def test_plain_text_has_no_answer_to_judge(model, tmp_path):
+    text = Example((Message(TEXT, "从前有座山。"),), "g", "book.txt", 3)
+    with pytest.raises(DataError, match=r"'exact_match' does not fit: book\.txt:3 is plain text"):
+        run(model, tmp_path / "p.jsonl", [ROWS[0], text])
+    assert nothing_is_written(tmp_path)
+
+
+def test_options_that_no_row_has_are_told_before_any_answer(model, tmp_path):
+    metrics = [METRICS.parse("label_likelihood")]
+    with pytest.raises(DataError, match="'label_likelihood' does not fit: f:0 has no options"):
+        run(model, tmp_path / "p.jsonl", metrics=metrics)
+    assert nothing_is_written(tmp_path)
+
+
+def test_a_metric_that_looks_into_the_model_is_measured(model, tmp_path):
+    report = run(model, tmp_path / "p.jsonl", metrics=[Perplexity()])
+    expected = perplexity(model, ROWS, batch_tokens=512)
+    assert report.scores["perplexity"] == pytest.approx(expected, rel=1e-5)
+    assert report.estimates["perplexity"].count == 7
+
+
+def test_termination_is_the_share_of_answers_that_ended_by_themselves(model, tmp_path):
+    ended = next(
+        answer.text for _, answer in answer_rows(model, ROWS[:1], max_new_tokens=1) if answer.text
+    )
+    settings = model.network.generation_config
+    declared = settings.eos_token_id
+    assert run(model, tmp_path / "cut.jsonl", metrics=[Termination()]).scores["termination"] == 0
+    try:
+        ids = model.tokenizer(ended, add_special_tokens=False)["input_ids"]
+        settings.eos_token_id = [declared, *ids]
+        report = run(model, tmp_path / "p.jsonl", metrics=[Termination()])
+    finally:
+        settings.eos_token_id = declared
+    cut = [each["is_cut"] for each in read(tmp_path / "p.jsonl")]
+    assert cut[0] is False
+    assert report.scores["termination"] == pytest.approx(100 * cut.count(False) / 7, abs=1e-4)
+
+
+def test_answers_that_do_not_say_whether_they_were_cut_are_not_kept(model, tmp_path):
+    run(model, tmp_path / "whole.jsonl")
+    line = read(tmp_path / "whole.jsonl")[0] | {"predict": "kept?"}
+    del line["is_cut"]
+    (tmp_path / "p.jsonl.part").write_text(json.dumps(line, ensure_ascii=False) + "\n", "utf-8")
+    (tmp_path / "p.jsonl.part.json").write_text('{"model": "m", "max_new_tokens": 6}')
+    run(model, tmp_path / "p.jsonl")
+    assert read(tmp_path / "p.jsonl") == read(tmp_path / "whole.jsonl")
+
+
+def test_a_judge_that_fails_does_not_cost_the_answers(model, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def score(expected, answer):\n    return 1 / 0\n", "utf-8")
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
+        run(model, tmp_path / "p.jsonl", metrics=[Custom(path=file)])
+    kept = (tmp_path / "p.jsonl.part").read_bytes()
+    assert kept.count(b"\n") == 7
+    assert run(model, tmp_path / "p.jsonl").num_rows == 7
+    assert (tmp_path / "p.jsonl").read_bytes() == kept
+
+
+def test_every_score_has_its_count_and_interval(model, tmp_path):
+    first = run(model, tmp_path / "first.jsonl")
+    given = [each["predict"] for each in read(tmp_path / "first.jsonl")]
+    rows = [row(n, given[n] if n < 2 else "不是") for n in range(7)]
+    report = run(model, tmp_path / "p.jsonl", rows)
+    found = report.estimates["exact_match"]
+    right = round(7 * found.value / 100)
+    wilson = statistics.proportion(right, 7)
+    assert (found.low, found.high) == (
+        pytest.approx(100 * wilson.low, abs=1e-4),
+        pytest.approx(100 * wilson.high, abs=1e-4),
+    )
+    assert first.estimates["exact_match"].high == pytest.approx(
+        100 * statistics.proportion(0, 7).high, abs=1e-4
+    )
+    told = report.to_json()
+    assert told["intervals"]["predict_exact_match"] == found.to_json()
+    assert told["intervals"]["predict_token_f1"]["count"] == 7
+    assert told["predict_exact_match"] == found.value
+
+
+def test_a_score_without_a_judged_row_is_null(model, tmp_path):
+    small = replace(model, options=EncodeOptions(12))
+    long = Example((Message("user", "什么？" * 50), Message("assistant", "a")), "g", "f", 1)
+    report = run(small, tmp_path / "p.jsonl", [long], metrics=[Perplexity()])
+    assert math.isnan(report.scores["perplexity"])
+    assert report.to_json()["predict_perplexity"] is None
+
+
 def test_a_metric_without_its_library_is_told_before_anything_is_answered():
     with pytest.raises(ConfigError, match=r"'rouge-1' needs the package no-such-thing, .* `pip"):
-        require("no_such_thing", metric="rouge-1")
+        require_package("no_such_thing", metric="rouge-1")
 
 
 def test_bleu_and_rouge_come_with_the_metrics_of_the_settings():
-    from llama_factory.evaluation.metrics import METRICS
-
     named = [METRICS.name_of(each) for each in usual_metrics(EvaluationSettings())]
     assert named == ["exact_match", "token_f1", "bleu-4", "rouge-1", "rouge-2", "rouge-l"]
     chosen = EvaluationSettings(metrics=["rouge-l"])
@@ -190,57 +298,6 @@ def test_bleu_and_rouge_come_with_the_metrics_of_the_settings():
 def test_metrics_load_no_library_until_they_score():
     code = "import sys; from llama_factory.evaluation.settings import EvaluationSettings as E\n"
     code += "E(metrics=['bleu-4', 'rouge-l'])\n"
-    code += "print({'sacrebleu', 'rouge_score', 'jieba', 'torch'} & set(sys.modules))"
+    code += "print({'sacrebleu', 'nltk', 'jieba', 'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout == "set()\n", run.stderr
-
-
-@pytest.mark.parametrize("metric", [Bleu(), Rouge1(), Rouge2(), RougeL()])
-def test_the_expected_text_itself_scores_one_and_nothing_scores_zero(metric):
-    for text in ("a", "你", "", "!", "退货政策是什么？", "one two three four five"):
-        assert metric.score(text, text) == 1
-    assert metric.score("退货", "") == metric.score("", "word") == 0
-
-
-def test_words_of_chinese_are_cut_and_those_of_other_scripts_kept():
-    assert words("The fox's Straße!") == ["the", "fox", "s", "strasse"]
-    assert words("我们一起去公园散步吧。") == ["我们", "一起", "去", "公园", "散步", "吧"]
-    assert words("Привет, мир") == ["привет", "мир"]
-    assert words("用 GPT4 写 {name}") == ["用", "gpt4", "写", "name"]
-
-
-@needs_sacrebleu
-def test_bleu_by_hand():
-    # Papineni's candidate 1-gram clipping: 'the' seven times, twice in the reference; then no
-    # 2-gram matches, so the precisions are 2/7, 1/(2*6), 1/(4*5), 1/(8*4) with smoothing
-    expected, answer = "the cat is on the mat", "the the the the the the the"
-    precisions = (2 / 7, 1 / 12, 1 / 20, 1 / 32)
-    by_hand = math.prod(precisions) ** 0.25
-    assert Bleu().score(expected, answer) == pytest.approx(by_hand)
-    # a prefix of 4 of 6 words: all precisions are 1, the brevity penalty is exp(1 - 6/4)
-    assert Bleu().score(expected, "the cat is on") == pytest.approx(math.exp(1 - 6 / 4))
-
-
-@needs_sacrebleu
-def test_bleu_counts_chinese_by_character():
-    # 4 of 6 characters, in order
-    assert Bleu().score("退货政策是的", "退货政策") == pytest.approx(math.exp(1 - 6 / 4))
-
-
-@needs_rouge
-def test_rouge_by_hand():
-    # Lin 2004, section 3: S1 'police killed the gunman', S2 'police kill the gunman',
-    # S3 'the gunman kill police': ROUGE-L of S2 is 3/4, of S3 2/4; ROUGE-2 of both is 1/3
-    expected = "police killed the gunman"
-    second, third = "police kill the gunman", "the gunman kill police"
-    assert RougeL().score(expected, second) == pytest.approx(3 / 4)
-    assert RougeL().score(expected, third) == pytest.approx(2 / 4)
-    assert Rouge2().score(expected, second) == pytest.approx(1 / 3)
-    assert Rouge2().score(expected, third) == pytest.approx(1 / 3)
-    assert Rouge1().score(expected, third) == pytest.approx(3 / 4)
-
-
-@needs_rouge
-def test_rouge_counts_chinese_by_word():
-    # 我们 | 一起 | 去 | 公园 against 我们 | 去 | 公园: precision 1, recall 3/4
-    assert Rouge1().score("我们一起去公园", "我们去公园") == pytest.approx(2 * 0.75 / 1.75)

@@ -10,6 +10,7 @@ import textwrap
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from llama_factory.continual.strategies.replay import Replay
 from llama_factory.core.errors import DataError, FactoryError
@@ -17,10 +18,11 @@ from llama_factory.core.files import read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Memory, Message
 from llama_factory.model.load import adapt
-from llama_factory.model.masks import EncodeOptions
+from llama_factory.model.masks import EncodeOptions, encode
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training import checkpoints
 from llama_factory.training.loop import Protection, TrainingFolders, train
+from llama_factory.training.planning import NEW, plan_steps
 from llama_factory.training.settings import TrainingSettings
 from tests.tiny import make_tiny_model
 
@@ -67,7 +69,11 @@ class Told:
 
 
 def weights(trained):
-    return torch.cat([w.detach().flatten() for w in trained.model.trainable().values()])
+    return flat(trained.model.trainable().values())
+
+
+def flat(weights):
+    return torch.cat([weight.detach().flatten() for weight in weights])
 
 
 def losses(path):
@@ -110,6 +116,46 @@ def test_no_strategy_and_an_empty_memory_are_plain_training_bit_for_bit(tiny, tm
     plain = fit(tiny, tmp_path / "a")
     replay = fit(tiny, tmp_path / "b", protection=Protection((Replay(),), Memory()))
     assert torch.equal(weights(plain), weights(replay))
+
+
+def test_a_run_is_adamw_on_the_mean_over_trained_tokens(tiny, tmp_path):
+    """The same updates in a few lines that share nothing with the loop but the plan's rows."""
+    rows, flat_rate = examples(13), {"schedule": {"type": "constant"}, "warmup_steps": 0}
+    trained = fit(tiny, tmp_path, rows=rows, batch_size=4, learning_rate=1e-2, **flat_rate)
+    model = make(tiny)
+    plan = plan_steps({NEW: len(rows)}, {}, 4, 6, seed=0)
+    own = list(model.trainable().values())
+    optimizer = torch.optim.AdamW(own, lr=1e-2, weight_decay=0.0)
+    for refs in plan:
+        codes = [encode(rows[ref.index], model.tokenizer, model.options) for ref in refs]
+        count = sum(sum(code.is_trained) for code in codes)
+        for code in codes:
+            ids, asked = torch.tensor(code.ids), torch.tensor(code.is_trained)
+            logits = model.network(input_ids=ids[None]).logits[0, :-1]
+            targets = torch.where(asked, ids, -100)[1:]
+            (cross_entropy(logits, targets, reduction="sum") / count).backward()
+        torch.nn.utils.clip_grad_norm_(own, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    by_hand, begun = (flat(weights) for weights in (own, make(tiny).trainable().values()))
+    moved = (by_hand - begun).norm()
+    assert float((weights(trained) - by_hand).norm()) < 1e-3 * float(moved)
+
+
+def test_gradients_are_turned_before_they_are_clipped(tiny, tmp_path, monkeypatch):
+    seen = []
+
+    def enlarge(strategy, model, memory):
+        for weight in model.trainable().values():
+            weight.grad.mul_(1000)
+        squares = [weight.grad.square().sum() for weight in model.trainable().values()]
+        seen.append(float(sum(squares)) ** 0.5)
+
+    monkeypatch.setattr(Replay, "adjust_gradients", enlarge)
+    fit(tiny, tmp_path, protection=Protection((Replay(),)), max_grad_norm=0.5)
+    told = [row["gradient_norm"] for row in read_jsonl(tmp_path / "metrics.jsonl")]
+    assert told == pytest.approx(seen, rel=1e-4)
+    assert min(seen) > 0.5  # the norm before it is cut is what strategies left
 
 
 def test_replay_mixes_old_rows_into_the_loss_and_keeps_new_ones(tiny, tmp_path):

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 from llama_factory.cli import init, learn, report, show, versions
-from llama_factory.versions.workspace import SETTINGS_FILE
+from llama_factory.versions import releases
+from llama_factory.versions.workspace import SETTINGS_FILE, Workspace
 
 ROWS = Path(__file__).parent.parent / "demo"
 BOT = Path("demo-bot")
@@ -23,22 +24,36 @@ def demo(
 ) -> None:
     """A support bot learns two rounds of made-up facts; pictures show what it kept.
 
-    About ten minutes on two cores. Every step is shown as the command that does it.
+    About ten minutes on two cores. Every step is shown as the command that does it; a heat map,
+    curves and a page come last.
     """
     if not (folder / SETTINGS_FILE).exists():
         _show(f"init {folder} --model {model}", init.init, folder, model)
     for number in ROUNDS:
         _show(f"learn {folder}", _teach, folder, number)
     _show(f"versions {folder}", versions.versions, folder)
-    pictures = folder / "reports"
-    pictures.mkdir(exist_ok=True)
-    heat_map = pictures / "forgetting.png"
-    _show(f"show {folder} --picture {heat_map}", show.show, folder, picture=heat_map)
-    _show(f"report {folder}", report.report, folder)
     _show(f"chat {folder}", _ask, folder)
     print(
         f"\nNext: llama-factory serve {folder} --port 8000\n"
         f"      cp {ROWS / 'round3'}/*.jsonl {folder}/inbox/ && llama-factory learn {folder}"
+    )
+    _picture(folder)
+
+
+def _picture(folder: Path) -> None:
+    """End with what was learned and what was kept, to look at."""
+    reports = folder / "reports"
+    reports.mkdir(exist_ok=True)
+    heat_map, curves = reports / "forgetting.png", reports / "curves.png"
+    page = reports / f"{releases.read(Workspace.open(folder).releases).production}.html"
+    command = f"show {folder} --picture {heat_map} --curves {curves}"
+    _show(command, show.show, folder, picture=heat_map, curves=curves)
+    _show(f"report {folder}", report.report, folder)
+    print(
+        "\nWhat it learned and what it kept:\n"
+        f"  heat map  {heat_map}\n"
+        f"  curves    {curves}\n"
+        f"  page      {page}"
     )
 
 

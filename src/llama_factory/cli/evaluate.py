@@ -27,8 +27,8 @@ ModelOrSettings = Annotated[
 Suites = Annotated[
     list[str] | None,
     typer.Option(
-        help="rounds, guard, canaries, robustness, efficiency, or a suite file (.yaml). "
-        "Empty: rounds, guard and canaries."
+        help="rounds, guard, canaries, robustness, efficiency, or a suite file (.yaml), which can "
+        "also hold harness: tasks of lm-evaluation-harness. Empty: rounds, guard and canaries."
     ),
 ]
 Output = Annotated[Path | None, typer.Option(help="Folder of predictions and results.json.")]

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llama_factory.cli.export import Base, ModelSource, Version
 from llama_factory.cli.options import Changes, Json
+
+if TYPE_CHECKING:
+    from llama_factory.evaluation.statistics import Estimate
 
 
 def predict(
@@ -42,5 +45,13 @@ def predict(
     print(f"{output}: {done.num_rows} rows, {done.rows_per_second:.2f} rows/s")
     if done.num_refused:
         print(f"  {done.num_refused} rows do not fit the chat template; their answers are empty.")
-    for name, value in done.scores.items():
-        print(f"  predict_{name}  {value:.2f}")
+    for name, found in done.estimates.items():
+        print(f"  predict_{name}  {_told(found)}")
+
+
+def _told(found: "Estimate") -> str:
+    """A score with its 95 % interval and the rows that it stands on."""
+    if not found.count:
+        return "-  (no row could be judged)"
+    between = "" if found.low is None else f"95 %: {found.low:.2f} .. {found.high:.2f}, "
+    return f"{found.value:.2f}  ({between}n = {found.count})"

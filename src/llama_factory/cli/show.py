@@ -13,12 +13,15 @@ def show(
     folder: Folder,
     name: Annotated[str, typer.Argument(help="Version id or alias.")] = "production",
     picture: Annotated[Path | None, typer.Option(help="Draw the matrix as PNG here.")] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="Draw the scores from version to version as PNG here.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """One version: what was learned, what was forgotten, which rows were kept and dropped."""
     from llama_factory import run
 
-    story = run.show(folder, name, picture)
+    story = run.show(folder, name, picture, curves=curves)
     if as_json:
         print(json.dumps(story.to_json(), indent=2, ensure_ascii=False))
         return
@@ -26,5 +29,8 @@ def show(
     from llama_factory.continual.gate import read_verdict
 
     print_story(story, read_verdict(story.report))
-    if picture:
-        print(f"Picture: {picture}")
+    for path in (picture, curves):
+        if path and story.matrices:
+            print(f"Picture: {path}")
+        elif path:
+            print(f"No picture {path}: {story.version.id} was taught nothing that has a score.")

@@ -9,6 +9,14 @@ from rich.table import Table
 from llama_factory.continual.gate import Verdict
 from llama_factory.evaluation.forgetting import Drift, ForgettingMatrix
 from llama_factory.evaluation.listing import VersionRow
+from llama_factory.evaluation.wording import (
+    IN_BRACKETS,
+    MEANINGS,
+    cell,
+    number,
+    row_name,
+    with_interval,
+)
 
 if TYPE_CHECKING:
     from llama_factory.evaluation.intervals import Intervals
@@ -36,7 +44,7 @@ def print_versions(rows: list[VersionRow]) -> None:
     table.add_column("alias")
     gates = {True: "[green]promoted[/]", False: "[red]refused[/]", None: "-"}
     for row in rows:
-        scores = [_number(row.scores.get(name)) for name in names]
+        scores = [number(row.scores.get(name)) for name in names]
         parent = "-" if row.parent == row.id else row.parent
         when = row.created.replace("T", " ").removesuffix("+00:00")
         aliases = "[bold]" + ", ".join(row.aliases) + "[/]"
@@ -79,25 +87,37 @@ def print_story(story: "Story", verdict: Verdict | None) -> None:
 def print_matrix(matrix: ForgettingMatrix) -> None:
     """The task x round matrix with its summary."""
     console.print(f"[bold]{matrix.metric} by task and round[/]")
-    table = Table("after", *matrix.tasks)
+    table = Table("", *matrix.tasks)
     for column in table.columns[1:]:
         column.justify = "right"
-    for version in matrix.versions:
-        table.add_row(version, *map(_number, matrix.row(version)))
+    for version, scores in matrix.lines():
+        pairs = zip(matrix.tasks, scores, strict=True)
+        cells = [cell(score, is_taught=matrix.is_taught(version, task)) for task, score in pairs]
+        table.add_row(row_name(version), *cells)
     console.print(table)
-    console.print(
-        f"average {_number(matrix.average)}, right after its own round {_number(matrix.learned)}, "
-        f"backward transfer {_number(matrix.backward_transfer)}, "
-        f"forgetting {_number(matrix.forgetting)}, "
-        f"forward transfer {_number(matrix.forward_transfer)}"
-    )
+    console.print(f"{IN_BRACKETS} Below, in brackets: 95 % intervals, where they are known.")
+    for name, meaning in MEANINGS:
+        told = with_interval(matrix.summary[name], matrix.intervals.get(name))
+        console.print(f"  {name.replace('_', ' ')} {told}  [dim]{meaning}[/]", soft_wrap=True)
 
 
 def _print_drift(drift: Drift) -> None:
     ratios = zip(drift.versions, drift.ratios, strict=True)
-    known = [f"{version} x {ratio:.2f}" for version, ratio in ratios if ratio is not None]
+    known = [
+        f"{version} x {with_interval(ratio, drift.ratio_intervals.get(version))}"
+        for version, ratio in ratios
+        if ratio is not None
+    ]
     if known:
         console.print(f"General perplexity against the base model's: {', '.join(known)}")
+    divergences = zip(drift.versions, drift.divergences, strict=True)
+    apart = [
+        f"{version} {with_interval(nats, drift.divergence_intervals.get(version), 3)}"
+        for version, nats in divergences
+        if nats is not None
+    ]
+    if apart:
+        console.print(f"KL to the base model, nats a token: {', '.join(apart)}")
 
 
 def _print_data(data: dict[str, Any]) -> None:
@@ -123,8 +143,7 @@ def _print_learned(report: dict[str, Any], intervals: "Intervals") -> None:
         old = before[task["task"]]
         sure = intervals.get(task["task"], {})
         changes = [
-            f"{_number(old.get(n))} -> {_number(task.get(n))}{_interval(sure.get(n))}"
-            for n in names
+            f"{number(old.get(n))} -> {number(task.get(n))}{_interval(sure.get(n))}" for n in names
         ]
         table.add_row(task["task"], str(task["count"]), *changes)
     console.print(table)
@@ -134,7 +153,3 @@ def _interval(found: "Estimate | None") -> str:
     if found is None or found.low is None or found.high is None:
         return ""
     return f" ({found.low:.2f}-{found.high:.2f})"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

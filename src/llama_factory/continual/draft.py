@@ -5,6 +5,7 @@ the next round.
 """
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from llama_factory.continual.settings import RoundConfig
 from llama_factory.core import files
 from llama_factory.core.progress import Progress
-from llama_factory.core.types import Task, tasks_by_group
+from llama_factory.core.types import EvalReport, Task, tasks_by_group
 from llama_factory.data import inbox, prepare, review
 from llama_factory.data.conflicts import ConflictSettings
 from llama_factory.data.prepare import DataFolders, PreparedData
@@ -20,6 +21,7 @@ from llama_factory.data.seen import Seen, open_seen
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sources import DataSource, source_of
 from llama_factory.data.table import hash_of
+from llama_factory.evaluation.prediction import Prediction
 from llama_factory.versions import store
 from llama_factory.versions.version import ModelVersion
 from llama_factory.versions.workspace import Workspace
@@ -78,6 +80,12 @@ def open_draft(
         progress.say(f"The interrupted round is begun anew: {differs} changed since.")
     store.discard_unfinished(workspace)
     return _begin(workspace, config, parent, progress)
+
+
+def keep_scores(path: Path, report: EvalReport, answers: Iterable[Prediction]) -> None:
+    """Write scores that a round goes on with; the answers behind them, beside it, stay for good."""
+    files.write_jsonl(path.with_suffix(".jsonl"), (each.to_json() for each in answers))
+    files.write_json(path, report.to_json())
 
 
 def strip(draft: Draft) -> None:

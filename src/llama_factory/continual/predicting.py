@@ -14,7 +14,12 @@ from llama_factory.data.gather import gather_tests
 from llama_factory.data.intake import convert
 from llama_factory.data.readers import Refused
 from llama_factory.data.sources import DataSource
-from llama_factory.evaluation.predict import PredictOptions, predict, usual_metrics
+from llama_factory.evaluation.predict import (
+    PredictOptions,
+    predict,
+    require_judgeable,
+    usual_metrics,
+)
 from llama_factory.model.load import AdaptedModel
 from llama_factory.model.saved import SavedModel
 
@@ -37,8 +42,24 @@ def predict_only(
     rows: list[Example] = []
     for source in gather_tests(config.data):
         rows += _rows(source, config.data.mix.max_samples, progress)
+    require_answerable(rows, config)
     model = saved.open(encode_options(config.data))
     return predict_rows(model, rows, config, output, progress=progress, name=saved.identity())
+
+
+def require_answerable(rows: Sequence[Example], config: RoundConfig) -> None:
+    """Tell before a model is read what would stop the answering or its judging.
+
+    Raises:
+        ConfigError: there are no rows, or a metric cannot be used here.
+        DataError: a metric does not fit the rows.
+    """
+    if not len(rows):
+        raise ConfigError(
+            "do_predict: there is no held-out row to answer. Give data.eval_path or "
+            "data.eval_dataset, or raise data.held_out_fraction."
+        )
+    require_judgeable(rows, usual_metrics(config.evaluation))
 
 
 def predict_rows(
@@ -60,14 +81,14 @@ def predict_rows(
         progress: shows how far it is.
         name: identifies the model, so that an interrupted run never goes on with another one.
     """
-    if not len(rows):
-        raise ConfigError(
-            "do_predict: there is no held-out row to answer. Give data.eval_path or "
-            "data.eval_dataset, or raise data.held_out_fraction."
-        )
+    require_answerable(rows, config)
     settings = config.evaluation
-    name = name or model.fingerprint
-    options = PredictOptions(usual_metrics(settings), settings.max_new_tokens, name)
+    options = PredictOptions(
+        usual_metrics(settings),
+        settings.max_new_tokens,
+        name or model.fingerprint,
+        settings.batch_tokens,
+    )
     report = predict(model, rows, output / ANSWERS, options=options, progress=progress)
     files.write_json(output / SCORES, report.to_json())
     return report.to_json()

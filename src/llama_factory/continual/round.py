@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -18,9 +18,10 @@ from llama_factory.core.errors import ConfigError, ModelError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Memory, Task
 from llama_factory.data import inbox
+from llama_factory.evaluation import row_drift
 from llama_factory.evaluation.drift import divergence, drift_from_base
-from llama_factory.evaluation.report import write_pictures, write_report
-from llama_factory.evaluation.story import PREDICTIONS, tell
+from llama_factory.evaluation.report import write_all
+from llama_factory.evaluation.story import DRIFT, PREDICTIONS, tell
 from llama_factory.evaluation.suite import BUILT_IN_GUARD, Prediction, evaluate, load_guard
 from llama_factory.model.adapters import ADAPTERS
 from llama_factory.model.load import AdaptedModel, adapt
@@ -28,7 +29,7 @@ from llama_factory.model.switching import without_adapter
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.training.outcome import End
 from llama_factory.versions import memory, releases, store
-from llama_factory.versions.version import REPORT, ModelVersion
+from llama_factory.versions.version import MEMORY, REPORT, ModelVersion
 from llama_factory.versions.workspace import Workspace
 
 BYTES_PER_TRAINED_WEIGHT = 4 * 10
@@ -130,7 +131,8 @@ def _learn(work: _Work) -> Round:
     tried = _judge(work, trained, before, base_guard)
     chosen = tried[-1]
     measured = _Measured(before, chosen.after, base, base_guard, _divergence(work, model))
-    files.write_jsonl(work.draft.folder / PREDICTIONS, map(asdict, chosen.predictions))
+    answers = (each.to_json() for each in chosen.predictions)
+    files.write_jsonl(work.draft.folder / PREDICTIONS, answers)
     _write(work, trained, measured, tried)
     version = _publish(work, model)
     _release(work.workspace, version)
@@ -219,8 +221,8 @@ def _measure_before(work: _Work, model: AdaptedModel) -> tuple[EvalReport, float
     path, parent = work.draft.folder / "before.json", work.parent
     if not path.exists():
         tasks = (*_shortened(work), *work.draft.tasks)
-        report, _ = _measure(work, model, tasks, f"{parent.id} on the new rows")
-        files.write_json(path, report.to_json())
+        found = _measure(work, model, tasks, f"{parent.id} on the new rows")
+        drafts.keep_scores(path, *found)
     on_new = EvalReport.from_json(files.read_json(path))
     measured = on_new.guard_perplexity or math.nan
     base_guard: float = parent.report.get("base_guard_perplexity", measured)
@@ -234,15 +236,16 @@ def _measure_base(work: _Work, model: AdaptedModel) -> EvalReport:
         path = work.draft.folder / "before.json"
     elif not path.exists():
         with without_adapter(model.network):
-            report, _ = _measure(work, model, work.draft.tasks, "the base model on the new rows")
-        files.write_json(path, report.to_json())
+            found = _measure(work, model, work.draft.tasks, "the base model on the new rows")
+        drafts.keep_scores(path, *found)
     return EvalReport.from_json(files.read_json(path))
 
 
 def _divergence(work: _Work, model: AdaptedModel) -> float | None:
     settings = work.config.evaluation
     rows = load_guard(settings.guard or BUILT_IN_GUARD)
-    return divergence(drift_from_base(model, rows, batch_tokens=settings.batch_tokens))
+    drift = drift_from_base(model, rows, batch_tokens=settings.batch_tokens)
+    return divergence(row_drift.keep(work.draft.folder / DRIFT, drift))
 
 
 def _train(work: _Work, model: AdaptedModel) -> TrainedModel:
@@ -310,7 +313,7 @@ def _write(
     """Everything that makes the version but its manifest."""
     folder, config, chosen = work.draft.folder, work.config, tried[-1]
     trained.model.save(folder / "adapter")
-    memory.save(chosen.kept, folder / "memory")
+    memory.save(chosen.kept, folder / MEMORY)
     report = {
         "data": work.draft.data.report.to_json(),
         "taken": work.draft.taken,
@@ -357,8 +360,7 @@ def _publish(work: _Work, model: AdaptedModel) -> ModelVersion:
         files={},
     )
     story = tell([*store.lineage(work.parent), version], version)
-    write_report(story, version.folder / "report.html")
-    write_pictures(story, version.folder)
+    write_all(story, version.folder)
     return store.publish(work.workspace, version)
 
 

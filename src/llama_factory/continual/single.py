@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_factory.continual.encoding import encode_options
-from llama_factory.continual.predicting import predict_rows
+from llama_factory.continual.predicting import predict_rows, require_answerable
 from llama_factory.continual.settings import RoundConfig
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, DataError
@@ -63,6 +63,8 @@ def fit(
             progress = SILENT
         with processes.in_turn():
             data = _data(config, output, progress, is_first=processes.is_first)
+        if extras.do_predict:
+            require_answerable(data.held_out, config)
         job = _Job(config, output, data, extras, progress)
         return _fit(job, is_first=processes.is_first)
 

@@ -50,16 +50,16 @@ def perplexity(model: AdaptedModel, rows: Sequence[Example], *, batch_tokens: in
 
 def answers(
     model: AdaptedModel, rows: Sequence[Example], *, max_new_tokens: int, bar: Bar
-) -> list[str]:
+) -> list[Answer]:
     """The greedy answer to each row's prompt, in the order of the rows.
 
     A prompt that the chat template refuses is answered with nothing.
     """
-    texts = [""] * len(rows)
+    given: dict[int, Answer] = {}
     for number, answer in answer_rows(model, rows, max_new_tokens=max_new_tokens):
-        texts[number] = answer.text
+        given[number] = answer
         bar.advance()
-    return texts
+    return [given[number] for number in range(len(rows))]
 
 
 def answer_rows(

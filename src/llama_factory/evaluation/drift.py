@@ -1,13 +1,14 @@
 """How far a model has moved from its base on text that no round teaches."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from llama_factory.core.types import Example
+from llama_factory.evaluation.row_drift import RowDrift
 from llama_factory.model.load import AdaptedModel
 from llama_factory.model.masks import EncodedRow, encode
 from llama_factory.model.padding import IGNORED, by_length, pad
@@ -15,23 +16,6 @@ from llama_factory.model.switching import without_adapter
 
 MOST_TOKENS = 512
 """Tokens at once at most, as all logits of two models are held."""
-
-
-@dataclass(frozen=True)
-class RowDrift:
-    """One row's answers under a model and its base.
-
-    Attributes:
-        nats: negative log-likelihood.
-        tokens: how many tokens that is; 0 where the row does not fit the model.
-        base_nats: the base model's; None where the base is not at hand.
-        divergence: sum over the tokens of KL(model || base) in nats.
-    """
-
-    nats: float
-    tokens: int
-    base_nats: float | None
-    divergence: float | None
 
 
 @torch.no_grad()

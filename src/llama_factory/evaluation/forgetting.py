@@ -1,16 +1,19 @@
 """The task x round matrix: what each version of a lineage knows of what each round taught.
 
-R[i, j] is the score on task j after round i; i = 0 is the base model. Definitions as in Lopez-Paz
-and Ranzato 2017 (https://arxiv.org/abs/1706.08840) and Chaudhry et al. 2018
-(https://arxiv.org/abs/1801.10112). A round that brought several groups of rows brought several
-tasks; every mean is over tasks.
+R[i, j] is the score on task j after round i; i = 0 is the base model. A round that brought several
+groups of rows brought several tasks. What the matrix comes to is in `transfer.py`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from llama_factory.core.types import EvalReport
+import numpy as np
+
+from llama_factory.core.types import BASE_VERSION, EvalReport
+from llama_factory.evaluation.statistics import Array, Estimate
+from llama_factory.evaluation.transfer import Cells, summaries
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class ForgettingMatrix:
         scores: by (version, task); absent where the task did not exist yet.
         untaught: R[j-1, j] by task: the score just before its own round, where it was measured.
         base: R[0, j] by task: the base model's score, where it was measured.
+        intervals: 95 % intervals of what it comes to, by name, where they are known.
     """
 
     metric: str
@@ -32,6 +36,7 @@ class ForgettingMatrix:
     scores: Mapping[tuple[str, str], float]
     untaught: Mapping[str, float] = field(default_factory=dict)
     base: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, Estimate] = field(default_factory=dict)
 
     def row(self, version: str) -> list[float | None]:
         """The scores of one version, in the order of `tasks`."""
@@ -46,49 +51,59 @@ class ForgettingMatrix:
                 row[task] = self.untaught.get(task)
         return list(row.values())
 
+    def lines(self) -> list[tuple[str, list[float | None]]]:
+        """All that is known of each version; the base model comes first, if it was asked."""
+        rows = [(version, self.known(version)) for version in self.versions]
+        base = [self.base.get(task) for task in self.tasks]
+        return [(BASE_VERSION, base), *rows] if self.base else rows
+
+    def is_taught(self, version: str, task: str) -> bool:
+        """Whether the version was taught the task by the time it was asked."""
+        return (version, task) in self.scores
+
+    def version_before(self, task: str) -> str:
+        """The version that the task's own round began with."""
+        place = self.versions.index(self._first(task))
+        return self.versions[place - 1] if place else BASE_VERSION
+
+    @cached_property
+    def cells(self) -> Cells:
+        """The matrix in numbers, one resample."""
+        rows = [self.row(version) for version in self.versions]
+        untaught = [self.untaught.get(task) for task in self.tasks]
+        base = [self.base.get(task) for task in self.tasks]
+        return Cells(_numbers(rows), _numbers(untaught), _numbers(base))
+
+    @cached_property
+    def summary(self) -> Mapping[str, float | None]:
+        """What the matrix comes to, by name; None where nothing was measured of it."""
+        found = summaries(self.cells, self.cells)
+        return {name: _known(float(each.mean[0])) for name, each in found.items()}
+
     @property
     def average(self) -> float | None:
         """AA: mean score of the last version over all tasks."""
-        return _mean([self.scores.get((self.versions[-1], task)) for task in self.tasks])
+        return self.summary["average"]
 
     @property
     def learned(self) -> float | None:
         """LA: mean score of each task right after its own round."""
-        return _mean([self.scores.get((self._first(task), task)) for task in self.tasks])
+        return self.summary["learned"]
 
     @property
     def backward_transfer(self) -> float | None:
         """BWT: mean change of earlier tasks since their own round; negative is forgetting."""
-        return _mean(
-            [
-                self.scores[self.versions[-1], task] - self.scores[self._first(task), task]
-                for task in self._earlier()
-            ]
-        )
+        return self.summary["backward_transfer"]
 
     @property
     def forgetting(self) -> float | None:
         """Mean loss of earlier tasks against their best score before the last round."""
-        return _mean(
-            [
-                max(self.scores[v, task] for v in self.versions[:-1] if (v, task) in self.scores)
-                - self.scores[self.versions[-1], task]
-                for task in self._earlier()
-            ]
-        )
+        return self.summary["forgetting"]
 
     @property
     def forward_transfer(self) -> float | None:
         """FWT: mean gain on tasks of later rounds, over the base model, before they were taught."""
-        return _mean(
-            [
-                self.untaught[task] - self.base[task]
-                for task in self.tasks
-                if self._first(task) != self.versions[0]
-                and task in self.untaught
-                and task in self.base
-            ]
-        )
+        return self.summary["forward_transfer"]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -99,21 +114,13 @@ class ForgettingMatrix:
             "matrix": [self.row(version) for version in self.versions],
             "base": [self.base.get(task) for task in self.tasks],
             "untaught": [self.untaught.get(task) for task in self.tasks],
-            "average": self.average,
-            "learned": self.learned,
-            "backward_transfer": self.backward_transfer,
-            "forgetting": self.forgetting,
-            "forward_transfer": self.forward_transfer,
+            **self.summary,
+            "intervals": {name: found.to_json() for name, found in self.intervals.items()},
         }
 
     def _first(self, task: str) -> str:
         """The version whose round brought the task."""
         return next(v for v in self.versions if (v, task) in self.scores)
-
-    def _earlier(self) -> list[str]:
-        """Tasks of rounds before the last."""
-        last = self.versions[-1]
-        return [t for t in self.tasks if self._first(t) != last and (last, t) in self.scores]
 
 
 @dataclass(frozen=True)
@@ -124,11 +131,15 @@ class Drift:
         versions: oldest first.
         ratios: perplexity on the guard over the base model's; None where it was not measured.
         divergences: mean KL(version || base) a token in nats, on the guard's answers.
+        ratio_intervals: 95 % intervals of the ratios by version, where they are known.
+        divergence_intervals: the same of the divergences.
     """
 
     versions: tuple[str, ...]
     ratios: tuple[float | None, ...]
     divergences: tuple[float | None, ...]
+    ratio_intervals: Mapping[str, Estimate] = field(default_factory=dict)
+    divergence_intervals: Mapping[str, Estimate] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -136,7 +147,14 @@ class Drift:
             "versions": list(self.versions),
             "perplexity_ratio": list(self.ratios),
             "divergence": list(self.divergences),
+            "intervals": {
+                "perplexity_ratio": self._in_order(self.ratio_intervals),
+                "divergence": self._in_order(self.divergence_intervals),
+            },
         }
+
+    def _in_order(self, found: Mapping[str, Estimate]) -> list[dict[str, Any] | None]:
+        return [found[name].to_json() if name in found else None for name in self.versions]
 
 
 def build_matrix(
@@ -171,6 +189,10 @@ def _of_metric(report: EvalReport, metric: str) -> dict[str, float]:
     return {name: task.scores[metric] for name, task in tasks if metric in task.scores}
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def _numbers(values: Sequence[Any]) -> Array:
+    """[1, ...] with NaN for None."""
+    return np.array([values], dtype=float)
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -3,9 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from llama_factory.core.types import Example, Message
 from llama_factory.evaluation import statistics
+from llama_factory.evaluation.answered import Answered, TaskRow
+from llama_factory.evaluation.marks import estimate
+from llama_factory.evaluation.metrics import Metric, ModelMetric
 from llama_factory.evaluation.prediction import Prediction, by_task
-from llama_factory.evaluation.scores import PERPLEXITY, is_mean
+from llama_factory.evaluation.scores import PERPLEXITY, is_mean, metric_of
 from llama_factory.evaluation.statistics import Estimate
 
 Intervals = dict[str, dict[str, Estimate]]
@@ -13,10 +17,10 @@ Intervals = dict[str, dict[str, Estimate]]
 
 
 def of_predictions(predictions: Iterable[Prediction]) -> Intervals:
-    """The intervals of every score that is a mean over rows, and of perplexity.
+    """The intervals of every score, but of those that are no mean and have settings of their own.
 
-    Scores of another kind need the metric's own settings: `llama-factory compare` and `evaluate`
-    tell theirs.
+    Such a metric, of which there is `distinct_n` with another n, is not known from its label alone:
+    `llama-factory compare` and `evaluate` tell its interval.
     """
     return {task: _of_task(rows) for task, rows in by_task(predictions).items()}
 
@@ -30,12 +34,26 @@ def to_json(intervals: Intervals) -> dict[str, Any]:
 
 
 def _of_task(rows: Sequence[Prediction]) -> dict[str, Estimate]:
-    names = dict.fromkeys(name for row in rows for name in row.scores if is_mean(name))
-    found = {name: statistics.mean(_known(rows, name)) for name in names}
+    names = dict.fromkeys(name for row in rows for name in row.scores)
+    found = {name: statistics.mean(_known(rows, name)) for name in names if is_mean(name)}
+    others = (metric_of(name) for name in names if not is_mean(name))
+    found |= {m.label: _of_all(m, rows) for m in others if m and not isinstance(m, ModelMetric)}
     if any(row.tokens for row in rows):
         nats, tokens = [row.nats for row in rows], [row.tokens for row in rows]
         found[PERPLEXITY] = statistics.perplexity(nats, tokens)
     return found
+
+
+def _of_all(metric: Metric, rows: Sequence[Prediction]) -> Estimate:
+    """A score that is no mean, from the answers; a round's rows have no options to choose from."""
+    answered = [_answered(row) for row in rows if metric.label in row.scores]
+    return estimate(metric, metric.score_rows(answered))
+
+
+def _answered(row: Prediction) -> Answered:
+    turns = Message("user", row.prompt), Message("assistant", row.expected)
+    example = Example(turns, row.task, file="", line=0)
+    return Answered(TaskRow(example), row.answer, row.num_tokens, row.is_cut)
 
 
 def _known(rows: Sequence[Prediction], name: str) -> list[float]:

@@ -3,12 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from llama_factory.core.fonts import readable
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.evaluation.forgetting import Drift, ForgettingMatrix
 from llama_factory.evaluation.statistics import Estimate
+from llama_factory.evaluation.wording import cell, row_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Target = Path | BinaryIO
 """Where a picture goes, as PNG."""
@@ -22,15 +26,16 @@ def draw_matrix(matrix: ForgettingMatrix, target: Target) -> None:
     In brackets: the score before the task was taught, where it was measured.
     """
     with readable("".join(matrix.tasks)):
-        _draw_matrix(matrix, target)
+        matrix_figure(matrix).savefig(target, format="png", dpi=130, bbox_inches="tight")
 
 
-def _draw_matrix(matrix: ForgettingMatrix, target: Target) -> None:
+def matrix_figure(matrix: ForgettingMatrix) -> "Figure":
+    """The heat map before it is written."""
     import matplotlib as mpl
     import numpy as np
     from matplotlib.figure import Figure  # no pyplot: nothing global, no display needed
 
-    rows = _rows(matrix)
+    rows = matrix.lines()
     values = np.array([[_plain(value) for value in row] for _, row in rows], dtype=float)
     figure = Figure(figsize=(2.5 + 1.5 * len(matrix.tasks), 1.8 + 0.7 * len(rows)))
     axes = figure.subplots()
@@ -38,26 +43,14 @@ def _draw_matrix(matrix: ForgettingMatrix, target: Target) -> None:
     image = axes.imshow(values, cmap=mpl.colormaps["viridis"], vmin=0, vmax=top, aspect="auto")
     for i, j in np.argwhere(~np.isnan(values)):
         shade = "white" if values[i, j] < DARK_BELOW * top else "black"
-        is_taught = (rows[i][0], matrix.tasks[j]) in matrix.scores
-        text = f"{values[i, j]:.2f}" if is_taught else f"({values[i, j]:.2f})"
+        text = cell(values[i, j], is_taught=matrix.is_taught(rows[i][0], matrix.tasks[j]))
         axes.text(j, i, text, ha="center", va="center", color=shade)
     axes.set_xticks(range(len(matrix.tasks)), matrix.tasks, rotation=20, ha="right")
-    axes.set_yticks(range(len(rows)), [_row_name(name) for name, _ in rows])
+    axes.set_yticks(range(len(rows)), [row_name(name) for name, _ in rows])
     axes.set_xlabel("held-out questions of")
     axes.set_title(f"What each version knows ({matrix.metric})", fontsize=11)
     figure.colorbar(image, ax=axes, fraction=0.05)
-    figure.savefig(target, format="png", dpi=130, bbox_inches="tight")
-
-
-def _rows(matrix: ForgettingMatrix) -> list[tuple[str, list[float | None]]]:
-    """Every version's scores with those before teaching; the base model first, if it was asked."""
-    first = [matrix.base.get(task) for task in matrix.tasks]
-    rows = [(name, matrix.known(name)) for name in matrix.versions]
-    return [(BASE_VERSION, first), *rows] if matrix.base else rows
-
-
-def _row_name(version: str) -> str:
-    return "base model" if version == BASE_VERSION else f"after {version}"
+    return figure
 
 
 def _plain(value: float | None) -> float:
@@ -78,35 +71,41 @@ def draw_curves(
         target: of the picture.
         intervals: scores with 95 % intervals by (version, task), where they are known.
     """
+    with readable("".join(matrix.tasks)):
+        figure = curves_figure(matrix, drift, intervals or {})
+        figure.savefig(target, format="png", dpi=120, bbox_inches="tight")
+
+
+def curves_figure(
+    matrix: ForgettingMatrix, drift: Drift, intervals: Mapping[tuple[str, str], Estimate]
+) -> "Figure":
+    """The curves before they are written."""
     from matplotlib.figure import Figure
 
-    with readable("".join(matrix.tasks)):
-        has_drift = any(ratio is not None for ratio in drift.ratios)
-        figure = Figure(figsize=(2.5 + 1.6 * len(_rows(matrix)), 5.6 if has_drift else 3.8))
-        heights = [2.4, 1.0] if has_drift else [1.0]
-        panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
-        _draw_tasks(panels[0, 0], matrix, intervals or {})
-        if has_drift:
-            _draw_drift(panels[1, 0], matrix, drift)
-        names = [name for name, _ in _rows(matrix)]
-        panels[-1, 0].set_xticks(range(len(names)), [_row_name(name) for name in names])
-        figure.savefig(target, format="png", dpi=120, bbox_inches="tight")
+    names = [name for name, _ in matrix.lines()]
+    has_drift = any(ratio is not None for ratio in drift.ratios)
+    figure = Figure(figsize=(2.5 + 1.6 * len(names), 5.6 if has_drift else 3.8))
+    heights = [2.4, 1.0] if has_drift else [1.0]
+    panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
+    _draw_tasks(panels[0, 0], matrix, intervals)
+    if has_drift:
+        _draw_drift(panels[1, 0], matrix, drift)
+    panels[-1, 0].set_xticks(range(len(names)), [row_name(name) for name in names])
+    return figure
 
 
 def _draw_tasks(
     axes: Any, matrix: ForgettingMatrix, intervals: Mapping[tuple[str, str], Estimate]
 ) -> None:
-    names = [name for name, _ in _rows(matrix)]
-    columns = zip(*(row for _, row in _rows(matrix)), strict=True)
+    names = [name for name, _ in matrix.lines()]
+    columns = zip(*(row for _, row in matrix.lines()), strict=True)
     for number, (task, scores) in enumerate(zip(matrix.tasks, columns, strict=True)):
         shift = 0.04 * (number - (len(matrix.tasks) - 1) / 2)
         places = [place + shift for place in range(len(names))]
         axes.plot(places, [_plain(score) for score in scores], marker="o", label=task)
         color = axes.lines[-1].get_color()
         for place, name in zip(places, names, strict=True):
-            found = intervals.get((name, task))
-            if found is not None and found.low is not None and found.high is not None:
-                axes.plot([place, place], [found.low, found.high], color=color, alpha=0.45)
+            _draw_bar(axes, place, intervals.get((name, task)), color)
     axes.set_ylabel(matrix.metric)
     axes.set_ylim(bottom=-0.03)
     axes.grid(axis="y", alpha=0.3)
@@ -114,11 +113,18 @@ def _draw_tasks(
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9)
 
 
+def _draw_bar(axes: Any, place: float, found: Estimate | None, color: Any) -> None:
+    if found is not None and found.low is not None and found.high is not None:
+        axes.plot([place, place], [found.low, found.high], color=color, alpha=0.45)
+
+
 def _draw_drift(axes: Any, matrix: ForgettingMatrix, drift: Drift) -> None:
-    names = [name for name, _ in _rows(matrix)]
+    names = [name for name, _ in matrix.lines()]
     known = {BASE_VERSION: 1.0, **dict(zip(drift.versions, drift.ratios, strict=True))}
     points = [_plain(known.get(name)) for name in names]
     axes.plot(range(len(names)), points, marker="s", color="tab:gray")
+    for place, name in enumerate(names):
+        _draw_bar(axes, place, drift.ratio_intervals.get(name), "tab:gray")
     axes.axhline(1.0, linewidth=0.8, linestyle=":", color="black")
     axes.margins(y=0.25)
     axes.set_ylabel("general perplexity,\ntimes the base's", fontsize=9)

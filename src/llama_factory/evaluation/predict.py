@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from llama_factory.core import files
 from llama_factory.core.errors import DataError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
-from llama_factory.evaluation.answered import Answered, TaskRow
-from llama_factory.evaluation.answers import ROWS_AT_ONCE, answers
-from llama_factory.evaluation.metrics import METRICS, Metric
+from llama_factory.evaluation.answered import Answered, Scored, TaskRow
+from llama_factory.evaluation.answers import ROWS_AT_ONCE, Answer, answers
+from llama_factory.evaluation.marks import estimate
+from llama_factory.evaluation.metrics import METRICS, Metric, ModelMetric, require_fits
 from llama_factory.evaluation.settings import EvaluationSettings
+from llama_factory.evaluation.statistics import Estimate
 from llama_factory.model.load import AdaptedModel
 from llama_factory.model.masks import Unfit, prompt_ids
 
@@ -41,11 +43,13 @@ class PredictOptions:
         metrics: how answers are judged.
         max_new_tokens: longest answer.
         model_id: identifies the model, so that an interrupted run never goes on with another one.
+        batch_tokens: most tokens that go through the model at once for metrics that look into it.
     """
 
     metrics: Sequence[Metric]
     max_new_tokens: int
     model_id: str
+    batch_tokens: int = 2048
 
     def to_json(self) -> dict[str, Any]:
         """What the answers depend on."""
@@ -59,26 +63,32 @@ class PredictReport:
     Attributes:
         num_rows: rows answered, those of an earlier run among them.
         num_refused: of these, how many the chat template refuses; their answers are empty.
-        scores: means by metric, x 100.
+        estimates: by metric, x 100 where it lies between 0 and 1, with 95 % intervals.
         seconds: time that this run took.
         rows_per_second: of this run.
     """
 
     num_rows: int
     num_refused: int
-    scores: dict[str, float]
+    estimates: Mapping[str, Estimate]
     seconds: float
     rows_per_second: float
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """By metric, without intervals; NaN where no row could be judged."""
+        return {name: found.value for name, found in self.estimates.items()}
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values, named as LLaMA-Factory names them."""
-        scores = {f"predict_{name}": value for name, value in self.scores.items()}
+        """Plain values, named as LLaMA-Factory names them, with counts and intervals beside."""
+        found = {f"predict_{name}": each.to_json() for name, each in self.estimates.items()}
         return {
-            **scores,
+            **{name: each["value"] for name, each in found.items()},
             "predict_runtime": round(self.seconds, 4),
             "predict_samples_per_second": round(self.rows_per_second, 3),
             "num_rows": self.num_rows,
             "num_refused": self.num_refused,
+            "intervals": found,
         }
 
 
@@ -90,7 +100,7 @@ def predict(
     options: PredictOptions,
     progress: Progress,
 ) -> PredictReport:
-    """Answer every row greedily and write one `{prompt, predict, label}` a line.
+    """Answer every row greedily and write one `{prompt, predict, label, is_cut}` a line.
 
     Args:
         model: with its adapter on.
@@ -100,12 +110,12 @@ def predict(
         progress: shows how far it is.
 
     Raises:
-        DataError: there is no row, or the file exists.
+        DataError: there is no row, the file exists, or a metric does not fit the rows.
         ConfigError: a metric cannot be used here.
     """
     _require_new(output, rows)
-    for metric in options.metrics:
-        metric.check()  # what is missing is told now and not after hours
+    require_judgeable(rows, options.metrics)
+    output.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     model.network.eval()
     part = output.with_name(output.name + ".part")
@@ -115,10 +125,25 @@ def predict(
         files.write_json(record, options.to_json())
     num_kept = _keep_written(part, rows, model, progress)
     _answer(model, rows, part, num_kept=num_kept, limit=options.max_new_tokens, progress=progress)
-    part.replace(output)
-    record.unlink()
     seconds = time.perf_counter() - started
-    return _report(output, rows, options.metrics, seconds=seconds, num_kept=num_kept)
+    answered, num_refused = _read(part, rows)
+    found = {each.label: _judge(each, model, answered, options) for each in options.metrics}
+    part.replace(output)  # not before: a judge that fails must not cost the answers
+    record.unlink()
+    per_second = (len(rows) - num_kept) / seconds
+    return PredictReport(len(rows), num_refused, found, seconds, per_second)
+
+
+def require_judgeable(rows: Sequence[Example], metrics: Sequence[Metric]) -> None:
+    """Tell what would stop the judging before hours of answering, and not after them.
+
+    Raises:
+        DataError: a metric does not fit the rows.
+        ConfigError: a metric cannot be used here.
+    """
+    asked = [TaskRow(row) for row in rows]
+    for metric in metrics:
+        require_fits(metric, asked, "predict")
 
 
 def _answer(
@@ -135,7 +160,7 @@ def _answer(
         while chosen := list(islice(left, ROWS_AT_A_TIME)):
             given = answers(model, chosen, max_new_tokens=limit, bar=bar)
             pairs = zip(chosen, given, strict=True)
-            file.writelines(_line(prompt_text(row, model), text, row) for row, text in pairs)
+            file.writelines(_line(prompt_text(row, model), answer, row) for row, answer in pairs)
             file.flush()
     files.sync(part)
 
@@ -160,7 +185,6 @@ def _require_new(output: Path, rows: Sequence[Example]) -> None:
         raise DataError(f"{output} exists already. Give a new file's name, or remove it first.")
     if not rows:
         raise DataError(f"{output}: there is no row to answer.")
-    output.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _keep_written(
@@ -190,36 +214,39 @@ def _is_answer_to(line: bytes, row: Example, model: AdaptedModel) -> bool:
     except ValueError:
         return False
     asked = {"prompt": prompt_text(row, model), "label": row.answer}
-    return isinstance(written, dict) and {**written, **asked} == written
+    return isinstance(written, dict) and "is_cut" in written and {**written, **asked} == written
 
 
-def _line(prompt: str, answer: str, row: Example) -> bytes:
-    values = {"prompt": prompt, "predict": answer, "label": row.answer}
+def _line(prompt: str, answer: Answer, row: Example) -> bytes:
+    said = {"prompt": prompt, "predict": answer.text, "label": row.answer}
+    values = {**said, "is_cut": answer.is_cut}
     return json.dumps(values, ensure_ascii=False).encode() + b"\n"
 
 
-def _report(
-    output: Path,
-    rows: Sequence[Example],
-    metrics: Sequence[Metric],
-    *,
-    seconds: float,
-    num_kept: int,
-) -> PredictReport:
-    lines = list(_lines(output))
-    pairs = zip(rows, lines, strict=True)
-    answered = [Answered(TaskRow(row), line["predict"]) for row, line in pairs]
-    scores = {metric.label: _percent(metric, answered) for metric in metrics}
-    num_refused = sum(not line["prompt"] for line in lines)
-    return PredictReport(len(lines), num_refused, scores, seconds, (len(rows) - num_kept) / seconds)
+def _read(path: Path, rows: Sequence[Example]) -> tuple[list[Answered], int]:
+    """The answers, and how many prompts the chat template refused."""
+    lines = list(files.read_jsonl(path))
+    answered = [
+        Answered(TaskRow(row), line["predict"], is_cut=line["is_cut"])
+        for row, line in zip(rows, lines, strict=True)
+    ]
+    return answered, sum(not line["prompt"] for line in lines)
 
 
-def _percent(metric: Metric, answered: Sequence[Answered]) -> float:
-    """The score of all rows, x 100 where it lies between 0 and 1."""
-    total = metric.total(metric.score_rows(answered))
-    return round(100 * total if metric.highest == 1.0 else total, 4)
+def _judge(
+    metric: Metric, model: AdaptedModel, answered: Sequence[Answered], options: PredictOptions
+) -> Estimate:
+    """The score of all rows with its interval, x 100 where it lies between 0 and 1."""
+    found = estimate(metric, _score(metric, model, answered, options.batch_tokens))
+    factor = 100 if metric.highest == 1.0 else 1
+    low, high = (None if end is None else round(factor * end, 4) for end in (found.low, found.high))
+    return replace(found, value=round(factor * found.value, 4), low=low, high=high)
 
 
-def _lines(path: Path) -> Iterator[dict[str, str]]:
-    rows: Iterable[dict[str, str]] = files.read_jsonl(path)
-    yield from rows
+def _score(
+    metric: Metric, model: AdaptedModel, answered: Sequence[Answered], batch_tokens: int
+) -> list[Scored]:
+    if isinstance(metric, ModelMetric):
+        rows = [each.row for each in answered]
+        return metric.measure(model, rows, batch_tokens=batch_tokens)
+    return metric.score_rows(answered)

@@ -1,5 +1,6 @@
 """What a model did with one row, kept so that people can see what a score means."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -36,14 +37,26 @@ class Prediction:
     key: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for one JSON line."""
-        return asdict(self)
+        """Plain values for one line of JSON, which knows no NaN: null where a row is not judged."""
+        scores = {name: _or_none(score) for name, score in self.scores.items()}
+        measured = {name: (a, _or_none(s), w) for name, (a, s, w) in self.measured.items()}
+        return asdict(self) | {"scores": scores, "measured": measured}
 
     @staticmethod
     def from_json(row: Mapping[str, Any]) -> "Prediction":
         """The inverse of `to_json`."""
-        measured = {name: tuple(found) for name, found in row.get("measured", {}).items()}
-        return Prediction(**{**row, "measured": measured})
+        scores = {name: _or_nan(score) for name, score in row.get("scores", {}).items()}
+        found = row.get("measured", {}).items()
+        measured = {name: (a, _or_nan(s), w) for name, (a, s, w) in found}
+        return Prediction(**{**row, "scores": scores, "measured": measured})
+
+
+def _or_none(score: float) -> float | None:
+    return None if math.isnan(score) else score
+
+
+def _or_nan(score: float | None) -> float:
+    return math.nan if score is None else score
 
 
 def by_task(predictions: Iterable[Prediction]) -> dict[str, list[Prediction]]:

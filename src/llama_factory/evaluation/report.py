@@ -16,16 +16,18 @@ from llama_factory.evaluation.pictures import draw_curves, draw_matrix
 from llama_factory.evaluation.prediction import Prediction
 from llama_factory.evaluation.statistics import Estimate
 from llama_factory.evaluation.story import Story
+from llama_factory.evaluation.wording import IN_BRACKETS, MEANINGS, cell, interval, number, row_name
+from llama_factory.versions.version import REPORT
 
 MOST_ROWS = 20
 """Of each list of rows that changed; `llama-factory compare --json` has all of them."""
-MEANINGS = (
-    ("average", "AA: mean of the last line"),
-    ("learned", "LA: mean of each task right after its own round"),
-    ("backward_transfer", "BWT: change of earlier tasks since their own round; below 0 is loss"),
-    ("forgetting", "loss of earlier tasks against their best so far"),
-    ("forward_transfer", "FWT: gain over the base model on tasks not yet taught"),
-)
+
+
+def write_all(story: Story, folder: Path) -> None:
+    """Complete a version's report.json by what its lineage came to; the page and the pictures."""
+    files.write_json(folder / REPORT, story.report | story.learned())
+    write_report(story, folder / "report.html")
+    write_pictures(story, folder)
 
 
 def write_report(story: Story, path: Path) -> None:
@@ -50,8 +52,10 @@ def page(story: Story) -> str:
         ends=story.report.get("ends", []),
         metrics=metrics,
         scores=scores,
+        in_brackets=IN_BRACKETS,
         matrices=[_matrix(story, matrix) for matrix in story.matrices],
         drift=_drift(story.drift),
+        costs=_costs(story.report.get("strategies", {})),
         changes=_changes(story),
         training=_training(story.report.get("training", {})),
     )
@@ -61,21 +65,22 @@ def write_pictures(story: Story, folder: Path) -> list[Path]:
     """The heat map and the curves of the metric that was named last, as PNG files."""
     if not story.matrices:
         return []
-    matrix = story.matrices[-1]
     heat_map, curves = folder / "forgetting.png", folder / "curves.png"
-    draw_matrix(matrix, heat_map)
-    draw_curves(matrix, story.drift, curves, _of_metric(story, matrix.metric))
+    write_heat_map(story, heat_map)
+    write_curves(story, curves)
     return [heat_map, curves]
 
 
-def _of_metric(story: Story, metric: str) -> dict[tuple[str, str], Estimate]:
-    """Scores with 95 % intervals by (version, task)."""
-    return {
-        (version, task): scores[metric]
-        for version, tasks in story.intervals.items()
-        for task, scores in tasks.items()
-        if metric in scores
-    }
+def write_heat_map(story: Story, path: Path) -> None:
+    """The matrix of the metric that was named last; nothing for the untouched base model."""
+    for matrix in story.matrices[-1:]:
+        draw_matrix(matrix, path)
+
+
+def write_curves(story: Story, path: Path) -> None:
+    """Its scores from version to version."""
+    for matrix in story.matrices[-1:]:
+        draw_curves(matrix, story.drift, path, story.of_metric(matrix.metric))
 
 
 def _scores(story: Story) -> tuple[list[str], list[dict[str, Any]]]:
@@ -96,18 +101,15 @@ def _scores(story: Story) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _cell(value: float | None, found: Estimate | None, before: float | None) -> dict[str, str]:
-    has_interval = found is not None and found.low is not None
     return {
         "value": number(value),
-        "interval": interval(found) if has_interval and found is not None else "",
+        "interval": interval(found),
         "before": "" if before is None else number(before),
     }
 
 
 def _matrix(story: Story, matrix: ForgettingMatrix) -> dict[str, Any]:
-    found = _of_metric(story, matrix.metric)
-    rows = [{"name": v, "cells": list(map(number, matrix.row(v)))} for v in matrix.versions]
-    values = matrix.to_json()
+    found = story.of_metric(matrix.metric)
     pictures = [
         _picture("heat map of tasks and versions", lambda file: draw_matrix(matrix, file)),
         _picture(
@@ -118,9 +120,34 @@ def _matrix(story: Story, matrix: ForgettingMatrix) -> dict[str, Any]:
     return {
         "metric": matrix.metric,
         "tasks": matrix.tasks,
-        "rows": rows,
-        "summary": [(name, number(values[name]), meaning) for name, meaning in MEANINGS],
+        "rows": [_row(matrix, name, scores, found) for name, scores in matrix.lines()],
+        "summary": [_summary(matrix, name, meaning) for name, meaning in MEANINGS],
         "pictures": pictures,
+    }
+
+
+def _row(
+    matrix: ForgettingMatrix,
+    version: str,
+    scores: Sequence[float | None],
+    found: Mapping[tuple[str, str], Estimate],
+) -> dict[str, Any]:
+    cells = [
+        {
+            "value": cell(score, is_taught=matrix.is_taught(version, task)),
+            "interval": "" if score is None else interval(found.get((version, task))),
+        }
+        for task, score in zip(matrix.tasks, scores, strict=True)
+    ]
+    return {"name": row_name(version), "cells": cells}
+
+
+def _summary(matrix: ForgettingMatrix, name: str, meaning: str) -> dict[str, str]:
+    return {
+        "name": name.replace("_", " "),
+        "value": number(matrix.summary[name]),
+        "interval": interval(matrix.intervals.get(name)),
+        "meaning": meaning,
     }
 
 
@@ -134,8 +161,22 @@ def _picture(alt: str, draw: Callable[[BinaryIO], None]) -> dict[str, str]:
 def _drift(drift: Drift) -> list[dict[str, str]]:
     rows = zip(drift.versions, drift.ratios, drift.divergences, strict=True)
     return [
-        {"version": version, "ratio": number(ratio), "divergence": number(divergence, 3)}
+        {
+            "version": version,
+            "ratio": number(ratio),
+            "ratio_interval": interval(drift.ratio_intervals.get(version)),
+            "divergence": number(divergence, 3),
+            "divergence_interval": interval(drift.divergence_intervals.get(version), 3),
+        }
         for version, ratio, divergence in rows
+    ]
+
+
+def _costs(strategies: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, str]]:
+    """Of each strategy: its name, seconds in its hooks, bytes kept."""
+    return [
+        (name, f"{cost['hook_seconds']:.1f}", f"{cost['bytes']:,}")
+        for name, cost in strategies.items()
     ]
 
 
@@ -156,15 +197,3 @@ def _by_row(predictions: Sequence[Prediction]) -> Mapping[tuple[str, str], Predi
 def _training(training: Mapping[str, Any]) -> list[tuple[str, str]]:
     names = ("steps", "tokens", "seconds", "tokens_per_second", "loss")
     return [(name, f"{training[name]:.6g}") for name in names if name in training]
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number as it is printed for people."""
-    return "-" if value is None or value != value else f"{value:.{digits}f}"  # NaN is unlike itself
-
-
-def interval(found: Estimate, digits: int = 2) -> str:
-    """`0.41-0.66`; nothing where it is not known."""
-    if found.low is None or found.high is None:
-        return ""
-    return f"{found.low:.{digits}f} – {found.high:.{digits}f}"

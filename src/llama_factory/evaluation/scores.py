@@ -12,6 +12,13 @@ def higher_is_better(label: str) -> bool:
     return label != PERPLEXITY and (part is None or part.higher_is_better)
 
 
+def metric_of(label: str) -> Metric | None:
+    """The metric that a score is kept under, where its label says all of its settings."""
+    name = label.partition(":")[0]
+    metric = METRICS.parse(name) if name in METRICS.parts else None
+    return metric if metric and metric.label == label else None
+
+
 def is_mean(label: str) -> bool:
     """Whether a score is the plain mean of the rows' scores."""
     part = METRICS.parts.get(label.partition(":")[0])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 Row = TypeVar("Row")
 Statistic = Callable[[Array], Array]
 """[resamples, columns] means over rows -> [resamples] values."""
@@ -24,7 +25,7 @@ NUM_TOTALS = 300
 Z = 1.959963984540054
 """Of a two-sided interval of 95 % of the normal distribution."""
 NUMBERS_AT_ONCE = 1_000_000
-"""Drawn row numbers in memory together."""
+"""Drawn numbers in memory together."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,22 @@ def bootstrap(rows: Array, statistic: Statistic, *, seed: int) -> Estimate:
     value = float(statistic(rows.mean(axis=0, keepdims=True))[0])
     if count == 1:
         return Estimate(value, None, None, 1)
-    drawn = statistic(_resampled_means(rows, np.random.default_rng(seed)))
-    return _percentiles(value, drawn, count)
+    (drawn,) = resampled([rows], seed=seed)
+    return percentiles(value, statistic(drawn), count)
+
+
+def resampled(groups: Sequence[Array], *, seed: int = 0) -> list[Array]:
+    """Means of the columns over resampled rows: the rows of each group are drawn on their own.
+
+    Args:
+        groups: [rows, columns] each.
+        seed: same rows and seed, same draws.
+
+    Returns:
+        [NUM_RESAMPLES, columns] each.
+    """
+    rng = np.random.default_rng(seed)
+    return [_resampled_means(rows, rng) for rows in groups]
 
 
 def of_rows(rows: Sequence[Row], total: Callable[[Sequence[Row]], float]) -> Estimate:
@@ -139,10 +154,17 @@ def of_rows(rows: Sequence[Row], total: Callable[[Sequence[Row]], float]) -> Est
     rng = np.random.default_rng(0)
     picks = (rng.integers(0, len(rows), size=len(rows)) for _ in range(NUM_TOTALS))
     drawn = np.array([total([rows[i] for i in pick]) for pick in picks])
-    return _percentiles(value, drawn, len(rows))
+    return percentiles(value, drawn, len(rows))
 
 
-def _percentiles(value: float, drawn: Array, count: int) -> Estimate:
+def percentiles(value: float, drawn: Array, count: int) -> Estimate:
+    """A value with the middle 95 % of what it came to over resamples.
+
+    Args:
+        value: over all rows.
+        drawn: [resamples]; those that are not finite are left out.
+        count: rows.
+    """
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
         return Estimate(value, None, None, count)
@@ -153,7 +175,7 @@ def _percentiles(value: float, drawn: Array, count: int) -> Estimate:
 
 def _resampled_means(rows: Array, rng: np.random.Generator) -> Array:
     """[NUM_RESAMPLES, columns], in pieces that fit into memory."""
-    at_once = max(1, NUMBERS_AT_ONCE // len(rows))
+    at_once = max(1, NUMBERS_AT_ONCE // rows.size)
     parts = []
     for start in range(0, NUM_RESAMPLES, at_once):
         size = min(at_once, NUM_RESAMPLES - start)

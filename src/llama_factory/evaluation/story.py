@@ -1,19 +1,33 @@
 """All about one version: its report, and what its lineage learned and forgot."""
 
+import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from llama_factory.core import files
-from llama_factory.core.types import EvalReport
+from llama_factory.core.types import BASE_VERSION, EvalReport
+from llama_factory.evaluation import matrix_intervals, row_drift
 from llama_factory.evaluation.forgetting import Drift, ForgettingMatrix, build_matrix
 from llama_factory.evaluation.intervals import Intervals, of_predictions, to_json
 from llama_factory.evaluation.prediction import Prediction
 from llama_factory.evaluation.scores import higher_is_better
+from llama_factory.evaluation.statistics import Estimate
 from llama_factory.versions.version import ModelVersion
 
 PREDICTIONS = "predictions.jsonl"
+BEFORE = "before.jsonl"
+"""What a version's parent answered to the rows that the version's round was about to teach."""
+BASE = "base.jsonl"
+"""What the base model answered to them; none where it is the parent."""
+DRIFT = "guard.jsonl"
+"""How far a version is from the base model on each general row."""
+
+Answers = Mapping[str, list[Prediction]]
+"""By version."""
 
 
 @dataclass(frozen=True)
@@ -26,33 +40,48 @@ class Story:
         matrices: task x round, one a metric of which higher is better.
         drift: general ability along the lineage.
         predictions: what each version of the lineage answered to the held-out rows.
+        untaught: what they and the base model answered to tasks that they were not taught yet,
+            where it was kept.
     """
 
     version: ModelVersion
     report: dict[str, Any]
     matrices: list[ForgettingMatrix]
     drift: Drift
-    predictions: Mapping[str, list[Prediction]]
+    predictions: Answers
+    untaught: Answers
 
     @cached_property
     def intervals(self) -> Mapping[str, Intervals]:
-        """95 % intervals by version, task and metric."""
-        return {name: of_predictions(rows) for name, rows in self.predictions.items()}
+        """95 % intervals by version, task and metric, the base model's among them."""
+        answers = _together(self.predictions, self.untaught)
+        return {name: of_predictions(rows) for name, rows in answers.items()}
 
     @property
     def own_intervals(self) -> Intervals:
         """Those of this version."""
         return self.intervals.get(self.version.id, {})
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for `show --json`."""
-        matrices = {matrix.metric: matrix.to_json() for matrix in self.matrices}
-        return self.version.to_json() | {
-            "report": self.report,
+    def of_metric(self, metric: str) -> dict[tuple[str, str], Estimate]:
+        """Scores with 95 % intervals by version and task."""
+        return {
+            (version, task): scores[metric]
+            for version, tasks in self.intervals.items()
+            for task, scores in tasks.items()
+            if metric in scores
+        }
+
+    def learned(self) -> dict[str, Any]:
+        """What the lineage learned and forgot, as plain values: for report.json and `show`."""
+        return {
             "intervals": to_json(self.own_intervals),
-            "forgetting": matrices,
+            "forgetting": {matrix.metric: matrix.to_json() for matrix in self.matrices},
             "drift": self.drift.to_json(),
         }
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `show --json`."""
+        return self.version.to_json() | {"report": self.report} | self.learned()
 
 
 def tell(lineage: Sequence[ModelVersion], version: ModelVersion) -> Story:
@@ -69,13 +98,66 @@ def tell(lineage: Sequence[ModelVersion], version: ModelVersion) -> Story:
     matrices = [
         build_matrix(reports, metric, untaught=untaught, base=base) for metric in _metrics(reports)
     ]
-    answered = {each.id: _predictions(each) for each in lineage}
-    return Story(version, version.report, matrices, _drift(saved), answered)
+    answered = {each.id: _predictions(each.folder / PREDICTIONS) for each in lineage}
+    early = _untaught(lineage, answered)
+    sure = [_with_intervals(matrix, _together(answered, early)) for matrix in matrices]
+    drift = _with_row_drift(_drift(saved), lineage)
+    return Story(version, version.report, sure, drift, answered, early)
 
 
-def _predictions(version: ModelVersion) -> list[Prediction]:
-    rows = files.read_jsonl(version.folder / PREDICTIONS)
-    return list(map(Prediction.from_json, rows))
+def _predictions(path: Path) -> list[Prediction]:
+    return list(map(Prediction.from_json, files.read_jsonl(path)))
+
+
+def _untaught(lineage: Sequence[ModelVersion], answered: Answers) -> Answers:
+    """What was kept of tasks that each round was about to teach."""
+    found: defaultdict[str, list[Prediction]] = defaultdict(list)
+    for each in lineage:
+        taught = {row.task for row in answered.get(each.parent, ())}
+        for version, name in ((each.parent, BEFORE), (BASE_VERSION, BASE)):
+            path = each.folder / name
+            rows = _predictions(path) if path.exists() else []
+            found[version] += [row for row in rows if row.task not in taught]
+    return found
+
+
+def _together(first: Answers, second: Answers) -> Answers:
+    names = dict.fromkeys([*first, *second])
+    return {name: [*first.get(name, ()), *second.get(name, ())] for name in names}
+
+
+def _with_intervals(matrix: ForgettingMatrix, answers: Answers) -> ForgettingMatrix:
+    return replace(matrix, intervals=matrix_intervals.of_matrix(matrix, answers))
+
+
+def _with_row_drift(drift: Drift, lineage: Sequence[ModelVersion]) -> Drift:
+    rows = {each.id: row_drift.read(each.folder / DRIFT) for each in lineage}
+    ratios = {name: row_drift.perplexity_ratio(found) for name, found in rows.items()}
+    apart = {name: row_drift.token_divergence(found) for name, found in rows.items()}
+    return replace(
+        drift,
+        ratio_intervals=_of_values(drift.versions, drift.ratios, ratios),
+        divergence_intervals=_of_values(drift.versions, drift.divergences, apart),
+    )
+
+
+def _of_values(
+    names: Iterable[str],
+    values: Iterable[float | None],
+    found: Mapping[str, Estimate | None],
+) -> dict[str, Estimate]:
+    """The estimates that are of the values told, and not of other rows or another measurement."""
+    pairs = ((name, value, found[name]) for name, value in zip(names, values, strict=True))
+    return {
+        name: estimate
+        for name, value, estimate in pairs
+        if value is not None and estimate is not None and _agree(estimate.value, value)
+    }
+
+
+def _agree(first: float, second: float) -> bool:
+    """Whether both measure the same; other batches round a little otherwise in bfloat16."""
+    return math.isclose(first, second, rel_tol=0.01, abs_tol=1e-6)
 
 
 def _reports(saved: Iterable[dict[str, Any]], name: str) -> list[EvalReport]:

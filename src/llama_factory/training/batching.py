@@ -17,6 +17,7 @@ from llama_factory.training.items import Items
 from llama_factory.training.objectives import Objective
 from llama_factory.training.planning import RowRef
 
+ALL_TOKENS = "all_tokens"
 ALIKE_TOKENS = (32, 64, 128)
 """Rows that begin with so many tokens in common are tried side by side."""
 
@@ -96,7 +97,8 @@ class BatchOptions:
     Attributes:
         max_tokens: most tokens in a micro-batch, padding included.
         max_rows: most sequences in a micro-batch; None for no limit.
-        weighting: whether every `token` of a source counts the same, or every `row`.
+        weighting: whether every `token` of a source counts the same, or every `row`, or
+            `all_tokens` of the update whatever their source.
         weights: share of the loss of sources whose share of the rows is another one.
         fewest: micro-batches that there must be at least, where there are rows enough.
         shares_prefixes: whether what the sequences of a micro-batch begin with in common is read
@@ -117,17 +119,17 @@ def make_batch(refs: Sequence[RowRef], rows: Mapping[str, Items], options: Batch
     Each token's coefficient is its source's share divided by what the source trains in the whole
     update, so the gradient does not depend on how the rows are cut (engine.md, idea 1).
     """
-    sources = tuple(dict.fromkeys(ref.source for ref in refs))
-    shares = _shares(refs, sources, options.weights)
-    chosen = [(rows[ref.source], ref.index, sources.index(ref.source)) for ref in refs]
+    items: dict[str, list[_Item]] = {}
+    for ref in refs:
+        of = rows[ref.source]
+        item = _Item(of[ref.index], of.reference_of(ref.index), of.objective)
+        items.setdefault(ref.source, []).append(item)
+    sources, shares = tuple(items), _shares(items, options)
     units: list[Unit] = []
     surveyed: list[Unit] = []
-    for number, share in enumerate(shares):
-        items = [
-            _Item(of[at], of.reference_of(at), of.objective) for of, at, n in chosen if n == number
-        ]
-        total = sum(_mass(item, options.weighting) for item in items)
-        for item in items:
+    for number, (share, some) in enumerate(zip(shares, items.values(), strict=True)):
+        total = sum(_mass(item, options.weighting) for item in some)
+        for item in some:
             scale = share * item.sequences[0].weight / total
             units += _units(item, scale, number, options.weighting)
             surveyed += _surveyed(item, number)
@@ -138,15 +140,14 @@ def make_batch(refs: Sequence[RowRef], rows: Mapping[str, Items], options: Batch
     return Batch(micro_batches, survey, sources, shares, num_tokens)
 
 
-def _shares(
-    refs: Sequence[RowRef], sources: Sequence[str], weights: Mapping[str, float]
-) -> tuple[float, ...]:
-    """Each source's share of the loss: as set, else its share of the rows that are not set."""
-    counts = {name: sum(ref.source == name for ref in refs) for name in sources}
-    fixed = {name: weights[name] for name in sources if name in weights}
+def _shares(items: Mapping[str, Sequence["_Item"]], options: BatchOptions) -> tuple[float, ...]:
+    """Each source's share of the loss: as set, else its share of the rows, or of all tokens."""
+    weighting = options.weighting if options.weighting == ALL_TOKENS else "row"
+    counts = {name: sum(_mass(item, weighting) for item in some) for name, some in items.items()}
+    fixed = {name: options.weights[name] for name in items if name in options.weights}
     free = sum(count for name, count in counts.items() if name not in fixed)
     left = 1.0 - sum(fixed.values()) if free else 0.0
-    shares = [fixed[n] if n in fixed else left * counts[n] / free for n in sources]
+    shares = [fixed[n] if n in fixed else left * counts[n] / free for n in items]
     return tuple(share / sum(shares) for share in shares)
 
 
@@ -196,7 +197,7 @@ def _num_trained(rows: Sequences) -> int:
 
 def _mass(item: _Item, weighting: str) -> float:
     """What a row counts within its source."""
-    is_by_token = weighting == "token" and item.objective.unit == "token"
+    is_by_token = weighting != "row" and item.objective.unit == "token"
     return _num_trained(item.trained) if is_by_token else 1.0
 
 

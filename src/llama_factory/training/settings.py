@@ -76,9 +76,11 @@ class TrainingSettings(Settings):
     neftune_alpha: float | None = Field(None, gt=0)
     """NEFTune: noise on the embeddings while training; 5 to 15 is usual. Higher keeps the model
     from learning rows by heart and its answers grow longer. Empty: none."""
-    weighting: Literal["token", "row"] = "token"
-    """Within new rows (and within each source of old ones): every token counts the same, or every
-    row. `row` keeps long answers from drowning short ones."""
+    weighting: Literal["token", "row", "all_tokens"] = "token"
+    """What counts the same in the loss. `token`: each token of the new rows, and each of a source
+    of old ones, whose shares hold whatever the lengths; `row`: each row instead, so that long
+    answers do not drown short ones; `all_tokens`: each token of an update, new or old, so that
+    sources share the loss by length (those with a `weight` of their own keep it)."""
     eval_steps: int | None = Field(None, ge=1)
     """Updates between two measurements of the loss on held-out rows. Empty: none is measured."""
     early_stopping_steps: int | None = Field(None, ge=1)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -5,7 +7,7 @@ from torch import nn
 from llama_factory.continual.strategies.agem import Agem, project
 from llama_factory.continual.strategies.replay import Replay, choose
 from llama_factory.continual.taught import encoded, padded
-from llama_factory.core.types import Memory
+from llama_factory.core.types import Memory, Message
 from llama_factory.model.padding import IGNORED
 from llama_factory.versions import memory as on_disk
 from tests.continual.small import fit, flat, make, rows, shake
@@ -165,3 +167,16 @@ def test_rows_that_cannot_be_taught_are_passed_over(tiny_model):
         weight.grad = torch.ones_like(weight)
     agem.adjust_gradients(model, memory)
     assert all((weight.grad == 1).all() for weight in model.trainable().values())
+
+
+def test_its_own_rows_that_were_edited_are_left_out_and_told(tiny_model, caplog):
+    model, agem = make(tiny_model), Agem()
+    agem.prepare(model, Memory())
+    memory = agem.after_round(model, rows("a", 4), Memory(), seed=0)
+    first, *others = memory.rows["agem"]
+    wrong = replace(first, messages=(first.messages[0], Message("assistant", "假的")))
+    edited = replace(memory, rows={"agem": (wrong, *others)})
+    agem.prepare(model, edited)
+    assert "strategies.agem: 1 of 4 kept rows do not fit the hash" in caplog.text
+    after = agem.after_round(model, rows("b", 2), edited, seed=0)
+    assert set(after.rows["agem"]) == {*others, *rows("b", 2)}

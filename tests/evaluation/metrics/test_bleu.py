@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from llama_factory.evaluation.metrics.bleu import Bleu
+from llama_factory.evaluation.metrics.bleu import Bleu4
 from llama_factory.evaluation.metrics.chrf import Chrf
 from llama_factory.evaluation.metrics.corpus_bleu import CorpusBleu
 from tests.evaluation.metrics.rows import corpus
@@ -51,9 +51,43 @@ def test_chrf_by_hand():
     assert Chrf().score("退货政策", "退货 政策") == 1
 
 
-def test_rows_of_corpus_bleu_are_scored_like_bleu_4():
-    for expected, answer in ENGLISH + CHINESE:
-        assert CorpusBleu().score(expected, answer) == Bleu().score(expected, answer)
+@pytest.mark.parametrize("pairs", [ENGLISH, CHINESE, [("好的", "好的"), ("", "x"), ("x", "")]])
+def test_bleu_4_is_that_of_nltk_over_characters(pairs):
+    nltk = pytest.importorskip("nltk.translate.bleu_score")
+    smooth = nltk.SmoothingFunction().method3
+    for expected, answer in pairs:
+        theirs = nltk.sentence_bleu([list(expected)], list(answer), smoothing_function=smooth)
+        assert Bleu4().score(expected, answer) == theirs
+
+
+def test_bleu_4_by_hand():
+    # abcde against abcd: all n-grams of the answer are right, brevity penalty exp(1 - 5/4)
+    assert Bleu4().score("abcde", "abcd") == pytest.approx(math.exp(1 - 5 / 4))
+    # 退货政策 against 退货制度: 2 of 4 characters, 1 of 3 pairs, then a half of 2, a quarter of 1
+    by_hand = (2 / 4 * 1 / 3 * 1 / 4 * 1 / 4) ** 0.25
+    assert Bleu4().score("退货政策", "退货制度") == pytest.approx(by_hand)
+    # two characters have no 3- and no 4-gram: 1/2 and 1/4 stand for them
+    assert Bleu4().score("好的", "好的") == pytest.approx((1 / 2 * 1 / 4) ** 0.25)
+    assert Bleu4().score("退货", "") == Bleu4().score("", "word") == Bleu4().score("ab", "cd") == 0
+
+
+def test_bleu_of_a_row_is_1_for_the_expected_text_and_0_for_none():
+    for text in ("a", "你", "", "!", "退货政策是什么？", "one two three four five"):
+        assert CorpusBleu().score(text, text) == 1
+    assert CorpusBleu().score("退货", "") == CorpusBleu().score("", "word") == 0
+
+
+def test_bleu_of_a_row_by_hand():
+    # Papineni's candidate 1-gram clipping: 'the' seven times, twice in the reference; then no
+    # 2-gram matches, so the precisions are 2/7, 1/(2*6), 1/(4*5), 1/(8*4) with smoothing
+    expected, answer = "the cat is on the mat", "the the the the the the the"
+    precisions = (2 / 7, 1 / 12, 1 / 20, 1 / 32)
+    by_hand = math.prod(precisions) ** 0.25
+    assert CorpusBleu().score(expected, answer) == pytest.approx(by_hand)
+    # a prefix of 4 of 6 words: all precisions are 1, the brevity penalty is exp(1 - 6/4)
+    assert CorpusBleu().score(expected, "the cat is on") == pytest.approx(math.exp(1 - 6 / 4))
+    # 4 of 6 Chinese characters, in order
+    assert CorpusBleu().score("退货政策是的", "退货政策") == pytest.approx(math.exp(1 - 6 / 4))
 
 
 def test_corpus_bleu_by_hand():

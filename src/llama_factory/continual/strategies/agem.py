@@ -76,8 +76,10 @@ class Agem(Strategy):
         from llama_factory.continual import counters
 
         counters.start(memory, SUMS, 2)
-        kept, _ = replay.intact(memory)
-        every = {row.key: row for row in (*kept, *memory.rows.get(NAME, ()))}
+        kept, _ = replay.intact(memory)  # replay tells of edited ones
+        own, num_edited = replay.intact(memory, NAME)
+        replay.tell_edited(NAME, len(own), num_edited)
+        every = {row.key: row for row in (*kept, *own)}
         self._old = _Old(tuple(every.values()), memory.rows.get(replay.NAME))
 
     def adjust_gradients(self, model: "AdaptedModel", memory: Memory) -> None:
@@ -102,8 +104,9 @@ class Agem(Strategy):
         kept = {name: old for name, old in memory.rows.items() if name != NAME}
         if kept.get(replay.NAME) is self._old.replayed:  # replay took no part
             numbers[SEED] = seed = int(numbers.get(SEED, seed))
-            old = memory.rows.get(NAME, ())
+            old, _ = replay.intact(memory, NAME)
             kept[NAME] = replay.choose((*old, *rows), self.buffer_size, seed=seed)
+            tensors[f"{NAME}.{replay.KEYS}"] = replay.hashes(kept[NAME])
         told = dict(zip(("updates", "projections"), sums, strict=False))
         numbers |= {f"{NAME}.{name}": float(number) for name, number in told.items()}
         return replace(memory, rows=kept, tensors=tensors, numbers=numbers)

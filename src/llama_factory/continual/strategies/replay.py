@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from llama_factory.model.load import AdaptedModel
 
 NAME = "replay"
-KEYS = f"{NAME}.keys"
-"""Tensor in memory, [rows, 16] bytes: the content hash of every kept row, in any order."""
+KEYS = "keys"
+"""Tensor in memory under a strategy's name, [rows, 16] bytes: the content hash of every row that it
+keeps, in any order."""
 SEED = f"{NAME}.seed"
 """Number in memory: the seed that ranks rows, that of the first round that kept any."""
 NUM_EDITED = f"{NAME}.edited"
@@ -59,13 +60,7 @@ class Replay(Strategy):
     def sources(self, memory: Memory) -> Sequence[Source]:
         """The buffer, from the second round on."""
         kept, num_edited = intact(memory)
-        if num_edited:
-            logger.warning(
-                "strategies.replay: %d of %d kept rows do not fit the hash they were kept with, so "
-                "somebody changed them; they are left out.",
-                num_edited,
-                num_edited + len(kept),
-            )
+        tell_edited(NAME, len(kept), num_edited)
         is_rising = self.schedule == "rising"
         source = Source(NAME, kept, self.fraction, self.weight, rises=is_rising)
         return (source,) if kept else ()
@@ -81,19 +76,39 @@ class Replay(Strategy):
         return replace(
             memory,
             rows={**memory.rows, NAME: kept},
-            tensors={**memory.tensors, KEYS: _keys(kept)},
+            tensors={**memory.tensors, f"{NAME}.{KEYS}": hashes(kept)},
             numbers={**memory.numbers, SEED: seed, NUM_EDITED: total},
         )
 
 
-def intact(memory: Memory) -> tuple[tuple[Example, ...], int]:
-    """The kept rows that are as they were kept, and the number of those that are not."""
-    rows = memory.rows.get(NAME, ())
-    if KEYS not in memory.tensors:
+def intact(memory: Memory, name: str = NAME) -> tuple[tuple[Example, ...], int]:
+    """A strategy's rows that are as it kept them, and the number of those that are not."""
+    rows, keys = memory.rows.get(name, ()), memory.tensors.get(f"{name}.{KEYS}")
+    if keys is None:
         return rows, 0
-    known = {bytes(key).hex() for key in memory.tensors[KEYS].tolist()}
+    known = {bytes(key).hex() for key in keys.tolist()}
     kept = tuple(row for row in rows if row.key in known)
     return kept, len(rows) - len(kept)
+
+
+def tell_edited(name: str, num_intact: int, num_edited: int) -> None:
+    """Say that rows are left out because somebody changed them."""
+    if num_edited:
+        logger.warning(
+            "strategies.%s: %d of %d kept rows do not fit the hash they were kept with, so "
+            "somebody changed them; they are left out.",
+            name,
+            num_edited,
+            num_edited + num_intact,
+        )
+
+
+def hashes(rows: Sequence[Example]) -> "Tensor":
+    """[rows, 16] what tells kept rows from edited ones."""
+    import torch
+
+    keys = [list(bytes.fromhex(row.key)) for row in rows]
+    return torch.tensor(keys, dtype=torch.uint8).reshape(len(rows), 16)
 
 
 def choose(
@@ -140,10 +155,3 @@ def _rank(row: Example, seed: int) -> str:
 def _place(row: Example) -> tuple[str, str, int]:
     """Orders rows of the same content."""
     return row.group, row.file, row.line
-
-
-def _keys(rows: Sequence[Example]) -> "Tensor":
-    import torch
-
-    keys = [list(bytes.fromhex(row.key)) for row in rows]
-    return torch.tensor(keys, dtype=torch.uint8).reshape(len(rows), 16)

@@ -62,6 +62,11 @@ def cut(text: str) -> list[Piece]:
     return pieces
 
 
+def jieba_words(text: str) -> list[str]:
+    """All of a text as jieba cuts it, marks and white space too; joined it is the text."""
+    return list(_chinese().lcut(text))
+
+
 def joined(pieces: Sequence[Piece]) -> str:
     """The text that the pieces make up."""
     return "".join(piece.text for piece in pieces)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from llama_factory.core.errors import ConfigError, DataError
@@ -100,6 +101,20 @@ def require_fits(metric: Metric, rows: Sequence[TaskRow], task: str) -> None:
     metric.check()
     if reason := metric.unfit(rows):
         raise DataError(f"task '{task}': metric '{metric.label}' does not fit: {reason}")
+
+
+def require_package(package: str, *, metric: str) -> None:
+    """Refuse a metric whose library is missing.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    if find_spec(package) is None:
+        name = package.replace("_", "-")
+        raise ConfigError(
+            f"evaluation.metrics: '{metric}' needs the package {name}, which is not installed. "
+            f"Install it with `pip install {name}`, or leave this metric out."
+        )
 
 
 class _Metrics(Registry[Metric]):

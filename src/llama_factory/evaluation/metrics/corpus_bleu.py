@@ -2,22 +2,38 @@
 
 Papineni et al. 2002, https://aclanthology.org/P02-1040, as sacreBLEU counts it (Post 2018,
 https://aclanthology.org/W18-6319), over 100. Tokenised with `zh` where there is Chinese text, else
-with `13a`. The score of a row is that of bleu-4. Differs: where no answer has four words, only the
-n-grams that there are count, as sacreBLEU does for single sentences.
+with `13a`. The score of a row is sacreBLEU's of that sentence. Differs: texts of less than four
+words count only the n-grams that they can have.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib import import_module
+from typing import Any
 
 from llama_factory.evaluation.answered import Scored, judged
-from llama_factory.evaluation.metrics import METRICS
-from llama_factory.evaluation.metrics.bleu import HAN, Bleu, sacrebleu_scorer
+from llama_factory.evaluation.metrics import METRICS, Metric, require_package
+
+HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 
 @METRICS.register("bleu")
-class CorpusBleu(Bleu):
+class CorpusBleu(Metric):
     """Overlap of word sequences over all answers together, as papers report it."""
+
+    def check(self) -> None:
+        """See `Metric.check`."""
+        require_package("sacrebleu", metric=self.label)
+
+    def score(self, expected: str, answer: str) -> float:
+        """See `Metric.score`."""
+        expected, answer = expected.strip(), answer.strip()
+        if expected == answer or not (expected and answer):
+            return float(expected == answer)
+        scorer = _scorer("zh" if HAN.search(expected + answer) else "13a")
+        return min(1.0, scorer.sentence_score(answer, [expected]).score / 100)
 
     def total(self, rows: Sequence[Scored]) -> float:
         """See `Metric.total`."""
@@ -28,7 +44,7 @@ class CorpusBleu(Bleu):
         tokenizer = "zh" if is_chinese else "13a"
         counted = [_counts(row.expected, row.answer, tokenizer) for row in rows]
         sums = [sum(column) for column in zip(*counted, strict=True)]
-        found = sacrebleu_scorer(tokenizer).compute_bleu(
+        found = _scorer(tokenizer).compute_bleu(
             correct=sums[:4],
             total=sums[4:8],
             sys_len=sums[8],
@@ -39,8 +55,15 @@ class CorpusBleu(Bleu):
         return min(1.0, found.score / 100)
 
 
+@lru_cache(maxsize=2)
+def _scorer(tokenizer: str) -> Any:
+    """sacreBLEU's scorer that splits text with `13a` or `zh`."""
+    metrics = import_module("sacrebleu.metrics")
+    return metrics.BLEU(smooth_method="exp", tokenize=tokenizer, effective_order=True)
+
+
 @lru_cache(maxsize=2**16)
 def _counts(expected: str, answer: str, tokenizer: str) -> tuple[int, ...]:
     """Right n-grams, all n-grams (n = 1 to 4) and both lengths: what resamples are summed from."""
-    found = sacrebleu_scorer(tokenizer).sentence_score(answer, [expected])
+    found = _scorer(tokenizer).sentence_score(answer, [expected])
     return (*found.counts, *found.totals, found.sys_len, found.ref_len)
