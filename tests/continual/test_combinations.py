@@ -88,3 +88,11 @@ def test_all_reasons_are_told_at_once():
         config("[distill, {type: olora, rank: 64}]")
     assert "no such strategy" in str(caught.value)
     assert "not even one round fits" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["replay", "agem"])
+def test_a_strategy_that_keeps_rows_is_refused_where_none_may_be_kept(name):
+    changes = ["data.keep_rows=false", f"strategies=[{name}]"]
+    with pytest.raises(ConfigError, match=f"{name} keeps old rows.*strategies: no-data"):
+        load_config(None, changes)
+    assert not load_config(None, [changes[0], "strategies=no-data"]).data.keep_rows

@@ -302,6 +302,24 @@ def test_a_kept_row_that_is_none_any_more_is_named(bot):
         learn(bot)
 
 
+def test_where_rows_may_not_be_kept_no_taught_text_stays(bot):
+    options = ("strategies=no-data", "data.keep_rows=false")
+    drop(bot, "faq")
+    taught = [row["output"] for row in read_jsonl(bot.inbox / "faq.jsonl")]
+    done, _ = learn(bot, *options)
+    assert done.verdict.is_promoted
+    held_out = {row.answer for task in done.version.tasks() for row in task.rows}
+    secret = [text.encode() for text in taught if text not in held_out]
+    assert len(secret) > 10
+    for path in (path for path in bot.folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        assert not [text for text in secret if text in content], path
+    drop(bot, "faq", 30)
+    done, said = learn(bot, *options)
+    assert any(f"Dropped: {len(secret)} rows, taught before" in line for line in said), said
+    assert 0 < done.version.num_rows <= 10
+
+
 def test_another_base_model_is_refused(bot, tmp_path):
     drop(bot, "faq")
     other = make_tiny_model(tmp_path / "other", seed=7)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from llama_factory.continual.strategies.agem import Agem
 from llama_factory.continual.strategies.anchor import Anchor
 from llama_factory.continual.strategies.distill import Distill
 from llama_factory.continual.strategies.olora import OLora
@@ -32,6 +33,16 @@ def problems(strategies: Sequence[Strategy], adapter: Adapter | None) -> Iterato
     yield from _without_rows(named)
     if adapter is not None:
         yield from _without_parts(named, adapter)
+
+
+def rows_kept_by(strategies: Sequence[Strategy]) -> Iterator[str]:
+    """Which strategies remember rows, where rows may not be kept."""
+    for strategy in strategies:
+        if isinstance(strategy, Replay | Agem):
+            yield (
+                f"data.keep_rows is false and {STRATEGIES.name_of(strategy)} keeps old rows to "
+                "train with. Leave it out (strategies: no-data), or set data.keep_rows to true."
+            )
 
 
 def _contradictions(named: Named) -> Iterator[str]:

@@ -17,7 +17,7 @@ from llama_factory.core.types import EvalReport, Task, tasks_by_group
 from llama_factory.data import inbox, prepare, review
 from llama_factory.data.conflicts import ConflictSettings
 from llama_factory.data.prepare import DataFolders, PreparedData
-from llama_factory.data.seen import Seen, open_seen
+from llama_factory.data.seen import TRAIN, Seen, open_seen
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sources import DataSource, source_of
 from llama_factory.data.table import hash_of
@@ -38,6 +38,8 @@ NOT_PART_OF_A_VERSION = (
     TESTING,
     "data/refused.jsonl",
 )
+
+TAUGHT_ROWS = ("data/files", f"data/{TRAIN}.jsonl")
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,13 @@ def keep_scores(path: Path, report: EvalReport, answers: Iterable[Prediction]) -
     files.write_json(path, report.to_json())
 
 
-def strip(draft: Draft) -> None:
-    """Remove what only the making of the version needed."""
-    for name in NOT_PART_OF_A_VERSION:
-        path = draft.folder / name
+def strip(draft: Draft, workspace: Workspace, settings: DataSettings) -> None:
+    """Remove what only the making of the version needed, and rows that may not be kept."""
+    gone = [draft.folder / name for name in NOT_PART_OF_A_VERSION]
+    if not settings.keep_rows:
+        gone += [draft.folder / name for name in TAUGHT_ROWS]
+        gone += [workspace.cache / name for name in ("data", "tokens")]
+    for path in gone:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 

@@ -54,7 +54,8 @@ PRESETS: Mapping[str, Preset] = {
         ),
     ),
     "no-data": Preset(
-        "for those who may not keep old rows: only statistics of weights and earlier updates stay",
+        "for those who may not train on old rows again: only statistics of weights and earlier "
+        "updates are used",
         (
             {"type": "ewc", "form": "delta"},
             {"type": "merge"},

@@ -347,7 +347,7 @@ def _costs(kept: Memory, seconds: Mapping[str, float]) -> dict[str, dict[str, fl
 
 
 def _publish(work: _Work, model: AdaptedModel) -> ModelVersion:
-    drafts.strip(work.draft)
+    drafts.strip(work.draft, work.workspace, work.config.data)
     version = ModelVersion(
         id=work.draft.id,
         parent=work.parent.id,

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from llama_factory.continual.combinations import problems
+from llama_factory.continual.combinations import problems, rows_kept_by
 from llama_factory.continual.presets import default_strategies, expand
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.data.settings import DataSettings
@@ -42,7 +42,7 @@ class RoundConfig(Settings):
     mixes in old rows, and general ones on which it stays near to the base model, and moves a
     refused version back (where the base model's own weights train, general rows are taught and
     nothing is moved); `safe` also stays near to the earlier model's
-    answers, forgets less and learns less; `no-data` keeps no old rows; `article` is a replay
+    answers, forgets less and learns less; `no-data` teaches no old rows; `article` is a replay
     buffer of 1000 rows and ewc with lambda 0.1; `naive`, or an empty list, protects nothing."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """What is measured after training."""
@@ -59,6 +59,9 @@ class RoundConfig(Settings):
     def _make_sense(cls, strategies: list[Strategy], info: ValidationInfo) -> list[Strategy]:
         model = info.data.get("model")
         found = list(problems(strategies, model.adapter if model else None))
+        data = info.data.get("data")
+        if data and not data.keep_rows:
+            found += rows_kept_by(strategies)
         if found:
             raise ValueError(" ".join(found))
         return strategies

@@ -38,7 +38,7 @@ def find_corrected(sorting: Sorting, rows: Array, settings: ConflictSettings) ->
     """
     still = np.flatnonzero(sorting.is_in & sorting.is_correction)
     for seen in sorting.seen:
-        taught = (seen.taught, np.arange(len(seen.taught)))
+        taught = (seen.taught_texts, np.arange(len(seen.taught_texts)))
         for _, known in _contradictions(sorting, rows, taught, settings):
             sorting.corrected.add(known.key)
         for _, known in _contradictions(sorting, still, (seen.tested, seen.asked), settings):

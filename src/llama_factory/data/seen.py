@@ -40,6 +40,11 @@ class SeenRows:
     retired: frozenset[str] = frozenset()
 
     @cached_property
+    def taught_texts(self) -> RowTable:
+        """The rows it was taught, to be read; none where only their hashes were kept."""
+        return self.taught if self.taught.has_rows else RowTable([])
+
+    @cached_property
     def asked(self) -> Array:
         """Numbers of the held-out rows that models are still tested on."""
         keys = np.array([hash_of(key) for key in self.retired], np.uint64)
@@ -93,11 +98,11 @@ def _open(version: str, folder: Path, cache: Path, retired: frozenset[str]) -> S
 
 def _side(folder: Path, side: str, spare: Path) -> RowTable:
     rows = rows_file(folder, side)
-    if not rows.exists():
-        return RowTable([])
     for columns in (columns_folder(folder, side), spare):
         if _fits(columns):
             return RowTable([Part(columns, rows)])
+    if not rows.exists():
+        return RowTable([])
     examples = [Example.from_json(row) for row in files.read_jsonl(rows)]
     write_part(spare, [make_fragment(examples)])
     return RowTable([Part(spare, rows)])

@@ -74,6 +74,11 @@ class DataSettings(Settings):
     """How many rows of each set are taught."""
     num_workers: int = Field(0, ge=0)
     """Processes that read and clean; 0 takes one a core."""
+    keep_rows: bool = True
+    """Keep in a version the rows that it was taught, and the files they came in. Where rows may not
+    be kept, `false` leaves hashes of them: the very same rows are still not taught twice, but rows
+    that are nearly the same, or that contradict them, are not found any more. Rows kept back to
+    test stay, and so do refused files."""
 
     @field_validator("dataset", "eval_dataset", mode="before")
     @classmethod

@@ -201,6 +201,11 @@ class RowTable:
         return self._starts[-1]
 
     @cached_property
+    def has_rows(self) -> bool:
+        """Whether the rows themselves are kept, and not their columns alone."""
+        return all(part.rows.exists() for part in self.parts)
+
+    @cached_property
     def groups(self) -> tuple[str, ...]:
         """The names that the column `group` numbers."""
         return tuple(dict.fromkeys(group for about in self._about for group in about["groups"]))

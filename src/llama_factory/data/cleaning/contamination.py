@@ -56,7 +56,7 @@ class Contamination(SetStep):
                 sorting.drop_one(row, NAME, f"nearly the same is held out in {seen.version}")
             if texts.band == "bands":
                 test = sorting.test[is_long[sorting.test]]
-                for row in _alike(sorting, texts, test, (seen.taught, None)):
+                for row in _alike(sorting, texts, test, (seen.taught_texts, None)):
                     sorting.drop_one(
                         row, NAME, f"a test nearly the same as one taught in {seen.version}"
                     )

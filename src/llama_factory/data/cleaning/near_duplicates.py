@@ -38,8 +38,9 @@ class NearDuplicates(SetStep):
         table = sorting.table
         for seen in sorting.seen:
             rows = sorting.train[is_long[sorting.train]]
-            for row, old in pairs_between(texts, table, rows, seen.taught):
-                if sorting.is_in[row] and texts.are_alike((table, row), (seen.taught, old)):
+            taught = seen.taught_texts
+            for row, old in pairs_between(texts, table, rows, taught):
+                if sorting.is_in[row] and texts.are_alike((table, row), (taught, old)):
                     sorting.drop_one(row, NAME, f"nearly the same was taught in {seen.version}")
 
     def _among_new(self, sorting: "Sorting", texts: "Texts", is_long: "Array") -> None:
