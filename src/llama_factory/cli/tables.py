@@ -1,6 +1,7 @@
 """How versions, reports and verdicts are printed for people."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -102,22 +103,25 @@ def print_matrix(matrix: ForgettingMatrix) -> None:
 
 
 def _print_drift(drift: Drift) -> None:
-    ratios = zip(drift.versions, drift.ratios, strict=True)
-    known = [
-        f"{version} x {with_interval(ratio, drift.ratio_intervals.get(version))}"
-        for version, ratio in ratios
-        if ratio is not None
-    ]
-    if known:
-        console.print(f"General perplexity against the base model's: {', '.join(known)}")
-    divergences = zip(drift.versions, drift.divergences, strict=True)
-    apart = [
-        f"{version} {with_interval(nats, drift.divergence_intervals.get(version), 3)}"
-        for version, nats in divergences
-        if nats is not None
-    ]
+    ratios = _by_version(drift.versions, drift.ratios, drift.ratio_intervals, "x ")
+    if ratios:
+        console.print(f"General perplexity against the base model's: {ratios}")
+    apart = _by_version(drift.versions, drift.divergences, drift.divergence_intervals, digits=3)
     if apart:
-        console.print(f"KL to the base model, nats a token: {', '.join(apart)}")
+        console.print(f"KL to the base model, nats a token: {apart}")
+
+
+def _by_version(
+    versions: Sequence[str],
+    values: Sequence[float | None],
+    intervals: Mapping[str, "Estimate"],
+    sign: str = "",
+    digits: int = 2,
+) -> str:
+    """Values that are known, each after its version and with its interval."""
+    known = ((v, value) for v, value in zip(versions, values, strict=True) if value is not None)
+    told = (f"{v} {sign}{with_interval(value, intervals.get(v), digits)}" for v, value in known)
+    return ", ".join(told)
 
 
 def _print_data(data: dict[str, Any]) -> None:
