@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -147,7 +148,10 @@ def test_a_single_run_writes_a_peft_folder_once(tmp_path, tiny):
     run = command("train", "sft.yaml", "--json", cwd=tmp_path)
     results = json.loads(run.stdout)
     assert results["training"]["steps"] == 3
-    assert results["after"]["tasks"][0]["perplexity"] > 0
+    task = results["after"]["tasks"][0]
+    sure = results["after"]["intervals"][task["task"]]["perplexity"]
+    assert 0 < sure["low"] < task["perplexity"] < sure["high"]
+    assert sure["count"] == task["count"]
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names >= {
         "adapter_config.json",
@@ -173,6 +177,7 @@ def test_a_single_run_of_all_weights_writes_a_whole_model_once(tmp_path, tiny):
     )
     run = command("train", "full.yaml", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
+    assert re.search(r"exact_match [\d.]+ -> [\d.]+ \([\d.]+ \.\. [\d.]+\)", run.stdout), run.stdout
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names >= {"config.json", "model.safetensors", "tokenizer.json", "all_results.json"}
     again = command("train", "full.yaml", cwd=tmp_path)

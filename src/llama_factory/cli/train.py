@@ -64,13 +64,24 @@ def _as_words(path: Path | None, changes: list[str], *, as_json: bool) -> list[s
 def _show(results: dict[str, Any]) -> None:
     if "training" not in results:
         for name, value in results.items():
-            print(f"{name}: {value}")
+            if not isinstance(value, dict):
+                print(f"{name}: {value}")
         return
     training = results["training"]
     print(f"{training['steps']} steps, last loss {training['loss']:.3f}")
     before = {task["task"]: task for task in results["before"]["tasks"]}
     for task in results["after"]["tasks"]:
-        old = before[task["task"]]
-        changed = (f"{k} {old[k]:.3f} -> {v:.3f}" for k, v in task.items() if isinstance(v, float))
+        old, sure = before[task["task"]], results["after"]["intervals"][task["task"]]
+        changed = (
+            f"{name} {old[name]:.3f} -> {value:.3f}{_between(sure.get(name, {}))}"
+            for name, value in task.items()
+            if isinstance(value, float)
+        )
         print(f"{task['task']} ({task['count']} rows): {', '.join(changed)}")
     print(f"Adapter: {results['output_dir']}")
+
+
+def _between(found: dict[str, float | None]) -> str:
+    """A 95 % interval, where it is known."""
+    low, high = found.get("low"), found.get("high")
+    return "" if low is None or high is None else f" ({low:.3f} .. {high:.3f})"

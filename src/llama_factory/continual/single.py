@@ -15,6 +15,7 @@ from llama_factory.core.types import EvalReport, Example, tasks_by_group
 from llama_factory.data.gather import gather, has_tests
 from llama_factory.data.prepare import DataFolders, PreparedData, load, prepare
 from llama_factory.data.seen import Seen
+from llama_factory.evaluation import intervals
 from llama_factory.evaluation.pictures import draw_loss
 from llama_factory.evaluation.suite import evaluate
 from llama_factory.model.load import AdaptedModel, adapt
@@ -150,8 +151,8 @@ def _score(
     if not len(rows):
         return EvalReport({}, None, 0.0).to_json()
     tasks = tasks_by_group("eval", rows)
-    report, _ = evaluate(model, tasks, config.evaluation, title=title, progress=progress)
-    return report.to_json()
+    report, answers = evaluate(model, tasks, config.evaluation, title=title, progress=progress)
+    return report.to_json() | {"intervals": intervals.to_json(intervals.of_predictions(answers))}
 
 
 def _write(
