@@ -1,3 +1,4 @@
+import copy
 import logging
 from dataclasses import replace
 
@@ -256,3 +257,26 @@ def test_weights_that_are_new_or_of_another_shape_are_told_and_not_held(tiny_mod
     kept = remember(model, ewc, memory=now)
     assert kept.tensors[grown].shape == memory.tensors[grown].shape
     assert gone in kept.tensors
+
+
+def test_what_is_remembered_holds_a_base_model_that_took_the_adapter_up(tiny_model, tmp_path):
+    """The same later change is as dear beside the adapter as after it became part of the base."""
+    ewc, model = Ewc(), shake(make(tiny_model, rank=8))
+    weights, layers = model.trainable(), low_rank_layers(model)
+    for layer in layers.values():
+        weights[layer.b].data[:, 4:] = 0  # room for what comes later
+    memory = remember(model, ewc)
+    copy.deepcopy(model.network).merge_and_unload().save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    fresh = make(tmp_path, rank=4)
+    change = shake(make(tmp_path, rank=4)).trainable()
+    paid = []
+    for held in (model, fresh):
+        ewc.prepare(held, memory)
+        now = held.trainable()
+        for layer in low_rank_layers(held).values():
+            now[layer.b].data[:, -4:] = change[layer.b].detach()
+            now[layer.a].data[-4:] = change[layer.a].detach()
+        paid.append(pull(held, ewc, memory))
+    assert paid[0] == pytest.approx(paid[1], rel=1e-4)
+    assert paid[0] > 0
