@@ -24,6 +24,7 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/train_speed.py
 	$(BIN)/python benchmarks/dpo_speed.py
 	@echo "two rounds on a labelled stream: $(BIN)/python benchmarks/two_rounds.py PATH/TO/cl_benchmark"
+	@echo "streams of tasks, method by method (hours): $(BIN)/python benchmarks/continual.py --help"
 
 gpu-check: .venv/ready
 	$(BIN)/python benchmarks/gpu_check.py
