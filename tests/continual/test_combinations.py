@@ -90,9 +90,12 @@ def test_all_reasons_are_told_at_once():
     assert "not even one round fits" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["replay", "agem"])
-def test_a_strategy_that_keeps_rows_is_refused_where_none_may_be_kept(name):
-    changes = ["data.keep_rows=false", f"strategies=[{name}]"]
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [(["strategies=[agem]"], "agem"), (["strategies=safe"], "replay"), ([], "replay")],
+)
+def test_a_strategy_that_keeps_rows_is_refused_where_none_may_be_kept(written, name):
     with pytest.raises(ConfigError, match=f"{name} keeps old rows.*strategies: no-data"):
-        load_config(None, changes)
-    assert not load_config(None, [changes[0], "strategies=no-data"]).data.keep_rows
+        load_config(None, ["data.keep_rows=false", *written])
+    kept = load_config(None, ["data.keep_rows=false", "strategies=no-data"]).data.keep_rows
+    assert not kept

@@ -16,6 +16,7 @@ from llama_factory.core.errors import ConfigError, ModelError, VersionError
 from llama_factory.core.files import read_json, read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import EvalReport
+from llama_factory.data import signatures
 from llama_factory.model.load import adapt
 from llama_factory.model.masks import EncodeOptions
 from llama_factory.model.settings import ModelSettings
@@ -304,20 +305,43 @@ def test_a_kept_row_that_is_none_any_more_is_named(bot):
 
 def test_where_rows_may_not_be_kept_no_taught_text_stays(bot):
     options = ("strategies=no-data", "data.keep_rows=false")
-    drop(bot, "faq")
-    taught = [row["output"] for row in read_jsonl(bot.inbox / "faq.jsonl")]
+    drop(bot, "early")
+    learn(bot, "strategies=[replay, merge]")  # a round that kept its rows
+    path = drop(bot, "faq")
+    taught = [row["output"] for row in read_jsonl(path)]
+    mailed = [f"faq answer {i}: faq{i}@mail.example.org\u200b" for i in range(4)]
+    lines = [json.dumps({"instruction": f"mail {i}?", "output": m}) for i, m in enumerate(mailed)]
+    path.write_text(path.read_text() + "\n".join(lines) + "\n")
     done, _ = learn(bot, *options)
+    assert done.version.report["data"]["samples"]
+    assert done.version.memory.rows == {}
     assert done.verdict.is_promoted
     held_out = {row.answer for task in done.version.tasks() for row in task.rows}
     secret = [text.encode() for text in taught if text not in held_out]
     assert len(secret) > 10
+    said = " ".join(held_out)
+    cleaned = [start for i in range(4) if (start := f"faq answer {i}: ") not in said]
+    assert cleaned
+    gone = [*secret, *(start.encode() for start in cleaned)]
     for path in (path for path in bot.folder.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        assert not [text for text in secret if text in content], path
+        content = b"" if "v0001" in path.parts else path.read_bytes()
+        assert not [text for text in gone if text in content], path
+    drop(bot, "faq")
+    assert learn(bot, *options)[0] is None
+    assert not (bot.cache / "data").exists()
     drop(bot, "faq", 30)
     done, said = learn(bot, *options)
     assert any(f"Dropped: {len(secret)} rows, taught before" in line for line in said), said
     assert 0 < done.version.num_rows <= 10
+
+
+def test_rows_of_which_hashes_are_left_are_known_by_other_program_versions_too(bot, monkeypatch):
+    options = ("strategies=no-data", "data.keep_rows=false")
+    drop(bot, "faq")
+    learn(bot, *options)
+    monkeypatch.setattr(signatures, "version", lambda: "another")
+    drop(bot, "faq")
+    assert learn(bot, *options)[0] is None
 
 
 def test_another_base_model_is_refused(bot, tmp_path):

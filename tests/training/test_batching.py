@@ -54,12 +54,16 @@ def test_token_weighting_counts_tokens_and_row_weighting_rows():
 def test_all_tokens_of_an_update_count_the_same_but_those_whose_source_has_a_weight():
     rows = {NEW: [row(3, 2), row(3, 4)], "replay": [row(3, 6)], "anchor": [row(3, 50)]}
     refs = [RowRef(NEW, 0), RowRef(NEW, 1), RowRef("replay", 0)]
-    (micro,) = coefficients(refs, rows, weighting="all_tokens").micro_batches
-    assert micro.coefficients.tolist() == pytest.approx([1 / 12] * 12)
+    micro_batches = coefficients(refs, rows, weighting="all_tokens").micro_batches
+    shares = torch.cat([micro.coefficients for micro in micro_batches])
+    assert shares.tolist() == pytest.approx([1 / 12] * 12)
     batch = coefficients(
         [*refs, RowRef("anchor", 0)], rows, weighting="all_tokens", weights={"anchor": 0.4}
     )
     assert batch.shares == pytest.approx((0.3, 0.3, 0.4))
+    pairs = {NEW: items([(row(3, 4), row(3, 6))], Dpo()), "anchor": [row(3, 10)]}
+    refs = [RowRef(NEW, 0), RowRef("anchor", 0)]
+    assert coefficients(refs, pairs, weighting="all_tokens").shares == (0.5, 0.5)
 
 
 def test_a_rows_weight_multiplies_its_loss():

@@ -49,12 +49,10 @@ def _picture(folder: Path) -> None:
     command = f"show {folder} --picture {heat_map} --curves {curves}"
     _show(command, show.show, folder, picture=heat_map, curves=curves)
     _show(f"report {folder}", report.report, folder)
-    print(
-        "\nWhat it learned and what it kept:\n"
-        f"  heat map  {heat_map}\n"
-        f"  curves    {curves}\n"
-        f"  page      {page}"
-    )
+    print("\nWhat it learned and what it kept:")
+    for name, path in (("heat map", heat_map), ("curves", curves), ("page", page)):
+        if path.exists():
+            print(f"  {name:<8}  {path}")
 
 
 def _show(command: str, step: Callable[..., None], *args: Any, **options: Any) -> None:

@@ -6,7 +6,7 @@ the next round.
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Task, tasks_by_group
 from llama_factory.data import inbox, prepare, review
 from llama_factory.data.conflicts import ConflictSettings
-from llama_factory.data.prepare import DataFolders, PreparedData
+from llama_factory.data.prepare import DataFolders, DataReport, PreparedData
 from llama_factory.data.seen import TRAIN, Seen, open_seen
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sources import DataSource, source_of
@@ -39,6 +39,8 @@ NOT_PART_OF_A_VERSION = (
     "data/refused.jsonl",
 )
 
+ACCEPTED = "review.jsonl"
+"""Rows that people accepted, in the cache."""
 TAUGHT_ROWS = ("data/files", f"data/{TRAIN}.jsonl")
 
 
@@ -92,12 +94,27 @@ def keep_scores(path: Path, report: EvalReport, answers: Iterable[Prediction]) -
 
 def strip(draft: Draft, workspace: Workspace, settings: DataSettings) -> None:
     """Remove what only the making of the version needed, and rows that may not be kept."""
-    gone = [draft.folder / name for name in NOT_PART_OF_A_VERSION]
+    _remove(draft.folder / name for name in NOT_PART_OF_A_VERSION)
     if not settings.keep_rows:
-        gone += [draft.folder / name for name in TAUGHT_ROWS]
-        gone += [workspace.cache / name for name in ("data", "tokens")]
-    for path in gone:
+        _remove(draft.folder / name for name in TAUGHT_ROWS)
+        files.write_json(draft.folder / "data/report.json", without_texts(draft.data.report))
+        _forget_texts(workspace)
+
+
+def _forget_texts(workspace: Workspace) -> None:
+    """Remove what files came to when they were read and tokenised."""
+    _remove(workspace.cache / name for name in ("data", "tokens", ACCEPTED))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def without_texts(report: DataReport) -> dict[str, Any]:
+    """A data report as plain values, its samples without what they said."""
+    samples = [asdict(replace(each, before="", after="")) for each in report.samples]
+    return report.to_json() | {"samples": samples}
 
 
 def _read_plan(workspace: Workspace) -> dict[str, Any] | None:
@@ -139,6 +156,8 @@ def _begin(
     names = {each.file for each in data.report.sets}
     read = [path for path in paths if path.name in names]
     if not len(data.train):
+        if not config.data.keep_rows:
+            _forget_texts(workspace)
         inbox.clear(workspace.inbox, {path.name: files.sha256(path) for path in read})
         store.discard_unfinished(workspace)
         return None
@@ -180,7 +199,7 @@ def _accepted(workspace: Workspace, seen: Seen) -> list[DataSource]:
     ]
     if not rows:
         return []
-    path = workspace.cache / "review.jsonl"
+    path = workspace.cache / ACCEPTED
     files.write_jsonl(path, (row.to_json() for row in rows))
     return [source_of(path)]
 

@@ -11,6 +11,7 @@ from llama_factory.continual import draft as drafts
 from llama_factory.continual.draft import TESTING, Draft
 from llama_factory.continual.encoding import encode_options
 from llama_factory.continual.gate import Verdict, decide, read_verdict
+from llama_factory.continual.kept_rows import missing
 from llama_factory.continual.presets import empty_starts
 from llama_factory.continual.settings import RoundConfig
 from llama_factory.core import files
@@ -272,6 +273,12 @@ def _train(work: _Work, model: AdaptedModel) -> TrainedModel:
 def _memory(work: _Work) -> Memory:
     """The parent's memory without the rows whose answers this round corrects."""
     corrected, memory = set(work.draft.data.report.corrected), work.parent.memory
+    if not work.config.data.keep_rows:
+        return replace(memory, rows={})
+    for name, count in missing(memory).items():
+        work.progress.say(
+            f"Memory of {name}: {count} rows that it kept are gone from {work.parent.id}."
+        )
     kept = {
         name: tuple(row for row in rows if row.key not in corrected)
         for name, rows in memory.rows.items()
@@ -315,7 +322,7 @@ def _write(
     trained.model.save(folder / "adapter")
     memory.save(chosen.kept, folder / MEMORY)
     report = {
-        "data": work.draft.data.report.to_json(),
+        "data": _told_of_data(work),
         "taken": work.draft.taken,
         "training": trained.to_json(),
         "before": measured.before.to_json(),
@@ -344,6 +351,11 @@ def _costs(kept: Memory, seconds: Mapping[str, float]) -> dict[str, dict[str, fl
         name, _, what = key.partition(".")
         found[name][what] = number
     return found
+
+
+def _told_of_data(work: _Work) -> dict[str, Any]:
+    report = work.draft.data.report
+    return report.to_json() if work.config.data.keep_rows else drafts.without_texts(report)
 
 
 def _publish(work: _Work, model: AdaptedModel) -> ModelVersion:

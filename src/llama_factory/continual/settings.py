@@ -1,8 +1,8 @@
 """Settings of a round: those of the layers below, the strategies and the gate."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from llama_factory.continual.combinations import problems, rows_kept_by
 from llama_factory.continual.presets import default_strategies, expand
@@ -59,9 +59,14 @@ class RoundConfig(Settings):
     def _make_sense(cls, strategies: list[Strategy], info: ValidationInfo) -> list[Strategy]:
         model = info.data.get("model")
         found = list(problems(strategies, model.adapter if model else None))
-        data = info.data.get("data")
-        if data and not data.keep_rows:
-            found += rows_kept_by(strategies)
         if found:
             raise ValueError(" ".join(found))
         return strategies
+
+    @model_validator(mode="after")
+    def _keep_no_rows(self) -> Self:
+        """Also where nobody wrote strategies down: those of the default recipe keep rows."""
+        found = [] if self.data.keep_rows else list(rows_kept_by(self.strategies))
+        if found:
+            raise ValueError(" ".join(found))
+        return self

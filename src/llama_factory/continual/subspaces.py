@@ -37,6 +37,12 @@ class Subspace:
         """What this round's directions share with those of earlier rounds."""
         return None if self.earlier is None else overlap(self.a[self.own], self.earlier)
 
+    def of(self, weight: Tensor, dim: int) -> Tensor:
+        """[as the weight] 1 at this round's part, else 0."""
+        mask = torch.zeros_like(weight, requires_grad=False)
+        mask.narrow(dim, self.own.start, self.own.stop - self.own.start).fill_(1)
+        return mask
+
     def mask_gradients(self) -> None:
         """Leave a gradient to this round's part only."""
         for weight, dim in ((self.a, 0), (self.b, 1)):

@@ -101,8 +101,9 @@ def _side(folder: Path, side: str, spare: Path) -> RowTable:
     for columns in (columns_folder(folder, side), spare):
         if _fits(columns):
             return RowTable([Part(columns, rows)])
-    if not rows.exists():
-        return RowTable([])
+    if not rows.exists():  # of another program version, but hashes of whole texts are the same
+        columns = columns_folder(folder, side)
+        return RowTable([Part(columns, rows)] if (columns / ABOUT).exists() else [])
     examples = [Example.from_json(row) for row in files.read_jsonl(rows)]
     write_part(spare, [make_fragment(examples)])
     return RowTable([Part(spare, rows)])

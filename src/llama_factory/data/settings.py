@@ -78,7 +78,7 @@ class DataSettings(Settings):
     """Keep in a version the rows that it was taught, and the files they came in. Where rows may not
     be kept, `false` leaves hashes of them: the very same rows are still not taught twice, but rows
     that are nearly the same, or that contradict them, are not found any more. Rows kept back to
-    test stay, and so do refused files."""
+    test stay, and so do `quarantine/` and `review/`, which people clear."""
 
     @field_validator("dataset", "eval_dataset", mode="before")
     @classmethod

@@ -16,13 +16,13 @@ Intervals = dict[str, dict[str, Estimate]]
 """By task and metric."""
 
 
-def of_predictions(predictions: Iterable[Prediction]) -> Intervals:
+def of_predictions(predictions: Iterable[Prediction], only: str | None = None) -> Intervals:
     """The intervals of every score, but of those that are no mean and have settings of their own.
 
     Such a metric, of which there is `distinct_n` with another n, is not known from its label alone:
     `llama-factory compare` and `evaluate` tell its interval.
     """
-    return {task: _of_task(rows) for task, rows in by_task(predictions).items()}
+    return {task: _of_task(rows, only) for task, rows in by_task(predictions).items()}
 
 
 def to_json(intervals: Intervals) -> dict[str, Any]:
@@ -33,12 +33,12 @@ def to_json(intervals: Intervals) -> dict[str, Any]:
     }
 
 
-def _of_task(rows: Sequence[Prediction]) -> dict[str, Estimate]:
-    names = dict.fromkeys(name for row in rows for name in row.scores)
+def _of_task(rows: Sequence[Prediction], only: str | None) -> dict[str, Estimate]:
+    names = dict.fromkeys(n for row in rows for n in row.scores if only in (None, n))
     found = {name: statistics.mean(_known(rows, name)) for name in names if is_mean(name)}
     others = (metric_of(name) for name in names if not is_mean(name))
     found |= {m.label: _of_all(m, rows) for m in others if m and not isinstance(m, ModelMetric)}
-    if any(row.tokens for row in rows):
+    if only in (None, PERPLEXITY) and any(row.tokens for row in rows):
         nats, tokens = [row.nats for row in rows], [row.tokens for row in rows]
         found[PERPLEXITY] = statistics.perplexity(nats, tokens)
     return found

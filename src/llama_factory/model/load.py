@@ -40,6 +40,7 @@ class AdaptedModel:
         precision: the number format it computes in.
         merged: adapters that the base model carries in its weights, in their order.
         own: names of the weights that it brings to train; a run may freeze some of them.
+        parts: by name of a weight of which a run trains a part only, 1 at that part and else 0.
     """
 
     network: Any
@@ -49,6 +50,7 @@ class AdaptedModel:
     precision: Precision = AS_LOADED
     merged: tuple[Path, ...] = ()
     own: frozenset[str] = field(init=False)
+    parts: dict[str, torch.Tensor] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Look at what trains before any run freezes a part of it."""

@@ -142,8 +142,11 @@ def make_batch(refs: Sequence[RowRef], rows: Mapping[str, Items], options: Batch
 
 def _shares(items: Mapping[str, Sequence["_Item"]], options: BatchOptions) -> tuple[float, ...]:
     """Each source's share of the loss: as set, else its share of the rows, or of all tokens."""
-    weighting = options.weighting if options.weighting == ALL_TOKENS else "row"
-    counts = {name: sum(_mass(item, weighting) for item in some) for name, some in items.items()}
+    by_token = options.weighting == ALL_TOKENS
+    counts = {
+        name: sum(_num_trained(item.trained) if by_token else 1 for item in some)
+        for name, some in items.items()
+    }
     fixed = {name: options.weights[name] for name in items if name in options.weights}
     free = sum(count for name, count in counts.items() if name not in fixed)
     left = 1.0 - sum(fixed.values()) if free else 0.0

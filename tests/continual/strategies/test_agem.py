@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from llama_factory.continual.strategies.agem import Agem, project
+from llama_factory.continual.strategies.olora import OLora
 from llama_factory.continual.strategies.replay import Replay, choose
 from llama_factory.continual.taught import encoded, padded
 from llama_factory.core.types import Memory, Message
@@ -180,3 +181,23 @@ def test_its_own_rows_that_were_edited_are_left_out_and_told(tiny_model, caplog)
     assert "strategies.agem: 1 of 4 kept rows do not fit the hash" in caplog.text
     after = agem.after_round(model, rows("b", 2), edited, seed=0)
     assert set(after.rows["agem"]) == {*others, *rows("b", 2)}
+    assert after.numbers["agem.edited"] == 1
+
+
+def test_beside_olora_it_turns_what_olora_trains_and_nothing_else(tiny_model, tmp_path):
+    first = fit(make(tiny_model), tmp_path, rows("a", 8), [OLora(rank=2), Agem(rows=4)])
+    model, olora, agem = first.model, OLora(rank=2), Agem(rows=8)
+    olora.prepare(model, first.memory)
+    agem.prepare(model, first.memory)
+    old = gradient_of(model, first.memory.rows["agem"])
+    start = 0
+    for weight in model.trainable().values():
+        weight.grad = -old[start : start + weight.numel()].view_as(weight).clone()
+        start += weight.numel()
+    olora.adjust_gradients(model, first.memory)
+    agem.adjust_gradients(model, first.memory)
+    own = torch.cat([model.parts[name].flatten() for name in model.trainable()])
+    turned = torch.cat([weight.grad.flatten() for weight in model.trainable().values()])
+    assert not turned[own == 0].any()
+    part = (old * own).double()
+    assert abs(float(turned.double() @ part)) < 1e-3 * float(part @ part)

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from llama_factory.continual.strategies.replay import Replay, choose, intact, share_out
+from llama_factory.continual.kept_rows import intact, missing
+from llama_factory.continual.strategies.replay import Replay, choose, share_out
 from llama_factory.core.types import Example, Memory, Message
 from llama_factory.versions import memory as on_disk
 
@@ -120,10 +121,19 @@ def test_rows_that_were_edited_are_dropped_counted_and_never_kept_again(caplog):
     assert after.numbers["replay.edited"] == 1
 
 
+def test_a_changed_weight_or_group_is_an_edit_and_a_lost_row_is_counted():
+    memory = keep(rows("a", 10))
+    first, second, *others = memory.rows["replay"]
+    changed = (replace(first, weight=1000.0), replace(second, group="b"), *others[:-1])
+    edited = replace(memory, rows={"replay": changed})
+    assert intact(edited, "replay") == (tuple(others[:-1]), 2)
+    assert (missing(memory), missing(edited)) == ({}, {"replay": 1})
+
+
 def test_rows_that_a_round_corrects_may_go_without_being_called_edited():
     memory = keep(rows("a", 10))
     fewer = replace(memory, rows={"replay": memory.rows["replay"][3:]})
-    assert intact(fewer) == (memory.rows["replay"][3:], 0)
+    assert intact(fewer, "replay") == (memory.rows["replay"][3:], 0)
 
 
 def test_the_buffer_is_the_same_after_a_way_through_the_disk(tmp_path):
@@ -132,10 +142,10 @@ def test_the_buffer_is_the_same_after_a_way_through_the_disk(tmp_path):
     again = on_disk.load(tmp_path)
     assert again.rows == memory.rows
     assert again.numbers == memory.numbers
-    assert torch.equal(again.tensors["replay.keys"], memory.tensors["replay.keys"])
+    assert torch.equal(again.tensors["replay.hashes"], memory.tensors["replay.hashes"])
     text = (tmp_path / "rows.jsonl").read_text(encoding="utf-8")
     (tmp_path / "rows.jsonl").write_text(text.replace("客服 第", "客服 改", 1), encoding="utf-8")
-    assert intact(on_disk.load(tmp_path))[1] == 1
+    assert intact(on_disk.load(tmp_path), "replay")[1] == 1
 
 
 @pytest.mark.parametrize("number", [0, 1, 1.5])

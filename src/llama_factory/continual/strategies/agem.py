@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, PrivateAttr
 
+from llama_factory.continual import kept_rows
 from llama_factory.continual.strategies import replay
 from llama_factory.core.types import Example, Memory
 from llama_factory.training.strategy import STRATEGIES, Strategy, Turn
@@ -76,9 +77,9 @@ class Agem(Strategy):
         from llama_factory.continual import counters
 
         counters.start(memory, SUMS, 2)
-        kept, _ = replay.intact(memory)  # replay tells of edited ones
-        own, num_edited = replay.intact(memory, NAME)
-        replay.tell_edited(NAME, len(own), num_edited)
+        kept, _ = kept_rows.intact(memory, replay.NAME)  # replay tells of edited ones
+        own, num_edited = kept_rows.intact(memory, NAME)
+        kept_rows.tell_edited(NAME, len(own), num_edited)
         every = {row.key: row for row in (*kept, *own)}
         self._old = _Old(tuple(every.values()), memory.rows.get(replay.NAME))
 
@@ -104,9 +105,10 @@ class Agem(Strategy):
         kept = {name: old for name, old in memory.rows.items() if name != NAME}
         if kept.get(replay.NAME) is self._old.replayed:  # replay took no part
             numbers[SEED] = seed = int(numbers.get(SEED, seed))
-            old, _ = replay.intact(memory, NAME)
+            old, num_edited = kept_rows.intact(memory, NAME)
+            numbers[f"{NAME}.edited"] = numbers.get(f"{NAME}.edited", 0) + num_edited
             kept[NAME] = replay.choose((*old, *rows), self.buffer_size, seed=seed)
-            tensors[f"{NAME}.{replay.KEYS}"] = replay.hashes(kept[NAME])
+            tensors |= kept_rows.hashes(NAME, kept[NAME])
         told = dict(zip(("updates", "projections"), sums, strict=False))
         numbers |= {f"{NAME}.{name}": float(number) for name, number in told.items()}
         return replace(memory, rows=kept, tensors=tensors, numbers=numbers)
@@ -150,6 +152,8 @@ class Agem(Strategy):
                 )
                 for total, part in zip(sums.values(), parts, strict=True):
                     total += part
+        for name, own in model.parts.items():
+            sums[name] *= own  # what another strategy holds still cannot be turned
         return sums
 
 

@@ -67,6 +67,7 @@ class OLora(Strategy):
                 subspaces.turn_away(a[own], earlier)
             starts = (a.detach().clone(), b.detach().clone())
             parts.append(subspaces.Subspace(layer.a, a, b, own, earlier, *starts))
+            model.parts.update({layer.a: parts[-1].of(a, 0), layer.b: parts[-1].of(b, 1)})
         self._parts = tuple(parts)
 
     def penalty(self, model: "AdaptedModel", memory: Memory) -> "Mapping[str, Tensor]":
@@ -91,6 +92,7 @@ class OLora(Strategy):
         used = int(memory.numbers.get(USED, 0)) + self.rank
         kept = {f"{NAME}.{part.name}": part.a.detach()[:used].cpu().clone() for part in self._parts}
         self._parts = ()
+        model.parts.clear()
         return replace(
             memory,
             tensors={**memory.tensors, **kept},

@@ -6,25 +6,20 @@ stream, so it does not depend on the order in which rows arrive.
 """
 
 import hashlib
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from llama_factory.continual import kept_rows
 from llama_factory.core.types import Example, Memory
 from llama_factory.training.strategy import STRATEGIES, Source, Strategy
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from llama_factory.model.load import AdaptedModel
 
 NAME = "replay"
-KEYS = "keys"
-"""Tensor in memory under a strategy's name, [rows, 16] bytes: the content hash of every row that it
-keeps, in any order."""
 SEED = f"{NAME}.seed"
 """Number in memory: the seed that ranks rows, that of the first round that kept any."""
 NUM_EDITED = f"{NAME}.edited"
@@ -32,8 +27,6 @@ NUM_EDITED = f"{NAME}.edited"
 
 Balance = Literal["group", "row"]
 Schedule = Literal["even", "rising"]
-
-logger = logging.getLogger(__name__)
 
 
 @STRATEGIES.register(NAME)
@@ -59,8 +52,8 @@ class Replay(Strategy):
 
     def sources(self, memory: Memory) -> Sequence[Source]:
         """The buffer, from the second round on."""
-        kept, num_edited = intact(memory)
-        tell_edited(NAME, len(kept), num_edited)
+        kept, num_edited = kept_rows.intact(memory, NAME)
+        kept_rows.tell_edited(NAME, len(kept), num_edited)
         is_rising = self.schedule == "rising"
         source = Source(NAME, kept, self.fraction, self.weight, rises=is_rising)
         return (source,) if kept else ()
@@ -69,46 +62,16 @@ class Replay(Strategy):
         self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
     ) -> Memory:
         """Keep the rows of all rounds whose hashes come first, evenly by group."""
-        old, num_edited = intact(memory)
+        old, num_edited = kept_rows.intact(memory, NAME)
         seed = int(memory.numbers.get(SEED, seed))
         kept = choose((*old, *rows), self.buffer_size, seed=seed, balance=self.balance)
         total = memory.numbers.get(NUM_EDITED, 0) + num_edited
         return replace(
             memory,
             rows={**memory.rows, NAME: kept},
-            tensors={**memory.tensors, f"{NAME}.{KEYS}": hashes(kept)},
+            tensors={**memory.tensors, **kept_rows.hashes(NAME, kept)},
             numbers={**memory.numbers, SEED: seed, NUM_EDITED: total},
         )
-
-
-def intact(memory: Memory, name: str = NAME) -> tuple[tuple[Example, ...], int]:
-    """A strategy's rows that are as it kept them, and the number of those that are not."""
-    rows, keys = memory.rows.get(name, ()), memory.tensors.get(f"{name}.{KEYS}")
-    if keys is None:
-        return rows, 0
-    known = {bytes(key).hex() for key in keys.tolist()}
-    kept = tuple(row for row in rows if row.key in known)
-    return kept, len(rows) - len(kept)
-
-
-def tell_edited(name: str, num_intact: int, num_edited: int) -> None:
-    """Say that rows are left out because somebody changed them."""
-    if num_edited:
-        logger.warning(
-            "strategies.%s: %d of %d kept rows do not fit the hash they were kept with, so "
-            "somebody changed them; they are left out.",
-            name,
-            num_edited,
-            num_edited + num_intact,
-        )
-
-
-def hashes(rows: Sequence[Example]) -> "Tensor":
-    """[rows, 16] what tells kept rows from edited ones."""
-    import torch
-
-    keys = [list(bytes.fromhex(row.key)) for row in rows]
-    return torch.tensor(keys, dtype=torch.uint8).reshape(len(rows), 16)
 
 
 def choose(
