@@ -16,13 +16,19 @@ Intervals = dict[str, dict[str, Estimate]]
 """By task and metric."""
 
 
-def of_predictions(predictions: Iterable[Prediction], only: str | None = None) -> Intervals:
+def of_predictions(predictions: Iterable[Prediction], *, means_only: bool = False) -> Intervals:
     """The intervals of every score, but of those that are no mean and have settings of their own.
 
     Such a metric, of which there is `distinct_n` with another n, is not known from its label alone:
     `llama-factory compare` and `evaluate` tell its interval.
+
+    Args:
+        predictions: of one version.
+        means_only: leave out all metrics that are no mean; perplexity stays.
     """
-    return {task: _of_task(rows, only) for task, rows in by_task(predictions).items()}
+    return {
+        task: _of_task(rows, means_only=means_only) for task, rows in by_task(predictions).items()
+    }
 
 
 def to_json(intervals: Intervals) -> dict[str, Any]:
@@ -33,12 +39,12 @@ def to_json(intervals: Intervals) -> dict[str, Any]:
     }
 
 
-def _of_task(rows: Sequence[Prediction], only: str | None) -> dict[str, Estimate]:
-    names = dict.fromkeys(n for row in rows for n in row.scores if only in (None, n))
+def _of_task(rows: Sequence[Prediction], *, means_only: bool) -> dict[str, Estimate]:
+    names = dict.fromkeys(name for row in rows for name in row.scores)
     found = {name: statistics.mean(_known(rows, name)) for name in names if is_mean(name)}
-    others = (metric_of(name) for name in names if not is_mean(name))
+    others = (metric_of(name) for name in names if not (means_only or is_mean(name)))
     found |= {m.label: _of_all(m, rows) for m in others if m and not isinstance(m, ModelMetric)}
-    if only in (None, PERPLEXITY) and any(row.tokens for row in rows):
+    if any(row.tokens for row in rows):
         nats, tokens = [row.nats for row in rows], [row.tokens for row in rows]
         found[PERPLEXITY] = statistics.perplexity(nats, tokens)
     return found

@@ -14,7 +14,7 @@ from llama_factory.evaluation import matrix_intervals, row_drift
 from llama_factory.evaluation.forgetting import Drift, ForgettingMatrix, build_matrix
 from llama_factory.evaluation.intervals import Intervals, of_predictions, to_json
 from llama_factory.evaluation.prediction import Prediction
-from llama_factory.evaluation.scores import higher_is_better, is_mean
+from llama_factory.evaluation.scores import higher_is_better
 from llama_factory.evaluation.statistics import Estimate
 from llama_factory.versions.version import ModelVersion
 
@@ -56,17 +56,22 @@ class Story:
         """Those of this version."""
         return of_predictions(self.predictions.get(self.version.id, ()))
 
-    def of_metric(self, metric: str) -> dict[tuple[str, str], Estimate]:
-        """Scores with 95 % intervals by version and task, the base model's among them.
+    @cached_property
+    def intervals(self) -> Mapping[str, Intervals]:
+        """95 % intervals by version, task and metric, the base model's among them.
 
         Of a metric that is no mean those of this version only: each takes many passes over rows.
         """
-        answers = _together(self.predictions, self.untaught) if is_mean(metric) else {}
-        found = {name: of_predictions(rows, metric) for name, rows in answers.items()}
-        found.setdefault(self.version.id, self.own_intervals)
+        answers = _together(self.predictions, self.untaught)
+        found = {name: of_predictions(rows, means_only=True) for name, rows in answers.items()}
+        found[self.version.id] = {**found.get(self.version.id, {}), **self.own_intervals}
+        return found
+
+    def of_metric(self, metric: str) -> dict[tuple[str, str], Estimate]:
+        """Scores with 95 % intervals by version and task."""
         return {
             (version, task): scores[metric]
-            for version, tasks in found.items()
+            for version, tasks in self.intervals.items()
             for task, scores in tasks.items()
             if metric in scores
         }
