@@ -6,7 +6,7 @@ the next round.
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Task, tasks_by_group
 from llama_factory.data import inbox, prepare, review
 from llama_factory.data.conflicts import ConflictSettings
-from llama_factory.data.prepare import DataFolders, DataReport, PreparedData
+from llama_factory.data.prepare import DataFolders, PreparedData
 from llama_factory.data.seen import TRAIN, Seen, open_seen
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sources import DataSource, source_of
@@ -97,7 +97,7 @@ def strip(draft: Draft, workspace: Workspace, settings: DataSettings) -> None:
     _remove(draft.folder / name for name in NOT_PART_OF_A_VERSION)
     if not settings.keep_rows:
         _remove(draft.folder / name for name in TAUGHT_ROWS)
-        files.write_json(draft.folder / "data/report.json", without_texts(draft.data.report))
+        files.write_json(draft.folder / "data/report.json", told_of_data(draft, settings))
         _forget_texts(workspace)
 
 
@@ -111,10 +111,13 @@ def _remove(paths: Iterable[Path]) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def without_texts(report: DataReport) -> dict[str, Any]:
-    """A data report as plain values, its samples without what they said."""
-    samples = [asdict(replace(each, before="", after="")) for each in report.samples]
-    return report.to_json() | {"samples": samples}
+def told_of_data(draft: Draft, settings: DataSettings) -> dict[str, Any]:
+    """The data report as plain values; its samples do not say what rows said that may not stay."""
+    report = draft.data.report
+    if not settings.keep_rows:
+        silent = (replace(sample, before="", after="") for sample in report.samples)
+        report = replace(report, samples=tuple(silent))
+    return report.to_json()
 
 
 def _read_plan(workspace: Workspace) -> dict[str, Any] | None:

@@ -322,7 +322,7 @@ def _write(
     trained.model.save(folder / "adapter")
     memory.save(chosen.kept, folder / MEMORY)
     report = {
-        "data": _told_of_data(work),
+        "data": drafts.told_of_data(work.draft, config.data),
         "taken": work.draft.taken,
         "training": trained.to_json(),
         "before": measured.before.to_json(),
@@ -351,11 +351,6 @@ def _costs(kept: Memory, seconds: Mapping[str, float]) -> dict[str, dict[str, fl
         name, _, what = key.partition(".")
         found[name][what] = number
     return found
-
-
-def _told_of_data(work: _Work) -> dict[str, Any]:
-    report = work.draft.data.report
-    return report.to_json() if work.config.data.keep_rows else drafts.without_texts(report)
 
 
 def _publish(work: _Work, model: AdaptedModel) -> ModelVersion:
