@@ -29,7 +29,9 @@ from continual_tiers import STREAMS, TIERS, Stream, Tier, cut_short
 from filelock import FileLock, Timeout
 
 from llama_factory.cli.progress import TerminalProgress
+from llama_factory.continual.settings import RoundConfig
 from llama_factory.core.errors import FactoryError
+from llama_factory.model import precision
 from llama_factory.model.load import load_tokenizer
 from llama_factory.model.source import resolve
 
@@ -69,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     rate = methods.LEARNING_RATE
     made.add_argument("--learning-rate", type=float, default=rate, help="of all methods")
     made.add_argument("--model", default="smollm2")
+    made.add_argument("--dtype", default="auto", help="number format, as model.dtype has it")
     made.add_argument("--out", type=Path, default=Path("benchmarks/.work/continual"))
     made.add_argument("--report", action="store_true", help="run nothing")
     return made
@@ -155,11 +158,12 @@ def _run(options: argparse.Namespace, bench: Bench, name: str, order: int, *, se
         changes,
         base_model=options.model,
         num_rounds=len(tasks),
+        dtype=options.dtype,
     )
-    return Run(_common(options, bench), options.stream, order, rounds, name, changes, config)
+    return Run(_common(options, bench, config), options.stream, order, rounds, name, changes, config)
 
 
-def _common(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
+def _common(options: argparse.Namespace, bench: Bench, config: RoundConfig) -> dict[str, Any]:
     """What all runs of a table share."""
     tier = vars(bench.place.tier)
     shown = {name: value for name, value in tier.items() if name not in ("methods", "num_orders")}
@@ -168,6 +172,7 @@ def _common(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
         "split": bench.place.split,
         "tasks": list(bench.stream.tasks),
         "model": model_name(options.model),
+        "dtype": precision.choose(config.model.dtype).name,
         "learning_rate": options.learning_rate,
         "guard": general,
         "steps": bench.place.tier.steps,

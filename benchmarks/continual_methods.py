@@ -52,6 +52,7 @@ def settings(
     *,
     base_model: str,
     num_rounds: int,
+    dtype: str = "auto",
 ) -> RoundConfig:
     """The settings of a method.
 
@@ -61,6 +62,7 @@ def settings(
         changes: `key=value` of `--set`.
         base_model: name or folder.
         num_rounds: of the stream; olora shares the ranks out between them.
+        dtype: number format, as the settings have it.
     """
     written: list[dict[str, Any]] = [
         {"type": s} if isinstance(s, str) else dict(s) for s in strategies
@@ -69,7 +71,11 @@ def settings(
         if strategy["type"] == "olora":
             strategy.setdefault("rank", max(1, RANK // num_rounds))
     values: dict[str, Any] = {
-        "model": {"base_model": base_model, "adapter": {"type": "lora", "rank": RANK}},
+        "model": {
+            "base_model": base_model,
+            "adapter": {"type": "lora", "rank": RANK},
+            "dtype": dtype,
+        },
         "training": {"report_to": [], **training},
         "strategies": written,
     }
@@ -90,11 +96,12 @@ def training(tier: Tier, learning_rate: float, seed: int) -> dict[str, Any]:
 
 
 def plain(config: RoundConfig) -> dict[str, Any]:
-    """The settings that change results, as plain values; the seed is told beside them."""
+    """The settings that change results; seed and number format are told beside them."""
     dumped = config.model_dump(mode="json", include={"model", "training", "strategies"})
     without = WITHOUT_EFFECT | {"seed"}
     kept = {name: value for name, value in dumped["training"].items() if name not in without}
-    return {**dumped, "training": kept}
+    model = {name: value for name, value in dumped["model"].items() if name != "dtype"}
+    return {**dumped, "model": model, "training": kept}
 
 
 def hash_of(values: Any) -> str:

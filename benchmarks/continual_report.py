@@ -321,7 +321,7 @@ def show(group: Group, lines: Sequence[Line]) -> None:
         f"{group.stream}, {shared['split']} rows: {shared['rows']} rows a task taught in "
         f"{shared['steps']} steps of {shared['batch_size']}, {shared['test_rows']} scored ("
         f"{shared['side_rows']} in other tasks' rounds), rate "
-        f"{shared['learning_rate']:g}, {shared['model']}"
+        f"{shared['learning_rate']:g}, {shared['model']}, {shared['dtype']}"
     )
     common.print_table(title, columns, [_cells(line) for line in lines])
     if group.base:

@@ -36,7 +36,7 @@ def test_a_set_format_is_taken():
     pure = choose("pure_bfloat16")
     assert pure.is_pure
     assert not pure.is_mixed
-    assert str(pure) == "bfloat16, as set"
+    assert str(pure) == "pure_bfloat16, as set"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="float16 is taken where there is a GPU")

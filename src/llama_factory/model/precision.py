@@ -37,9 +37,14 @@ class Precision:
         """Whether the products have another format than the weights that train."""
         return self.dtype != torch.float32 and not self.is_pure
 
+    @property
+    def name(self) -> str:
+        """As the settings have it."""
+        return ("pure_" if self.is_pure else "") + str(self.dtype).removeprefix("torch.")
+
     def __str__(self) -> str:
         kept = "; what trains and the optimizer stay in float32" if self.is_mixed else ""
-        return f"{_named(self.dtype)}, {self.reason}{kept}"
+        return f"{self.name}, {self.reason}{kept}"
 
 
 AS_LOADED = Precision(torch.float32, "as loaded")
@@ -57,7 +62,7 @@ def choose(name: str) -> Precision:
     if name == "float16" and not torch.cuda.is_available():
         fastest = _fastest()
         why = f"since float16 is trained on CUDA GPUs only and there is none ({fastest.reason})"
-        _warn_once(f"model.dtype: float16 becomes {_named(fastest.dtype)}, {why}.")
+        _warn_once(f"model.dtype: float16 becomes {fastest.name}, {why}.")
         return replace(fastest, reason=why)
     dtype: torch.dtype = getattr(torch, name.removeprefix("pure_"))
     return Precision(dtype, "as set", is_pure=name.startswith("pure_"))
@@ -140,10 +145,6 @@ def _fastest_on_cpu() -> Precision:
     if found:
         return Precision(torch.bfloat16, f"which this processor is fast at ({found[0]})")
     return Precision(torch.float32, "since this processor has no fast bfloat16 products")
-
-
-def _named(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 @functools.cache
