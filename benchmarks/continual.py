@@ -160,7 +160,8 @@ def _run(options: argparse.Namespace, bench: Bench, name: str, order: int, *, se
         num_rounds=len(tasks),
         dtype=options.dtype,
     )
-    return Run(_common(options, bench, config), options.stream, order, rounds, name, changes, config)
+    common = _common(options, bench, config)
+    return Run(common, options.stream, order, rounds, name, changes, config)
 
 
 def _common(options: argparse.Namespace, bench: Bench, config: RoundConfig) -> dict[str, Any]:
