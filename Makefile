@@ -1,6 +1,8 @@
 # Everything a clone needs: Python 3.11 and make. `make demo` and `make test` set up .venv themselves.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests of one file share what is costly to set up, so each file stays in one process.
+TEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-all check bench gpu-check clean
 
@@ -9,16 +11,16 @@ demo: .venv/ready
 	$(BIN)/llama-factory demo demo-bot
 
 test: .venv/ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(TEST) -m "not slow"
 
 test-all: .venv/ready
-	$(BIN)/python -m pytest
+	$(TEST)
 
 check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	$(TEST) -m "not slow"
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/train_speed.py

@@ -16,7 +16,7 @@ from llama_factory.model.source import resolve
 
 
 def load_teacher(name: str, student: AdaptedModel) -> Any:
-    """The teacher's network, frozen, where the student is.
+    """The teacher's network, frozen, where the student is and in its number format.
 
     Raises:
         ModelError: it cannot be read, or its tokenizer is not the student's.
@@ -30,7 +30,8 @@ def load_teacher(name: str, student: AdaptedModel) -> Any:
             f"taught: {shared} of {len(own)} tokens are the same. Take a teacher of the same "
             "family, or teach its answers with the objective sft."
         )
-    network = load_network(folder, ModelSettings(base_model=name))
+    settings = ModelSettings.model_validate({"base_model": name, "dtype": student.precision.name})
+    network = load_network(folder, settings)
     return network.requires_grad_(False).to(student.device)
 
 

@@ -15,6 +15,8 @@ from llama_factory.core.files import read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import TEXT, Example, Message
 from llama_factory.model import value_head
+from llama_factory.model.precision import choose
+from llama_factory.model.teacher import load_teacher
 from llama_factory.training.batching import BatchOptions, make_batch
 from llama_factory.training.objectives import OBJECTIVES, Scored
 from llama_factory.training.planning import NEW, RowRef
@@ -252,6 +254,14 @@ def test_distilling_from_itself_has_nothing_to_teach_at_first(tiny, tmp_path):
     part = settings_of("distill", tiny, sft_weight=0.0, temperature=2.0)
     fit(tiny, tmp_path, objective=part, max_steps=1)
     assert losses(tmp_path)[0] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_the_teacher_computes_in_the_number_format_of_the_student(tiny, name):
+    student = replace(make(tiny), precision=choose(name))
+    assert {weight.dtype for weight in load_teacher(str(tiny), student).parameters()} == {
+        getattr(torch, name)
+    }
 
 
 def test_distillation_equals_the_divergence_of_whole_distributions(tiny, tmp_path):
