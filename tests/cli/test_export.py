@@ -103,7 +103,7 @@ def test_rows_are_answered_by_a_version(workspace, rows, tmp_path):
         run = command("predict", workspace, rows, out, "--version", version, *METRICS)
         assert f"{out}: 5 rows" in run.stdout
         # Wilson for 0 of 5: 1.96^2 / (5 + 1.96^2) = 0.4345
-        assert "predict_exact_match  0.00  (95 %: 0.00 .. 43.45, n = 5)" in run.stdout
+        assert "predict_exact_match  0.00 (0.00 – 43.45)  n = 5" in run.stdout
         assert "Left out: rows.jsonl:6" in run.stderr
         answered[version] = [json.loads(line) for line in out.read_text().splitlines()]
     keys = {"prompt", "predict", "label", "is_cut"}

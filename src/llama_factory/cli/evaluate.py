@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from llama_factory.evaluation.cross_validation import CrossValidation
     from llama_factory.evaluation.marks import TaskResult
-    from llama_factory.evaluation.statistics import Estimate
 
 
 ModelOrSettings = Annotated[
@@ -96,6 +95,7 @@ def _print(title: str, tasks: "Iterable[TaskResult]") -> None:
     from rich.table import Table
 
     from llama_factory.cli.tables import console
+    from llama_factory.evaluation.wording import interval
 
     table = Table(title, "rows", "score")
     for name in ("value", "95 %"):
@@ -103,7 +103,8 @@ def _print(title: str, tasks: "Iterable[TaskResult]") -> None:
     for task in tasks:
         label, count = escape(task.task), str(task.count)
         for name, found in task.scores.items():
-            table.add_row(label, count, escape(name), f"{found.value:.3f}", _interval(found))
+            value, between = f"{found.value:.3f}", interval(found, 3) or "-"
+            table.add_row(label, count, escape(name), value, between)
             label = count = ""
         for line in _details(task.details):
             table.add_row("", "", line, "", "")
@@ -113,12 +114,6 @@ def _print(title: str, tasks: "Iterable[TaskResult]") -> None:
 
 def _details(details: "Mapping[str, object]") -> list[str]:
     return [f"{name} {value}" for name, value in details.items()]
-
-
-def _interval(found: "Estimate") -> str:
-    return (
-        "-" if found.low is None or found.high is None else f"{found.low:.3f} .. {found.high:.3f}"
-    )
 
 
 def _print_spread(found: "CrossValidation") -> None:

@@ -43,6 +43,8 @@ def predict(
         print(json.dumps(done.to_json(), indent=2, ensure_ascii=False))
         return
     print(f"{output}: {done.num_rows} rows, {done.rows_per_second:.2f} rows/s")
+    if done.estimates:
+        print("In brackets: 95 % intervals.")
     if done.num_refused:
         print(f"  {done.num_refused} rows do not fit the chat template; their answers are empty.")
     for name, found in done.estimates.items():
@@ -50,8 +52,9 @@ def predict(
 
 
 def _told(found: "Estimate") -> str:
-    """A score with its 95 % interval and the rows that it stands on."""
+    """A score with its interval and the rows that it stands on."""
+    from llama_factory.evaluation.wording import with_interval
+
     if not found.count:
-        return "-  (no row could be judged)"
-    between = "" if found.low is None else f"95 %: {found.low:.2f} .. {found.high:.2f}, "
-    return f"{found.value:.2f}  ({between}n = {found.count})"
+        return "-  no row could be judged"
+    return f"{with_interval(found.value, found)}  n = {found.count}"

@@ -147,13 +147,7 @@ def _print_learned(report: dict[str, Any], intervals: "Intervals") -> None:
         old = before[task["task"]]
         sure = intervals.get(task["task"], {})
         changes = [
-            f"{number(old.get(n))} -> {number(task.get(n))}{_interval(sure.get(n))}" for n in names
+            f"{number(old.get(n))} -> {with_interval(task.get(n), sure.get(n))}" for n in names
         ]
         table.add_row(task["task"], str(task["count"]), *changes)
     console.print(table)
-
-
-def _interval(found: "Estimate | None") -> str:
-    if found is None or found.low is None or found.high is None:
-        return ""
-    return f" ({found.low:.2f}-{found.high:.2f})"

@@ -67,21 +67,19 @@ def _show(results: dict[str, Any]) -> None:
             if not isinstance(value, dict):
                 print(f"{name}: {value}")
         return
+    from llama_factory.evaluation.statistics import Estimate
+    from llama_factory.evaluation.wording import number, with_interval
+
     training = results["training"]
     print(f"{training['steps']} steps, last loss {training['loss']:.3f}")
     before = {task["task"]: task for task in results["before"]["tasks"]}
     for task in results["after"]["tasks"]:
         old, sure = before[task["task"]], results["after"]["intervals"][task["task"]]
+        known = {name: Estimate(**found) for name, found in sure.items()}
         changed = (
-            f"{name} {old[name]:.3f} -> {value:.3f}{_between(sure.get(name, {}))}"
+            f"{name} {number(old[name], 3)} -> {with_interval(value, known.get(name), 3)}"
             for name, value in task.items()
             if isinstance(value, float)
         )
         print(f"{task['task']} ({task['count']} rows): {', '.join(changed)}")
     print(f"Adapter: {results['output_dir']}")
-
-
-def _between(found: dict[str, float | None]) -> str:
-    """A 95 % interval, where it is known."""
-    low, high = found.get("low"), found.get("high")
-    return "" if low is None or high is None else f" ({low:.3f} .. {high:.3f})"
