@@ -177,7 +177,7 @@ def test_a_single_run_of_all_weights_writes_a_whole_model_once(tmp_path, tiny):
     )
     run = command("train", "full.yaml", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    assert re.search(r"exact_match [\d.]+ -> [\d.]+ \([\d.]+ \.\. [\d.]+\)", run.stdout), run.stdout
+    assert re.search(r"exact_match [\d.]+ -> [\d.]+ \([\d.]+ – [\d.]+\)", run.stdout), run.stdout
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names >= {"config.json", "model.safetensors", "tokenizer.json", "all_results.json"}
     again = command("train", "full.yaml", cwd=tmp_path)

@@ -28,7 +28,8 @@ def run(tiny, folder, environment, *changes):
     words = [
         f"model_name_or_path={tiny}", f"data_path={rows}", f"output_dir={folder / 'out'}",
         "max_steps=5", "per_device_train_batch_size=6", "lora_rank=4", "learning_rate=0.01",
-        "val_size=0.2", "eval_strategy=steps", "eval_steps=5", "max_new_tokens=4", *changes,
+        "val_size=0.2", "eval_strategy=steps", "eval_steps=5", "max_new_tokens=4",
+        "model.dtype=float32", *changes,
     ]  # fmt: skip
     settings = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-m", "llama_factory", "train", *words]
