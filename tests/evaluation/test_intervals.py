@@ -1,7 +1,9 @@
+import math
+
 import pytest
 
 from llama_factory.evaluation.exam import Exam
-from llama_factory.evaluation.intervals import of_predictions, to_json
+from llama_factory.evaluation.intervals import of_changes, of_predictions, to_json
 from llama_factory.evaluation.marks import judge
 from llama_factory.evaluation.metrics import METRICS
 from llama_factory.evaluation.prediction import Prediction
@@ -39,3 +41,30 @@ def test_intervals_are_plain_values_for_a_report():
     told = to_json(of_predictions(marked("macro_f1").predictions))
     assert set(told["t"]["macro_f1"]) == {"value", "low", "high", "count"}
     assert told["t"]["macro_f1"]["count"] == len(EXPECTED)
+
+
+def judged(task, scores, metric="token_f1"):
+    return [
+        Prediction(task, "?", "", "", {metric: score}, key=str(number))
+        for number, score in enumerate(scores)
+    ]
+
+
+def test_a_change_is_paired_by_row_whatever_the_order_of_the_rows():
+    before, after = [0.25, 0.875, 0.5, math.nan], [0.5, 0.75, 1.0, math.nan]
+    earlier = [*judged("other", [1.0]), *judged("t", [0.0]), *judged("t", before)]
+    later = [*reversed(judged("t", after)), *judged("new", [1.0])]
+    found = of_changes(earlier, later, "token_f1")
+    assert list(found) == ["t"]  # of "new" nothing is known before
+    changes = [0.25, -0.125, 0.5]
+    assert found["t"].count == 3
+    assert found["t"].value == pytest.approx(sum(changes) / 3)
+    assert -0.125 <= found["t"].low < found["t"].value < found["t"].high <= 0.5
+
+
+def test_a_change_is_told_only_of_the_same_rows_and_of_means():
+    one = judged("t", [0.5, 0.5])
+    assert of_changes(one, judged("t", [0.5, math.nan]), "token_f1") == {}
+    assert of_changes(one, judged("t", [0.5, 0.5, 0.5]), "token_f1") == {}
+    assert of_changes(one, one, "exact_match") == {}
+    assert of_changes(judged("t", [1, 0], "bleu"), judged("t", [1, 0], "bleu"), "bleu") == {}

@@ -1,10 +1,13 @@
 """Whether a new version may answer users, with the reasons. A pure function of the scores."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from llama_factory.continual.settings import GateSettings
 from llama_factory.core.types import EvalReport, TaskScores
+from llama_factory.evaluation.statistics import Estimate
+from llama_factory.evaluation.wording import interval
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,12 @@ class Verdict:
 
 
 def decide(
-    after: EvalReport, before: EvalReport, *, base_guard: float, settings: GateSettings
+    after: EvalReport,
+    before: EvalReport,
+    *,
+    base_guard: float,
+    settings: GateSettings,
+    changes: Mapping[str, Estimate] | None = None,
 ) -> Verdict:
     """Judge a new version.
 
@@ -53,12 +61,18 @@ def decide(
         before: its parent on the same tasks, old and new.
         base_guard: the base model's perplexity on the guard.
         settings: the limits.
+        changes: of their metric by task, where they are known row by row: the reasons tell how
+            sure each is. The scores alone decide.
     """
     newest = next(reversed(list(after.tasks)), "").split(" ")[0]
     new = [name for name in after.tasks if name.split(" ")[0] == newest]
     old = [name for name in after.tasks if name not in new]
-    checks = [_learned(before.tasks[name], after.tasks[name], settings) for name in new]
-    checks += [_kept(before.tasks[name], after.tasks[name], settings) for name in old]
+    told = {
+        name: _told_change(before.tasks[name], task, settings.metric, (changes or {}).get(name))
+        for name, task in after.tasks.items()
+    }
+    checks = [_learned(before.tasks[name], after.tasks[name], settings, told[name]) for name in new]
+    checks += [_kept(before.tasks[name], after.tasks[name], settings, told[name]) for name in old]
     if not new:
         checks.append(Check("learned", False, "no new row was held out, so nothing shows learning"))
     return Verdict((*checks, _general(after.guard_perplexity, base_guard, settings)))
@@ -70,7 +84,18 @@ def read_verdict(report: dict[str, Any]) -> Verdict | None:
     return Verdict(tuple(Check(**check) for check in saved["checks"])) if saved else None
 
 
-def _learned(before: TaskScores, after: TaskScores, settings: GateSettings) -> Check:
+def _told_change(
+    before: TaskScores, after: TaskScores, metric: str, change: Estimate | None
+) -> str:
+    """`token_f1 0.80 -> 0.72 (95 % of the change: -0.20 – 0.03, 40 rows)`; "" without a score."""
+    if metric not in after.scores:
+        return ""
+    told = f"{metric} {before.scores[metric]:.2f} -> {after.scores[metric]:.2f}"
+    between = interval(change)
+    return told + (f" (95 % of the change: {between}, {after.count} rows)" if between else "")
+
+
+def _learned(before: TaskScores, after: TaskScores, settings: GateSettings, told: str) -> Check:
     """New rows: their answers became likelier and the metric, if they have one, did not fall."""
     surprise = before.scores["perplexity"], after.scores["perplexity"]
     passed = surprise[1] < surprise[0]
@@ -78,21 +103,18 @@ def _learned(before: TaskScores, after: TaskScores, settings: GateSettings) -> C
     if settings.metric in after.scores:
         score = before.scores[settings.metric], after.scores[settings.metric]
         passed = passed and score[1] >= score[0] - settings.max_drop
-        reason += f", {settings.metric} {score[0]:.2f} -> {score[1]:.2f}"
+        reason += f", {told}"
     return Check("learned", passed, reason + ("" if passed else ", not improved"))
 
 
-def _kept(before: TaskScores, after: TaskScores, settings: GateSettings) -> Check:
+def _kept(before: TaskScores, after: TaskScores, settings: GateSettings, told: str) -> Check:
     """Old rows: the metric did not fall by more than the tolerance."""
     if settings.metric not in after.scores:
         return _kept_text(before, after, settings)
     score = before.scores[settings.metric], after.scores[settings.metric]
     passed = score[1] >= score[0] - settings.max_drop
     sign = "within" if passed else "more than"
-    reason = (
-        f"{after.task} (old): {settings.metric} {score[0]:.2f} -> {score[1]:.2f}, "
-        f"{sign} the allowed drop of {settings.max_drop:g}"
-    )
+    reason = f"{after.task} (old): {told}, {sign} the allowed drop of {settings.max_drop:g}"
     return Check("kept", passed, reason)
 
 

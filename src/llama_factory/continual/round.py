@@ -19,10 +19,11 @@ from llama_factory.core.errors import ConfigError, ModelError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Memory, Task
 from llama_factory.data import inbox
-from llama_factory.evaluation import row_drift
+from llama_factory.evaluation import prediction, row_drift
 from llama_factory.evaluation.drift import divergence, drift_from_base
+from llama_factory.evaluation.intervals import of_changes
 from llama_factory.evaluation.report import write_all
-from llama_factory.evaluation.story import DRIFT, PREDICTIONS, tell
+from llama_factory.evaluation.story import BEFORE, DRIFT, PREDICTIONS, tell
 from llama_factory.evaluation.suite import BUILT_IN_GUARD, Prediction, evaluate, load_guard
 from llama_factory.model.adapters import ADAPTERS
 from llama_factory.model.load import AdaptedModel, adapt
@@ -149,11 +150,19 @@ def _judge(
         All that were tried; the model is left as the last of them.
     """
     tried: list[_Tried] = []
+    places = work.parent.folder / PREDICTIONS, work.draft.folder / BEFORE
+    earlier = [answer for place in places for answer in prediction.read(place)]
     for end in trained.ends:
         kept = end.reach() if tried else trained.memory
         what = f"on all rounds, {end.name}" if tried else "on all rounds"
         after, predictions = _measure(work, trained.model, _all_tasks(work), what)
-        verdict = decide(after, before, base_guard=base_guard, settings=work.config.gate)
+        verdict = decide(
+            after,
+            before,
+            base_guard=base_guard,
+            settings=work.config.gate,
+            changes=of_changes(earlier, predictions, work.config.gate.metric),
+        )
         tried.append(_Tried(end, kept, after, predictions, verdict))
         if verdict.is_promoted:
             return tried

@@ -1,7 +1,10 @@
 """95 % intervals of a version's scores, from the predictions that lie in its folder."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 from llama_factory.core.types import Example, Message
 from llama_factory.evaluation import statistics
@@ -29,6 +32,31 @@ def of_predictions(predictions: Iterable[Prediction], *, means_only: bool = Fals
     return {
         task: _of_task(rows, means_only=means_only) for task, rows in by_task(predictions).items()
     }
+
+
+def of_changes(
+    before: Iterable[Prediction], after: Iterable[Prediction], metric: str
+) -> dict[str, Estimate]:
+    """By task, how far a mean score moved, paired by row.
+
+    None is given for a metric that is no mean, nor where a row was judged in one of them only.
+
+    Args:
+        before: of one model; rows of more tasks, or asked twice, do no harm: the last counts.
+        after: of the other.
+        metric: its label.
+    """
+    if not is_mean(metric):
+        return {}
+    known = {(row.task, row.key): row.scores.get(metric, math.nan) for row in before}
+    found = {}
+    for task, rows in by_task(after).items():
+        new = np.array([row.scores.get(metric, math.nan) for row in rows])
+        old = np.array([known.get((task, row.key), math.nan) for row in rows])
+        is_judged = ~np.isnan(new)
+        if is_judged.any() and np.array_equal(is_judged, ~np.isnan(old)):
+            found[task] = statistics.difference(old[is_judged], new[is_judged])
+    return found
 
 
 def to_json(intervals: Intervals) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from llama_factory.core import files
 from llama_factory.core.errors import DataError
 from llama_factory.core.progress import Progress
+from llama_factory.evaluation import prediction
 from llama_factory.evaluation.asking import put_resumable
 from llama_factory.evaluation.compare import Comparison, compare
 from llama_factory.evaluation.exam import Exam, file_name, of_task
@@ -93,8 +93,7 @@ def stored(version: ModelVersion, exams: Sequence[Exam]) -> dict[str, list[Predi
     if not settings.exists():
         return {}
     limit = yaml.safe_load(settings.read_text(encoding="utf-8"))["evaluation"]["max_new_tokens"]
-    rows = files.read_jsonl(version.folder / PREDICTIONS)
-    found = by_task(map(Prediction.from_json, rows))
+    found = by_task(prediction.read(version.folder / PREDICTIONS))
     same = {
         exam.name: _of_rows(exam, found.get(exam.name, []))
         for exam in exams

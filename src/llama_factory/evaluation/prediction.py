@@ -3,7 +3,10 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
+
+from llama_factory.core import files
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ def _or_none(score: float) -> float | None:
 
 def _or_nan(score: float | None) -> float:
     return math.nan if score is None else score
+
+
+def read(path: Path) -> list[Prediction]:
+    """The predictions that a file keeps; none where there is no file."""
+    return list(map(Prediction.from_json, files.read_jsonl(path)))
 
 
 def by_task(predictions: Iterable[Prediction]) -> dict[str, list[Prediction]]:

@@ -81,7 +81,9 @@ def perplexity(nats: Sequence[float], tokens: Sequence[int], *, seed: int = 0) -
     return bootstrap(columns[columns[:, 1] > 0], _perplexity, seed=seed)
 
 
-def difference(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> Estimate:
+def difference(
+    before: Sequence[float] | Array, after: Sequence[float] | Array, *, seed: int = 0
+) -> Estimate:
     """Mean of after - before, row by row.
 
     Args:

@@ -5,12 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from llama_factory.core import files
 from llama_factory.core.types import BASE_VERSION, EvalReport
-from llama_factory.evaluation import matrix_intervals, row_drift
+from llama_factory.evaluation import matrix_intervals, prediction, row_drift
 from llama_factory.evaluation.forgetting import Drift, ForgettingMatrix, build_matrix
 from llama_factory.evaluation.intervals import Intervals, of_predictions, to_json
 from llama_factory.evaluation.prediction import Prediction
@@ -103,15 +101,11 @@ def tell(lineage: Sequence[ModelVersion], version: ModelVersion) -> Story:
     matrices = [
         build_matrix(reports, metric, untaught=untaught, base=base) for metric in _metrics(reports)
     ]
-    answered = {each.id: _predictions(each.folder / PREDICTIONS) for each in lineage}
+    answered = {each.id: prediction.read(each.folder / PREDICTIONS) for each in lineage}
     early = _untaught(lineage, answered)
     sure = [_with_intervals(matrix, _together(answered, early)) for matrix in matrices]
     drift = _with_row_drift(_drift(saved), lineage)
     return Story(version, version.report, sure, drift, answered, early)
-
-
-def _predictions(path: Path) -> list[Prediction]:
-    return list(map(Prediction.from_json, files.read_jsonl(path)))
 
 
 def _untaught(lineage: Sequence[ModelVersion], answered: Answers) -> Answers:
@@ -120,8 +114,7 @@ def _untaught(lineage: Sequence[ModelVersion], answered: Answers) -> Answers:
     for each in lineage:
         taught = {row.task for row in answered.get(each.parent, ())}
         for version, name in ((each.parent, BEFORE), (BASE_VERSION, BASE)):
-            path = each.folder / name
-            rows = _predictions(path) if path.exists() else []
+            rows = prediction.read(each.folder / name)
             found[version] += [row for row in rows if row.task not in taught]
     return found
 
