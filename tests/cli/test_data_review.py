@@ -305,6 +305,11 @@ def test_every_wording_of_the_question_is_shown(tmp_path):
     assert near.format("") in shown
 
 
+def _of_no_size(environment):
+    """Without the size of another terminal, which would be taken before this one's own."""
+    return {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
+
+
 class Terminal:
     """The command in a pseudo terminal, 110 columns wide."""
 
@@ -319,7 +324,7 @@ class Terminal:
             stderr=inner,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={**os.environ, "TERM": "xterm-256color", **environment},
+            env={**_of_no_size(os.environ), "TERM": "xterm-256color", **environment},
         )
         os.close(inner)
 
