@@ -28,7 +28,7 @@ from llama_factory.versions.workspace import Workspace
 
 if TYPE_CHECKING:
     from llama_factory.config.run import RunConfig
-    from llama_factory.continual.round import Round
+    from llama_factory.continual.finishing import Round
     from llama_factory.core.progress import Progress
     from llama_factory.core.types import Example
     from llama_factory.data.prepare import DataReport
@@ -67,6 +67,15 @@ def learn(folder: Path, changes: Sequence[str], progress: Progress) -> Round | N
     from llama_factory.continual import round as rounds
 
     return rounds.learn(workspace, config, progress)
+
+
+def consolidate(folder: Path, changes: Sequence[str], progress: Progress) -> Round:
+    """Put the updates of all rounds so far into the weights; a fresh adapter begins."""
+    workspace = Workspace.open(folder)
+    config = load_config(workspace.settings, changes)
+    from llama_factory.continual.consolidate import consolidate as begin_anew
+
+    return begin_anew(workspace, config, progress)
 
 
 def train(path: Path | None, changes: Sequence[str], progress: Progress) -> dict[str, Any]:

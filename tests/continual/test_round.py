@@ -23,53 +23,8 @@ from llama_factory.model.masks import EncodeOptions
 from llama_factory.model.settings import ModelSettings
 from llama_factory.versions import releases, store
 from llama_factory.versions.workspace import Workspace
+from tests.continual.rounds import SETTINGS, drop, learn
 from tests.tiny import make_tiny_model
-
-SETTINGS = """\
-model: {{base_model: {model}, dtype: float32, adapter: {{type: lora, rank: 4}}}}
-data: {{held_out_fraction: 0.2}}
-training: {{epochs: 2, learning_rate: 1e-2, checkpoint_steps: 2}}
-evaluation: {{max_new_tokens: 4}}
-gate: {{max_guard_ratio: 100, max_drop: 1}}
-"""
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def bot(tiny, tmp_path):
-    workspace = run.init(tmp_path / "bot", str(tiny))
-    workspace.settings.write_text(SETTINGS.format(model=tiny))
-    return workspace
-
-
-class Listener:
-    """Keeps what was said; the bars are silent."""
-
-    def __init__(self):
-        self.said = []
-        self.bar = SILENT.bar
-
-    def say(self, text):
-        self.said.append(text)
-
-
-def drop(workspace, name, count=20, start=0):
-    rows = [
-        {"instruction": f"{name} question {i}?", "output": f"{name} answer {i}."}
-        for i in range(start, start + count)
-    ]
-    path = workspace.inbox / f"{name}.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def learn(workspace, *changes):
-    listener = Listener()
-    return run.learn(workspace.folder, changes, listener), listener.said
 
 
 def tree(folder):

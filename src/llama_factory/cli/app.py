@@ -10,6 +10,7 @@ import typer
 from llama_factory.cli import (
     chat,
     compare,
+    consolidate,
     demo,
     evaluate,
     export,
@@ -40,6 +41,7 @@ for command in (
     demo.demo,
     init.init,
     learn.learn,
+    consolidate.consolidate,
     versions_command.versions,
     show.show,
     compare.compare,

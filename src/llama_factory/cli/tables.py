@@ -62,13 +62,14 @@ def print_story(story: "Story", verdict: Verdict | None) -> None:
     if verdict is None:
         console.print(f"The untouched base model {version.base_model}.")
         return
-    _print_data(report["data"])
-    training = report["training"]
-    console.print(
-        f"Training: {training['steps']} steps, {training['tokens']} tokens in "
-        f"{training['seconds']:.0f} s ({training['tokens_per_second']:.0f} tokens/s), "
-        f"last loss {training['loss']:.3f}"
-    )
+    if consolidated := report.get("consolidated"):
+        console.print(
+            f"Consolidated: {consolidated['updates']} update(s) are in the weights, and a fresh "
+            "adapter begins. Nothing was taught."
+        )
+    else:
+        _print_data(report["data"])
+        _print_training(report["training"])
     for name, cost in report.get("strategies", {}).items():
         kept = f"keeps {cost['bytes'] / 1e6:.2f} MB"
         console.print(f"Strategy {name}: {cost['hook_seconds']:.1f} s in its hooks, {kept}")
@@ -83,6 +84,14 @@ def print_story(story: "Story", verdict: Verdict | None) -> None:
         console.print(f"  tried  {end['name']}: {end['summary']}", soft_wrap=True)
     if others:
         console.print(f"  kept   {kept['name']}: {kept['summary']}", soft_wrap=True)
+
+
+def _print_training(training: Mapping[str, Any]) -> None:
+    console.print(
+        f"Training: {training['steps']} steps, {training['tokens']} tokens in "
+        f"{training['seconds']:.0f} s ({training['tokens_per_second']:.0f} tokens/s), "
+        f"last loss {training['loss']:.3f}"
+    )
 
 
 def print_matrix(matrix: ForgettingMatrix) -> None:

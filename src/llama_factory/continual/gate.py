@@ -53,6 +53,7 @@ def decide(
     base_guard: float,
     settings: GateSettings,
     changes: Mapping[str, Estimate] | None = None,
+    has_taught: bool = True,
 ) -> Verdict:
     """Judge a new version.
 
@@ -63,9 +64,10 @@ def decide(
         settings: the limits.
         changes: of their metric by task, where they are known row by row: the reasons tell how
             sure each is. The scores alone decide.
+        has_taught: whether it has to show that it learned something.
     """
     newest = next(reversed(list(after.tasks)), "").split(" ")[0]
-    new = [name for name in after.tasks if name.split(" ")[0] == newest]
+    new = [name for name in after.tasks if has_taught and name.split(" ")[0] == newest]
     old = [name for name in after.tasks if name not in new]
     told = {
         name: _told_change(before.tasks[name], task, settings.metric, (changes or {}).get(name))
@@ -73,7 +75,7 @@ def decide(
     }
     checks = [_learned(before.tasks[name], after.tasks[name], settings, told[name]) for name in new]
     checks += [_kept(before.tasks[name], after.tasks[name], settings, told[name]) for name in old]
-    if not new:
+    if has_taught and not new:
         checks.append(Check("learned", False, "no new row was held out, so nothing shows learning"))
     return Verdict((*checks, _general(after.guard_perplexity, base_guard, settings)))
 

@@ -1,33 +1,32 @@
 """One round of learning: from files in the inbox to a version that is released, or held back."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
-
 from llama_factory.continual import draft as drafts
+from llama_factory.continual import finishing
 from llama_factory.continual.draft import TESTING, Draft
 from llama_factory.continual.encoding import encode_options
-from llama_factory.continual.gate import Verdict, decide, read_verdict
+from llama_factory.continual.finishing import Round
+from llama_factory.continual.gate import Verdict, decide
 from llama_factory.continual.kept_rows import missing
 from llama_factory.continual.presets import empty_starts
 from llama_factory.continual.settings import RoundConfig
+from llama_factory.continual.untouched import general_drift, untouched
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, ModelError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Memory, Task
-from llama_factory.data import inbox
 from llama_factory.evaluation import prediction, row_drift
-from llama_factory.evaluation.drift import divergence, drift_from_base
+from llama_factory.evaluation.drift import divergence
 from llama_factory.evaluation.intervals import of_changes
-from llama_factory.evaluation.report import write_all
-from llama_factory.evaluation.story import BEFORE, DRIFT, PREDICTIONS, tell
-from llama_factory.evaluation.suite import BUILT_IN_GUARD, Prediction, evaluate, load_guard
+from llama_factory.evaluation.story import BEFORE, DRIFT, PREDICTIONS
+from llama_factory.evaluation.suite import Prediction, evaluate
+from llama_factory.model import lineage
 from llama_factory.model.adapters import ADAPTERS
 from llama_factory.model.load import AdaptedModel, adapt
-from llama_factory.model.switching import without_adapter
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.training.outcome import End
 from llama_factory.versions import memory, releases, store
@@ -36,14 +35,6 @@ from llama_factory.versions.workspace import Workspace
 
 BYTES_PER_TRAINED_WEIGHT = 4 * 10
 """Room for the adapter and three checkpoints of weights and optimizer state."""
-
-
-@dataclass(frozen=True)
-class Round:
-    """What a round came to: the new version and the gate's verdict."""
-
-    version: ModelVersion
-    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -116,7 +107,7 @@ def learn(workspace: Workspace, config: RoundConfig, progress: Progress) -> Roun
         files.locked(workspace.lock, what="running a round here", seconds=0),
         files.telling_of_full_disk(workspace.folder, what="a round is made"),
     ):
-        _finish_last(workspace)
+        finishing.finish_last(workspace)
         parent = store.get(workspace, releases.PRODUCTION)
         draft = drafts.open_draft(workspace, config, parent, progress)
         if draft is None:
@@ -136,8 +127,16 @@ def _learn(work: _Work) -> Round:
     answers = (each.to_json() for each in chosen.predictions)
     files.write_jsonl(work.draft.folder / PREDICTIONS, answers)
     _write(work, trained, measured, tried)
-    version = _publish(work, model)
-    _release(work.workspace, version)
+    drafts.strip(work.draft, work.workspace, work.config.data)
+    version = finishing.publish(
+        work.workspace,
+        work.parent,
+        work.draft.folder,
+        base_fingerprint=model.fingerprint,
+        data_fingerprint=work.draft.data.report.fingerprint,
+        num_rows=len(work.draft.data.train),
+    )
+    finishing.release(work.workspace, version)
     return Round(version, chosen.verdict)
 
 
@@ -211,7 +210,8 @@ def _load(work: _Work) -> AdaptedModel:
             "workspace."
         )
     seed, options = config.training.seed, encode_options(config.data)
-    model = adapt(config.model, parent.adapter, options=options, seed=seed)
+    under = lineage.read(parent.adapter).merged if parent.adapter else ()
+    model = adapt(config.model, parent.adapter, options=options, seed=seed, merged=under)
     if parent.base_fingerprint not in ("", model.fingerprint):
         raise ModelError(
             f"The files of base model '{parent.base_model}' changed since {parent.id} was made, so "
@@ -245,16 +245,14 @@ def _measure_base(work: _Work, model: AdaptedModel) -> EvalReport:
     if work.parent.is_base:
         path = work.draft.folder / "before.json"
     elif not path.exists():
-        with without_adapter(model.network):
-            found = _measure(work, model, work.draft.tasks, "the base model on the new rows")
+        with untouched(model, work.config.model) as base:
+            found = _measure(work, base, work.draft.tasks, "the base model on the new rows")
         drafts.keep_scores(path, *found)
     return EvalReport.from_json(files.read_json(path))
 
 
 def _divergence(work: _Work, model: AdaptedModel) -> float | None:
-    settings = work.config.evaluation
-    rows = load_guard(settings.guard or BUILT_IN_GUARD)
-    drift = drift_from_base(model, rows, batch_tokens=settings.batch_tokens)
+    drift = general_drift(model, work.config)
     return divergence(row_drift.keep(work.draft.folder / DRIFT, drift))
 
 
@@ -339,62 +337,9 @@ def _write(
         "base": measured.base.to_json(),
         "base_guard_perplexity": measured.base_guard,
         "base_divergence": measured.base_divergence,
-        "strategies": _costs(chosen.kept, trained.hook_seconds),
+        "strategies": finishing.costs(chosen.kept, trained.hook_seconds),
         "ends": [each.to_json() for each in tried],
         "verdict": chosen.verdict.to_json(),
     }
     files.write_json(folder / REPORT, report)
-    settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    files.write_text(folder / "run.yaml", settings)
-
-
-def _costs(kept: Memory, seconds: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """What each strategy spent in its hooks and keeps, and the numbers it tells of itself."""
-    sizes = memory.num_bytes(kept)
-    names = dict.fromkeys([*seconds, *sizes, *(key.partition(".")[0] for key in kept.numbers)])
-    found: dict[str, dict[str, float]] = {
-        name: {"hook_seconds": round(seconds.get(name, 0.0), 3), "bytes": sizes.get(name, 0)}
-        for name in names
-    }
-    for key, number in kept.numbers.items():
-        name, _, what = key.partition(".")
-        found[name][what] = number
-    return found
-
-
-def _publish(work: _Work, model: AdaptedModel) -> ModelVersion:
-    drafts.strip(work.draft, work.workspace, work.config.data)
-    version = ModelVersion(
-        id=work.draft.id,
-        parent=work.parent.id,
-        created=releases.now(),
-        base_model=work.config.model.base_model,
-        base_fingerprint=model.fingerprint,
-        data_fingerprint=work.draft.data.report.fingerprint,
-        num_rows=len(work.draft.data.train),
-        folder=work.draft.folder,
-        files={},
-    )
-    story = tell([*store.lineage(work.parent), version], version)
-    write_all(story, version.folder)
-    return store.publish(work.workspace, version)
-
-
-def _release(workspace: Workspace, version: ModelVersion) -> None:
-    """Move the aliases as the verdict says; files that were learned leave the inbox."""
-    verdict = read_verdict(version.report)
-    if verdict is None:
-        return
-    if not verdict.is_promoted:
-        releases.hold(workspace.releases, version.id, f"refused: {verdict.summary}")
-        return
-    releases.promote(workspace.releases, version.id, "promoted by the gate")
-    inbox.clear(workspace.inbox, version.report["taken"])
-
-
-def _finish_last(workspace: Workspace) -> None:
-    """A crash between publishing and releasing leaves a version that no release names: name it."""
-    newest = store.get(workspace, store.ids(workspace)[-1], verify=False)
-    history = releases.read(workspace.releases).history
-    if not any(newest.id in entry.aliases.values() for entry in history):
-        _release(workspace, newest)
+    finishing.write_settings(config, folder)

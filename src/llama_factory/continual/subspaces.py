@@ -111,13 +111,13 @@ def require_room(b: Tensor, own: slice) -> None:
         raise ConfigError(
             f"strategies.olora.rank: a round takes {own.stop - used} ranks of the adapter, and "
             f"{used} of its {total} belong to earlier rounds. {lower or 'Leave olora out'}, or "
-            "start a new workspace with a higher model.adapter.rank."
+            "begin a fresh adapter: llama-factory consolidate."
         )
     if b[:, used:].any():
         raise ConfigError(
             f"strategies.olora: ranks {used + 1} to {total} of the parent's adapter were trained "
             "without olora already, so no room is left that is free of earlier knowledge. Leave "
-            "olora out, or start a new workspace with it."
+            "olora out, or begin a fresh adapter: llama-factory consolidate."
         )
 
 

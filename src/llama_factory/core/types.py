@@ -230,6 +230,12 @@ class Memory:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
 
+    def without(self, prefix: str) -> Memory:
+        """The same without tensors and numbers whose names begin so; rows stay."""
+        tensors = {k: tensor for k, tensor in self.tensors.items() if not k.startswith(prefix)}
+        numbers = {k: number for k, number in self.numbers.items() if not k.startswith(prefix)}
+        return Memory(self.rows, tensors, numbers)
+
 
 @dataclass(frozen=True)
 class TaskScores:

@@ -20,24 +20,23 @@ MOST_TOKENS = 512
 
 @torch.no_grad()
 def drift_from_base(
-    model: AdaptedModel, rows: Sequence[Example], *, batch_tokens: int
+    model: AdaptedModel, rows: Sequence[Example], *, batch_tokens: int, base: Any = None
 ) -> list[RowDrift]:
     """Likelihoods of each row under both models, and how far apart their predictions are.
-
-    The base model is the same network with its adapter switched off; a model whose own weights
-    were trained has none at hand.
 
     Args:
         model: with its adapter on.
         rows: general rows, always the same.
         batch_tokens: most tokens that go through the model at once.
+        base: network of the base model. None: the same network with its adapter switched off; a
+            model whose own weights were trained has none at hand.
     """
     options = replace(model.options, train_on_prompt=False)
     codes = {i: encode(row, model.tokenizer, options) for i, row in enumerate(rows)}
     fitting = [(i, code) for i, code in codes.items() if isinstance(code, EncodedRow)]
     found = [RowDrift(0.0, 0, 0.0, 0.0)] * len(rows)
     for chosen in by_length([code for _, code in fitting], min(batch_tokens, MOST_TOKENS)):
-        measured = _measure(model, [fitting[n][1] for n in chosen])
+        measured = _measure(model, base, [fitting[n][1] for n in chosen])
         for n, each in zip(chosen, measured, strict=True):
             found[fitting[n][0]] = each
     return found
@@ -50,11 +49,14 @@ def divergence(drift: Sequence[RowDrift]) -> float | None:
     return sum(known) / num_tokens if len(known) == len(drift) and num_tokens else None
 
 
-def _measure(model: AdaptedModel, codes: Sequence[EncodedRow]) -> list[RowDrift]:
+def _measure(model: AdaptedModel, other: Any, codes: Sequence[EncodedRow]) -> list[RowDrift]:
     ids, targets = (each.to(model.device) for each in pad(codes))
     counts = (targets != IGNORED).sum(1).tolist()
     own = _log_probs(model.network, ids, targets)
-    base = _base_log_probs(model.network, ids, targets)
+    if other is None:
+        base = _base_log_probs(model.network, ids, targets)
+    else:
+        base = _log_probs(other, ids, targets)
     chosen = targets[targets != IGNORED][:, None]
     nats = -own.gather(1, chosen).squeeze(1)
     if base is None:

@@ -49,6 +49,7 @@ def page(story: Story) -> str:
     return template.render(
         version=story.version,
         verdict=story.report.get("verdict"),
+        consolidated=story.report.get("consolidated"),
         ends=story.report.get("ends", []),
         metrics=metrics,
         scores=scores,

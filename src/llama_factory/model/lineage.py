@@ -156,5 +156,23 @@ def require_plain(folder: Path) -> None:
         )
 
 
+def require_sum(folder: Path) -> None:
+    """Make sure that what an adapter does is to add a product to the weights of linear layers.
+
+    Raises:
+        ModelError: it does something else, which does not add up with other adapters.
+    """
+    config = files.read_json(folder / ADAPTER_FILE)
+    beside = ("use_dora", "modules_to_save", "trainable_token_indices")
+    more = [name for name in beside if config.get(name)]
+    if config.get("peft_type") == "LORA" and config.get("bias", "none") == "none" and not more:
+        return
+    what = more[0] if more else f"{config.get('peft_type')} with bias {config.get('bias')}"
+    raise ModelError(
+        f"{folder}: only plain LoRA adapters add up, and this one has {what}. Export the version "
+        "instead, and start a workspace on the result: llama-factory export."
+    )
+
+
 def _identity(folder: Path) -> str:
     return files.sha256(folder / WEIGHTS_FILE)

@@ -112,13 +112,13 @@ def adapt(
     saved = [*merged, *([parent] if parent else [])]
     tokenizer = tokenizer_of(settings, folder, saved)
     new = _new_tokens(settings, tokenizer, parent)
-    network = load_network(folder, settings)
+    network = load_network(folder, settings, is_exact=bool(merged))
     has_rows = any(map(lineage.has_rows, saved))
     untaught = {*new.ids}
     if settings.resize_vocab or new.ids or has_rows:
         rows = new_tokens.make_room(network, tokenizer)
         untaught.update([] if has_rows else rows)
-    network = _with_merged(network, merged)
+    network = _with_merged(network, merged, settings)
     new_tokens.start_at_pieces(network, new)
     if parent is not None:
         network = adapter.resume(network, parent, freeze_layers=freeze_layers)
@@ -169,8 +169,8 @@ def _require_trainable(folder: Path, adapter: Adapter) -> None:
         )
 
 
-def _with_merged(network: Any, merged: Sequence[Path]) -> Any:
-    """The network with the weights of adapters added to its own."""
+def _with_merged(network: Any, merged: Sequence[Path], settings: ModelSettings) -> Any:
+    """The network with the weights of adapters added to its own, rounded once at the end."""
     from llama_factory.model.saved import merge
     from llama_factory.model.wrapping import wrap_saved
 
@@ -182,11 +182,29 @@ def _with_merged(network: Any, merged: Sequence[Path]) -> Any:
         )
     for folder in merged:
         network = merge(wrap_saved(network, folder, freeze_layers=0), folder)
+    return rounded(network, settings) if merged else network
+
+
+def rounded(network: Any, settings: ModelSettings) -> Any:
+    """A network that was read exactly, with its weights in the format of the settings.
+
+    Buffers stay: positions are computed in float32 whatever the weights are.
+    """
+    dtype = _loaded_dtype(settings)
+    for weight in network.parameters():
+        if weight.is_floating_point():
+            weight.data = weight.data.to(dtype)
+    network.config.dtype = dtype
     return network
 
 
-def load_network(folder: Path, settings: ModelSettings) -> Any:
+def load_network(folder: Path, settings: ModelSettings, *, is_exact: bool = False) -> Any:
     """The base model alone, in its number format, on the CPU or the GPU that is there.
+
+    Args:
+        folder: where its files are.
+        settings: number format, attention.
+        is_exact: read weights in float32, to add to them before they are `rounded`.
 
     Raises:
         ModelError: the folder's files do not make a causal language model, or this machine cannot
@@ -196,7 +214,7 @@ def load_network(folder: Path, settings: ModelSettings) -> Any:
     try:
         network = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=_loaded_dtype(settings),
+            dtype=torch.float32 if is_exact else _loaded_dtype(settings),
             attn_implementation=implementation(settings.attention, pick_dtype(settings.dtype)),
             trust_remote_code=settings.trust_remote_code,
             **_packed(settings.adapter),

@@ -18,6 +18,7 @@ from llama_factory.model.load import (
     AdaptedModel,
     fingerprint,
     load_network,
+    rounded,
     tokenizer_of,
 )
 from llama_factory.model.masks import EncodeOptions
@@ -65,21 +66,26 @@ class SavedModel:
         Raises:
             ModelError: the base cannot be read, or an adapter cannot be read or does not fit it.
         """
-        network = self.base_network(tokenizer)
-        for folder in self.adapters[:-1]:
+        *under, last = self.adapters or (None,)
+        network = self.base_network(tokenizer, is_exact=bool(under))
+        for folder in under:
             network = merge(self.adapted(network, folder), folder)
-        return self.adapted(network, self.adapters[-1]) if self.adapters else network
+        if under:
+            network = rounded(network, self._unpacked())
+        return self.adapted(network, last) if last else network
 
-    def base_network(self, tokenizer: PreTrainedTokenizerBase) -> Any:
+    def base_network(self, tokenizer: PreTrainedTokenizerBase, *, is_exact: bool = False) -> Any:
         """The base model alone, with room for the tokenizer's new tokens.
 
         Its weights are read as they were saved, never packed as QLoRA trains beside them: an
         adapter answers most exactly so, and can be merged.
         """
-        plain = self.settings.model_copy(update={"adapter": Lora()})
-        network = load_network(self.base, plain)
+        network = load_network(self.base, self._unpacked(), is_exact=is_exact)
         make_room(network, tokenizer)
         return network
+
+    def _unpacked(self) -> ModelSettings:
+        return self.settings.model_copy(update={"adapter": Lora()})
 
     def adapted(self, network: Any, folder: Path) -> Any:
         """A network with one of the adapters on top.
@@ -117,7 +123,8 @@ def of_version(
         )
     if any(map(_is_whole, adapters)):
         return SavedModel(settings, adapters[-1], ())
-    return SavedModel(settings, base, adapters, is_untouched=not adapters)
+    whole = lineage.with_merged(adapters)
+    return SavedModel(settings, base, whole, is_untouched=not adapters)
 
 
 def find_adapters(names: str, base_model: str | None, settings: ModelSettings) -> SavedModel:

@@ -111,6 +111,14 @@ class Strategy(Settings):
         """
         return memory
 
+    @classmethod
+    def consolidated(cls, memory: Memory) -> Memory:
+        """What of a memory still holds when the adapter's update went into the base's weights.
+
+        The next round begins with a fresh adapter, whose update is zero.
+        """
+        return memory
+
     def gentler(self) -> "Mapping[str, Strategy]":
         """Other ends of a round, each forgetting less than the one before, by what is shown of it.
 

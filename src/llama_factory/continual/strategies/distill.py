@@ -2,9 +2,9 @@
 
 The loss gets beta T^2 KL(reference || model) on the trained tokens of old rows (Hinton et al. 2015,
 equation 4, https://arxiv.org/abs/1503.02531; Li and Hoiem 2016, https://arxiv.org/abs/1606.09282).
-The reference is the previous version for replayed rows and the base model for general ones. It is
-not a second model: the adapter's weights are exchanged for those of the parent, or switched off,
-for one forward pass over these few rows.
+The reference is the previous version for replayed rows and the base model for general ones (the
+consolidated one after `consolidate`). It is not a second model: the adapter's weights are exchanged
+for those of the parent, or switched off, for one forward pass over these few rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

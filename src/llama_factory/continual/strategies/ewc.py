@@ -158,6 +158,16 @@ class Ewc(Strategy):
         told = {f"{NAME}.{name}": float(number) for name, number in numbers.items()}
         return replace(memory, tensors={**others, **kept}, numbers={**memory.numbers, **told})
 
+    @classmethod
+    def consolidated(cls, memory: Memory) -> Memory:
+        """The importance of updates stays: they are as far from the base's weights as from zero.
+
+        That of A and B one by one goes with them.
+        """
+        if _measured(memory).outputs:
+            return memory
+        return memory.without(f"{NAME}.")
+
     def _layers(self, model: "AdaptedModel") -> "dict[str, LayerNames]":
         """The layers whose update is held as a whole."""
         from llama_factory.continual.updates import low_rank_layers

@@ -145,6 +145,14 @@ class Merge(Strategy):
         told = {name: float(number) for name, number in numbers.items()}
         return replace(memory, tensors={**others, **kept}, numbers={**memory.numbers, **told})
 
+    @classmethod
+    def consolidated(cls, memory: Memory) -> Memory:
+        """Later updates are merged with none: the one that was released is in the base now.
+
+        `magmax` and `ties` compare how far weights are from the consolidated ones.
+        """
+        return memory.without(TRAINED).without(ORIGIN).without(NORM)
+
     def gentler(self) -> Mapping[str, Strategy]:
         """Interpolation with the later alphas."""
         alphas = self.alphas[1:] if self.method == "interpolate" else ()

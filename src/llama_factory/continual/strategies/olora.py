@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 NAME = "olora"
 USED = f"{NAME}.used"
 """Number in memory: ranks of the adapter that belong to earlier rounds."""
+CONSOLIDATED = f"{NAME}.consolidated."
+"""Tensors in memory, by name of the weight A: of rounds whose updates are in the base."""
 
 
 @STRATEGIES.register(NAME)
@@ -58,11 +60,12 @@ class OLora(Strategy):
         weights, parts = model.trainable(), []
         for layer in subspaces.plain_layers(model):
             a, b = weights[layer.a], weights[layer.b]
-            earlier = memory.tensors.get(f"{NAME}.{layer.a}")
-            if earlier is not None:
-                earlier = earlier.to(a.device, a.dtype)
-                subspaces.require_kept(layer.a, a, earlier)
+            held = memory.tensors.get(f"{NAME}.{layer.a}")
+            if held is not None:
+                subspaces.require_kept(layer.a, a, held.to(a.device, a.dtype))
             subspaces.require_room(b, own)
+            known = _directions(memory, layer.a)
+            earlier = known.to(a.device, a.dtype) if len(known) else None
             if earlier is not None:
                 subspaces.turn_away(a[own], earlier)
             starts = (a.detach().clone(), b.detach().clone())
@@ -98,3 +101,21 @@ class OLora(Strategy):
             tensors={**memory.tensors, **kept},
             numbers={**memory.numbers, USED: used},
         )
+
+    @classmethod
+    def consolidated(cls, memory: Memory) -> Memory:
+        """The directions of all rounds stay taken; the fresh adapter has all its ranks free."""
+        keys = [key for key in memory.tensors if key.startswith(f"{NAME}.")]
+        names = {key.removeprefix(CONSOLIDATED).removeprefix(f"{NAME}.") for key in keys}
+        kept = {CONSOLIDATED + name: _directions(memory, name) for name in sorted(names)}
+        rest = memory.without(f"{NAME}.")
+        return replace(rest, tensors={**rest.tensors, **kept})
+
+
+def _directions(memory: Memory, name: str) -> "Tensor":
+    """[ranks, in] the rows of a weight A in which earlier rounds learned; there may be none."""
+    import torch
+
+    keys = (CONSOLIDATED + name, f"{NAME}.{name}")
+    found = [memory.tensors[key] for key in keys if key in memory.tensors]
+    return torch.cat(found) if found else torch.empty(0)

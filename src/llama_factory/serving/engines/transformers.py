@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import BASE_VERSION, Message
+from llama_factory.model import lineage
 from llama_factory.model.load import fingerprint, load_network, load_tokenizer
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.source import resolve
@@ -53,12 +54,12 @@ class TransformersEngine:
         self._network = settings.adapter.apply(network, freeze_layers=0, seed=0).eval()
         self._context = _context_tokens(self._network, self._tokenizer)
         self._end_tokens = _end_tokens(self._network, self._tokenizer)
-        self._versions: frozenset[str] = frozenset()
+        self._adapters: dict[str, list[str]] = {}
 
     @property
     def loaded(self) -> frozenset[str]:
         """See `Engine`."""
-        return self._versions | {BASE_VERSION}
+        return frozenset(self._adapters) | {BASE_VERSION}
 
     def load(self, version: ModelVersion) -> None:
         """See `Engine`.
@@ -71,20 +72,23 @@ class TransformersEngine:
         self._require_same_base(version)
         if version.adapter is None:
             raise VersionError(f"{version.folder}: there is no adapter folder to serve.")
+        parts = _parts(version.id, version.adapter)
         try:
-            self._read_adapter(version.id, str(version.adapter))
+            for name, folder in parts.items():
+                self._read_adapter(name, str(folder))
         except UNREADABLE as error:
-            self._drop_adapter(version.id)
+            for name in parts:
+                self._drop_adapter(name)
             raise VersionError(
                 f"{version.adapter}: this adapter cannot be loaded: {error}. Restore it from a "
                 "backup, or roll back to another version."
             ) from error
-        self._versions |= {version.id}
+        self._adapters[version.id] = list(parts)
 
     def unload(self, version_id: str) -> None:
         """See `Engine`."""
-        self._versions -= {version_id}
-        self._drop_adapter(version_id)
+        for name in self._adapters.pop(version_id, [version_id]):
+            self._drop_adapter(name)
 
     def generate(
         self,
@@ -143,13 +147,16 @@ class TransformersEngine:
 
     @contextmanager
     def _only(self, version_id: str) -> Iterator[None]:
-        """Answer with this version's adapter alone."""
+        """Answer with this version's adapter alone, and with those consolidated under it."""
         assert version_id in self.loaded, f"{version_id} was not loaded"
         if version_id == BASE_VERSION:
             with self._network.disable_adapter():
                 yield
         else:
+            names = self._adapters[version_id]
             self._network.set_adapter(version_id, inference_mode=True)
+            if len(names) > 1:  # their products add up
+                self._network.base_model.set_adapter(names, inference_mode=True)
             yield
 
     def _require_same_base(self, version: ModelVersion) -> None:
@@ -171,6 +178,12 @@ class TransformersEngine:
             kept = next(each for each in self._network.peft_config if each != name)
             self._network.set_adapter(kept, inference_mode=True)
             self._network.delete_adapter(name)
+
+
+def _parts(version_id: str, adapter: Path) -> dict[str, Path]:
+    """The adapters that answer together, by name: the version's own, and those under it."""
+    under = lineage.read(adapter).merged
+    return {f"{version_id}-{n}": each for n, each in enumerate(under, 1)} | {version_id: adapter}
 
 
 class _Listener(StoppingCriteria):

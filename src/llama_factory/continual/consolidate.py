@@ -1,0 +1,153 @@
+"""Consolidation: the update of all rounds so far becomes part of the weights that rounds go on
+with, and a fresh adapter begins.
+
+The weights are the *original* base plus the chain of updates, added in float32 and rounded once:
+rounded weights are never added to again. The updates lie beside the new adapter as they were
+trained, so that nothing is lost and a rollback undoes it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from llama_factory.continual import finishing
+from llama_factory.continual.draft import PLAN
+from llama_factory.continual.encoding import encode_options
+from llama_factory.continual.finishing import Round
+from llama_factory.continual.gate import Verdict, decide
+from llama_factory.continual.settings import RoundConfig
+from llama_factory.continual.untouched import general_drift
+from llama_factory.core import files
+from llama_factory.core.errors import ConfigError, VersionError
+from llama_factory.core.progress import Progress
+from llama_factory.core.types import EvalReport, Memory
+from llama_factory.evaluation import prediction, row_drift
+from llama_factory.evaluation.drift import divergence
+from llama_factory.evaluation.intervals import of_changes
+from llama_factory.evaluation.story import DRIFT, PREDICTIONS
+from llama_factory.evaluation.suite import evaluate
+from llama_factory.model import lineage
+from llama_factory.model.adapters.lora import Lora
+from llama_factory.model.load import AdaptedModel, adapt
+from llama_factory.model.saved import of_version
+from llama_factory.training.strategy import STRATEGIES
+from llama_factory.versions import memory, releases, store
+from llama_factory.versions.version import MEMORY, REPORT, ModelVersion
+from llama_factory.versions.workspace import Workspace
+
+
+def consolidate(workspace: Workspace, config: RoundConfig, progress: Progress) -> Round:
+    """Make a version of the released one whose updates so far are in the weights.
+
+    It answers as the released version does but for rounding; the gate makes sure of it. What
+    strategies remember goes on as far as it still holds (`Strategy.consolidated`).
+
+    Raises:
+        FactoryError: the message says what is wrong; nothing was changed.
+    """
+    with (
+        files.locked(workspace.lock, what="consolidating here", seconds=0),
+        files.telling_of_full_disk(workspace.folder, what="a version is consolidated"),
+    ):
+        finishing.finish_last(workspace)
+        parent = store.get(workspace, releases.PRODUCTION)
+        chain = _chain(workspace, parent, config)
+        store.discard_unfinished(workspace)
+        return _consolidate(workspace, parent, chain, config, progress)
+
+
+def carried(kept: Memory) -> Memory:
+    """What a memory holds after consolidation, whichever strategies it is of."""
+    for strategy in STRATEGIES.parts.values():
+        kept = strategy.consolidated(kept)
+    return kept
+
+
+def _chain(workspace: Workspace, parent: ModelVersion, config: RoundConfig) -> tuple[Path, ...]:
+    """The adapters whose updates go into the weights, in their order."""
+    if (workspace.building / PLAN).exists():
+        raise VersionError(
+            f"{workspace.folder}: a round was interrupted here, and would begin anew on other "
+            "weights. Finish it first: llama-factory learn."
+        )
+    if parent.adapter is None:
+        raise VersionError(
+            f"{workspace.folder}: {parent.id}, the released version, is the untouched base model, "
+            "so there is no update to consolidate. Teach it something first: llama-factory learn."
+        )
+    adapter = config.model.adapter
+    if type(adapter) is not Lora or adapter.use_dora or adapter.modules_to_save:
+        raise ConfigError(
+            "model.adapter: consolidation adds up updates, and only those of plain LoRA layers "
+            "add up (type lora, without use_dora and modules_to_save). Export the version instead, "
+            "and start a workspace on the result: llama-factory export."
+        )
+    if "consolidated" in parent.report:
+        raise VersionError(
+            f"{workspace.folder}: {parent.id} was consolidated and taught nothing since, so there "
+            "is no update to consolidate."
+        )
+    lineage.require_sum(parent.adapter)
+    return of_version(config.model, (parent.adapter,), parent.base_fingerprint).adapters
+
+
+def _consolidate(
+    workspace: Workspace,
+    parent: ModelVersion,
+    chain: tuple[Path, ...],
+    config: RoundConfig,
+    progress: Progress,
+) -> Round:
+    progress.say(f"Adding {len(chain)} update(s) to {parent.base_model} in float32.")
+    options, seed = encode_options(config.data), config.training.seed
+    model = adapt(config.model, None, options=options, seed=seed, merged=chain)
+    folder = workspace.building
+    folder.mkdir(parents=True)
+    after, verdict = _judge(model, parent, folder, config, progress)
+    kept = carried(parent.memory)
+    model.save(folder / "adapter")
+    memory.save(kept, folder / MEMORY)
+    files.write_jsonl(folder / "data" / "held_out.jsonl", [])
+    drift = divergence(row_drift.keep(folder / DRIFT, general_drift(model, config)))
+    report: dict[str, Any] = {
+        "consolidated": {"of": parent.id, "updates": len(chain)},
+        "before": parent.scores.to_json(),
+        "evaluation": after.to_json(),
+        "base_guard_perplexity": parent.report["base_guard_perplexity"],
+        "base_divergence": drift,
+        "strategies": finishing.costs(kept, {}),
+        "verdict": verdict.to_json(),
+    }
+    files.write_json(folder / REPORT, report)
+    finishing.write_settings(config, folder)
+    version = finishing.publish(workspace, parent, folder, base_fingerprint=model.fingerprint)
+    finishing.release(workspace, version)
+    return Round(version, verdict)
+
+
+def _judge(
+    model: AdaptedModel,
+    parent: ModelVersion,
+    folder: Path,
+    config: RoundConfig,
+    progress: Progress,
+) -> tuple[EvalReport, Verdict]:
+    """The consolidated model beside its parent, on all that was ever taught."""
+    after, answers = evaluate(
+        model,
+        store.tasks(parent),
+        config.evaluation,
+        title="testing the consolidated model",
+        progress=progress,
+    )
+    files.write_jsonl(folder / PREDICTIONS, (each.to_json() for each in answers))
+    verdict = decide(
+        after,
+        parent.scores,
+        base_guard=parent.report["base_guard_perplexity"],
+        settings=config.gate,
+        changes=of_changes(
+            prediction.read(parent.folder / PREDICTIONS), answers, config.gate.metric
+        ),
+        has_taught=False,
+    )
+    return after, verdict
