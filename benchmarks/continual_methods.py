@@ -28,7 +28,7 @@ ALONE: Mapping[str, Sequence[Any]] = {
 }
 """Each strategy by itself, with its defaults."""
 RANK = 16
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 2e-3
 """What `init` writes for a model of the embedded one's size; best for the default on order 1."""
 
 Recipes = Mapping[str, Sequence[Any]]

@@ -13,7 +13,6 @@ model:
   # a short name, a folder with a Transformers model, or a hub id
   base_model: {base_model}
   # adapter: {{type: lora, rank: 16}}   # what trains; a higher rank learns more and forgets more
-  freeze_layers: {freeze_layers}               # lowest n layers train nothing: forgets less, faster
   # template: chatml              # for models whose tokenizer has no chat template
   # dtype: auto                   # of products and frozen weights; what trains stays in float32
 
@@ -45,15 +44,17 @@ strategies:                       # how old knowledge is protected; or a recipe,
     schedule: rising              # few at the beginning of a round, most at its end; or: even
     buffer_size: 1000             # rows kept from all earlier rounds together
   - type: anchor                  # general rows are mixed in: a set is built in
-    fraction: 0.0625
+    fraction: 0.125
     answer_tokens: 32             # of their answers, the first tokens count
     weight: 0.02                  # hardly anything is learned from them;
   - type: distill                 # they show how far the model moved from the base model,
     rows: [anchor]                # so that general ability stays
     beta: 3                       # higher keeps more of it and learns less
     min_tokens: 32                # short answers count for less
-  - type: merge                   # a refused version is moved back towards the one before:
-    alphas: [1, 0.75, 0.5]        # the share of its step that is tried first, second, third
+  - type: freeze                  # nothing trains in the lowest layers: faster, forgets less
+    layers: 0.3                   # a share of all layers, or a number of them
+  - type: merge                   # a round goes only a part of its way from the version before:
+    alphas: [0.85, 0.7, 0.5]      # tried first; the next ones where the gate refuses it
 
 evaluation:
   # metrics: [exact_match, token_f1]
@@ -71,9 +72,9 @@ serving:
 """
 
 
-SMALL = {"freeze_layers": "10", "epochs": "8", "learning_rate": "1e-3"}
+SMALL = {"epochs": "8", "learning_rate": "2e-3"}
 """What the embedded model of 135 million weights learns facts with (see docs/log.md)."""
-USUAL = {"freeze_layers": "0", "epochs": "3", "learning_rate": "2e-4"}
+USUAL = {"epochs": "3", "learning_rate": "2e-4"}
 """For models of a thousand million weights and more."""
 
 

@@ -26,7 +26,7 @@ class Preset:
 
 OLD_ROWS: Mapping[str, Any] = {"type": "replay", "fraction": 0.25, "schedule": "rising"}
 NEAR_TO_BASE: tuple[Mapping[str, Any], ...] = (
-    {"type": "anchor", "fraction": 0.0625, "weight": 0.02, "answer_tokens": 32},
+    {"type": "anchor", "fraction": 0.125, "weight": 0.02, "answer_tokens": 32},
     {"type": "distill", "beta": 3.0, "rows": ["anchor"], "min_tokens": 32},
 )
 """General rows, of which hardly anything is learned: they hold the model near to the base."""
@@ -34,11 +34,13 @@ NEAR_TO_BASE: tuple[Mapping[str, Any], ...] = (
 PRESETS: Mapping[str, Preset] = {
     "default": Preset(
         "old rows, most of them late in a round, general rows on which the model stays near to "
-        "the base, and a part of the way to the new version where the gate refuses all of it",
+        "the base, the lowest layers frozen, and most of the way to the new version, or less where "
+        "the gate refuses that",
         (
             OLD_ROWS,
             *NEAR_TO_BASE,
-            {"type": "merge"},
+            {"type": "freeze", "layers": 0.3},
+            {"type": "merge", "alphas": [0.85, 0.7, 0.5]},
         ),
     ),
     "naive": Preset("nothing is protected, to compare with", ()),
@@ -47,7 +49,7 @@ PRESETS: Mapping[str, Preset] = {
         "way to the new one, the lowest third frozen",
         (
             {"type": "replay", "fraction": 0.5},
-            {"type": "anchor", "weight": 0.02},
+            {"type": "anchor", "fraction": 0.1875, "weight": 0.02},
             {"type": "distill", "beta": 4.5},
             {"type": "freeze", "layers": 1 / 3},
             {"type": "merge", "alphas": [0.7, 0.5]},

@@ -50,7 +50,7 @@ def test_beside_sections_they_change_the_strategies_that_are_there(tmp_path):
 @pytest.mark.parametrize(
     ("strategies", "wanted"),
     [
-        ("", ["replay", "anchor", "distill", "merge", "ewc"]),
+        ("", ["replay", "anchor", "distill", "freeze", "merge", "ewc"]),
         ("strategies: safe\n", ["replay", "anchor", "distill", "freeze", "merge", "ewc"]),
         ("strategies: naive\n", ["ewc"]),
         ("strategies: [ewc, anchor]\n", ["ewc", "anchor"]),
