@@ -125,6 +125,7 @@ class Bench:
         steps: updates that are timed.
         folder: for checkpoints and logs.
         model: name or folder of the base model.
+        dtype: number format of the products.
     """
 
     rows: Mapping[str, Sequence[Example]]
@@ -132,13 +133,19 @@ class Bench:
     steps: int
     folder: Path
     model: str
+    dtype: str
 
     def config(self, strategies: Sequence[Any], steps: int) -> RoundConfig:
         """The settings of a method."""
         shared = methods.training(self.tier, methods.LEARNING_RATE, 0)
         shared |= {"max_steps": steps, "try_longest_first": False, "checkpoint_steps": 1000}
         return methods.settings(
-            strategies, shared, (), base_model=self.model, num_rounds=len(TASKS)
+            strategies,
+            shared,
+            (),
+            base_model=self.model,
+            num_rounds=len(TASKS),
+            dtype=self.dtype,
         )
 
     def teach(
@@ -169,7 +176,7 @@ def main() -> None:
     STRATEGIES.parts.setdefault("in_turn", InTurn)
     with tempfile.TemporaryDirectory() as folder:
         rows = {name: task.train for name, task in tasks.items()}
-        bench = Bench(rows, tier, options.steps, Path(folder), options.model)
+        bench = Bench(rows, tier, options.steps, Path(folder), options.model, options.dtype)
         names = [methods.NAIVE, *options.methods]
         turns, tokens = timed(bench, {name: recipes[name] for name in names})
     report(turns, tokens, options)
@@ -187,6 +194,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--steps", type=int, default=16, help="updates of each method")
     made.add_argument("--round", type=int, default=32, help="updates of the round that is told of")
     made.add_argument("--model", default="smollm2")
+    made.add_argument("--dtype", default="float32", help="number format, as model.dtype has it")
     made.add_argument("--out", type=Path, help="also write the figures here, as JSON")
     return made
 
