@@ -41,9 +41,10 @@ class RoundConfig(Settings):
     """How old knowledge is protected: a list of strategies, or the name of a recipe. `default`
     mixes in old rows, and general ones on which it stays near to the base model, freezes the lowest
     layers and goes most of the way to the new version (where the base model's own weights train,
-    general rows are taught, and nothing is frozen or moved); `safe` also stays near to the earlier model's
-    answers, forgets less and learns less; `no-data` teaches no old rows; `article` is a replay
-    buffer of 1000 rows and ewc with lambda 0.1; `naive`, or an empty list, protects nothing."""
+    general rows are taught, and nothing is frozen or moved); `safe` also stays near to the earlier
+    model's answers, forgets less and learns less; `no-data` teaches no old rows; `article` is a
+    replay buffer of 1000 rows and ewc with lambda 0.1; `naive`, or an empty list, protects nothing.
+    """
     evaluation: EvaluationSettings = EvaluationSettings()
     """What is measured after training."""
     gate: GateSettings = GateSettings()
