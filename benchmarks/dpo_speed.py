@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="preference pairs; made-up ones where left out")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--dtype", default="auto", help="number format of all programs")
     parser.add_argument("--losses-only", action="store_true", help="no training")
     parser.add_argument("--quick", action="store_true", help="2 steps of our loop only, no losses")
     parser.add_argument("--out", type=Path)
@@ -68,7 +69,7 @@ def main() -> None:
 
 def compare_speed(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Pairs a second of all programs on the same pairs."""
-    job, rows = make_job(options.data, options.steps)
+    job, rows = make_job(options.data, options.steps, options.dtype)
     programs = {OURS: partial(our_run, job, ours(job), rows)}
     if not options.quick:
         programs |= peers(job)
@@ -79,7 +80,7 @@ def compare_speed(options: argparse.Namespace) -> list[dict[str, Any]]:
     return runs
 
 
-def make_job(data: Path | None, steps: int) -> tuple[Job, list[dict[str, Any]]]:
+def make_job(data: Path | None, steps: int, dtype: str) -> tuple[Job, list[dict[str, Any]]]:
     """The first pairs that fit: as text, and as messages."""
     writer = Writer()
     texts, rows, lengths = [], [], []
@@ -99,7 +100,7 @@ def make_job(data: Path | None, steps: int) -> tuple[Job, list[dict[str, Any]]]:
             break
     about = {"rows": texts, "tokens": lengths, "beta": BETA}
     given = {"batch_size": PAIRS, "learning_rate": LEARNING_RATE}
-    return new_job(writer, steps) | about | given, rows
+    return new_job(writer, steps, dtype) | about | given, rows
 
 
 def made_up(number: int) -> list[Any]:

@@ -42,13 +42,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=BUILT_IN, help="alpaca or messages rows")
     parser.add_argument("--steps", type=int, default=11)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--dtype", default="auto", help="number format of all programs")
     parser.add_argument("--peers", nargs="*", default=["llamafactory", "trl"])
     parser.add_argument("--quick", action="store_true", help="2 steps of our loop only")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.quick:
         options.steps, options.repeats, options.peers = 2, 1, []
-    job, rows = make_job(options.data, options.steps)
+    job, rows = make_job(options.data, options.steps, options.dtype)
     share = sum(job["trained"]) / sum(job["tokens"])
     of_job = {"rank": 8, "trained_share": share, "dtype": job["dtype"]}
     rate = partial(roofline.measure, Path(job["model"]), **of_job)
@@ -61,7 +62,7 @@ def main() -> None:
     common.write_results(options.out, {"job": JOB, "ceiling": ceiling.to_json(), "runs": runs})
 
 
-def make_job(data: Path, steps: int) -> tuple[Job, list[dict[str, Any]]]:
+def make_job(data: Path, steps: int, dtype: str) -> tuple[Job, list[dict[str, Any]]]:
     """The first rows of the file that fit: as text with their length in tokens, and as messages."""
     writer, texts, rows = Writer(), [], []
     tokens, trained = [], []
@@ -76,7 +77,8 @@ def make_job(data: Path, steps: int) -> tuple[Job, list[dict[str, Any]]]:
             trained.append(whole - writer.num_tokens(prompt))
         if len(rows) == steps * BATCH_SIZE:
             break
-    return new_job(writer, steps) | {"rows": texts, "tokens": tokens, "trained": trained}, rows
+    about = {"rows": texts, "tokens": tokens, "trained": trained}
+    return new_job(writer, steps, dtype) | about, rows
 
 
 LLAMA_FACTORY = {

@@ -81,14 +81,14 @@ def examples_of(data: Path) -> Iterator[Any]:
             yield example
 
 
-def new_job(writer: Writer, steps: int) -> Job:
-    """What all jobs have in common."""
+def new_job(writer: Writer, steps: int, dtype: str = "auto") -> Job:
+    """What all jobs have in common, in a number format as `model.dtype` has it."""
     from llama_factory.model.load import pick_dtype
 
     return {
         "model": str(writer.folder),
         # without hardware for it bfloat16 would be no comparison
-        "dtype": str(pick_dtype("auto")).removeprefix("torch."),
+        "dtype": str(pick_dtype(dtype)).removeprefix("torch."),
         "steps": steps,
         "batch_size": BATCH_SIZE,
         "max_tokens": MAX_TOKENS,
@@ -139,6 +139,7 @@ def write_settings(
     whole = {
         "model": {
             "base_model": job["model"],
+            "dtype": job["dtype"],
             "adapter": {"type": "lora", "rank": 8, "alpha": 16},
         },
         "data": {
