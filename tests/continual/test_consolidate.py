@@ -15,7 +15,7 @@ from llama_factory.model import lineage
 from llama_factory.model.load import adapt, fingerprint, load_network
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.engines.transformers import TransformersEngine
-from llama_factory.serving.generation import Options
+from llama_factory.serving.generation import Options, Question
 from llama_factory.trained import Source
 from llama_factory.versions import releases, store
 from tests.continual.rounds import Listener, drop, learn
@@ -47,7 +47,7 @@ def answer(engine, version):
     engine.load(version)
     pieces = []
     options = Options(max_tokens=12, temperature=0.0)
-    asked = [Message("user", "faq question 3?")]
+    asked = Question((Message("user", "faq question 3?"),))
     return engine.generate(version.id, asked, options, pieces.append, lambda: False).text
 
 

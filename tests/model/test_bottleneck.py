@@ -10,7 +10,7 @@ from llama_factory.model.saved import find_adapters
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.template import render
 from llama_factory.serving.engines.transformers import TransformersEngine
-from llama_factory.serving.generation import Options
+from llama_factory.serving.generation import Options, Question
 from llama_factory.versions import store
 from tests.model.adapting import logits, make
 from tests.model.test_lineage import OPTIONS, begin, reopened, shake, trained
@@ -114,6 +114,7 @@ def test_versions_are_served_each_with_its_own(llama, tmp_path):
     for name in store.ids(workspace):
         engine.load(store.get(workspace, name))
         asked = Options(max_tokens=8, temperature=0)
-        told.append(engine.generate(name, QUESTION, asked, lambda _: None, lambda: False).text)
+        question = Question(QUESTION)
+        told.append(engine.generate(name, question, asked, lambda _: None, lambda: False).text)
     assert [text.rstrip("�") for text in told[1:]] == [greedy(model) for model in models]
     assert len(set(told)) == 3

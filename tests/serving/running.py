@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from llama_factory.core.types import Message
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.api import create_app
 from llama_factory.serving.engines.transformers import TransformersEngine
-from llama_factory.serving.generation import Answer, Options
+from llama_factory.serving.generation import Answer, Options, Question
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions import releases, store
 from llama_factory.versions.workspace import Workspace
@@ -61,7 +61,7 @@ def answer_alone(model: Path, workspace: Workspace, version: str, question: str)
     engine = make_engine(model)
     engine.load(store.get(workspace, version))
     options = Options(max_tokens=MAX_TOKENS, temperature=0.0)
-    asked = [Message("user", question)]
+    asked = Question((Message("user", question),))
     return engine.generate(version, asked, options, lambda _: None, lambda: False).text
 
 
@@ -109,7 +109,7 @@ class HeldEngine(TransformersEngine):
     def generate(
         self,
         version_id: str,
-        messages: Sequence[Message],
+        question: Question,
         options: Options,
         on_text: Callable[[str], None],
         should_stop: Callable[[], bool],
@@ -118,7 +118,7 @@ class HeldEngine(TransformersEngine):
         on_text("*")
         wait_until(lambda: self.gate.is_set() or should_stop(), "the end of an answer held up")
         self.num_stopped += should_stop()
-        return super().generate(version_id, messages, options, on_text, should_stop)
+        return super().generate(version_id, question, options, on_text, should_stop)
 
 
 def ask(client: OpenAI, text: str = QUESTION, model: str = "production", **options: Any) -> Any:

@@ -12,7 +12,7 @@ from llama_factory.core.types import Message
 from llama_factory.model.load import load_network
 from llama_factory.model.template import render
 from llama_factory.serving.engines.transformers import TransformersEngine
-from llama_factory.serving.generation import Answer, Options
+from llama_factory.serving.generation import Answer, Options, Question
 from llama_factory.serving.refusals import PromptTooLongError, RequestError
 from llama_factory.serving.text import UNFINISHED
 from llama_factory.versions import store
@@ -37,7 +37,7 @@ def ask(
     engine: TransformersEngine, version: str, options: Options = GREEDY, text: str = "hello"
 ) -> Answer:
     pieces: list[str] = []
-    asked = [Message("user", text)]
+    asked = Question((Message("user", text),))
     answer = engine.generate(version, asked, options, pieces.append, lambda: False)
     assert "".join(pieces) == answer.text
     return answer
@@ -99,7 +99,7 @@ def test_tokens_run_out_at_max_tokens(engine: TransformersEngine) -> None:
 def test_an_answer_stops_where_it_is_told_to(engine: TransformersEngine) -> None:
     heard: list[str] = []
     long = replace(GREEDY, max_tokens=400)
-    answer = engine.generate("v0000", HELLO, long, heard.append, lambda: len(heard) >= 3)
+    answer = engine.generate("v0000", Question(HELLO), long, heard.append, lambda: len(heard) >= 3)
     assert answer.completion_tokens < 20
     assert len(heard) <= 4
 

@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
-from llama_factory.core.types import BASE_VERSION, Message
-from llama_factory.serving.generation import Answer, Engine, Options
+from llama_factory.core.types import BASE_VERSION
+from llama_factory.serving.generation import Answer, Engine, Options, Question
 from llama_factory.serving.refusals import QueueFullError, ShuttingDownError
 from llama_factory.serving.worker import AT_ONCE, Worker
 from llama_factory.versions import store
@@ -88,9 +88,7 @@ class AnswerQueue:
         """Requests that wait for the one being answered."""
         return max(0, len(self._unfinished()) - 1)
 
-    def submit(
-        self, version_id: str, messages: Sequence[Message], options: Options
-    ) -> PendingAnswer:
+    def submit(self, version_id: str, question: Question, options: Options) -> PendingAnswer:
         """Queue a request for a version, which is kept loaded until it is answered.
 
         Raises:
@@ -102,7 +100,7 @@ class AnswerQueue:
                 "raise serving.max_queue."
             )
         line = _Line()
-        work = partial(self._answer, version_id, messages, options, line)
+        work = partial(self._answer, version_id, question, options, line)
         future = self._worker.submit(work)
         future.add_done_callback(lambda _: line.put(None))
         pending = PendingAnswer(version_id, future, line)
@@ -144,10 +142,8 @@ class AnswerQueue:
     def _unfinished(self) -> list[PendingAnswer]:
         return [pending for pending in self._pending if not pending.is_over]
 
-    def _answer(
-        self, version_id: str, messages: Sequence[Message], options: Options, line: _Line
-    ) -> Answer:
+    def _answer(self, version_id: str, question: Question, options: Options, line: _Line) -> Answer:
         """Runs on the worker."""
         if version_id not in self._engine.loaded:
             self._engine.load(store.get(self._workspace, version_id))
-        return self._engine.generate(version_id, messages, options, line.put, line.is_cut.is_set)
+        return self._engine.generate(version_id, question, options, line.put, line.is_cut.is_set)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from llama_factory.core.types import Message
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.engines.transformers import TransformersEngine
-from llama_factory.serving.generation import Answer, Engine, Options
+from llama_factory.serving.generation import Answer, Engine, Options, Question
 from llama_factory.versions.version import ModelVersion
 
 
@@ -37,8 +37,9 @@ class ChatSession:
             RequestError: the conversation has grown too long.
         """
         turns = [*self.history, Message("user", text)]
+        question = Question(tuple(turns))
         answer = self.engine.generate(
-            self.version_id, turns, self.options, on_text, should_stop=lambda: False
+            self.version_id, question, self.options, on_text, should_stop=lambda: False
         )
         self.history = [*turns, Message("assistant", answer.text)]
         return answer

@@ -1,11 +1,26 @@
 """What the API asks of an engine and what it gets back. No engine and no HTTP here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from llama_factory.core.types import Message
 from llama_factory.versions.version import ModelVersion
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be answered.
+
+    Attributes:
+        messages: the turns, oldest first.
+        tools: JSON list of the tools the assistant may call, as text; empty for none.
+        enable_thinking: whether to think first; None for what the version was taught with.
+    """
+
+    messages: tuple[Message, ...]
+    tools: str = ""
+    enable_thinking: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,7 @@ class Engine(Protocol):
     def generate(
         self,
         version_id: str,
-        messages: Sequence[Message],
+        question: Question,
         options: Options,
         on_text: Callable[[str], None],
         should_stop: Callable[[], bool],
@@ -69,7 +84,7 @@ class Engine(Protocol):
 
         Args:
             version_id: which version answers.
-            messages: the turns, oldest first.
+            question: the conversation, with what goes into its prompt.
             options: how to answer.
             on_text: called with each piece of text as soon as it is final.
             should_stop: asked at every token; True ends the answer there.

@@ -36,7 +36,7 @@ class ChatService:
         """
         version_id = self._version_named(request.model)
         options = request.options(self.settings.max_tokens)
-        return self.queue.submit(version_id, request.turns(), options)
+        return self.queue.submit(version_id, request.question(), options)
 
     def health(self) -> dict[str, Any]:
         """The released version and how many requests wait."""

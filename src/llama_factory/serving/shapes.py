@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from llama_factory.core.types import Message
-from llama_factory.serving.generation import Answer, Options
+from llama_factory.serving.generation import Answer, Options, Question
 from llama_factory.serving.refusals import RequestError
 
 ROLES = {"developer": "system"}
@@ -83,9 +83,10 @@ class ChatRequest(_Shape):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    def turns(self) -> list[Message]:
-        """The conversation."""
-        return [Message(ROLES.get(turn.role, turn.role), turn.content) for turn in self.messages]
+    def question(self) -> Question:
+        """What is asked."""
+        turns = (Message(ROLES.get(turn.role, turn.role), turn.content) for turn in self.messages)
+        return Question(tuple(turns))
 
     def options(self, max_tokens: int) -> Options:
         """How to answer; `max_tokens` counts where the request does not say.

@@ -13,14 +13,14 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCrit
 from transformers.utils import logging as transformers_logging
 
 from llama_factory.core.errors import VersionError
-from llama_factory.core.types import BASE_VERSION, Message
+from llama_factory.core.types import BASE_VERSION
 from llama_factory.model import lineage
 from llama_factory.model.load import fingerprint, load_network, load_tokenizer
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.source import resolve
 from llama_factory.model.template import render
 from llama_factory.model.wrapping import unread
-from llama_factory.serving.generation import Answer, Options
+from llama_factory.serving.generation import Answer, Options, Question
 from llama_factory.serving.refusals import PromptTooLongError, RequestError
 from llama_factory.serving.text import TextPieces
 from llama_factory.versions.version import ModelVersion
@@ -93,13 +93,13 @@ class TransformersEngine:
     def generate(
         self,
         version_id: str,
-        messages: Sequence[Message],
+        question: Question,
         options: Options,
         on_text: Callable[[str], None],
         should_stop: Callable[[], bool],
     ) -> Answer:
         """See `Engine`; an answer never grows beyond what the model can read."""
-        prompt = self._render(messages)
+        prompt = self._render(question)
         max_tokens = min(options.max_tokens, self._context - len(prompt))
         pieces = TextPieces(self._decode, options.stop, on_text)
         listener = _Listener(pieces, self._end_tokens, should_stop)
@@ -124,9 +124,15 @@ class TransformersEngine:
             **_sampling(options),
         )
 
-    def _render(self, messages: Sequence[Message]) -> list[int]:
+    def _render(self, question: Question) -> list[int]:
         try:
-            prompt = render(self._tokenizer, messages, ask=True)
+            prompt = render(
+                self._tokenizer,
+                question.messages,
+                ask=True,
+                tools=question.tools,
+                enable_thinking=question.enable_thinking,
+            )
         except TemplateError as error:
             raise RequestError(
                 f"messages do not fit the chat template of {self._base_model}: {error}. "
