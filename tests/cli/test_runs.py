@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 import typer
@@ -11,7 +12,10 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 from llama_factory.cli.runs import runs
+from llama_factory.core import files
 from llama_factory.core.errors import ConfigError
+from llama_factory.core.files import is_held
+from llama_factory.training.monitor import TrainingFolders, is_written, monitored
 
 app = typer.Typer()
 app.command()(runs)
@@ -73,6 +77,48 @@ def test_a_run_is_running_while_its_process_lives(tmp_path):
     process.kill()
     process.wait()
     assert states(tmp_path) == {"run": "stopped"}
+
+
+def found_in(folder):
+    """Every file with its content and times, as a look must leave them."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(path, path.read_bytes(), path.stat().st_mtime_ns) for path in paths]
+
+
+def test_looking_on_changes_no_file(tmp_path):
+    run, building = log(tmp_path / "run", 3.0), log(tmp_path / "bot/versions/.building", 3.0)
+    (run / ".trainer_log.jsonl.lock").write_text("left by a killed run")
+    (tmp_path / "bot/.round.lock").touch()
+    before = found_in(tmp_path)
+    assert states(tmp_path) == {"run": "stopped", ".building": "stopped"}
+    assert found_in(tmp_path) == before
+    assert building.is_dir()
+
+
+def test_a_run_and_a_round_begin_while_somebody_looks_on(tmp_path):
+    folders = TrainingFolders(tmp_path, tmp_path / "metrics.jsonl", tmp_path, tmp_path)
+    logs, lock = tmp_path / "trainer_log.jsonl", tmp_path / ".round.lock"
+    lock.touch()
+    is_over = threading.Event()
+
+    def look():
+        while not is_over.is_set():
+            is_written(logs)
+            is_held(lock)
+
+    lookers = [threading.Thread(target=look) for _ in range(3)]
+    for each in lookers:
+        each.start()
+    try:
+        for _ in range(50):
+            (tmp_path / ".trainer_log.jsonl.lock").touch()
+            with monitored(folders, [], done=0), files.locked(lock, what="learning", seconds=0):
+                assert is_written(logs)
+                assert is_held(lock)
+    finally:
+        is_over.set()
+        for each in lookers:
+            each.join()
 
 
 def test_a_round_is_running_while_its_workspace_is_locked(tmp_path):

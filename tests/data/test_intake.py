@@ -1,5 +1,7 @@
+import multiprocessing
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -116,4 +118,76 @@ def test_what_was_not_used_for_long_is_forgotten(tmp_path):
     long_ago = time.time() - 40 * 24 * 3600
     os.utime(done, (long_ago, long_ago))
     intake.forget_old(cache)
-    assert list(cache.iterdir()) == []
+    assert [path for path in cache.iterdir() if path.is_dir()] == []
+
+
+def taken_by_another(path, cache, barrier, found):
+    """One of several processes that begin at the same moment; its rows, or what went wrong."""
+    intake.BATCH_ROWS, intake.PART_ROWS = 3, 9
+    barrier.wait(60)
+    try:
+        found.put([row.messages[0].content for row in lines(taken(path, cache))])
+    except Exception as error:  # whatever it is, the test tells of it
+        found.put(repr(error))
+
+
+def test_several_processes_that_fill_one_cache_all_get_every_row(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    path = write(tmp_path / "a.jsonl", rows(60))
+    expected = [f"Question {i}?" for i in range(60)]
+    barrier, found = context.Barrier(3), context.Queue()
+    words = (path, tmp_path / "cache", barrier, found)
+    crew = [context.Process(target=taken_by_another, args=words) for _ in range(3)]
+    for each in crew:
+        each.start()
+    assert [found.get(timeout=60) for _ in crew] == [expected] * 3
+    for each in crew:
+        each.join()
+    (folder,) = [each for each in (tmp_path / "cache").iterdir() if each.is_dir()]
+    assert not list(folder.glob(".*"))
+    assert len(list(folder.glob("part-*"))) == 7
+
+
+def test_several_threads_that_fill_one_cache_all_get_every_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(intake, "BATCH_ROWS", 2)
+    monkeypatch.setattr(intake, "PART_ROWS", 2)
+    path = write(tmp_path / "a.jsonl", rows(30))
+    with ThreadPoolExecutor(6) as crew:
+        for attempt in range(5):
+            cache = tmp_path / str(attempt)
+            done = [crew.submit(lambda here=cache: lines(taken(path, here))) for _ in range(6)]
+            assert {len(each.result()) for each in done} == {30}
+
+
+def test_what_is_used_again_is_not_forgotten_by_another_process(tmp_path, monkeypatch):
+    path, cache = write(tmp_path / "a.jsonl", rows(4)), tmp_path / "cache"
+    (folder,) = {part.folder.parent for part in taken(path, cache).parts}
+    os.utime(folder / "done", (0, 0))
+    opened, read = intake._take, []
+
+    def forget_meanwhile(*words):
+        intake.forget_old(cache)  # as another process that begins now
+        return opened(*words)
+
+    monkeypatch.setattr(intake, "_take", forget_meanwhile)
+    monkeypatch.setattr(intake, "rows_of", lambda source: read.append(source) or iter(()))
+    assert len(lines(taken(path, cache))) == 4
+    assert read == []
+
+
+def test_what_killed_processes_left_is_forgotten_in_time(tmp_path):
+    path, cache = write(tmp_path / "a.jsonl", rows(4)), tmp_path / "cache"
+    taken(path, cache)
+    half, old = cache / ("a" * 32) / ".part-00000.0a1b2c3d", cache / ("b" * 32)
+    for folder in (half, old):
+        folder.mkdir(parents=True)
+        (folder / "rows.jsonl").touch()
+    os.utime(old, (0, 0))
+    os.utime(half.parent, (0, 0))
+    (cache / "columns").mkdir()
+    os.utime(cache / "columns", (0, 0))
+    intake.forget_old(cache)
+    assert (cache / "columns").exists()
+    assert not half.exists()
+    assert not old.exists()
+    assert len(lines(taken(path, cache))) == 4

@@ -1,3 +1,6 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from llama_factory.core.progress import SILENT
@@ -109,3 +112,30 @@ def test_a_killed_run_keeps_what_it_had_encoded(tokenizer, tmp_path, monkeypatch
     rows, _ = encoded(ROWS, tokenizer, tmp_path)
     assert seen[0] == 4
     assert len(rows) == len(ROWS)
+
+
+def test_several_threads_that_begin_one_cache_all_get_every_row(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(token_cache, "ROWS_A_WRITE", 2)
+    expected = list(encoded(ROWS, tokenizer, tmp_path / "alone")[0])
+
+    def read(cache):
+        return list(encoded(ROWS, make_tokenizer(), cache)[0])
+
+    with ThreadPoolExecutor(6) as crew:
+        for attempt in range(8):
+            done = [crew.submit(read, tmp_path / str(attempt)) for _ in range(6)]
+            assert [each.result() == expected for each in done] == [True] * 6
+
+
+def test_a_cache_can_be_begun_by_many_at_the_same_moment(tmp_path):
+    barrier = threading.Barrier(6)
+
+    def begin(number):
+        barrier.wait(60)
+        token_cache._open(tmp_path / f"{number}.sqlite").close()
+
+    with ThreadPoolExecutor(6) as crew:
+        for number in range(60):
+            for each in [crew.submit(begin, number) for _ in range(6)]:
+                each.result()
+    assert len(list(tmp_path.glob("*.sqlite*"))) == 60

@@ -18,6 +18,10 @@ from safetensors import SafetensorError
 from llama_factory.core.errors import VersionError
 
 
+LOOK_SECONDS = 2.0
+"""Longest wait for a lock that somebody only looks at: a look takes far less."""
+
+
 def cache_folder() -> Path:
     """Where what can be made again is kept: `LLAMA_FACTORY_CACHE`, else the user's cache folder."""
     home = os.environ.get("LLAMA_FACTORY_CACHE")
@@ -95,6 +99,24 @@ def publish(temporary: Path, final: Path) -> None:
     sync(final.parent)
 
 
+def temporary_beside(path: Path) -> Path:
+    """A hidden name in the same folder that nobody else takes, to write under before a rename."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+
+
+def settle(temporary: Path, final: Path) -> None:
+    """Give a finished folder its name; where another process was faster, its folder stays.
+
+    For what can be made again and comes out the same whoever makes it. It is not synced to disk.
+    """
+    try:
+        temporary.rename(final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def sync(path: Path) -> None:
     """Force one file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -102,6 +124,39 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a living process holds a lock file: a killed one holds nothing.
+
+    Looking on changes nothing: no file is made or written. On systems without shared locks the lock
+    is taken for a moment, for which whoever takes locks waits (`LOOK_SECONDS`).
+    """
+    if not lock.exists():
+        return False
+    try:
+        import fcntl
+    except ImportError:
+        return _cannot_be_taken(lock)
+    try:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except FileNotFoundError:  # released just now
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _cannot_be_taken(lock: Path) -> bool:
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 @contextlib.contextmanager
@@ -115,7 +170,7 @@ def locked(path: Path, *, what: str, seconds: float) -> Iterator[None]:
     holder = path.with_suffix(".holder")
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=seconds, poll_interval=0.1)
+        lock.acquire(timeout=max(seconds, LOOK_SECONDS), poll_interval=0.05)
     except Timeout:
         who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
         raise VersionError(

@@ -6,10 +6,13 @@ a killed run goes on after the last whole part, and the next round reads only ne
 
 import hashlib
 import json
+import os
+import re
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
@@ -38,6 +41,10 @@ MOST_SAMPLES = 3
 """Examples shown of every change and of every reason to drop a row."""
 SAMPLE_CHARACTERS = 160
 CACHE_DAYS = 30
+SOURCE_NAME = re.compile("[0-9a-f]{32}")
+"""What the folder of a source is called in the cache, where other things lie too."""
+OLD = ".old"
+"""End of the names of folders in the cache that are being removed."""
 REFUSED, REPORT, DONE = "refused.jsonl", "report.json", "done"
 
 
@@ -160,8 +167,12 @@ def take(
         num_workers: processes; 0 for one a core.
         progress: shows the rows of each file as they are done.
     """
-    forget_old(cache)
     folders = [_folder(source, steps, cache) for source in sources]
+    with _alone(cache):
+        for folder in filter(None, folders):
+            _mark_used(folder)
+        gone = _put_aside_old(cache)
+    _remove(gone)
     pairs = list(zip(sources, folders, strict=True))
     todo = sum(num_bytes(s) for s, folder in pairs if folder and not (folder / DONE).exists())
     with workers(1 if todo < BYTES_WORTH_WORKERS else num_workers) as crew:
@@ -195,7 +206,6 @@ def _take(
             _fill(folder, source, steps, crew, progress)
     except DataError as error:
         return Refused(file_name(source), 0, str(error))
-    (folder / DONE).touch()  # used today
     return _open(source, folder)
 
 
@@ -271,9 +281,11 @@ def _parts(cleaned: Iterable[_Cleaned], shown: _Shown) -> Iterator[list[_Cleaned
 
 
 def _write(folder: Path, batches: Sequence[_Cleaned]) -> None:
-    """One part, whole or absent: its folder appears when all is in it."""
-    making = folder.with_name(f".{folder.name}")
-    shutil.rmtree(making, ignore_errors=True)
+    """One part, whole or absent: its folder appears when all is in it.
+
+    Processes that fill one cache at once make the same parts; the first one's stay.
+    """
+    making = files.temporary_beside(folder)
     write_part(making, [batch.fragment for batch in batches])
     tally = Tally()
     for batch in batches:
@@ -281,7 +293,7 @@ def _write(folder: Path, batches: Sequence[_Cleaned]) -> None:
     if tally.num_refused:
         files.write_jsonl(making / REFUSED, (asdict(row) for b in batches for row in b.refused))
     (making / REPORT).write_text(json.dumps(tally.to_json()), encoding="utf-8")
-    making.rename(folder)
+    files.settle(making, folder)
 
 
 def _clean(batch: _Batch, *, source: DataSource, steps: Sequence[RowStep]) -> _Cleaned:
@@ -357,8 +369,41 @@ def _fingerprint(source: DataSource, steps: Sequence[RowStep]) -> str:
 
 
 def forget_old(cache: Path) -> None:
-    """Remove what has not been used for CACHE_DAYS days."""
+    """Remove what has not been used for CACHE_DAYS days, and what killed processes left."""
+    with _alone(cache):
+        gone = _put_aside_old(cache)
+    _remove(gone)
+
+
+def _alone(cache: Path) -> AbstractContextManager[None]:
+    """Nobody marks what is used, or puts aside what is not, at the same time."""
+    return files.locked(cache / ".lock", what="looking through the cache", seconds=60)
+
+
+def _mark_used(folder: Path) -> None:
+    """A source that begins to be used today is not forgotten while it is."""
+    if (folder / DONE).exists():
+        (folder / DONE).touch()
+    elif folder.exists():
+        os.utime(folder)
+
+
+def _put_aside_old(cache: Path) -> list[Path]:
+    """Rename what is to go, so that nobody finds a half of it; removing takes longer."""
     oldest = time.time() - CACHE_DAYS * 24 * 3600
-    for done in cache.glob(f"*/{DONE}"):
-        if done.stat().st_mtime < oldest:
-            shutil.rmtree(done.parent)
+    gone = [path for path in cache.glob(f"*{OLD}") if path.is_dir()]
+    for folder in cache.iterdir():
+        if SOURCE_NAME.fullmatch(folder.name) and _last_use(folder) < oldest:
+            gone.append(files.temporary_beside(folder).with_suffix(OLD))
+            folder.rename(gone[-1])
+    return gone
+
+
+def _last_use(folder: Path) -> float:
+    done = folder / DONE
+    return (done if done.exists() else folder).stat().st_mtime
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)  # another process may be at it

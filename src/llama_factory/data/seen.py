@@ -1,5 +1,6 @@
 """What a lineage was taught and tested on: the tables that its versions keep of their rows."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,6 +106,10 @@ def _side(folder: Path, side: str, spare: Path) -> RowTable:
         columns = columns_folder(folder, side)
         return RowTable([Part(columns, rows)] if (columns / ABOUT).exists() else [])
     examples = [Example.from_json(row) for row in files.read_jsonl(rows)]
+    if spare.exists():  # of another program version
+        aside = files.temporary_beside(spare)
+        spare.rename(aside)
+        shutil.rmtree(aside)
     write_part(spare, [make_fragment(examples)])
     return RowTable([Part(spare, rows)])
 

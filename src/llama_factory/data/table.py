@@ -122,13 +122,16 @@ def _hashes(texts: Sequence[str]) -> Array:
 
 
 def write_part(folder: Path, fragments: Sequence[Fragment]) -> None:
-    """Write fragments one after another as one part of a table, atomically."""
+    """Write fragments one after another as one part of a table, whole or absent.
+
+    Where another process has written the part meanwhile, that one stays.
+    """
     groups = tuple(dict.fromkeys(group for each in fragments for group in each.groups))
     columns = {name: _joined(fragments, name) for name in (*COLUMNS, *BANDS)}
     renumbered = [_renumber(each, groups) for each in fragments]
     columns["group"] = np.concatenate([*renumbered, np.empty(0, np.uint16)])
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    temporary.mkdir(parents=True, exist_ok=True)
+    temporary = files.temporary_beside(folder)
+    temporary.mkdir(parents=True)
     with (temporary / ROWS).open("wb") as file:
         file.writelines(each.lines for each in fragments)
     together = np.empty(len(columns["size"]), _TOGETHER)
@@ -136,7 +139,7 @@ def write_part(folder: Path, fragments: Sequence[Fragment]) -> None:
         together[name] = column.T
     np.save(temporary / TOGETHER, together, allow_pickle=False)
     _write_about(temporary, len(columns["size"]), groups)
-    temporary.rename(folder)
+    files.settle(temporary, folder)
 
 
 def _write_about(folder: Path, num_rows: int, groups: Sequence[str]) -> None:

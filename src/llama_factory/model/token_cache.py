@@ -5,6 +5,7 @@ the next round encodes only its new ones. Rows are read back one at a time, so t
 larger than memory.
 """
 
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -19,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers import __version__ as transformers_version
 
 from llama_factory import __version__
+from llama_factory.core import files
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
 from llama_factory.model.encodings import ENCODERS, Sequences
@@ -119,14 +121,25 @@ def _way(tokenizer: PreTrainedTokenizerBase, options: EncodeOptions, encoding: s
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=60)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS rows (place INTEGER PRIMARY KEY, key BLOB UNIQUE, kind INTEGER,"
-        " about TEXT, ids BLOB, trained BLOB)"
-    )
-    return connection
+    """The cache of one way of encoding, which any number of processes may read and write."""
+    if not path.exists():
+        _begin(path)
+    return sqlite3.connect(path, timeout=60)
+
+
+def _begin(path: Path) -> None:
+    """Make an empty cache, whole or absent: two that do so in one file lock each other out."""
+    with files.locked(path.with_name(".lock"), what="beginning a cache", seconds=60):
+        if path.exists():  # another process was faster
+            return
+        temporary = files.temporary_beside(path)
+        with contextlib.closing(sqlite3.connect(temporary)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(
+                "CREATE TABLE rows (place INTEGER PRIMARY KEY, key BLOB UNIQUE, kind INTEGER,"
+                " about TEXT, ids BLOB, trained BLOB)"
+            )
+        temporary.rename(path)
 
 
 def _key(row: Example) -> bytes:

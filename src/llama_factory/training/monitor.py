@@ -113,18 +113,7 @@ def earlier(metrics: Path, done: int) -> list[dict[str, float]]:
 
 def is_written(log: Path) -> bool:
     """Whether a living process writes this log."""
-    return is_held(_lock_file(log))
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a living process holds a lock file: a killed one holds nothing."""
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True
+    return files.is_held(_lock_file(log))
 
 
 @contextlib.contextmanager
@@ -132,7 +121,7 @@ def _only_writer(log: Path) -> Iterator[None]:
     log.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(_lock_file(log))
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=files.LOOK_SECONDS, poll_interval=0.05)
     except Timeout:
         raise VersionError(
             f"{log.parent}: another process trains into this folder. Wait for it, or give another "

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama_factory.training.monitor import TRAINER_LOG, is_held, is_written
+from llama_factory.core.files import is_held
+from llama_factory.training.monitor import TRAINER_LOG, is_written
 
 COMPLETE = (
     "adapter_model.safetensors",
