@@ -6,7 +6,6 @@ Heavy layers are imported inside the verbs, so that `versions` or a bad setting 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -90,13 +89,12 @@ def train(path: Path | None, changes: Sequence[str], progress: Progress) -> dict
     config = resolved.config
     config.training.check()
     output = config.output_dir or Path("outputs") / (path.stem if path else "train")
-    if config.overwrite_output_dir:
-        _clear(output)
     from llama_factory.continual.single import Extras, fit
 
     if not config.do_train:
         return _predict_only(config, output, progress) | {"output_dir": str(output)}
-    results = fit(config, output, progress, Extras(config.log_dir, config.do_predict))
+    extras = Extras(config.log_dir, config.do_predict, overwrites=config.overwrite_output_dir)
+    results = fit(config, output, progress, extras)
     return results and results | {"output_dir": str(output)}
 
 
@@ -111,15 +109,6 @@ def _predict_only(config: RunConfig, output: Path, progress: Progress) -> dict[s
     else:
         saved = of_version(config.model, (), "")
     return predict_only(config, saved, output, progress)
-
-
-def _clear(output: Path) -> None:
-    """Remove what keeps a finished run from being run again; a run that goes on keeps all."""
-    weights = list(output.glob("*.safetensors"))
-    if weights and (output / "all_results.json").is_file():
-        for path in (output / "all_results.json", output / "metrics.jsonl", *weights):
-            path.unlink(missing_ok=True)
-        shutil.rmtree(output / "checkpoints", ignore_errors=True)
 
 
 def explain(path: Path | None, changes: Sequence[str]) -> str:

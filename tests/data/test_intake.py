@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from llama_factory.core.errors import DataError
 from llama_factory.core.progress import SILENT
 from llama_factory.data import intake
 from llama_factory.data.cleaning import CLEANERS
@@ -127,7 +128,7 @@ def taken_by_another(path, cache, barrier, found):
     barrier.wait(60)
     try:
         found.put([row.messages[0].content for row in lines(taken(path, cache))])
-    except Exception as error:  # whatever it is, the test tells of it
+    except (OSError, ValueError, DataError) as error:
         found.put(repr(error))
 
 

@@ -17,8 +17,9 @@ class RunConfig(RoundConfig):
     output_dir: Path | None = None
     """Where `llama-factory train` writes its adapter. A workspace does not need it."""
     overwrite_output_dir: bool = False
-    """`llama-factory train` replaces what an earlier run left in `output_dir`. A run that was
-    interrupted goes on in any case."""
+    """`llama-factory train` replaces a finished run in `output_dir`, once the new one is whole.
+    Until then that one is made in a hidden folder beside it, so both take room on the disk. A run
+    that was interrupted goes on in any case, and without `do_train` nothing is removed."""
     log_dir: Path | None = None
     """Where `llama-factory train` writes TensorBoard's logs. Empty: `runs` in `output_dir`."""
     do_train: bool = True

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llama_factory.continual import outputs
 from llama_factory.continual.encoding import encode_options
 from llama_factory.continual.predicting import predict_rows, require_answerable
 from llama_factory.continual.settings import RoundConfig
 from llama_factory.core import files
-from llama_factory.core.errors import ConfigError, DataError
+from llama_factory.core.errors import DataError, FactoryError
 from llama_factory.core.progress import SILENT, Progress
 from llama_factory.core.types import EvalReport, Example, tasks_by_group
 from llama_factory.data.gather import gather, has_tests
@@ -22,7 +23,7 @@ from llama_factory.model.load import AdaptedModel, adapt
 from llama_factory.model.starting import start_of
 from llama_factory.training.fitting import require_fitting
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
-from llama_factory.training.processes import joined
+from llama_factory.training.processes import Processes, joined
 
 ROWS = ".data"
 """The rows while they are trained on; removed with the last write."""
@@ -35,10 +36,12 @@ class Extras:
     Attributes:
         log_dir: of TensorBoard; None for a folder in the output.
         do_predict: answer all held-out rows at the end and keep the answers.
+        overwrites: a finished run in the output is replaced, once this one is whole.
     """
 
     log_dir: Path | None = None
     do_predict: bool = False
+    overwrites: bool = False
 
 
 def fit(
@@ -54,20 +57,35 @@ def fit(
     Raises:
         FactoryError: the message says what is wrong.
     """
-    if any(output.glob("*.safetensors")):
-        raise ConfigError(
-            f"output_dir: {output} holds a trained model already. Give another folder, or remove "
-            "this one first; nothing was changed."
-        )
     with joined(timeout=config.training.process_timeout) as processes:
         if not processes.is_first:
             progress = SILENT
         with processes.in_turn():
-            data = _data(config, output, progress, is_first=processes.is_first)
-        if extras.do_predict:
-            require_answerable(data.held_out, config)
-        job = _Job(config, output, data, extras, progress)
-        return _fit(job, is_first=processes.is_first)
+            folder = _place(output, extras, progress, is_first=processes.is_first)
+        try:
+            results = _prepare_and_fit(config, folder, progress, extras, processes)
+        except FactoryError:
+            if processes.is_first:
+                outputs.give_up(folder, output)
+            raise
+        if processes.is_first:
+            outputs.finish(folder, output)
+        return results
+
+
+def _prepare_and_fit(
+    config: RoundConfig,
+    output: Path,
+    progress: Progress,
+    extras: Extras,
+    processes: Processes,
+) -> dict[str, Any]:
+    with processes.in_turn():
+        data = _data(config, output, progress, is_first=processes.is_first)
+    if extras.do_predict:
+        require_answerable(data.held_out, config)
+    job = _Job(config, output, data, extras, progress)
+    return _fit(job, is_first=processes.is_first)
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,13 @@ class _Job:
     data: PreparedData
     extras: Extras
     progress: Progress
+
+
+def _place(output: Path, extras: Extras, progress: Progress, *, is_first: bool) -> Path:
+    """Where the run writes until it is whole, which the first of several processes makes."""
+    if is_first:
+        return outputs.begin(output, replaces=extras.overwrites, progress=progress)
+    return outputs.place(output, replaces=extras.overwrites)
 
 
 def _data(config: RoundConfig, output: Path, progress: Progress, *, is_first: bool) -> PreparedData:
@@ -162,7 +187,7 @@ def _write(
     rows = list(files.read_jsonl(output / "metrics.jsonl"))
     draw_loss(rows, output / "training_loss.png")
     results = results | {"data": data.report.to_json()}
-    files.write_json(output / "all_results.json", results)
+    files.write_json(output / outputs.RESULTS, results)
     shutil.rmtree(output / ROWS)
-    trained.model.save(output)  # last: a folder with weights is complete
+    outputs.save(trained.model, output)  # last: a folder with weights is complete
     return results

@@ -19,6 +19,8 @@ COMPLETE = (
 )
 """One of these is written last: a folder that holds it is finished."""
 NOT_SEARCHED = {"checkpoints", "data", "inbox", "runs", "node_modules", "__pycache__"}
+IN_THE_MAKING = (".building", ".replacement")
+"""Hidden folders with a run in them: of a round, and of one that will replace another."""
 ROUND_LOCK = ".round.lock"
 """A workspace's own lock: a round goes on after its training, while it is tested."""
 
@@ -60,7 +62,7 @@ def _logs(folder: Path) -> Iterator[Path]:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") and name != ".building"
+    return name.startswith(".") and not name.endswith(IN_THE_MAKING)
 
 
 def _row(log: Path) -> RunRow:

@@ -78,7 +78,10 @@ OUTPUT: dict[str, Key] = {
     "do_train": part("do_train", boolean, True),
     "output_dir": setting("output_dir", text, "saves/qwen/lora/sft"),
     "overwrite_output_dir": setting(
-        "overwrite_output_dir", boolean, True, about="A finished run is replaced by a new one."
+        "overwrite_output_dir",
+        boolean,
+        True,
+        about="A finished run is replaced once the new one is whole.",
     ),
     "save_steps": part(
         "training.checkpoint_steps", number, 500, about="A fraction is one of the whole run."
