@@ -1,8 +1,12 @@
 from collections import Counter
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from llama_factory.core.errors import DataError
+from llama_factory.data.mixing import _balanced
+from llama_factory.data.settings import MixSettings
 from tests.data.rows import prepared, write
 
 
@@ -67,3 +71,43 @@ def test_a_group_without_a_share_is_named(tmp_path):
     mix = {"strategy": "interleave_over", "shares": {"big": 1}}
     with pytest.raises(DataError, match="'small' needs a share above 0"):
         prepared(tmp_path, *two_sets(tmp_path), mix=mix)
+
+
+class Columns(SimpleNamespace):
+    """A table of which only the columns are looked at."""
+
+    def column(self, name):
+        return getattr(self, name)
+
+    @property
+    def keys(self):
+        return self.key
+
+
+def plainly_balanced(rows, table, how, by_answer):
+    """One class after the other, as many of each as the smallest or the largest has."""
+    classes: dict[object, list[int]] = {}
+    for row in rows.tolist():
+        name = (table.group[row], table.answer[row] if by_answer else 0)
+        classes.setdefault(name, []).append(row)
+    sizes = [len(members) for members in classes.values()]
+    if how == "under":
+        by_key = (sorted(each, key=lambda row: table.key[row]) for each in classes.values())
+        return sorted(row for each in by_key for row in each[: min(sizes)])
+    return sorted(int(row) for each in classes.values() for row in np.resize(each, max(sizes)))
+
+
+@pytest.mark.parametrize("by", ["group", "answer"])
+@pytest.mark.parametrize("how", ["under", "over"])
+@pytest.mark.parametrize("num_rows", [1, 30, 500])
+def test_balance_is_that_of_each_class_on_its_own(num_rows, how, by):
+    draw = np.random.default_rng(num_rows)
+    table = Columns(
+        group=draw.integers(0, 5, num_rows).astype(np.uint32),
+        answer=draw.integers(0, 40, num_rows).astype(np.uint64) << np.uint64(32),
+        key=draw.integers(0, 2**64, num_rows, np.uint64),
+    )
+    rows = np.sort(draw.integers(0, num_rows, num_rows))  # some twice: num_samples asks for that
+    settings = MixSettings(balance=how, balance_by=by)
+    found = _balanced(SimpleNamespace(table=table), rows, settings)
+    assert found.tolist() == plainly_balanced(rows, table, how, by == "answer")

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 
-from llama_factory.data.table import Part, RowTable, make_fragment, write_part
+from llama_factory.data.table import Fragment, Part, RowTable, make_fragment, write_part
 from tests.data.rows import chat, table_of
 
 ROWS = [chat(f"Question {i}?", f"答案 {i}", group="ab"[i % 2], line=i) for i in range(10)]
@@ -48,3 +48,24 @@ def test_a_table_without_rows_has_empty_columns(tmp_path):
     for table in (RowTable([]), RowTable([Part.of(tmp_path / "none")])):
         assert len(table) == 0
         assert table.column("key").shape == table.column("bands", 0).shape == (0,)
+
+
+def test_a_table_may_have_more_groups_than_two_bytes_can_count(tmp_path):
+    count, one = 2**16 + 1, make_fragment(ROWS[:1])
+    columns = {name: np.repeat(column, count, axis=-1) for name, column in one.columns.items()}
+    columns["group"] = np.arange(count)
+    many = Fragment(one.lines * count, columns, tuple(f"g{number}" for number in range(count)))
+    write_part(tmp_path / "many", [many])
+    table = RowTable([Part.of(tmp_path / "many")]).joined(tmp_path / "joined")
+    assert (table.column("group") == columns["group"]).all()
+
+
+def test_a_part_that_counts_groups_in_two_bytes_is_still_read(tmp_path):
+    first, second = parts(tmp_path)
+    old = np.load(second.folder / "columns.npy", allow_pickle=False)
+    kinds = [(name, "<u2" if name == "group" else kind, *shape) for name, kind, *shape in
+             old.dtype.descr]  # fmt: skip
+    np.save(second.folder / "columns.npy", old.astype(kinds), allow_pickle=False)
+    for table in (RowTable([first, second]), RowTable([second]).joined(tmp_path / "joined")):
+        names = [table.groups[number] for number in table.column("group")]
+        assert names == [row.group for row in ROWS][-len(table) :]

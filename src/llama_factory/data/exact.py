@@ -3,7 +3,7 @@
 import numpy as np
 
 from llama_factory.data.sorting import Sorting
-from llama_factory.data.table import Array
+from llama_factory.data.table import Array, class_runs
 
 STEP = "exact"
 FEWEST_ROWS_TO_SPLIT = 5
@@ -52,19 +52,12 @@ def split(sorting: Sorting, fraction: float, *, by_answer: bool) -> None:
     has_tests = np.isin(groups, groups[sorting.test])
     may_move = sorting.is_in & ~sorting.is_test & ~has_tests & ~sorting.is_correction
     may_move &= table.column("is_testable")
-    classes = _classes(groups, table.column("answer") if by_answer else None)
-    for number in np.unique(classes[may_move]).tolist():
-        rows = np.flatnonzero(may_move & (classes == number))
-        if len(rows) < FEWEST_ROWS_TO_SPLIT:
-            continue
-        limit = max(int(fraction * 16**8), int(places[rows].min()) + 1)
-        sorting.is_test[rows[places[rows] < limit]] = True
+    rows = np.flatnonzero(may_move)
+    columns = [groups[rows], table.column("answer")[rows]] if by_answer else [groups[rows]]
+    by_class, starts = class_runs(*columns)
+    rows, sizes = rows[by_class], np.diff(np.append(starts, len(rows)))
+    lowest = np.minimum.reduceat(places[rows], starts) if len(rows) else places[rows]
+    limits = np.maximum(lowest + np.uint64(1), np.uint64(fraction * 16**8))
+    limits[sizes < FEWEST_ROWS_TO_SPLIT] = 0
+    sorting.is_test[rows[places[rows] < np.repeat(limits, sizes)]] = True
     _drop_tested(sorting, prompts)
-
-
-def _classes(groups: Array, answers: Array | None) -> Array:
-    """A number for each row, equal where group (and answer) are."""
-    if answers is None:
-        return groups
-    together = np.stack([groups.astype(np.uint64), answers])
-    return np.unique(together, axis=1, return_inverse=True)[1].ravel()

@@ -8,7 +8,7 @@ from llama_factory.core.errors import DataError, suggest
 from llama_factory.data.intake import Taken
 from llama_factory.data.settings import MixSettings
 from llama_factory.data.sorting import Sorting
-from llama_factory.data.table import Array, RowTable
+from llama_factory.data.table import Array, RowTable, class_runs
 
 STEP = "mix"
 LEFT_OUT = "left out by data.mix"
@@ -38,7 +38,7 @@ def _limited(sorting: Sorting, taken: Sequence[Taken], settings: MixSettings) ->
     starts = np.cumsum([0, *(len(RowTable(each.parts)) for each in taken)])
     train, chosen = sorting.train, []
     for each, start, end in zip(taken, starts[:-1], starts[1:], strict=True):
-        rows = train[(train >= start) & (train < end)]
+        rows = train[slice(*np.searchsorted(train, [start, end]))]
         if settings.max_samples is not None:
             rows = rows[: settings.max_samples]
         wanted = each.source.num_samples
@@ -51,21 +51,25 @@ def _resized(sorting: Sorting, rows: Array, wanted: int) -> Array:
     if not len(rows):
         return rows
     if wanted < len(rows):
-        return np.sort(rows[np.argsort(sorting.table.column("key")[rows], kind="stable")[:wanted]])
+        return np.sort(rows[np.argsort(sorting.table.keys[rows], kind="stable")[:wanted]])
     return np.resize(rows, wanted)
 
 
 def _balanced(sorting: Sorting, rows: Array, settings: MixSettings) -> Array:
     if settings.balance == "none" or not len(rows):
         return rows
-    columns = [sorting.table.column("group")[rows].astype(np.uint64)]
-    if settings.balance_by == "answer":
-        columns.append(sorting.table.column("answer")[rows])
-    _, classes = np.unique(np.stack(columns), axis=1, return_inverse=True)
-    sizes = np.bincount(classes.ravel())
-    wanted = int(sizes.min() if settings.balance == "under" else sizes.max())
-    parts = [rows[classes.ravel() == number] for number in range(len(sizes))]
-    return np.sort(np.concatenate([_resized(sorting, part, wanted) for part in parts]))
+    names = ("group", "answer") if settings.balance_by == "answer" else ("group",)
+    columns = [sorting.table.column(name)[rows] for name in names]
+    if settings.balance == "under":
+        by_key = np.argsort(sorting.table.keys[rows], kind="stable")
+        rows, columns = rows[by_key], [column[by_key] for column in columns]
+    by_class, starts = class_runs(*columns)
+    sizes = np.diff(np.append(starts, len(rows)))
+    place = np.arange(len(rows)) - np.repeat(starts, sizes)
+    if settings.balance == "under":
+        return np.sort(rows[by_class[place < sizes.min()]])
+    times, rest = np.divmod(sizes.max(), np.repeat(sizes, sizes))
+    return np.sort(np.repeat(rows[by_class], times + (place < rest)))
 
 
 def _interleaved(sorting: Sorting, rows: Array, settings: MixSettings) -> Array:
@@ -73,7 +77,9 @@ def _interleaved(sorting: Sorting, rows: Array, settings: MixSettings) -> Array:
     if settings.strategy == "concat" or not len(rows):
         return rows
     groups = sorting.table.column("group")[rows]
-    sets = {sorting.table.groups[g]: rows[groups == g] for g in np.unique(groups).tolist()}
+    by_group, starts = class_runs(groups)
+    names = (sorting.table.groups[number] for number in groups[by_group[starts]].tolist())
+    sets = dict(zip(names, np.split(rows[by_group], starts[1:]), strict=True))
     shares = _shares(list(sets), settings.shares)
     totals = [len(part) / shares[name] for name, part in sets.items()]
     total = min(totals) if settings.strategy == "interleave_under" else max(totals)

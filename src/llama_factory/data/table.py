@@ -31,7 +31,7 @@ COLUMNS: Mapping[str, Any] = {
     "num_prompt_characters": np.uint32,
     "size": np.uint32,
     "line": np.uint32,
-    "group": np.uint16,
+    "group": np.uint32,
     "is_testable": np.bool_,
 }
 """What is kept of a row: hashes of its content and of its prompt, of its prompt and its answer
@@ -67,7 +67,7 @@ def make_fragment(rows: Sequence[Example]) -> Fragment:
     prompts = [signatures.normalised(_text(row.prompt)) for row in rows]
     answers = ["" if row.is_text else signatures.normalised(row.answer) for row in rows]
     texts = [f"{q} {a}" if a else q for q, a in zip(prompts, answers, strict=True)]
-    groups = tuple(dict.fromkeys(row.group for row in rows))
+    places = _places(row.group for row in rows)
     columns = {
         "key": np.array([hash_of(row.key) for row in rows], np.uint64),
         "prompt": np.array([hash_of(row.prompt_key) for row in rows], np.uint64),
@@ -77,12 +77,17 @@ def make_fragment(rows: Sequence[Example]) -> Fragment:
         "num_prompt_characters": np.array([len(text) for text in prompts], np.uint32),
         "size": np.array([len(line) for line in lines], np.uint32),
         "line": np.array([row.line for row in rows], np.uint32),
-        "group": np.array([groups.index(row.group) for row in rows], np.uint16),
+        "group": np.array([places[row.group] for row in rows], COLUMNS["group"]),
         "is_testable": np.array([_is_testable(row) for row in rows], np.bool_),
         "bands": signatures.band_hashes(texts).T,
         "prompt_bands": signatures.band_hashes(prompts).T,
     }
-    return Fragment(b"".join(lines), columns, groups)
+    return Fragment(b"".join(lines), columns, tuple(places))
+
+
+def _places(groups: Iterable[str]) -> dict[str, int]:
+    """The number of each name, in order of first appearance."""
+    return {name: number for number, name in enumerate(dict.fromkeys(groups))}
 
 
 def _is_testable(row: Example) -> bool:
@@ -126,10 +131,10 @@ def write_part(folder: Path, fragments: Sequence[Fragment]) -> None:
 
     Where another process has written the part meanwhile, that one stays.
     """
-    groups = tuple(dict.fromkeys(group for each in fragments for group in each.groups))
+    places = _places(group for each in fragments for group in each.groups)
     columns = {name: _joined(fragments, name) for name in (*COLUMNS, *BANDS)}
-    renumbered = [_renumber(each, groups) for each in fragments]
-    columns["group"] = np.concatenate([*renumbered, np.empty(0, np.uint16)])
+    renumbered = [_renumbered(each.columns["group"], each.groups, places) for each in fragments]
+    columns["group"] = np.concatenate([*renumbered, np.empty(0, COLUMNS["group"])])
     temporary = files.temporary_beside(folder)
     temporary.mkdir(parents=True)
     with (temporary / ROWS).open("wb") as file:
@@ -138,7 +143,7 @@ def write_part(folder: Path, fragments: Sequence[Fragment]) -> None:
     for name, column in columns.items():
         together[name] = column.T
     np.save(temporary / TOGETHER, together, allow_pickle=False)
-    _write_about(temporary, len(columns["size"]), groups)
+    _write_about(temporary, len(columns["size"]), tuple(places))
     files.settle(temporary, folder)
 
 
@@ -156,9 +161,22 @@ def _joined(fragments: Sequence[Fragment], name: str) -> Array:
     return np.concatenate([empty, *(each.columns[name] for each in fragments)], axis=-1)
 
 
-def _renumber(fragment: Fragment, groups: tuple[str, ...]) -> Array:
-    numbers = np.array([groups.index(group) for group in fragment.groups], np.uint16)
-    return numbers[fragment.columns["group"]]
+def _renumbered(column: Array, groups: Sequence[str], places: Mapping[str, int]) -> Array:
+    """A column of numbers in `groups` as one of numbers in `places`."""
+    return np.array([places[name] for name in groups], COLUMNS["group"])[column]
+
+
+def class_runs(*columns: Array) -> tuple[Array, Array]:
+    """Rows class by class: those that agree in all columns are one class.
+
+    Returns:
+        The places of the rows so ordered (within a class as they were), and where in that order
+        each class begins.
+    """
+    order = np.lexsort(columns[::-1])
+    is_first = np.ones(len(order), np.bool_)
+    is_first[1:] = np.any([column[order][1:] != column[order][:-1] for column in columns], axis=0)
+    return order, np.flatnonzero(is_first)
 
 
 @dataclass(frozen=True)
@@ -214,6 +232,10 @@ class RowTable:
         return tuple(dict.fromkeys(group for about in self._about for group in about["groups"]))
 
     @cached_property
+    def _group_places(self) -> dict[str, int]:
+        return _places(self.groups)
+
+    @cached_property
     def keys(self) -> Array:
         """The content hash of every row."""
         return self.column("key")
@@ -227,9 +249,10 @@ class RowTable:
             begins = {name: _write_header(opened[name], name, len(self)) for name in names}
             for number, part in enumerate(self.parts):
                 values = np.load(part.folder / TOGETHER, allow_pickle=False)
-                values["group"] = self._group_numbers(number)[values["group"]]
                 for name in names:
-                    rows = np.ascontiguousarray(values[name].T)
+                    column = values[name].T
+                    column = self._numbered(number, column) if name == "group" else column
+                    rows = np.ascontiguousarray(column)
                     _write_rows(opened[name], begins[name], rows, self._starts[number], len(self))
         _write_about(folder, len(self), self.groups)
         table = RowTable(self.parts)
@@ -282,12 +305,11 @@ class RowTable:
 
     def _piece(self, number: int, name: str, band: int | None) -> Array:
         whole = self.parts[number].column(name, band)
-        return self._group_numbers(number)[whole] if name == "group" else whole
+        return self._numbered(number, whole) if name == "group" else whole
 
-    def _group_numbers(self, part: int) -> Array:
-        """The number in `groups` of each group of a part."""
-        places = {name: number for number, name in enumerate(self.groups)}
-        return np.array([places[name] for name in self._about[part]["groups"]], np.uint16)
+    def _numbered(self, part: int, column: Array) -> Array:
+        """A part's column of groups, each as its number in `groups`."""
+        return _renumbered(column, self._about[part]["groups"], self._group_places)
 
     def _offsets(self, part: int) -> Array:
         if part not in self._known_offsets:
