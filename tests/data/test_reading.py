@@ -67,7 +67,9 @@ def test_a_json_list_counts_rows(tmp_path):
         (GOOD | {"weight": True}, "'weight' must be a number above 0."),
         (GOOD | {"weight": 10**400}, "'weight' must be a number above 0."),
         (GOOD | {"weight": float("inf")}, "'weight' must be a number above 0."),
-        (GOOD | {"group": 7}, "'group' must be text."),
+        (GOOD | {"group": ["x"]}, "'group' must be text or a whole number. Rename it"),
+        (GOOD | {"group": 0.5}, "'group' must be text or a whole number. Rename it"),
+        (GOOD | {"group": True}, "'group' must be text or a whole number. Rename it"),
         (
             GOOD | {"output": "x\ud83d"},
             "'output' holds half of a character (\\ud83d at position 2)",
@@ -90,13 +92,16 @@ def test_a_weight_left_empty_is_one(tmp_path, weight):
     assert row.weight == 1.0
 
 
-def test_an_id_that_comes_twice_with_different_rows_is_told(tmp_path):
-    first, other = GOOD | {"id": "q7"}, GOOD | {"id": "q7", "output": "Else."}
-    rows = rows_of(tmp_path, first, first, other, GOOD | {"id": 7}, GOOD | {"id": "7"})
-    assert [type(row) for row in rows] == [Example, Example, Refused, Example, Example]
-    assert rows[2].line == 3
-    told = 'its id "q7" is that of row 1, which says something else. Give each its own.'
-    assert rows[2].reason == told
+@pytest.mark.parametrize("name", ["id", "ID", "uid", "idx"])
+@pytest.mark.parametrize("value", ["doc-1", 0, None, ""])
+def test_many_rows_may_carry_the_id_of_one_document(tmp_path, name, value):
+    rows = [GOOD | {name: value, "output": answer} for answer in ("One.", "Two.", "Two.")]
+    for file in ("faq.jsonl", "faq.json"):
+        assert [row.answer for row in rows_of(tmp_path, *rows, name=file)] == [
+            "One.",
+            "Two.",
+            "Two.",
+        ]
 
 
 class TestFiles:

@@ -7,6 +7,7 @@ from typing import Any
 
 from llama_factory.core.errors import DataError
 from llama_factory.data.readers import RawRow
+from llama_factory.data.readers.columns import UNKNOWN, Shape, as_written
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,10 @@ def hub_rows(hub: HubSet) -> Iterator[RawRow]:
 
     try:
         rows = _modelscope(hub) if hub.is_modelscope else _hugging_face(hub)
+        features = getattr(rows, "features", None)
+        shape = UNKNOWN if features is None else Shape.of(features.arrow_schema)
         for number, row in zip(count(1), rows, strict=False):
-            yield RawRow(number, dict(row))
+            yield RawRow(number, as_written(row, shape))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(_told(hub, error)) from error
 

@@ -7,10 +7,9 @@ from typing import Any
 
 from llama_factory.core.errors import ConfigError, DataError
 from llama_factory.core.types import Example
-from llama_factory.data.formats import BadRowError, Layout, parse_row
-from llama_factory.data.formats.values import optional_text
+from llama_factory.data.formats import BadRowError, Columns, Layout, as_object, parse_row
+from llama_factory.data.formats.values import checked, is_missing, optional_text, without_nan
 from llama_factory.data.readers import RawRow, Refused, shown, storable
-from llama_factory.data.readers.ids import without_repeated_ids
 from llama_factory.data.readers.kinds import by_suffix, kind_of, suffix_of
 from llama_factory.data.readers.streams import PACKED_SUFFIXES, open_file
 
@@ -27,6 +26,8 @@ __all__ = [
 ]
 
 TEST_SUFFIX = ".test"
+OWN = Columns.only(group="group", weight="weight")
+"""Fields that mean something in any row whose columns nobody named."""
 READERS = by_suffix()
 """By suffix: the reader of files whose content does not say otherwise."""
 
@@ -46,7 +47,7 @@ def read_rows(path: Path, *, encoding: str | None = None) -> Iterator[RawRow | R
     opened = open_file(path, encoding)
     number = 0
     try:
-        for row in without_repeated_ids(kind_of(opened).read(opened), opened.file):
+        for row in kind_of(opened).read(opened):
             number = row.line
             yield row
     except DataError as error:
@@ -101,17 +102,18 @@ def to_example(
 def _example(
     row: RawRow, group: str, file: str, layout: Layout | None, folder: Path | None
 ) -> Example:
-    content = parse_row(row.value, layout)
+    value = as_object(without_nan(row.value), layout)
+    content = parse_row(value, layout)
     images = content.images
     if images and folder is not None:
         images = tuple(_found(image, folder) for image in images)
-    value: Mapping[str, Any] = row.value
+    columns = OWN if layout is None else layout.columns
     return Example(
         content.messages,
-        _own_group(value) or group,
+        _own_group(value, columns.group) or group,
         content.file or file,
         content.line or row.line,
-        _weight(value),
+        _weight(value, columns.weight),
         content.tools,
         content.rejected,
         content.is_desirable,
@@ -157,21 +159,28 @@ def _found(image: str, folder: Path) -> str:
     return str(path.resolve())
 
 
-def _own_group(row: Mapping[str, Any]) -> str | None:
-    group = row.get("group")
-    if group is not None and not isinstance(group, str):
-        raise BadRowError("'group' must be text.")
-    return group
+def _own_group(row: Mapping[str, Any], name: str | None) -> str:
+    group = row.get(name) if name else None
+    if is_missing(group):
+        return ""
+    if isinstance(group, str):
+        return checked(group, str(name))
+    if isinstance(group, bool) or not isinstance(group, int | float) or group % 1 != 0:
+        raise BadRowError(f"'{name}' must be text or a whole number. Rename it if it is no task.")
+    return str(int(group))
 
 
-def _weight(row: Mapping[str, Any]) -> float:
-    weight = row.get("weight")
-    if weight is None or weight == "":
+def _weight(row: Mapping[str, Any], name: str | None) -> float:
+    weight = row.get(name) if name else None
+    if is_missing(weight):
         return 1.0
     try:
-        number = math.nan if isinstance(weight, bool) else float(weight)
+        number = math.nan if isinstance(weight, bool) else float(weight)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 < number < math.inf:
-        raise BadRowError("'weight' must be a number above 0.")
+        raise BadRowError(
+            f"'{name}' must be a number above 0. Rename the field if it is not the row's share in "
+            "the loss."
+        )
     return number

@@ -54,6 +54,12 @@ def told(row):
         {"conversations": [USER, BOT]},
         {"conversation": [USER, BOT]},
         {"messages": [HUMAN, GPT]},
+        {"messages": [{"role": "user", "value": "q"}, {"role": "assistant", "value": "a"}]},
+        {"messages": [{"from": "human", "content": "q"}, {"from": "gpt", "content": "a"}]},
+        {"messages": [{"from": None, **USER}, {"from": None, **BOT}]},
+        {"messages": [USER, BOT], "text": "q a"},
+        [USER, BOT],
+        [HUMAN, GPT],
         {"conversations": [{"from": "user", "value": "q"}, {"from": "assistant", "value": "a"}]},
     ],
 )
@@ -186,7 +192,7 @@ class TestWeights:
         ("more", "reason"),
         [
             ({"weight": -1}, "'weight' must be a number of at least 0."),
-            ({"weight": float("nan")}, "'weight' must be a number of at least 0."),
+            ({"weight": "2"}, "'weight' must be a number of at least 0."),
             ({"loss": "no"}, "'loss' must be true or false, this is text."),
         ],
     )
@@ -205,7 +211,7 @@ def test_reasoning_is_a_thought_before_the_answer():
         ({"instruction": "a", "output": " "}, "'output' is empty."),
         ({"instruction": " ", "output": "a"}, "'instruction' is empty."),
         ({"instruction": 3, "output": "b"}, "'instruction' must be text, this is a number."),
-        ({"instruction": "a", "output": None}, "'output' must be text, this is null."),
+        ({"instruction": "a", "output": None}, "'output' has no value (it is null or NaN)."),
         ({"instruction": "a", "output": ["b"]}, "'output' must be text, this is a list."),
         ({"instruction": "a", "output": "b", "history": ["a"]},
          "'history' must be a list of [question, answer] pairs of text; pair 1 is not."),
@@ -218,7 +224,7 @@ def test_reasoning_is_a_thought_before_the_answer():
         ({"messages": None}, "'messages' must be a list of at least one user and one assistant"),
         ({"messages": [None]}, "message 1 must be an object with role and content, this is null."),
         ({"messages": [USER, {"role": "assistant", "content": None}]},
-         "message 2: 'content' must be text, this is null."),
+         "message 2: 'content' has no value (it is null or NaN)."),
         ({"messages": [USER, {"role": None, "content": "a"}]},
          "message 2: 'role' must be text, this is null."),
         ({"messages": [USER, {"content": "a"}]},
@@ -261,11 +267,151 @@ def test_reasoning_is_a_thought_before_the_answer():
         ({"messages": [USER], "chosen": None, "rejected": "w"},
          "'chosen': must be an object with role and content, this is null."),
         ({"prompt": "q", "chosen": "b", "rejected": ""}, "'rejected' is empty."),
-        ({"prompt": "q", "completion": "a", "label": 1},
-         "'label' must be true or false, this is a number."),
+        ({"prompt": "q", "completion": "a", "label": 2},
+         "'label' must be true or false (or 1 or 0), this is a number (2). Rename the field"),
         ({"prompt": [USER], "completion": "a"},
          "'completion' must be a list of turns, as the question is, this is text."),
     ],
 )  # fmt: skip
 def test_a_bad_row_says_what_is_wrong(row, reason):
     assert reason in told(row)
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking", "thought"])
+@pytest.mark.parametrize("turn", [BOT, GPT])
+def test_a_thought_goes_by_several_names(name, turn):
+    first = USER if turn is BOT else HUMAN
+    assert good({"messages": [first, turn | {name: "hm"}]}).answer == "<think>\nhm\n</think>\n\na"
+    for nothing in (None, "", float("nan")):
+        assert good({"messages": [first | {name: nothing}, turn | {name: nothing}]}).answer == "a"
+
+
+@pytest.mark.parametrize("kind", ["thinking", "reasoning"])
+def test_a_thought_may_be_a_part_of_the_content(kind):
+    for part in ({"type": kind, kind: "hm"}, {"type": kind, "text": "hm"}):
+        turn = {"role": "assistant", "content": [part, {"type": "text", "text": "a"}]}
+        assert good({"messages": [USER, turn]}).answer == "<think>\nhm\n</think>\n\na"
+
+
+def test_a_thought_that_is_there_twice_is_taught_once():
+    twice = BOT | {"reasoning": "hm", "reasoning_content": "hm"}
+    assert good({"messages": [USER, twice]}).answer == "<think>\nhm\n</think>\n\na"
+    inside = {"role": "assistant", "content": "<think>hm</think>a", "thinking": "hm"}
+    assert good({"messages": [USER, inside]}).answer == "<think>hm</think>a"
+
+
+def test_two_thoughts_are_told():
+    two = BOT | {"reasoning": "hm", "thinking": "oh"}
+    reason = "message 2: 'reasoning' and 'thinking' are different thoughts. Keep one."
+    assert told({"messages": [USER, two]}) == reason
+    inside = {"role": "assistant", "content": "<think>hm</think>a", "thinking": "oh"}
+    reason = "message 2: 'thinking' and the content are different thoughts. Keep one."
+    assert told({"messages": [USER, inside]}) == reason
+
+
+def test_a_switch_is_no_thought():
+    assert good({"messages": [USER, BOT | {"thinking": True, "reasoning": 3}]}).answer == "a"
+
+
+@pytest.mark.parametrize("value", [1, 1.0, "1", "1.0", True, "true", "TRUE", " True "])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "completion": "a", "label": 0},
+        {"prompt": [USER], "completion": [BOT], "label": 0},
+        {"instruction": "q", "output": "a", "kto_tag": 0},
+        {"question": "q", "answer": "a", "is_desirable": 0},
+        {"conversations": [HUMAN, GPT], "kto_tag": 0},
+    ],
+)
+def test_verdicts_may_be_numbers(row, value):
+    name = list(row)[-1]
+    assert good(row | {name: value}).is_desirable is True
+    other = str(value).lower().replace("1", "0", 1).replace("true", "false")
+    assert good(row | {name: other}).is_desirable is False
+    assert good(row | {name: float("nan")}).is_desirable is None
+
+
+@pytest.mark.parametrize("label", [0, 1, 3, "sports", 0.5, ["a"], {"a": 1}, -1])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "q", "answer": "a"},
+        {"input": "q", "output": "a"},
+        {"messages": [USER, BOT]},
+        {"conversations": [HUMAN, GPT]},
+    ],
+)
+def test_a_class_is_no_verdict(row, label):
+    assert good(row | {"label": label}).is_desirable is None
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"Instruction": "q", "Input": "", "Output": "a"},
+        {"Question": "q", "Answer": "a"},
+        {"PROMPT": "q", "Completion ": "a"},
+        {"Messages": [USER, BOT]},
+        {"instruction": "", "Input": "q", "output": "a"},
+    ],
+)
+def test_the_case_of_names_does_not_matter(row):
+    assert good(row).messages == TALK
+
+
+def test_pairs_are_found_in_any_case():
+    example = good({"Prompt": "q", "Chosen": "b", "Rejected": "w"})
+    assert (example.answer, example.rejected.content) == ("b", "w")
+    both = {"Prompt": "q", "Chosen": [BETTER], "Rejected": [WORSE]}
+    assert good(both).rejected.content == "w"
+
+
+def test_names_that_differ_by_case_alone_are_those_in_small_letters_or_none():
+    assert good({"question": "q", "Question": "x", "answer": "a"}).messages == TALK
+    assert "are no known layout" in told({"Question": "q", "QUESTION": "x", "answer": "a"})
+
+
+@pytest.mark.parametrize("nothing", [None, "", float("nan"), "nan", "NaN", "NaT", "<NA>", "None"])
+def test_a_field_that_may_be_missing_may_hold_nothing(nothing):
+    names = (
+        "input",
+        "system",
+        "history",
+        "tools",
+        "images",
+        "videos",
+        "kto_tag",
+        "weight",
+        "group",
+    )
+    row = {"instruction": "q", "output": "a"} | dict.fromkeys(names, nothing)
+    example = good(row)
+    assert (example.messages, example.group, example.weight) == (TALK, "g", 1.0)
+    turn = BOT | {"weight": float("nan"), "tool_calls": None, "thinking": float("nan")}
+    assert good({"messages": [USER, turn], "system": nothing, "tools": nothing}).messages == TALK
+    assert good({"messages": [USER, BOT], "images": [nothing]}).images == ()
+
+
+@pytest.mark.parametrize("name", ["instruction", "output"])
+def test_a_field_that_must_be_there_must_hold_something(name):
+    reason = told({"instruction": "q", "output": "a", name: float("nan")})
+    assert reason in (f"'{name}' has no value (it is null or NaN).", f"'{name}' is empty.")
+
+
+@pytest.mark.parametrize("text", ["None", "null", "NaN"])
+def test_words_that_stand_for_nothing_stay_where_they_are_said(text):
+    turns = [
+        USER,
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": text},
+        {"role": "assistant", "content": text},
+    ]
+    said = [turn.content for turn in good({"messages": turns}).messages]
+    assert said[2:] == [text, text]
+    assert good({"question": "q", "answer": text}).answer == text
+
+
+def test_a_number_of_a_group_is_its_name():
+    for value in (7, 7.0, "7"):
+        assert good({"instruction": "q", "output": "a", "group": value}).group == "7"

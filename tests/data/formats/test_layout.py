@@ -142,3 +142,40 @@ def test_columns_and_tags_that_no_row_has_are_named():
     told = read(row, entry).reason
     assert told == "message 1: 'from' is missing; the turn has role, content."
     assert isinstance(read({"instruction": "q", "output": "a"}, {}), Example)
+
+
+@pytest.mark.parametrize(
+    "entry", [{}, {"columns": {"prompt": "instruction", "response": "output"}}]
+)
+def test_names_of_ours_mean_nothing_where_an_entry_lays_the_rows_out(entry):
+    row = {"instruction": "q", "output": "a", "id": "d", "label": "sports", "kto_tag": "perhaps"}
+    example = read(row | {"group": ["x"], "weight": "80 kg"}, entry)
+    assert (example.group, example.weight, example.is_desirable) == ("g", 1.0, None)
+
+
+def test_an_entry_may_name_them():
+    named = {"prompt": "q", "response": "a", "group": "task", "weight": "share", "kto_tag": "label"}
+    row = {"q": "1", "a": "2", "task": "sums", "share": 2, "label": 0}
+    example = read(row, {"columns": named})
+    assert (example.group, example.weight, example.is_desirable) == ("sums", 2.0, False)
+    told = read(row | {"label": "perhaps"}, {"columns": named}).reason
+    assert told.startswith("'label' must be true or false (or 1 or 0), this is text ('perhaps').")
+    told = read(row | {"share": -1}, {"columns": named}).reason
+    assert told.startswith("'share' must be a number above 0. Rename the field")
+
+
+@pytest.mark.parametrize(("formatting", "weights"), [("openai", [1.0, 0.0]), ("sharegpt", [1, 1])])
+def test_turns_have_weights_only_in_openais_words(formatting, weights):
+    entry = {"formatting": formatting, "columns": {"messages": "messages"}}
+    entry["tags"] = {"role_tag": "role", "content_tag": "content", "user_tag": "user",
+                     "assistant_tag": "assistant"}  # fmt: skip
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]
+    assert [turn.weight for turn in read({"messages": turns}, entry).messages] == weights
+
+
+def test_a_list_of_turns_is_what_the_entry_calls_messages():
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    entry = {"formatting": "sharegpt", "columns": {"messages": "talk"}}
+    assert read(turns, entry).answer == "a"
+    told = read(turns, {"columns": {"prompt": "q", "response": "a"}}).reason
+    assert told == "a row must be a JSON object, this is a list."

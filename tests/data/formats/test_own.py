@@ -57,7 +57,7 @@ def test_what_is_written_is_read_back_exactly(example):
     [
         ({"line": "7"}, "'line' must be a whole number."),
         ({"rejected": {"role": "assistant"}}, "'content' is missing; the row has role."),
-        ({"is_desirable": 1}, "'is_desirable' must be true or false, this is a number."),
+        ({"is_desirable": 3}, "'is_desirable' must be true or false (or 1 or 0), this is a number"),
         ({"images": [3]}, "'images' must be text, this is a number."),
         ({"messages": [{"role": "user", "content": "q"}]}, "the last message must be the"),
     ],

@@ -1,5 +1,6 @@
 import datetime
 import gzip
+import json
 
 import pyarrow as pa
 import pytest
@@ -81,4 +82,139 @@ def test_half_a_stream_keeps_the_rows_before_the_cut(tmp_path):
 def test_a_text_called_parquet_says_so(tmp_path):
     (tmp_path / "a.parquet").write_text("hello")
     with pytest.raises(DataError, match="is no Parquet file although it is called one"):
+        list(read_rows(tmp_path / "a.parquet"))
+
+
+def asked(name, arguments, properties, **more):
+    """A row that calls a tool, as one would write it in JSON."""
+    function = {"name": name, "parameters": {"type": "object", "properties": properties, **more}}
+    call = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    turns = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "ok"},
+        {"role": "assistant", "content": "a"},
+    ]
+    return {"messages": turns, "tools": [{"type": "function", "function": function}]}
+
+
+TEXT, MAYBE = {"type": "string"}, {"type": ["string", "null"], "default": None}
+CALLS = [
+    asked("weather", {"city": "Oslo"}, {"city": TEXT}),
+    asked("rate", {"base": "EUR", "day": 1}, {"base": TEXT, "day": {"type": "integer"}}),
+    asked(
+        "route",
+        {"to": {"town": "Bergen", "by": ["car", None]}, "when": "now"},
+        {"to": {"type": "object", "properties": {"town": TEXT, "by": {"type": "array"}}},
+         "when": {"type": "string", "enum": ["now", None]}},
+        required=["to"],
+    ),
+    asked("sun", {"place": {"town": "Oslo"}}, {"place": {"type": "object", "nullable": True}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
+def test_nulls_that_arrow_adds_are_in_no_tool_and_in_no_argument(tmp_path, kind):
+    path = tmp_path / "a.parquet"
+    write(path, CALLS, kind)
+    for row, written in zip(read_examples(path), CALLS, strict=True):
+        assert json.loads(row.tools) == written["tools"]
+        (call,) = row.messages[1].tool_calls
+        arguments = written["messages"][1]["tool_calls"][0]["function"]["arguments"]
+        assert json.loads(call.arguments) == arguments
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        MAYBE,
+        {"type": "string", "default": None},
+        {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None},
+        {"type": "string", "nullable": True, "default": None},
+        {"enum": ["a", None], "default": None},
+        {"const": None},
+        {"type": "null", "const": None},
+    ],
+)
+@pytest.mark.parametrize("others", [CALLS, []])
+def test_nulls_that_a_schema_means_stay(tmp_path, schema, others):
+    row = asked("find", {"what": "x"}, {"what": schema})
+    write(tmp_path / "a.parquet", [row, *others], "parquet")
+    (first, *_) = read_examples(tmp_path / "a.parquet")
+    assert json.loads(first.tools) == row["tools"]
+    assert json.loads(first.messages[1].tool_calls[0].arguments) == {"what": "x"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    (same,) = read_examples(tmp_path / "a.jsonl")
+    assert json.loads(same.tools) == row["tools"]
+
+
+def test_another_rows_default_is_no_null_here(tmp_path):
+    rows = [
+        asked("a", {"n": 1}, {"n": {"type": "integer", "default": 7}}),
+        asked("b", {"n": 1}, {"n": {"type": "integer"}}),
+    ]
+    write(tmp_path / "a.parquet", rows, "parquet")
+    found = [json.loads(row.tools) for row in read_examples(tmp_path / "a.parquet")]
+    assert found == [row["tools"] for row in rows]
+
+
+def test_calls_and_tools_as_text_stay_as_they_are(tmp_path):
+    row = asked("f", '{"a": null}', {})
+    row["tools"] = '[{"name": "f", "strict": null}]'
+    write(tmp_path / "a.parquet", [row], "parquet")
+    (found,) = read_examples(tmp_path / "a.parquet")
+    assert found.messages[1].tool_calls[0].arguments == '{"a": null}'
+    assert found.tools == row["tools"]
+
+
+def test_a_map_is_an_object(tmp_path):
+    kind = pa.schema([
+        ("messages", pa.list_(pa.struct([
+            ("role", pa.string()), ("content", pa.string()),
+            ("tool_calls", pa.list_(pa.struct([
+                ("name", pa.string()), ("arguments", pa.map_(pa.string(), pa.string()))])))]))),
+    ])  # fmt: skip
+    turns = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "tool_calls": [{"name": "f", "arguments": [("city", "Oslo")]}]},
+        {"role": "tool", "content": "x"},
+        {"role": "assistant", "content": "a"},
+    ]
+    table = pa.Table.from_pylist([{"messages": turns}], schema=kind)
+    parquet.write_table(table, tmp_path / "a.parquet")
+    (row,) = read_examples(tmp_path / "a.parquet")
+    assert row.messages[1].tool_calls[0].arguments == '{"city": "Oslo"}'
+
+
+def test_turns_in_other_words_beside_empty_ones_are_read(tmp_path):
+    rows = [
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+        {"messages": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        {"messages": [{"role": "user", "value": "q"}, {"role": "assistant", "value": "a"}]},
+    ]
+    keys = ("role", "content", "from", "value", "tool_calls", "function_call", "thinking")
+    for row in rows:
+        row["messages"] = [{name: turn.get(name) for name in keys} for turn in row["messages"]]
+    write(tmp_path / "a.parquet", rows, "parquet")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("a.parquet", "a.jsonl"):
+        found = [[turn.content for turn in row.messages] for row in read_examples(tmp_path / name)]
+        assert found == [["q", "a"]] * 3
+
+
+def test_numbers_that_are_none_are_missing(tmp_path):
+    nan = float("nan")
+    row = {"instruction": "q", "input": nan, "output": "a", "weight": nan, "kto_tag": nan}
+    write(tmp_path / "a.parquet", [row], "parquet")
+    (found,) = read_examples(tmp_path / "a.parquet")
+    assert (found.messages[0].content, found.weight, found.is_desirable) == ("q", 1.0, None)
+    write(tmp_path / "a.parquet", [{"instruction": "q", "output": nan}], "parquet")
+    (refused,) = read_examples(tmp_path / "a.parquet")
+    assert refused.reason == "'output' has no value (it is null or NaN)."
+
+
+def test_two_columns_of_one_name_are_told(tmp_path):
+    table = pa.table([["q"], ["a"], ["b"]], names=["instruction", "output", "output"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="has two columns called 'output'. Rename one."):
         list(read_rows(tmp_path / "a.parquet"))

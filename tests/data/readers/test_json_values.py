@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llama_factory.data.readers.json_values import CHUNK_BYTES
-from llama_factory.data.reading import RawRow, Refused, read_rows
+from llama_factory.data.reading import RawRow, Refused, read_examples, read_rows
 
 ROWS = [{"instruction": f"问 {i}", "output": "答" * 5} for i in range(5)]
 TALKS = [
@@ -96,3 +96,88 @@ def test_a_row_that_is_too_long_is_skipped_and_told(tmp_path):
     assert "the longest row read has 16,777,216" in rows[1].reason
     assert rows[1].text.startswith('{"instruction": "xxx')
     assert len(rows[1].text) == 200
+
+
+def talk(number, said=("role", "content", "user", "assistant"), num_turns=2):
+    role, content, *speakers = said
+    return [
+        {role: speakers[turn % 2], content: f"{number} says {turn}"} for turn in range(num_turns)
+    ]
+
+
+CONVERSATIONS = [talk(number, num_turns=2 + 2 * (number % 2)) for number in range(5)]
+SHAREGPT = [talk(number, ("from", "value", "human", "gpt")) for number in range(5)]
+
+
+@pytest.mark.parametrize("indent", [None, 0, 1])
+@pytest.mark.parametrize("key", [None, "data", "train"])
+@pytest.mark.parametrize("talks", [CONVERSATIONS, SHAREGPT, CONVERSATIONS[:1]])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a"])
+def test_a_list_of_turns_is_a_conversation(tmp_path, name, talks, key, indent):
+    whole = talks if key is None else {"version": "1.0", key: talks, "by": {"a": [1]}}
+    path = tmp_path / name
+    path.write_text(json.dumps(whole, indent=indent))
+    rows = list(read_rows(path))
+    assert values(rows) == talks
+    assert [row.line for row in rows] == list(range(1, len(talks) + 1))
+    texts = [[turn.content for turn in row.messages] for row in read_examples(path)]
+    assert texts == [[list(turn.values())[1] for turn in each] for each in talks]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_lists_of_turns_one_after_the_other_are_conversations(tmp_path, name, indent):
+    text = "\n".join(json.dumps(each, indent=indent) for each in CONVERSATIONS)
+    assert values(read(tmp_path, text, name)) == CONVERSATIONS
+    mixed = json.dumps({"messages": CONVERSATIONS[0]}) + "\n" + json.dumps(CONVERSATIONS[1])
+    (tmp_path / name).write_text(mixed)
+    found = [row.messages[0].content for row in read_examples(tmp_path / name)]
+    assert found == ["0 says 0", "1 says 0"]
+
+
+def test_a_list_that_holds_nothing_but_turns_is_one_conversation(tmp_path):
+    assert values(read(tmp_path, json.dumps(CONVERSATIONS[1]))) == CONVERSATIONS[1:2]
+
+
+@pytest.mark.parametrize("rows", [[ROWS[:2], ROWS[2:]], [ROWS], [[], ROWS], [[ROWS]]])
+def test_brackets_around_rows_say_nothing(tmp_path, rows):
+    assert values(read(tmp_path, json.dumps(rows))) == ROWS
+
+
+@pytest.mark.parametrize(
+    "document", [{"from": "ann@shop.example", "content": "x"}, {"role": "chef", "text": "x"}]
+)
+def test_texts_that_say_whom_they_are_from_are_no_turns(tmp_path, document):
+    assert values(read(tmp_path, json.dumps([document, document]))) == [document, document]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("is_list", [True, False])
+@pytest.mark.parametrize("broken", [0, 2, 4])
+@pytest.mark.parametrize(("old", "new"), [('": ', '" '), ('"}', "}"), ('"role"', '"role')])
+def test_a_broken_conversation_costs_that_one_alone(tmp_path, indent, is_list, broken, old, new):
+    texts = [json.dumps(each, indent=indent) for each in CONVERSATIONS]
+    if old not in texts[broken]:
+        old, new = '": ', '" '
+    texts[broken] = texts[broken].replace(old, new, 1)
+    found = read(tmp_path, f"[{', '.join(texts)}]" if is_list else "\n".join(texts))
+    assert values(found) == [each for i, each in enumerate(CONVERSATIONS) if i != broken]
+    assert sum(isinstance(row, Refused) for row in found) == 1
+
+
+def test_conversations_lie_across_the_chunks_that_are_read(tmp_path):
+    talks = [
+        [{"role": "user", "content": "q"}, {"role": "assistant", "content": "答" * size}]
+        for size in (CHUNK_BYTES, 1, CHUNK_BYTES // 3, 7, 2 * CHUNK_BYTES)
+    ]
+    assert values(read(tmp_path, json.dumps(talks, ensure_ascii=False))) == talks
+    small = [talk(number) for number in range(CHUNK_BYTES // 60)]
+    assert values(read(tmp_path, json.dumps(small))) == small
+
+
+@pytest.mark.parametrize("turn", [CONVERSATIONS[0][0], SHAREGPT[0][1]])
+def test_a_turn_that_lies_alone_is_no_row(tmp_path, turn):
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps(turn)}\n" * 2)
+    for row in read_examples(tmp_path / "a.jsonl"):
+        assert isinstance(row, Refused)
+        assert row.reason.startswith("this is one turn of a conversation, not a row. Put the turns")

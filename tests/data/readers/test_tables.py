@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from llama_factory.core.errors import DataError
 from llama_factory.core.types import Example
 from llama_factory.data.reading import RawRow, Refused, read_examples, read_rows
+from tests.data.rows import chat
 
 
 def read(tmp_path, text, name="a.csv"):
@@ -77,7 +79,8 @@ def test_zero_bytes_are_refused(tmp_path):
         ("question,answer\n", "is empty: it holds no rows"),
         ("\n\n", "is empty: it has no header and no rows"),
         ("question,question\na,b\n", "two columns of its header are called 'question'"),
-        ("question,\na,b\n", "a column of its header has no name"),
+        (",\na,b\n", "its header names no column"),
+        (";;;\na;b;c;d\n", "its header names no column"),
         ('"question,answer\na,b\n', "its header cannot be read: its quotes do not match"),
     ],
 )
@@ -94,10 +97,61 @@ def test_verdicts_weights_and_lists_may_be_written_as_text(tmp_path):
     first, second, third = read_examples(path)
     assert (first.is_desirable, first.weight, first.group) == (True, 2.0, "x")
     assert (second.is_desirable, second.weight, second.group) == (False, 1.0, "a")
-    assert third.reason.startswith("'label' must be true or false, this is text. Rename the field")
+    assert third.reason.startswith("'label' must be true or false (or 1 or 0), this is text")
     turns = [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答"}]
     talk = json.dumps(turns, ensure_ascii=False).replace('"', '""')
     path.write_text(f'messages\n"{talk}"\n')
     (row,) = read_examples(path)
     assert isinstance(row, Example)
     assert row.answer == "答"
+
+
+TWO = [{"question": "a", "answer": "b"}, {"question": "c", "answer": "d"}]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [",question,answer", "0,a,b", "1,c,d"],
+        ["question,answer,", "a,b,", "c,d,"],
+        ["question,answer,,,", "a,b,,,", "c,d,,,"],
+        ["question,answer", "a,b,", "c,d,,"],
+        ["question,answer,,", "a,b", "c,d,"],
+        ["question, ,answer", "a, ,b", "c,,d"],
+        [",,question,answer", "0,,a,b", "1,7,c,d"],
+        ['"","question","answer"', '"0","a","b"', '"1","c","d"'],
+    ],
+)
+def test_columns_without_a_name_and_separators_at_the_end_hold_nothing(tmp_path, lines, bom, mark):
+    text = bom + "\n".join(line.replace(",", mark) for line in lines) + "\n"
+    for end in ("\n", "\r\n"):
+        assert [row.value for row in read(tmp_path, text.replace("\n", end))] == TWO
+
+
+def test_what_a_column_without_a_name_holds_is_kept_under_its_number(tmp_path):
+    rows = read(tmp_path, "question,,answer\na,x,b\nc,,d\n")
+    assert rows[0].value == {"question": "a", "(column 2 without a name)": "x", "answer": "b"}
+    assert rows[1].value == TWO[1]
+
+
+def test_fields_beyond_the_header_are_still_refused(tmp_path):
+    rows = read(tmp_path, "question,answer,\na,b,,c\na\n,b,\n")
+    assert [type(row) for row in rows] == [Refused, Refused, RawRow]
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "sep=;\r"])
+def test_a_first_line_may_name_the_separator(tmp_path, first):
+    rows = read(tmp_path, f"{first}\nquestion;answer\na;b\nc;d\n", "a.tsv")
+    assert [row.value for row in rows] == TWO
+
+
+@pytest.mark.parametrize("nothing", ["", "nan", "NaN", "NaT", "<NA>", "None", "null"])
+def test_what_programs_write_for_nothing_is_nothing_where_a_field_may_be_missing(tmp_path, nothing):
+    header = "instruction,input,output,system,history,tools,images,kto_tag,weight,group"
+    row = ["a", *[nothing] * 8]
+    row.insert(2, "b")
+    (tmp_path / "a.csv").write_text(f"{header}\n{','.join(row)}\n")
+    (found,) = read_examples(tmp_path / "a.csv")
+    assert found == replace(chat("a", "b", group="a", line=2), file="a.csv")

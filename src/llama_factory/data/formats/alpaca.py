@@ -8,7 +8,13 @@ from llama_factory.data.formats import Content, Format, register
 from llama_factory.data.formats.extras import EXTRA_NAMES, finished
 from llama_factory.data.formats.layout import Columns, Layout
 from llama_factory.data.formats.turns import plain_text
-from llama_factory.data.formats.values import BadRowError, list_of, optional_text, text_of
+from llama_factory.data.formats.values import (
+    BadRowError,
+    is_missing,
+    list_of,
+    optional_text,
+    text_of,
+)
 
 
 def parse(row: Mapping[str, Any], layout: Layout) -> Content:
@@ -30,7 +36,8 @@ def _question(row: Mapping[str, Any], columns: Columns) -> str:
     name = columns.prompt or columns.query or "instruction"
     if name not in row:
         text_of(row, name)
-    parts = [optional_text(row, each) for each in (columns.prompt, columns.query)]
+    first = text_of(row, columns.prompt, required=False) if columns.prompt else ""
+    parts = (first, optional_text(row, columns.query))
     question = "\n".join(part for part in parts if part)
     if not question or question.isspace():
         raise BadRowError(f"'{name}' is empty.")
@@ -44,7 +51,7 @@ def _system(row: Mapping[str, Any], columns: Columns) -> list[Message]:
 
 def _history(row: Mapping[str, Any], columns: Columns) -> list[Message]:
     name = columns.history
-    if name is None or not row.get(name):
+    if name is None or is_missing(row.get(name)):
         return []
     turns = []
     for number, pair in enumerate(list_of(row, name, "[question, answer] pairs of text"), 1):

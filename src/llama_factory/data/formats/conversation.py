@@ -26,12 +26,7 @@ WHAT = "at least one user and one assistant message"
 def parse(row: Mapping[str, Any], layout: Layout) -> Content:
     """A system turn, if any, then user and assistant in turn, ending with the assistant."""
     columns = layout.columns
-    name = columns.messages or "messages"
-    if name not in row:
-        raise BadRowError(f"'{name}' is missing; the row has {', '.join(map(str, row))}.")
-    listed = list_of(row, name, WHAT)
-    if not listed:
-        raise BadRowError(f"'{name}' must be a list of {WHAT}.")
+    listed = turns_in(row, layout)
     wording = _wording(layout, listed)
     turns = parse_turns(listed, wording)
     check_order(turns, wording, ends_with_answer=not layout.ranking)
@@ -45,10 +40,25 @@ def parse(row: Mapping[str, Any], layout: Layout) -> Content:
     return finished((*messages, better), row, layout, rejected=worse)
 
 
+def turns_in(row: Mapping[str, Any], layout: Layout) -> list[Any]:
+    """The turns of a row, as they are.
+
+    Raises:
+        BadRowError: it has none.
+    """
+    name = layout.columns.messages or "messages"
+    if name not in row:
+        raise BadRowError(f"'{name}' is missing; the row has {', '.join(map(str, row))}.")
+    listed = list_of(row, name, WHAT)
+    if not listed:
+        raise BadRowError(f"'{name}' must be a list of {WHAT}.")
+    return listed
+
+
 def _wording(layout: Layout, listed: list[Any]) -> Wording:
     if layout.tags is None:
         return wording_in(listed)
-    return wording_of(layout.tags, has_many_results=layout.formatting == "openai")
+    return wording_of(layout.tags, is_openai=layout.formatting == "openai")
 
 
 def _with_system(turns: list[Spoken], system: str) -> tuple[Message, ...]:

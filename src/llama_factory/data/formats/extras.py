@@ -6,7 +6,14 @@ from typing import Any
 from llama_factory.core.types import Message
 from llama_factory.data.formats import Content
 from llama_factory.data.formats.layout import Layout
-from llama_factory.data.formats.values import BadRowError, checked, flag_of, kind_of, tools_of
+from llama_factory.data.formats.values import (
+    BadRowError,
+    checked,
+    flag_of,
+    is_missing,
+    kind_of,
+    tools_of,
+)
 
 EXTRA_NAMES = {
     "tools": ("tools",),
@@ -16,7 +23,8 @@ EXTRA_NAMES = {
     "kto_tag": ("kto_tag", "is_desirable"),
 }
 VERDICT = {"kto_tag": ("kto_tag", "is_desirable", "label")}
-"""For layouts in which `label` is a verdict on the answer and nothing else."""
+"""For layouts in which `label` may be a verdict on the answer."""
+LABEL = "label"
 IMAGE_MARK = "<image>"
 
 
@@ -36,21 +44,38 @@ def finished(
     if rejected is not None and rejected == messages[-1]:
         raise BadRowError("'chosen' and 'rejected' are the same: nothing can be learnt from them.")
     for name in (columns.videos, columns.audios):
-        if name and row.get(name):
+        if name and not is_missing(row.get(name)):
             raise BadRowError(f"'{name}': only text and pictures can be taught yet.")
-    verdict = flag_of(row, columns.kto_tag) if columns.kto_tag else None
+    verdict = verdict_of(row, layout)
     images = _images(row, columns.images) if columns.images else ()
     if images:
         _check_marks(messages, len(images))
     return Content(messages, tools_of(row, columns.tools), rejected, verdict, images)
 
 
+def verdict_of(row: Mapping[str, Any], layout: Layout) -> bool | None:
+    """Whether people liked the answer; None where nobody said.
+
+    A `label` that nobody named is one beside `prompt` and `completion`, as TRL lays out such rows.
+    Elsewhere it may be a class, and is a verdict only where it is true or false.
+
+    Raises:
+        BadRowError: the verdict is neither true nor false.
+    """
+    columns = layout.columns
+    if columns.kto_tag is None:
+        return None
+    is_trl = (columns.prompt, columns.response) == ("prompt", "completion")
+    may_be_class = layout.is_found and columns.kto_tag.lower() == LABEL and not is_trl
+    if may_be_class and str(row.get(columns.kto_tag)).strip().lower() not in ("true", "false"):
+        return None
+    return flag_of(row, columns.kto_tag)
+
+
 def _images(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
     value = row.get(name)
-    if value is None or value == "":
-        return ()
     listed = value if isinstance(value, list) else [value]
-    return tuple(_image(each, name) for each in listed)
+    return tuple(_image(each, name) for each in listed if not is_missing(each))
 
 
 def _image(value: Any, name: str) -> str:

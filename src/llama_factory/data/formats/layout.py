@@ -26,6 +26,8 @@ class Columns:
     chosen: str | None = None
     rejected: str | None = None
     kto_tag: str | None = None
+    group: str | None = None
+    weight: str | None = None
 
     @staticmethod
     def only(**named: str) -> "Columns":
@@ -60,12 +62,14 @@ class Layout:
         ranking: whether rows are pairs of a better and a worse answer.
         columns: which field holds what.
         tags: how turns are written; None finds it by the first turn of a row.
+        is_found: whether nobody named the columns: they are taken for what they are called.
     """
 
     formatting: Literal["alpaca", "sharegpt", "openai"] = "alpaca"
     ranking: bool = False
     columns: Columns = field(default_factory=Columns)
     tags: Tags | None = field(default_factory=Tags)
+    is_found: bool = False
 
     @staticmethod
     def of(entry: Mapping[str, Any]) -> "Layout":

@@ -46,5 +46,6 @@ register(
         required=("messages", "group", "file", "line"),
         layout=TURNS,
         parse=parse,
+        is_ours=True,
     )
 )

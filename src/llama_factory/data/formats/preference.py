@@ -17,9 +17,11 @@ PAIR = {CHOSEN: (CHOSEN,), REJECTED: (REJECTED,)}
 
 def parse(row: Mapping[str, Any], layout: Layout) -> Content:
     """Answers as text beside the question, or as lists of turns (TRL's conversations)."""
-    if not isinstance(row[CHOSEN], list) and layout.columns.prompt:
+    columns = layout.columns
+    chosen, rejected = columns.chosen or CHOSEN, columns.rejected or REJECTED
+    if not isinstance(row[chosen], list) and columns.prompt:
         return alpaca.parse(row, layout)
-    better, worse = (_talk(row, name, layout.columns.prompt) for name in (CHOSEN, REJECTED))
+    better, worse = (_talk(row, name, columns.prompt) for name in (chosen, rejected))
     place = next((i for i, (a, b) in enumerate(zip(better, worse, strict=False)) if a != b), None)
     if place is not None and (place != len(better) - 1 or len(better) != len(worse)):
         raise BadRowError(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,7 @@ from llama_factory.data.formats.layout import Tags
 from llama_factory.data.formats.values import (
     BadRowError,
     checked,
+    is_missing,
     kind_of,
     names_in,
     parse_json,
@@ -31,12 +32,14 @@ class Wording:
         content: field that holds what is said.
         roles: what each name of a speaker stands for.
         has_many_results: whether several tool results in a row may answer one turn.
+        has_weights: whether `weight` and `loss` of a turn say how much it is taught.
     """
 
     role: str
     content: str
     roles: Mapping[str, str]
     has_many_results: bool
+    has_weights: bool = True
 
     def name(self, role: str) -> str:
         """What the row calls a speaker."""
@@ -79,8 +82,8 @@ SHAREGPT = Wording(
 
 
 @lru_cache(maxsize=64)
-def wording_of(tags: Tags, *, has_many_results: bool) -> Wording:
-    """The wording that a dataset's tags describe."""
+def wording_of(tags: Tags, *, is_openai: bool) -> Wording:
+    """The wording that a dataset's tags describe; OpenAI's may have weights."""
     named = {
         tags.system_tag: SYSTEM,
         tags.user_tag: USER,
@@ -89,13 +92,38 @@ def wording_of(tags: Tags, *, has_many_results: bool) -> Wording:
         tags.function_tag: FUNCTION,
     }
     roles = {name: role for name, role in named.items() if name}
-    return Wording(tags.role_tag or "", tags.content_tag or "", roles, has_many_results)
+    return Wording(
+        tags.role_tag or "",
+        tags.content_tag or "",
+        roles,
+        has_many_results=is_openai,
+        has_weights=is_openai,
+    )
 
 
 def wording_in(turns: list[Any]) -> Wording:
     """The wording of turns whose tags nobody gave: that of the first."""
-    first = turns[0] if turns else None
-    return SHAREGPT if isinstance(first, dict) and "from" in first else OPENAI
+    first = turns[0] if turns and isinstance(turns[0], dict) else {}
+    role = "from" if first.get("from") is not None else "role"
+    content = "value" if first.get("value") is not None else "content"
+    return MIXED.get((role, content), OPENAI)
+
+
+MIXED: dict[tuple[str, str], Wording] = {
+    (wording.role, content): replace(wording, content=content)
+    for wording in (OPENAI, SHAREGPT)
+    for content in ("content", "value")
+}
+"""Some people call the speaker as OpenAI does and what is said as ShareGPT does."""
+TURN_FIELDS = ("content", "value", "text", "tool_calls", "function_call")
+
+
+def is_spoken(value: Mapping[str, Any]) -> bool:
+    """Whether an object says who speaks and what is said."""
+    said = value.get("role") or value.get("from")
+    if not isinstance(said, str) or said not in {*OPENAI.roles, *SHAREGPT.roles}:
+        return False
+    return any(name in value for name in TURN_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -143,10 +171,43 @@ def parse_turn(turn: Any, wording: Wording) -> Spoken:
         return Spoken(said, _function_call(turn, wording))
     calls = _calls(turn) if role == ASSISTANT else ()
     content = _content(turn, wording.content, is_required=role in (USER, ASSISTANT) and not calls)
-    if role == ASSISTANT and turn.get("reasoning_content"):
-        thought = text_of(turn, "reasoning_content")
-        content = f"<think>\n{thought}\n</think>\n\n{content}"
-    return Spoken(said, Message(role, content, _weight(turn), calls))
+    if role == ASSISTANT:
+        content = _with_thought(turn, content)
+    return Spoken(said, Message(role, content, _weight(turn, wording), calls))
+
+
+THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought")
+"""Fields in which people put what the assistant thought before its answer."""
+
+
+def _with_thought(turn: Mapping[str, Any], content: str) -> str:
+    """The content after the thought that its turn holds beside it, if any.
+
+    A field of such a name that is no text (`"thinking": true`) says something else.
+    """
+    texts = [turn.get(name) for name in THOUGHTS]
+    if not (turn.get(THOUGHTS[0]) or any(isinstance(text, str) for text in texts)):
+        return content
+    found = {n: text_of(turn, n) for n in THOUGHTS if _is_thought(turn, n)}
+    if len(set(found.values())) > 1:
+        raise BadRowError(f"{' and '.join(map(repr, found))} are different thoughts. Keep one.")
+    thought = next(iter(found.values()), "")
+    if not thought or (content.startswith("<think>") and thought.strip() in content):
+        return content
+    if content.startswith("<think>"):
+        raise BadRowError(
+            f"'{next(iter(found))}' and the content are different thoughts. Keep one."
+        )
+    return _thought(thought) + content
+
+
+def _is_thought(turn: Mapping[str, Any], name: str) -> bool:
+    value = turn.get(name)
+    return not is_missing(value) and (isinstance(value, str) or name == THOUGHTS[0])
+
+
+def _thought(text: str) -> str:
+    return f"<think>\n{text}\n</think>\n\n"
 
 
 def _unknown_role(turn: Mapping[str, Any], wording: Wording, said: Any) -> str:
@@ -166,9 +227,13 @@ def _content(turn: Mapping[str, Any], name: str, *, is_required: bool) -> str:
 
 
 def _part(part: Mapping[str, Any]) -> str:
-    """A piece of a turn that OpenAI's API would take."""
-    if part.get("type") == "text":
+    """A piece of a turn that OpenAI's API would take, or a thought as Anthropic's writes it."""
+    kind = part.get("type")
+    if kind == "text":
         return text_of(part, "text", required=False)
+    if kind in ("thinking", "reasoning"):
+        thought = text_of(part, "text" if kind not in part else str(kind), required=False)
+        return _thought(thought) if thought else ""
     if part.get("type") == "image":
         return "<image>"
     raise BadRowError(
@@ -177,8 +242,8 @@ def _part(part: Mapping[str, Any]) -> str:
     )
 
 
-def _weight(turn: Mapping[str, Any]) -> float:
-    weight, loss = turn.get("weight"), turn.get("loss")
+def _weight(turn: Mapping[str, Any], wording: Wording) -> float:
+    weight, loss = (turn.get("weight"), turn.get("loss")) if wording.has_weights else (None, None)
     if loss is not None and not isinstance(loss, bool):
         raise BadRowError(f"'loss' must be true or false, this is {kind_of(loss)}.")
     if weight is None:
@@ -209,7 +274,7 @@ def _function_call(turn: Mapping[str, Any], wording: Wording) -> Message:
         raise BadRowError(
             f"a function call must be JSON with name and arguments, this is {_short(text)}."
         )
-    return Message(ASSISTANT, thought + mark, _weight(turn), tuple(map(_call, listed)))
+    return Message(ASSISTANT, thought + mark, _weight(turn, wording), tuple(map(_call, listed)))
 
 
 def _call(call: Any) -> ToolCall:

@@ -1,6 +1,7 @@
 """Values of a row: read with checks, and refused with what is wrong with them."""
 
 import json
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -8,6 +9,24 @@ from typing import Any
 
 class BadRowError(ValueError):
     """Why a row cannot be taught and how to mend it, in one sentence."""
+
+
+MISSING_WORDS = frozenset({"", "nan", "NaN", "NaT", "<NA>", "None", "null", "NULL"})
+"""What programs write into a cell that holds nothing."""
+
+
+def without_nan(value: Any) -> Any:
+    """A value with null where it holds the number that stands for no number."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, dict):
+        return {name: without_nan(part) for name, part in value.items()}
+    return [without_nan(part) for part in value] if isinstance(value, list) else value
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a field that may be left out holds nothing."""
+    return value is None or (value in MISSING_WORDS if isinstance(value, str) else value == [])
 
 
 def text_of(row: Mapping[str, Any], name: str, *, required: bool = True) -> str:
@@ -19,6 +38,8 @@ def text_of(row: Mapping[str, Any], name: str, *, required: bool = True) -> str:
     value = row.get(name)
     if value is None and not required:
         return ""
+    if value is None and name in row:
+        raise BadRowError(f"'{name}' has no value (it is null or NaN).")
     if not isinstance(value, str):
         if name not in row:
             raise BadRowError(f"'{name}' is missing; the row has {names_in(row)}.")
@@ -48,7 +69,7 @@ def checked(text: str, name: str) -> str:
 
 def optional_text(row: Mapping[str, Any], name: str | None) -> str:
     """A text field that may be missing or have no name at all."""
-    return text_of(row, name, required=False) if name else ""
+    return "" if name is None or is_missing(row.get(name)) else text_of(row, name, required=False)
 
 
 def list_of(row: Mapping[str, Any], name: str, what: str) -> list[Any]:
@@ -72,14 +93,19 @@ def flag_of(row: Mapping[str, Any], name: str) -> bool | None:
         BadRowError: it is something else.
     """
     value = row.get(name)
-    if isinstance(value, str):
-        value = {"true": True, "false": False, "": None}.get(value.strip().lower(), value)
-    if value is None or isinstance(value, bool):
-        return value
+    if is_missing(value):
+        return None
+    flag = FLAGS.get(str(value).strip().lower())
+    if flag is not None and isinstance(value, bool | int | float | str):
+        return flag
+    shown = f"{kind_of(value)} ({value!r:.40})"
     raise BadRowError(
-        f"'{name}' must be true or false, this is {kind_of(value)}. Rename the field if it is no "
-        "verdict on the answer."
+        f"'{name}' must be true or false (or 1 or 0), this is {shown}. Rename the field if it is "
+        "no verdict on the answer."
     )
+
+
+FLAGS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
 @lru_cache(maxsize=256)
@@ -96,7 +122,9 @@ def tools_of(row: Mapping[str, Any], name: str | None) -> str:
         BadRowError: it is no JSON list of objects.
     """
     value = row.get(name) if name else None
-    if value is None or value in ("", [], "[]"):
+    if isinstance(value, list):
+        value = [_without_nulls(tool) for tool in value if tool is not None]
+    if is_missing(value) or value == "[]":
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     if not is_tool_list(checked(text, str(name))):
@@ -104,6 +132,19 @@ def tools_of(row: Mapping[str, Any], name: str | None) -> str:
             f"'{name}' must be a JSON list of tools, each an object with its name and parameters."
         )
     return text
+
+
+def _without_nulls(schema: Any) -> Any:
+    """A schema without keywords that are null: only for a default or a constant is that a value."""
+    if isinstance(schema, list):
+        return [_without_nulls(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: _without_nulls(part)
+        for name, part in schema.items()
+        if part is not None or name in ("default", "const", "example")
+    }
 
 
 def parse_json(text: str) -> Any:

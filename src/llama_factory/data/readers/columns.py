@@ -1,9 +1,14 @@
-"""Parquet and Arrow files, a batch of rows at a time."""
+"""Parquet and Arrow files, a batch of rows at a time, and what Arrow does to rows.
 
-from collections.abc import Iterable, Iterator
+Arrow gives all objects of a column the same fields: those that an object lacks it holds as null. Of
+the arguments of a call, or the properties of a tool, such nulls would be taught.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain, count
-from typing import IO, Any
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
 
 from llama_factory.core.errors import DataError
 from llama_factory.data.readers import RawRow, Reader, Refused, register
@@ -17,8 +22,8 @@ def read_parquet(opened: Opened) -> Iterator[RawRow | Refused]:
     import pyarrow.parquet
 
     with opened.binary() as file, _told("Parquet"):
-        batches = pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=BATCH_ROWS)
-        yield from _rows(batches)
+        whole = pyarrow.parquet.ParquetFile(file)
+        yield from _rows(whole.schema_arrow, whole.iter_batches(batch_size=BATCH_ROWS))
 
 
 def read_arrow(opened: Opened) -> Iterator[RawRow | Refused]:
@@ -26,27 +31,106 @@ def read_arrow(opened: Opened) -> Iterator[RawRow | Refused]:
     import pyarrow.ipc
 
     with opened.binary() as file, _told("Arrow"):
-        yield from _rows(_arrow_batches(file, opened.head, pyarrow.ipc))
+        if opened.head.startswith(b"ARROW1"):
+            whole = pyarrow.ipc.open_file(file)
+            batches = map(whole.get_batch, range(whole.num_record_batches))
+        else:
+            whole = batches = pyarrow.ipc.open_stream(file)
+        yield from _rows(whole.schema, batches)
 
 
-def _arrow_batches(file: IO[bytes], head: bytes, ipc: Any) -> Iterator[Any]:
-    if not head.startswith(b"ARROW1"):
-        yield from ipc.open_stream(file)
-        return
-    whole = ipc.open_file(file)
-    for number in range(whole.num_record_batches):
-        yield whole.get_batch(number)
-
-
-def _rows(batches: Iterable[Any]) -> Iterator[RawRow]:
+def _rows(schema: Any, batches: Iterable[Any]) -> Iterator[RawRow]:
+    twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"has two columns called '{twice}'. Rename one.")
     slices = (
         batch.slice(start, BATCH_ROWS)
         for batch in batches
         for start in range(0, batch.num_rows, BATCH_ROWS)
     )
     values = chain.from_iterable(part.to_pylist() for part in slices)
-    for number, value in zip(count(1), values, strict=False):
-        yield RawRow(number, value)
+    shape = Shape.of(schema)
+    for number, value in enumerate(values, 1):
+        yield RawRow(number, as_written(value, shape))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a type of Arrow's tells added nulls from meant ones.
+
+    Attributes:
+        fields: the shape of each field that holds objects.
+        always_null: fields that are null in every object: somebody must have written one of them.
+        is_map: whether this is a list of names and values.
+        is_known: whether Arrow told the type at all.
+    """
+
+    fields: Mapping[str, "Shape"] = field(default_factory=dict)
+    always_null: frozenset[str] = frozenset()
+    is_map: bool = False
+    is_known: bool = True
+
+    @staticmethod
+    def of(kind: Any) -> "Shape | None":
+        """The shape of a schema, or of a type with the lists around it; None for other types."""
+        from pyarrow import Schema, types
+
+        if not isinstance(kind, Schema) and types.is_map(kind):
+            return Shape({"": Shape.of(kind.item_type) or Shape()}, is_map=True)
+        if not isinstance(kind, Schema) and not types.is_struct(kind):
+            inner = getattr(kind, "value_type", None)
+            return Shape.of(inner) if inner is not None else None
+        found = {part.name: Shape.of(part.type) for part in kind}
+        shapes = {name: shape for name, shape in found.items() if shape is not None}
+        return Shape(shapes, frozenset(part.name for part in kind if types.is_null(part.type)))
+
+
+UNKNOWN = Shape(is_known=False)
+
+
+def as_written(row: Mapping[str, Any], shape: Shape | None = UNKNOWN) -> dict[str, Any]:
+    """A row of Arrow's without the nulls that it added; those of the row itself stay.
+
+    A null inside an object stays where the object is a schema that means it: as a default, or the
+    only value, of something that may be null.
+    """
+    shape = shape or UNKNOWN
+    inner = {name: shape.fields.get(name, None if shape.is_known else UNKNOWN) for name in row}
+    return {name: _pruned(value, inner[name]) for name, value in row.items()}
+
+
+def _pruned(value: Any, shape: Shape | None) -> Any:
+    if shape is None or not isinstance(value, list | dict):
+        return value
+    if shape.is_map and isinstance(value, list) and all(isinstance(v, tuple) for v in value):
+        return {name: _pruned(part, shape.fields[""]) for name, part in value}
+    if isinstance(value, list):
+        return [_pruned(each, shape) for each in value]
+    unnamed = None if shape.is_known else UNKNOWN
+    return {
+        name: _pruned(part, shape.fields.get(name, unnamed))
+        for name, part in value.items()
+        if part is not None or _is_meant(name, value, shape)
+    }
+
+
+def _is_meant(name: str, schema: Mapping[str, Any], shape: Shape) -> bool:
+    """Whether a null is one that a schema says something with."""
+    is_written = name in shape.always_null
+    if name == "default":
+        return is_written or _may_be_null(schema)
+    return name == "const" and (_may_be_null(schema) or (is_written and not schema.get("type")))
+
+
+def _may_be_null(schema: Mapping[str, Any]) -> bool:
+    kind = schema.get("type")
+    if kind == "null" or schema.get("nullable") is True:
+        return True
+    options = [kind, schema.get("enum")]
+    if any(isinstance(each, list) and ("null" in each or None in each) for each in options):
+        return True
+    others = [*(schema.get("anyOf") or []), *(schema.get("oneOf") or [])]
+    return any(isinstance(each, dict) and _may_be_null(each) for each in others)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """JSON values one after the other: the rows of a list, wherever it lies, or objects in sequence.
 
-Values are decoded one by one from a buffer, so a list of any size never is as a whole in memory; a
-broken row is skipped up to where the next one begins.
+A list of turns is one row: a conversation. Brackets around other objects say nothing. Values are
+decoded one by one from a buffer, so a list of any size never is as a whole in memory; a broken row
+is skipped up to where the next one begins.
 """
 
 import codecs
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from llama_factory.data.formats import find_layout
+from llama_factory.data.formats import find_layout, is_turn
 from llama_factory.data.readers import (
     LONGEST_ROW_BYTES,
     SHOWN_CHARACTERS,
@@ -29,9 +30,11 @@ WRAPPERS = ("data", "rows", "train", "examples", "items", "instances", "samples"
 """Names under which people put the list of rows into an object."""
 BETWEEN = re.compile(r"[\s,\[\]]*")
 """What may stand between two rows."""
-START = re.compile(r'\{\s*"')
+START = re.compile(r'(?:(?<=\n)\[\s*)?\{\s*"')
+TALK_START = re.compile(r'(?:\[\s*)?\{\s*"')
+"""An object or a list of them; where rows are objects, a list is a row only if it begins a line."""
 WRAPPED = re.compile(
-    r'\{\s*(?:"[^"]*"\s*:\s*(?:"[^"]*"|[\w.+-]+)\s*,\s*)*"(\w+)"\s*:\s*(?=\[\s*[{\]])'
+    r'\{\s*(?:"[^"]*"\s*:\s*(?:"[^"]*"|[\w.+-]+)\s*,\s*)*"(\w+)"\s*:\s*(?=\[\s*[{\[\]])'
 )
 """An object that begins with a list, perhaps after a few plain values."""
 TURN_FIELDS = frozenset({"role", "from", "content", "value", "name", "arguments", "function"})
@@ -78,6 +81,8 @@ class _Values:
     number: int = 0
     is_whole: bool = False
     is_wrapped: bool = False
+    is_first: bool = False
+    has_talks: bool = False
     has_wrong_bytes: bool = False
     fields: frozenset[str] = frozenset()
     decoder: codecs.IncrementalDecoder = field(
@@ -98,6 +103,10 @@ class _Values:
             return None
         self.number += 1
         value, end = self._decode_whole(0)
+        if self.is_first and isinstance(value, dict) and is_turn(value):
+            self.has_talks = True
+            self.buffer, self.place = f"[{self.buffer[self.place :]}", 0
+            value, end = self._decode_whole(0)
         if isinstance(value, _Broken):
             return self._skip_broken(value)
         refused = self._refused(end)
@@ -120,11 +129,14 @@ class _Values:
 
     def _skip_between(self) -> bool:
         """Go to where the next value begins; False at the end of the rows."""
-        is_closed = False
+        is_closed = self.is_first = False
         while True:
             found = BETWEEN.match(self.buffer, self.place)
             if found is not None:
                 is_closed |= "]" in found[0]
+                marks = "".join(found[0].split())
+                self.is_first = marks.endswith("[") if marks else self.is_first
+                self.has_talks |= marks.endswith(("[[", ",["))
                 self.place = found.end()
             if self.place < len(self.buffer):
                 is_after = self.is_wrapped and is_closed and self.buffer[self.place] != "{"
@@ -199,7 +211,8 @@ class _Values:
 
     def _find_row(self, offset: int) -> tuple[bool, int]:
         """How far after the place, and after `offset`, a row begins, or how far none does."""
-        while found := START.search(self.buffer, self.place + offset):
+        start = TALK_START if self.has_talks else START
+        while found := start.search(self.buffer, self.place + offset):
             offset = found.start() - self.place
             if self._is_row(offset):
                 return True, offset
@@ -211,12 +224,14 @@ class _Values:
     def _is_row(self, offset: int) -> bool:
         """Whether a row, and not an object inside a broken one, begins here."""
         value = self._decode_whole(offset)[0]
+        if isinstance(value, list):
+            return isinstance(value[0], dict) and is_turn(value[0])
         if not isinstance(value, dict):
             return isinstance(value, _Broken) and value.is_cut  # too long: refused as a row
         names = frozenset(value)
         if self.fields and 2 * len(names & self.fields) >= len(self.fields):
             return True
-        if names <= TURN_FIELDS or "type" in names:
+        if names <= TURN_FIELDS or "type" in names or is_turn(value):
             return False
         return not self.fields or find_layout(tuple(value)) is not None
 

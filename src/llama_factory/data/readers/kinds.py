@@ -85,7 +85,7 @@ def _refuse_unmarked(opened: Opened) -> None:
 
 def _by_text(text: str, named: Reader | None) -> Reader | None:
     start = text.lstrip()
-    if start[:1] == "[" and start[1:].lstrip()[:1] in ("{", "]"):
+    if start[:1] == "[" and start[1:].lstrip()[:1] in ("{", "]", "["):
         return readers["JSON"] if named is None or named.name.startswith("JSON") else None
     if start[:1] != "{":
         return None

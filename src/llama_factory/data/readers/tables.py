@@ -1,6 +1,7 @@
 """Comma- and tab-separated values with a header line."""
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,13 +12,17 @@ from llama_factory.data.readers.lines import TooLong, decoded, lines_of, too_lon
 from llama_factory.data.readers.streams import Opened
 
 DELIMITERS = ",;\t|"
+NAMED_DELIMITER = re.compile(r'"?sep=([^"\r\n])"?\s*')
+"""A first line that only spreadsheets read: it says what separates the columns."""
 
 
 def read(opened: Opened) -> Iterator[RawRow | Refused]:
     """Every record under the header; a ragged or broken one does not stop the rest."""
     csv.field_size_limit(LONGEST_ROW_BYTES)
     lines = _Lines(lines_of(opened))
-    delimiter = _delimiter(opened)
+    delimiter, is_named = _delimiter(opened)
+    if is_named:
+        next(lines)
     header = _header(opened, _record(opened, lines, delimiter))
     for record in _records(opened, lines, delimiter):
         yield record if isinstance(record, Refused) else _row(opened, record, header)
@@ -102,12 +107,15 @@ def _broken(
     return Refused(opened.file, number, reason, text)
 
 
-def _delimiter(opened: Opened) -> str:
+def _delimiter(opened: Opened) -> tuple[str, bool]:
+    """What separates the columns, and whether the first line does nothing but name it."""
     with opened.text() as stream:
         first = stream.readline(LONGEST_ROW_BYTES).decode(errors="replace")
+    if named := NAMED_DELIMITER.fullmatch(first):
+        return named[1], True
     if opened.path.name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".tsv"):
-        return "\t"
-    return max(DELIMITERS, key=first.count)
+        return "\t", False
+    return max(DELIMITERS, key=first.count), False
 
 
 def _header(opened: Opened, record: _Record | Refused | None) -> list[str]:
@@ -116,9 +124,9 @@ def _header(opened: Opened, record: _Record | Refused | None) -> list[str]:
     if record is None:
         raise DataError("is empty: it has no header and no rows.")
     names = [name.strip() for name in record.fields]
-    if any(not name for name in names):
-        raise DataError("a column of its header has no name. The first line must name the columns.")
-    twice = next((name for name in names if names.count(name) > 1), None)
+    if not any(names):
+        raise DataError("its header names no column. The first line must name the columns.")
+    twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"two columns of its header are called '{twice}'. Rename one.")
     return names
@@ -126,7 +134,8 @@ def _header(opened: Opened, record: _Record | Refused | None) -> list[str]:
 
 def _row(opened: Opened, record: _Record, header: list[str]) -> RawRow | Refused:
     text = record.text.rstrip("\r\n")
-    if len(record.fields) != len(header):
+    fields = _fitted(record.fields, header)
+    if fields is None:
         reason = (
             f"{len(record.fields)} fields where the header has {len(header)} "
             f"({', '.join(header)}). Put quotes around fields with separators in them."
@@ -134,7 +143,24 @@ def _row(opened: Opened, record: _Record, header: list[str]) -> RawRow | Refused
         return Refused(opened.file, record.number, reason, text)
     if "\0" in text:
         return Refused(opened.file, record.number, "a NUL character: remove it.", text)
-    return RawRow(record.number, dict(zip(header, record.fields, strict=True)))
+    return RawRow(record.number, dict(_named(header, fields)))
+
+
+def _fitted(fields: list[str], header: list[str]) -> list[str] | None:
+    """One field for each column; None where other fields than empty ones at the end differ."""
+    missing, more = header[len(fields) :], fields[len(header) :]
+    if any(missing) or any(each.strip() for each in more):
+        return None
+    return [*fields[: len(header)], *[""] * len(missing)]
+
+
+def _named(header: list[str], fields: list[str]) -> Iterator[tuple[str, str]]:
+    """Names and values. Numbers of rows, and nothing at all, need no name: they are left out."""
+    for number, (name, value) in enumerate(zip(header, fields, strict=True), 1):
+        if name:
+            yield name, value
+        elif value.strip() and not value.strip().isdecimal():
+            yield f"(column {number} without a name)", value
 
 
 register(Reader("CSV", (".csv", ".tsv"), read))
