@@ -111,9 +111,12 @@ def _predict_only(config: RunConfig, output: Path, progress: Progress) -> dict[s
     return predict_only(config, saved, output, progress)
 
 
-def explain(path: Path | None, changes: Sequence[str]) -> str:
-    """The settings that `train` would run with, as YAML, and where each comes from."""
-    return explained(resolve(path, changes))
+def explain(path: Path | None, changes: Sequence[str], *, num_processes: int | None = None) -> str:
+    """The settings that `train` would run with, as YAML, and where each comes from.
+
+    `num_processes` is how many will train together, where they are not started yet.
+    """
+    return explained(resolve(path, changes, num_processes=num_processes))
 
 
 def versions(folder: Path) -> list[VersionRow]:

@@ -28,7 +28,7 @@ def train(tmp_path):
 
     def run(*words):
         command = [sys.executable, "-c", LOADED, "train", *words]
-        environment = os.environ | {"API_PORT": ""}
+        environment = os.environ | {"API_PORT": "", "NPROC_PER_NODE": "1"}
         return subprocess.run(
             command, capture_output=True, text=True, cwd=tmp_path, env=environment
         )
@@ -44,6 +44,13 @@ def test_explain_prints_what_the_file_and_the_words_come_to_without_torch(train)
     assert "# --lora_rank 16" in done.stdout
     assert "# --learning_rate 2e-5" in done.stdout
     assert "heavy False" in done.stderr
+
+
+def test_explain_counts_the_processes_that_will_be_started(train, monkeypatch):
+    monkeypatch.setenv("NNODES", "2")
+    done = train("flat.yaml", "--per_device_train_batch_size", "3", "--explain")
+    assert "batch_size: 6" in done.stdout
+    assert "x 2 processes" in done.stdout
 
 
 def test_wrong_words_are_one_message_without_torch(train):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llama_factory.cli.launching import num_processes
+from llama_factory.cli.launching import num_processes, world_size
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.files import read_jsonl
 from llama_factory.training.processes import Processes, current
@@ -45,7 +45,9 @@ def measured(folder):
 @pytest.fixture(scope="module")
 def two(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    return folder, run(tiny, folder, {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"})
+    environment = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
+    # three rows of each of two processes are the six of one
+    return folder, run(tiny, folder, environment, "per_device_train_batch_size=3")
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,20 @@ def test_one_process_shares_with_nobody():
 def test_the_environment_says_how_many(environment, number):
     if torch.cuda.device_count() < 2:
         assert num_processes(environment) == number
+
+
+@pytest.mark.parametrize(
+    ("environment", "number"),
+    [
+        ({"FORCE_TORCHRUN": "1"}, 1),
+        ({"NPROC_PER_NODE": "4"}, 4),
+        ({"NNODES": "2", "NPROC_PER_NODE": "4"}, 8),
+        ({"NNODES": "3", "NPROC_PER_NODE": "1"}, 3),
+        ({"NNODES": "2", "NPROC_PER_NODE": "4", "LOCAL_RANK": "0", "WORLD_SIZE": "8"}, 8),
+    ],
+)
+def test_the_environment_says_how_many_train_together(environment, number):
+    assert world_size(environment) == number
 
 
 def test_a_number_that_is_none_is_told():

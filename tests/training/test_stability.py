@@ -18,7 +18,7 @@ from llama_factory.training.planning import NEW, RowRef
 from llama_factory.training.rows import Encoding, encode_all
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.spikes import FEWEST, SpikeWatch
-from llama_factory.training.strategy import Protection, Strategy
+from llama_factory.training.strategy import STRATEGIES, Protection, Strategy
 from llama_factory.training.update import start
 from tests.training.test_loop import SILENT, examples, fit, losses, make, weights
 
@@ -51,8 +51,6 @@ STEP = [0]
 
 @pytest.fixture
 def kick(monkeypatch):
-    from llama_factory.training.strategy import STRATEGIES
-
     monkeypatch.setitem(STRATEGIES.parts, "kick", Kick)
     STEP[0] = 0
     return lambda at: Protection((Kick(at=at),))
@@ -76,6 +74,26 @@ def test_an_update_that_is_not_finite_is_skipped_and_its_rows_are_named(tiny, tm
     assert line.count("f.jsonl:") == 2
     assert done.to_json()["skipped_updates"] == 1
     assert all(torch.isfinite(weight).all() for weight in done.model.trainable().values())
+
+
+class Counts(Strategy):
+    """How often it is told that an update was made."""
+
+    def after_step(self, model, memory):
+        MADE.append(1)
+
+
+MADE = []
+
+
+def test_strategies_hear_of_no_update_that_was_skipped(tiny, tmp_path, kick, monkeypatch):
+    monkeypatch.setitem(STRATEGIES.parts, "counts", Counts)
+    MADE.clear()
+    kicked = kick({3: float("nan")})
+    protection = Protection((*kicked.strategies, Counts()))
+    done = fit(tiny, tmp_path, batch_size=2, max_steps=5, protection=protection)
+    assert done.to_json()["skipped_updates"] == 1
+    assert len(MADE) == 4
 
 
 def test_a_run_that_stays_infinite_stops_and_names_the_last_rows(tiny, tmp_path, kick):

@@ -5,11 +5,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from llama_factory.core.errors import ConfigError
 
 STARTED = "LOCAL_RANK"
 """What torchrun tells each process that it started."""
+GPU_FILES = tuple(map(Path, ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg")))
+"""One of them is there where a GPU is."""
+USUAL_PORT = 29500
+"""Where several machines meet unless MASTER_PORT is set: all must know it beforehand."""
+MEETING = {
+    "MASTER_ADDR": "the address of the first machine",
+    "NODE_RANK": "this machine's number",
+}
 YES = ("1", "true", "y", "yes", "on")
 
 
@@ -27,6 +36,17 @@ def num_processes(environment: Mapping[str, str]) -> int:
     return max(1, number) if is_forced or is_many else 0
 
 
+def world_size(environment: Mapping[str, str]) -> int:
+    """How many processes train together, on all machines, once they are started.
+
+    Raises:
+        ConfigError: a variable is no number.
+    """
+    if STARTED in environment:
+        return _number(environment, "WORLD_SIZE") or 1
+    return max(1, num_processes(environment)) * max(1, _number(environment, "NNODES"))
+
+
 def launch(words: list[str], number: int) -> int:
     """Run `llama-factory train` in several processes; returns the exit code.
 
@@ -35,16 +55,46 @@ def launch(words: list[str], number: int) -> int:
         number: processes on this machine.
     """
     environment = os.environ
+    require_meeting_place(environment)
     machines = str(_number(environment, "NNODES") or 1)
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", machines]
     command += ["--node_rank", environment.get("NODE_RANK", "0"), "--nproc_per_node", str(number)]
     command += ["--master_addr", environment.get("MASTER_ADDR", "127.0.0.1")]
-    command += ["--master_port", environment.get("MASTER_PORT") or str(_free_port())]
+    free = _free_port() if machines == "1" else USUAL_PORT
+    command += ["--master_port", environment.get("MASTER_PORT") or str(free)]
     # torchrun gives every process one thread, which is right for GPUs and nothing else
     threads = str(max(1, (os.cpu_count() or 1) // number))
     settings = {"OMP_NUM_THREADS": threads, **environment}
     with subprocess.Popen([*command, "-m", "llama_factory", "train", *words], env=settings) as run:
         return _until_it_ends(run)
+
+
+def require_meeting_place(environment: Mapping[str, str]) -> None:
+    """Refuse at once what would let several machines wait for each other without end.
+
+    Raises:
+        ConfigError: a machine does not know where to meet the others, or which one it is.
+    """
+    machines = _number(environment, "NNODES")
+    if machines < 2:
+        return
+    for name, what in MEETING.items():
+        if not environment.get(name):
+            raise ConfigError(
+                f"NNODES is {machines} and {name} is not set. Set {name} to {what} on every "
+                "machine; the first one has NODE_RANK 0."
+            )
+    rank, address = _number(environment, "NODE_RANK"), environment["MASTER_ADDR"]
+    if rank >= machines:
+        raise ConfigError(
+            f"NODE_RANK is {rank}, and with NNODES {machines} the machines are numbered from 0 to "
+            f"{machines - 1}."
+        )
+    if rank and (address in ("localhost", "::1") or address.startswith("127.")):
+        raise ConfigError(
+            f"MASTER_ADDR is {address}, which on this machine (NODE_RANK {rank}) is itself. Give "
+            "the address at which it reaches the first machine."
+        )
 
 
 def _until_it_ends(run: "subprocess.Popen[bytes]") -> int:
@@ -66,6 +116,8 @@ def _number(environment: Mapping[str, str], name: str) -> int:
 
 
 def _num_gpus() -> int:
+    if os.name == "posix" and not any(map(Path.exists, GPU_FILES)):
+        return 0  # asking torch takes seconds
     import torch
 
     return torch.cuda.device_count()

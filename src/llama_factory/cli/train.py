@@ -40,9 +40,10 @@ def train(
     said = read_words(words or [])
     chosen = [f"output_dir={output_dir}"] if output_dir else []
     chosen = [*said.changes, *(changes or []), *chosen]
-    settings = run.explain(said.path, chosen)  # what is wrong is told before anything heavy loads
+    run.explain(said.path, chosen)  # what is wrong is told before anything heavy loads
     if explain:
-        print(settings, end="")
+        together = launching.world_size(os.environ)
+        print(run.explain(said.path, chosen, num_processes=together), end="")
         return
     if number := launching.num_processes(os.environ):
         raise typer.Exit(launching.launch(_as_words(said.path, chosen, as_json=as_json), number))

@@ -61,11 +61,22 @@ def load_config(path: Path | None, changes: Sequence[str] = ()) -> RunConfig:
     return resolve(path, changes).config
 
 
-def resolve(path: Path | None, changes: Sequence[str] = ()) -> Resolved:
-    """The same as `load_config`, and where every value came from."""
+def resolve(
+    path: Path | None, changes: Sequence[str] = (), *, num_processes: int | None = None
+) -> Resolved:
+    """The same as `load_config`, and where every value came from.
+
+    Args:
+        path: see `load_config`.
+        changes: see `load_config`.
+        num_processes: that will train together, which flat keys of the batch are for each of. None:
+            as many as torchrun says it has started.
+    """
     tree, values = _parse(path)
     given = [*changing.from_environment(os.environ), *changing.read_changes(changes)]
-    native = _put_together(tree, values, given)
+    if num_processes is None:
+        num_processes = int(os.environ.get("WORLD_SIZE") or 1)
+    native = _put_together(tree, values, given, num_processes)
     config = _validate(path or Path("settings"), native)
     return Resolved(config, native.origins)
 
@@ -88,12 +99,13 @@ def _parse(path: Path | None) -> tuple[yaml.Node | None, dict[str, Any]]:
 
 
 def _put_together(
-    tree: yaml.Node | None, values: dict[str, Any], changes: Sequence[Change]
+    tree: yaml.Node | None, values: dict[str, Any], changes: Sequence[Change], num_processes: int
 ) -> _Native:
     has_flat_keys = _has_flat_keys(values, changes)
     flat = {each.name: each.value for each in changes if _goes_flat(each, has_flat_keys)}
     native = {} if has_flat_keys else copy.deepcopy(article.translate(values))
-    done = translate(values | flat) if has_flat_keys else translate(flat, native)
+    flat = values | flat if has_flat_keys else flat
+    done = translate(flat, None if has_flat_keys else native, num_processes=num_processes)
     for name, value in done.settings.items():
         changing.apply(native, Change(name, value, done.sources[name]))
     applied = [

@@ -16,6 +16,7 @@ from llama_factory.model.divergence import divergence
 from llama_factory.model.layers import backbone_of, causal_of, has_dropout
 from llama_factory.model.load import AdaptedModel
 from llama_factory.model.padding import IGNORED
+from llama_factory.model.precision import computing
 from llama_factory.model.switching import switched_off, switches
 from llama_factory.training.batching import MicroBatch
 
@@ -34,6 +35,7 @@ class Earlier:
         require_fixed_head(model)
         network = model.network
         self.states = States(network)
+        self._model = model
         self._network = network
         self._weights = [(each, each.detach().clone()) for each in model.trainable().values()]
         self._switches = switches(network)
@@ -63,7 +65,10 @@ class Earlier:
         sequence, place = (batch.targets != IGNORED).nonzero()[chosen].T
         rows, where = sequence.unique(return_inverse=True)
         ids = batch.ids[rows, : int(place.max()) + 1]  # attention is causal: the rest adds nothing
-        with torch.no_grad(), self._without_dropout(), self._as_before(is_base=is_base):
+        # in the number format of the pass that trains: else the two differ by their rounding
+        same_format = computing(self._model.precision, self._model.device)
+        before = self._as_before(is_base=is_base)
+        with torch.no_grad(), same_format, self._without_dropout(), before:
             reference = self.states.again(ids)[where, place]
         return divergence(states[sequence, place], reference, self.states.head, temperature)
 

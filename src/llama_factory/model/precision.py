@@ -6,6 +6,7 @@ Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740
 import functools
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,6 +92,14 @@ def settle(network: nn.Module, precision: Precision) -> None:
             weight.data = weight.data.float()
         if coarse:
             _let_pass(module, precision.dtype)
+
+
+def computing(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
+    """Products in the format of a model, as in training, for a pass that is made apart from it."""
+    # weights are exchanged between passes, and a copy of the old ones must not be taken for the new
+    return torch.autocast(
+        device.type, precision.dtype, enabled=precision.is_mixed, cache_enabled=False
+    )
 
 
 def _widened(value: Any, dtype: torch.dtype) -> Any:

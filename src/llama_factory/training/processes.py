@@ -3,13 +3,13 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,19 @@ class Processes:
         distributed.all_gather(texts, padded)
         pairs = zip(texts, sizes, strict=True)
         return [json.loads(bytes(each[: int(size)].tolist())) for each, size in pairs]
+
+    def added_up(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The sums over all processes of tensors of the same shapes, bit for bit the same in each.
+
+        Args:
+            tensors: of one type, where the backend sends from.
+        """
+        if not self.are_several:
+            return tensors
+        together = torch.cat([each.flatten() for each in tensors])
+        distributed.all_reduce(together)
+        parts = torch.split(together, [each.numel() for each in tensors])
+        return [part.view_as(each) for part, each in zip(parts, tensors, strict=True)]
 
 
 def current() -> Processes:

@@ -96,7 +96,7 @@ class Strategy(Settings):
         """Change gradients in place, once per update, before they are clipped."""
 
     def after_step(self, model: "AdaptedModel", memory: Memory) -> None:
-        """After each update."""
+        """After each update that moved the weights: not after one that was skipped."""
 
     def after_round(
         self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int

@@ -122,6 +122,8 @@ def _try(run: Run, batch: Batch, rate: float) -> Update:
     for number, micro in enumerate(own, start=1):
         with apart(run, enabled=number < len(own)):
             _backward(run, micro, found, tally)
+    if not own:
+        _backward_nothing(run, batch.micro_batches[0], found)
     tally.share(run.processes)
     for strategy in run.protection.strategies:
         with run.costs.of(strategy):
@@ -132,7 +134,7 @@ def _try(run: Run, batch: Batch, rate: float) -> Update:
             strategy.adjust_gradients(run.model, memory)
     loss = float(tally.by_source.sum())
     norm, is_applied = _descend(run, rate, loss)
-    for strategy in run.protection.strategies:
+    for strategy in run.protection.strategies if is_applied else ():
         with run.costs.of(strategy):
             strategy.after_step(run.model, memory)
     names = zip(batch.sources, tally.by_source.tolist(), batch.shares, strict=True)
@@ -142,7 +144,10 @@ def _try(run: Run, batch: Batch, rate: float) -> Update:
 
 
 def own_share(run: Run, micro_batches: Sequence[MicroBatch]) -> Sequence[MicroBatch]:
-    """The micro-batches that this process computes: large and small ones to each."""
+    """The micro-batches that this process computes: large and small ones to each.
+
+    None where there are more processes than micro-batches.
+    """
     return micro_batches[run.processes.rank :: run.processes.count]
 
 
@@ -241,6 +246,18 @@ def _backward(run: Run, micro: MicroBatch, found: Tensor | None, tally: Tally) -
     for name, term in terms.items():
         tally.terms[name] = tally.terms.get(name, 0.0) + float(term.detach())
     tally.add(weighted, scored, losses)
+
+
+def _backward_nothing(run: Run, micro: MicroBatch, found: Tensor | None) -> None:
+    """Gradients of zero, from a process that has no row: the others wait for its part of the sum.
+
+    Args:
+        run: in progress.
+        micro: any micro-batch of the update; nothing of it counts.
+        found: what the survey of the update found.
+    """
+    weighted, _, _ = forward(run, micro.on(run.fabric.to_device), found)
+    run.fabric.backward(0.0 * weighted.sum())
 
 
 def _backward_terms(run: Run, terms: Mapping[str, Tensor], tally: Tally) -> None:

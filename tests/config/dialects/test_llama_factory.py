@@ -5,6 +5,7 @@ import pytest
 from llama_factory.config import schema
 from llama_factory.config.dialects.llama_factory.table import DEFAULTS, KEYS
 from llama_factory.config.dialects.llama_factory.translate import translate
+from llama_factory.config.explain import explain
 from llama_factory.config.loading import load_config, resolve
 from llama_factory.core.errors import ConfigError
 
@@ -210,6 +211,28 @@ def test_accumulation_beside_sections_multiplies_what_is_computed_at_once(tmp_pa
     assert (training.batch_size, training.micro_batch_size) == (16, 8)
     training = load_config(path, ["per_device_train_batch_size=4"]).training
     assert (training.batch_size, training.micro_batch_size) == (16, 4)
+
+
+def test_a_batch_is_for_each_of_the_processes_and_that_is_told(monkeypatch):
+    said = ["model_name_or_path=tiny", "per_device_train_batch_size=2"]
+    found = resolve(None, [*said, "gradient_accumulation_steps=8"], num_processes=4)
+    assert found.config.training.batch_size == 64
+    assert found.config.training.micro_batch_size == 2
+    told = "training.batch_size is 64: 2 rows of a process at once x 8 (gradient_accumulation_steps"
+    assert any(note.startswith(told) and "x 4 processes" in note for note in found.notes)
+    assert f"# {told}" in explain(found)
+    assert resolve(None, said).config.training.batch_size == 2
+    monkeypatch.setenv("WORLD_SIZE", "3")  # as torchrun sets it
+    assert resolve(None, said).config.training.batch_size == 6
+    assert resolve(None, said[:1]).config.training.batch_size == 3 * 8
+
+
+def test_a_batch_of_our_own_is_that_of_all_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    path = written(tmp_path, "training: {batch_size: 32, micro_batch_size: 8}\n")
+    assert load_config(path).training.batch_size == 32
+    assert load_config(path, ["per_device_train_batch_size=4"]).training.batch_size == 48
+    assert load_config(None, ["training.batch_size=5"]).training.batch_size == 5
 
 
 @pytest.mark.parametrize(

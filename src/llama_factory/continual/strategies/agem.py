@@ -7,7 +7,7 @@ update and g_ref of old rows, both over all trained weights as one vector, g bec
 
 g is all that the update descends, the terms of other strategies included; g_ref is that of the
 answers' log-likelihood, the mean over tokens, without dropout, whatever the objective. It costs a
-forward and a backward pass through `rows` rows every update.
+forward and a backward pass through `rows` rows every update, which several processes share.
 """
 
 import random
@@ -114,13 +114,17 @@ class Agem(Strategy):
         return replace(memory, rows=kept, tensors=tensors, numbers=numbers)
 
     def _chosen(self, model: "AdaptedModel") -> "list[EncodedRow]":
-        """Some old rows, by the update's seed."""
+        """Some old rows, by the update's seed: the same ones in every process."""
         import torch
+
+        from llama_factory.training.processes import current
 
         places = range(len(self._old.rows))
         # The loop seeds every update by the run's seed and its number, so that a resumed run draws
-        # what it would have drawn; nothing is taken from that stream here.
-        drawn = random.Random(torch.initial_seed()).sample(places, min(self.rows, len(places)))
+        # what it would have drawn; nothing is taken from that stream here. Dropout needs another
+        # seed in each process, the drawing the first one's.
+        seed, *_ = current().gathered(torch.initial_seed())
+        drawn = random.Random(seed).sample(places, min(self.rows, len(places)))
         codes = [self._encoded(model, place) for place in drawn]
         return sorted((code for code in codes if code is not None), key=lambda code: len(code.ids))
 
@@ -135,36 +139,42 @@ class Agem(Strategy):
     def _reference(
         self, model: "AdaptedModel", rows: "Sequence[EncodedRow]"
     ) -> "dict[str, Tensor]":
-        """Gradient of the loss on old rows, which are sorted by length, by name of the weight."""
+        """Gradient of the loss on old rows, which are sorted by length, by name of the weight.
+
+        Each process computes some of the rows, and all get the sum.
+        """
         import torch
 
         from llama_factory.continual.taught import answering
         from llama_factory.model.log_probs import TokenLogProbs
+        from llama_factory.training.processes import current
 
+        processes, num_trained = current(), sum(row.num_trained for row in rows)
+        own = rows[processes.rank :: processes.count]
         weights = model.trainable()
         if self._old.kernel is None:
             self._old.kernel = TokenLogProbs(model.network)
         sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         with answering(model.network):
-            for loss in _losses(model, self._old.kernel, rows):
+            for loss in _losses(model, self._old.kernel, own, num_trained):
                 parts = torch.autograd.grad(
                     loss, list(weights.values()), allow_unused=True, materialize_grads=True
                 )
-                for total, part in zip(sums.values(), parts, strict=True):
-                    total += part
-        for name, own in model.parts.items():
-            sums[name] *= own  # what another strategy holds still cannot be turned
-        return sums
+                for total, gradient in zip(sums.values(), parts, strict=True):
+                    total += gradient
+        found = dict(zip(sums, processes.added_up(list(sums.values())), strict=True))
+        for name, part in model.parts.items():
+            found[name] *= part  # what another strategy holds still cannot be turned
+        return found
 
 
 def _losses(
-    model: "AdaptedModel", kernel: "nn.Module", rows: "Sequence[EncodedRow]"
+    model: "AdaptedModel", kernel: "nn.Module", rows: "Sequence[EncodedRow]", num_trained: int
 ) -> "Iterator[Tensor]":
-    """Parts of the mean loss over all tokens, as much at once as fits."""
+    """Parts of the mean loss over `num_trained` tokens, as much at once as fits."""
     from llama_factory.continual.taught import padded
     from llama_factory.model.padding import cut
 
-    num_trained = sum(row.num_trained for row in rows)
     most = MAX_TOKENS.get(model.device.type, 1024)
     cuts = cut([len(row.ids) for row in rows], max_tokens=most, max_rows=len(rows))
     for start, end in cuts:

@@ -86,7 +86,13 @@ class Distill(Strategy):
         """Adds nothing: shows the mean divergence of the update's old tokens, in nats."""
         import torch
 
-        means, self._means = self._means, {}
+        from llama_factory.training.processes import current
+
+        own, self._means = self._means, {}
+        means: dict[str, float] = {}
+        for parts in current().gathered(own):
+            for name, part in parts.items():
+                means[name] = means.get(name, 0.0) + part
         # Leaves: their backward pass reaches no weight.
         return {f"kl_{n}": torch.tensor(kl, requires_grad=True) for n, kl in means.items()}
 

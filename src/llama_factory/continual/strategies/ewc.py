@@ -54,11 +54,13 @@ class _Hold:
 
     Attributes:
         anchors: sums of squares, at the weights that the run began with.
-        loss: of this update's rows so far.
+        loss: of this process's rows of the update so far.
+        num_tokens: that went through the model for it, padding included.
     """
 
     anchors: "Sequence[WeightAnchor | UpdateAnchor]" = ()
     loss: "Tensor | float" = 0.0
+    num_tokens: int = 0
 
     def __eq__(self, other: object) -> bool:
         # what a run is held by is no part of what a strategy is set to
@@ -113,14 +115,19 @@ class Ewc(Strategy):
         """Adds nothing: looks on, to say how large the penalty is beside the loss."""
         if log_probs.shape == batch.coefficients.shape:  # a reward model has none
             self._hold.loss = self._hold.loss - (log_probs.detach() * batch.coefficients).sum()
-        memory.tensors[SUMS][TOKENS] += batch.ids.numel()
+        self._hold.num_tokens += batch.ids.numel()
         return {}
 
     def penalty(self, model: "AdaptedModel", memory: Memory) -> "Mapping[str, Tensor]":
         """The pull; its size beside the loss is told with it."""
         import torch
 
-        loss, self._hold.loss = float(self._hold.loss), 0.0
+        from llama_factory.training.processes import current
+
+        own = [float(self._hold.loss), self._hold.num_tokens]
+        self._hold.loss, self._hold.num_tokens = 0.0, 0
+        loss, num_tokens = map(sum, zip(*current().gathered(own), strict=True))
+        memory.tensors[SUMS][TOKENS] += num_tokens
         if not self._hold.anchors or self.lambda_ == 0:
             return {}
         weights = model.trainable()

@@ -35,7 +35,12 @@ OBJECTIVE: dict[str, Key] = {
 """What is minimised."""
 
 COURSE: dict[str, Key] = {
-    "per_device_train_batch_size": part("training.batch_size, training.micro_batch_size", count, 2),
+    "per_device_train_batch_size": part(
+        "training.batch_size, training.micro_batch_size",
+        count,
+        2,
+        about="An update has this many rows x accumulation x processes.",
+    ),
     "gradient_accumulation_steps": part("training.batch_size, training.micro_batch_size", count, 8),
     "learning_rate": setting("training.learning_rate", number, 1e-4),
     "num_train_epochs": setting("training.epochs", number, 3.0),

@@ -87,7 +87,7 @@ def packing(done: Translation) -> None:
 
 
 def batch(done: Translation) -> None:
-    """Rows of an update = rows computed at once x accumulation."""
+    """Rows of an update = rows that a process computes at once x accumulation x processes."""
     size = done.values.get("per_device_train_batch_size")
     times = done.values.get("gradient_accumulation_steps")
     if size is None and times is None:
@@ -105,7 +105,13 @@ def batch(done: Translation) -> None:
         times = _native_times(done)
     source = "per_device_train_batch_size" if size else key
     done.put("training.micro_batch_size", at_once, source)
-    done.put("training.batch_size", at_once * times, key if key in done.given else source)
+    rows = at_once * times * done.num_processes
+    done.put("training.batch_size", rows, key if key in done.given else source)
+    if done.num_processes > 1:
+        done.notes.append(
+            f"training.batch_size is {rows}: {at_once} rows of a process at once x {times} "
+            f"(gradient_accumulation_steps) x {done.num_processes} processes."
+        )
 
 
 def _native_times(done: Translation) -> int:

@@ -23,19 +23,26 @@ def is_flat(key: str) -> bool:
     return key in KEYS and key not in NATIVE_TOO
 
 
-def translate(flat: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Translation:
+def translate(
+    flat: Mapping[str, Any], base: Mapping[str, Any] | None = None, *, num_processes: int = 1
+) -> Translation:
     """The native settings of flat keys.
 
     Args:
         flat: keys as given; an empty value (null) is a key that is not given.
         base: settings of a native file that the keys are added to. None: the keys are all there
             is, and LLaMA-Factory's defaults hold.
+        num_processes: that train together; a batch is given for each of them.
     """
     given = {name: value for name, value in flat.items() if value is not None}
     problems: list[tuple[str, str]] = []
     values = _read(given, problems)
     done = Translation(
-        (DEFAULTS if base is None else {}) | values, frozenset(given), base or {}, problems=problems
+        (DEFAULTS if base is None else {}) | values,
+        frozenset(given),
+        base or {},
+        num_processes,
+        problems=problems,
     )
     if base is None:
         _begin(done)

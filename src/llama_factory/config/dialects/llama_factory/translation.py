@@ -16,6 +16,7 @@ class Translation:
         values: read values of the flat keys, defaults included.
         given: the keys that a person gave.
         base: native settings of the file that the keys are added to; empty for a flat file.
+        num_processes: that train together.
         settings: native path -> value.
         sources: native path -> the flat key that it comes from.
         problems: each with its flat key.
@@ -26,6 +27,7 @@ class Translation:
     values: Mapping[str, Any]
     given: frozenset[str]
     base: Mapping[str, Any]
+    num_processes: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)
