@@ -135,30 +135,27 @@ def compare(real: str, marked: str, rows: Sequence[Example]) -> Iterator[Verdict
 
 def compare_row(tokenizer: Any, real: str, marked: str, row: Example) -> Verdict:
     """Our mask on the real template and the marked template's own, token by token."""
+    from llama_factory.model.conversation import write
     from llama_factory.model.masks import EncodeOptions, Unfit, encode
+    from llama_factory.model.prompt import PromptFormat
     from llama_factory.model.template import REFUSALS, Renderer
 
     tokenizer.chat_template = real
     ours = encode(row, tokenizer, EncodeOptions(max_tokens=10**6))
     if isinstance(ours, Unfit):
         return Verdict("refused by the template", detail=ours.reason.rpartition(": ")[2])
-    renderer = Renderer(tokenizer, row.tools)
-    whole = renderer.text(row.messages, ask=False)
-    turns, tools = renderer.turns(row.messages)
+    tokens = write(row, Renderer(tokenizer, row.tools)).tokens
     try:
-        theirs = tokenizer.apply_chat_template(
-            turns,
-            tools=tools,
-            chat_template=marked,
-            return_dict=True,
-            return_assistant_tokens_mask=True,
+        text, spans = Renderer(tokenizer, row.tools, PromptFormat(template=marked)).marked(
+            row.messages
         )
     except REFUSALS as error:
         return Verdict("refused by theirs", detail=str(error))
-    ids, mask = theirs["input_ids"], [bool(m) for m in theirs["assistant_masks"]]
-    if ids != tokenizer(whole, add_special_tokens=False)["input_ids"]:
-        return Verdict("renders otherwise", ours.num_trained, sum(mask))
-    return judge(tokenizer, ids, list(ours.is_trained), mask)
+    if text != tokens.text:
+        return Verdict("renders otherwise", ours.num_trained)
+    theirs = {place for span in spans for place in tokens.covered(span)}
+    mask = [place in theirs for place in range(len(tokens.ids))]
+    return judge(tokenizer, list(tokens.ids), list(ours.is_trained), mask)
 
 
 def judge(tokenizer: Any, ids: list[int], ours: list[bool], theirs: list[bool]) -> Verdict:

@@ -1,5 +1,6 @@
 """Models and workspaces small enough for tests: random weights, a real tokenizer, real folders."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,11 +15,12 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from llama_factory.core import files
-from llama_factory.core.types import EvalReport, Message
+from llama_factory.core.types import EvalReport, Example, Message
+from llama_factory.model import conversation
 from llama_factory.model.layers import target_names
 from llama_factory.model.load import fingerprint, load_network, load_tokenizer
 from llama_factory.model.settings import ModelSettings
-from llama_factory.model.template import render
+from llama_factory.model.template import Renderer
 from llama_factory.versions import releases, store
 from llama_factory.versions.version import REPORT, ModelVersion
 from llama_factory.versions.workspace import Workspace
@@ -69,6 +71,16 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
     wrapped.chat_template = CHAT_TEMPLATE
     return wrapped
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, ask: bool
+) -> list[int]:
+    """Token ids of a conversation; with `ask`, up to where the assistant's answer begins."""
+    if ask:
+        return list(conversation.ask(messages, Renderer(tokenizer)).ids)
+    row = Example(tuple(messages), "g", "f", 1)
+    return list(conversation.write(row, Renderer(tokenizer)).tokens.ids)
 
 
 def make_tiny_model(folder: Path, architecture: str = "llama", seed: int = 0) -> Path:

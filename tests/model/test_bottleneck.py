@@ -8,13 +8,12 @@ from llama_factory.core.types import Message
 from llama_factory.model.bottleneck import BottleneckLayer
 from llama_factory.model.saved import find_adapters
 from llama_factory.model.settings import ModelSettings
-from llama_factory.model.template import render
 from llama_factory.serving.engines.transformers import TransformersEngine
 from llama_factory.serving.generation import Options, Question
 from llama_factory.versions import store
 from tests.model.adapting import logits, make
 from tests.model.test_lineage import OPTIONS, begin, reopened, shake, trained
-from tests.tiny import make_tiny_model, make_workspace, publish_adapter
+from tests.tiny import make_tiny_model, make_workspace, publish_adapter, render
 
 QUESTION = (Message("user", "你们的退货政策是什么？"),)
 SMALL = {"type": "bottleneck", "size": 4}

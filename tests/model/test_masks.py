@@ -15,8 +15,8 @@ from llama_factory.model.masks import (
     encode_pair,
     prompt_ids,
 )
-from llama_factory.model.template import render
-from tests.tiny import CHAT_TEMPLATE, END, START, make_tokenizer
+from llama_factory.model.prompt import PromptFormat
+from tests.tiny import CHAT_TEMPLATE, END, START, make_tokenizer, render
 
 LONG = EncodeOptions(10_000)
 
@@ -101,7 +101,10 @@ def test_a_template_that_rewrites_earlier_turns_is_refused_with_the_tokens(token
         encode(talk("Hi?", "Hello."), tokenizer, LONG)
     assert "first at token 0: '1<|im_start|>user" in str(told.value)
     assert "became '2<|im_start|>user" in str(told.value)
-    assert "data.mask_history: true" in str(told.value)
+    assert "data.mask_history" not in str(told.value)  # there is one answer only
+    assert "model.template" in str(told.value)
+    with pytest.raises(ModelError, match=r"data.mask_history: true"):
+        encode(talk("Hi?", "Hello.", "And?", "Good."), tokenizer, LONG)
 
 
 FORGETFUL = (
@@ -124,13 +127,15 @@ def test_answers_that_lose_their_thought_later_are_trained_as_they_then_read(tok
 
 def test_an_empty_thought_is_asked_with_the_question_where_thinking_is_off(tokenizer):
     tokenizer.chat_template = FORGETFUL
-    quiet = replace(LONG, enable_thinking=False, mask_history=True)
+    quiet = replace(LONG, format=PromptFormat(False), mask_history=True)
     row = encode(talk("Hi?", "你好", "And?", "Good."), tokenizer, quiet)
     assert trained_text(row, tokenizer) == f"Good.{END}"
     asked = prompt_ids(talk("Hi?", "你好"), tokenizer, quiet)
     assert tokenizer.decode(asked).endswith("assistant\n<think>\n\n</think>\n\n")
-    with pytest.raises(ModelError, match="set data.enable_thinking"):
-        encode(talk("Hi?", "你好", "And?", "Good."), tokenizer, replace(quiet, mask_history=False))
+    both = encode(
+        talk("Hi?", "你好", "And?", "Good."), tokenizer, replace(quiet, mask_history=False)
+    )
+    assert trained_text(both, tokenizer) == f"你好{END}Good.{END}"
 
 
 def test_a_template_that_marks_answers_is_believed(tokenizer):
@@ -139,9 +144,9 @@ def test_a_template_that_marks_answers_is_believed(tokenizer):
         "{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}\n{% endfor %}"
     )
     row = encode(talk("Hi?", "你好", "And?", "Good."), tokenizer, LONG)
-    assert trained_text(row, tokenizer) == "你好Good."
+    assert trained_text(row, tokenizer) == f"你好Good.{END}"
     last = encode(talk("Hi?", "你好", "And?", "Good."), tokenizer, replace(LONG, mask_history=True))
-    assert trained_text(last, tokenizer) == "Good."
+    assert trained_text(last, tokenizer) == f"Good.{END}"
 
 
 def test_several_marks_in_one_answer_belong_to_it(tokenizer):
@@ -154,7 +159,7 @@ def test_several_marks_in_one_answer_belong_to_it(tokenizer):
     half = Message("assistant", "One.", weight=0.5)
     turns = (Message("user", "a"), half, Message("user", "b"), Message("assistant", "Two."))
     row = encode(Example(turns, "g", "f", 1), tokenizer, LONG)
-    assert trained_text(row, tokenizer) == "One.One.Two.Two."
+    assert trained_text(row, tokenizer) == f"One.One.Two.Two.{END}"
     one = row.weights.index(1.0)
     assert row.weights == (0.5,) * one + (1.0,) * (len(row.weights) - one)
 
@@ -193,6 +198,9 @@ def test_a_tokenizer_without_offsets_trains_the_same_tokens(tokenizer):
 
         def __getattr__(self, name):
             return getattr(self.inner, name)
+
+        def __len__(self):
+            return len(self.inner)
 
         def __call__(self, text, **options):
             return self.inner(text, **options)

@@ -2,8 +2,8 @@ import pytest
 from jinja2 import TemplateError
 
 from llama_factory.core.types import Message, ToolCall
-from llama_factory.model.template import Renderer, render
-from tests.tiny import CHAT_TEMPLATE, END, START, make_tokenizer
+from llama_factory.model.template import Renderer
+from tests.tiny import CHAT_TEMPLATE, END, START, make_tokenizer, render
 
 ASK = Message("user", "q")
 CALL = Message("assistant", "", tool_calls=(ToolCall("f", '{"x": 1}'), ToolCall("g", "no json")))

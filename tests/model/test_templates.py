@@ -10,6 +10,7 @@ from llama_factory.core.types import Example, Message, ToolCall
 from llama_factory.model.load import load_tokenizer
 from llama_factory.model.masks import EncodeOptions, encode
 from llama_factory.model.naming import give_template
+from llama_factory.model.prompt import PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.template import MARKS, Renderer
 from llama_factory.model.templates import ALIASES, find, names
@@ -28,7 +29,7 @@ TALKS = {
         ("assistant", "不客气"),
     ],
     "system": [("system", "请简短"), ("user", "为什么？"), ("assistant", "因为。\n\n如此")],
-    "odd": [("user", " a\n"), ("assistant", "\n b "), ("user", "c"), ("assistant", "[/INST] d")],
+    "odd": [("user", " a\n"), ("assistant", "\n b "), ("user", "c"), ("assistant", "[INS] d")],
 }
 
 
@@ -110,7 +111,8 @@ def test_a_role_that_a_template_does_not_know_makes_the_row_unfit(name):
 
 
 def rendered(name, turns, ask=False, **options):
-    return Renderer(tokenizer_for(name), **options).text(row(turns).messages, ask=ask)
+    how = PromptFormat(**options)
+    return Renderer(tokenizer_for(name), format=how).text(row(turns).messages, ask=ask)
 
 
 def test_known_formats_are_written_as_their_documentation_says():

@@ -10,7 +10,6 @@ import torch
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import Message
 from llama_factory.model.load import load_network
-from llama_factory.model.template import render
 from llama_factory.serving.engines.transformers import TransformersEngine
 from llama_factory.serving.generation import Answer, Options, Question
 from llama_factory.serving.refusals import PromptTooLongError, RequestError
@@ -26,6 +25,7 @@ from tests.tiny import (
     make_tokenizer,
     make_workspace,
     publish_adapter,
+    render,
     taught_adapter,
 )
 

@@ -2,6 +2,7 @@
 
 from llama_factory.data.settings import DataSettings
 from llama_factory.model.masks import EncodeOptions
+from llama_factory.model.prompt import PromptFormat
 
 
 def encode_options(settings: DataSettings) -> EncodeOptions:
@@ -10,5 +11,5 @@ def encode_options(settings: DataSettings) -> EncodeOptions:
         max_tokens=settings.max_tokens,
         train_on_prompt=settings.train_on_prompt,
         mask_history=settings.mask_history,
-        enable_thinking=settings.enable_thinking,
+        format=PromptFormat(settings.enable_thinking),
     )

@@ -38,7 +38,7 @@ def encode_document(
     """
     if not example.is_text:
         return encode_answers(example, tokenizer, replace(options, train_on_prompt=True))
-    ids = text_ids(example, tokenizer)
+    ids = text_ids(example, tokenizer, options)
     if len(ids) < 2:
         return Unfit("the text is empty")
     stride = options.max_tokens - 1

@@ -7,9 +7,10 @@ from itertools import chain
 from transformers import PreTrainedTokenizerBase
 
 from llama_factory.core.types import Example, Message
-from llama_factory.model.conversation import Conversation, answer_spans, turns_to_lose, write
+from llama_factory.model import control_tokens, tokens
+from llama_factory.model.conversation import Conversation, answer_spans, ask, turns_to_lose, write
+from llama_factory.model.prompt import USUAL, PromptFormat
 from llama_factory.model.template import REFUSALS, Renderer
-from llama_factory.model.tokens import tokenize
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class EncodeOptions:
         max_tokens: longest row. Longer ones lose their oldest exchanges, then the answer's end.
         train_on_prompt: every token is trained, not the answers alone.
         mask_history: only the last answer of a conversation is trained.
-        enable_thinking: what reasoning templates are told; None leaves it to them.
+        format: how conversations are written.
         max_trained: a row ends after so many trained tokens, where answers alone are trained;
             None: with its last one.
     """
@@ -28,7 +29,7 @@ class EncodeOptions:
     max_tokens: int
     train_on_prompt: bool = False
     mask_history: bool = False
-    enable_thinking: bool | None = None
+    format: PromptFormat = USUAL
     max_trained: int | None = None
 
 
@@ -90,7 +91,7 @@ def encode(
         return Unfit(untaught)
     if example.is_text:
         return _encode_text(example, tokenizer, options)
-    renderer = Renderer(tokenizer, example.tools, options.enable_thinking)
+    renderer = Renderer(tokenizer, example.tools, options.format)
     try:
         return _encode_talk(example, renderer, options)
     except REFUSALS as error:
@@ -121,7 +122,7 @@ def encode_pair(
     if example.images:
         return Unfit(_why_not(example))
     options = replace(options, train_on_prompt=False, mask_history=True)
-    renderer = Renderer(tokenizer, example.tools, options.enable_thinking)
+    renderer = Renderer(tokenizer, example.tools, options.format)
     worse = replace(example, messages=(*example.prompt, example.rejected), rejected=None)
     try:
         lost = max(_lost_turns(row, renderer, options.max_tokens) for row in (example, worse))
@@ -144,10 +145,10 @@ def prompt_ids(
 ) -> list[int] | Unfit:
     """What a row asks, as tokens up to where the answer begins; plain text asks with itself."""
     if example.is_text:
-        return list(tokenizer(example.answer, verbose=False)["input_ids"])
-    renderer = Renderer(tokenizer, example.tools, options.enable_thinking)
+        return _begun(example, tokenizer, options)
+    renderer = Renderer(tokenizer, example.tools, options.format)
     try:
-        return list(tokenize(tokenizer, renderer.text(example.prompt, ask=True)).ids)
+        return list(ask(example.prompt, renderer).ids)
     except REFUSALS as error:
         return _refused(error)
 
@@ -156,9 +157,19 @@ def _refused(error: Exception) -> Unfit:
     return Unfit(f"the model's chat template refuses this row: {error}")
 
 
-def text_ids(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _begun(
+    example: Example, tokenizer: PreTrainedTokenizerBase, options: EncodeOptions
+) -> list[int]:
+    """The tokens of a plain text."""
+    control = control_tokens.find(tokenizer, "", (), options.format.text_tokens)
+    return tokens.text_ids(tokenizer, example.answer, control)
+
+
+def text_ids(
+    example: Example, tokenizer: PreTrainedTokenizerBase, options: EncodeOptions
+) -> list[int]:
     """All tokens of a plain text, with an end token."""
-    ids = list(tokenizer(example.answer, verbose=False)["input_ids"])
+    ids = _begun(example, tokenizer, options)
     end = tokenizer.eos_token_id
     return ids if end is None or ids[-1:] == [end] else [*ids, end]
 
@@ -166,7 +177,7 @@ def text_ids(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def _encode_text(
     example: Example, tokenizer: PreTrainedTokenizerBase, options: EncodeOptions
 ) -> EncodedRow | Unfit:
-    ids = text_ids(example, tokenizer)
+    ids = text_ids(example, tokenizer, options)
     if len(ids) < 2:
         return Unfit("the text is empty")
     kept = tuple(ids[: options.max_tokens])
@@ -225,20 +236,25 @@ def _factors(talk: Conversation, options: EncodeOptions) -> tuple[list[int], lis
     factors = [usual] * len(ids)
     weights = {number: talk.messages[number].weight for number in _answers(talk.messages, options)}
     unusual = [number for number, weight in weights.items() if weight != usual]
+    after_last = len(ids)
     for number, spans in answer_spans(talk, unusual).items():
         for token in chain.from_iterable(map(talk.tokens.covered, spans)):
             factors[token] = weights[number]
-    _add_end(talk, ids, factors)
+            after_last = token + 1 if number == len(talk.messages) - 1 else after_last
+    _add_end(talk, ids, factors, after_last)
     factors[:1] = [0.0]  # nothing comes before the first token
     return ids, factors
 
 
-def _add_end(talk: Conversation, ids: list[int], factors: list[float]) -> None:
-    """An end token where the template writes none, or the model would not learn to stop."""
+def _add_end(talk: Conversation, ids: list[int], factors: list[float], after_last: int) -> None:
+    """An end token where the template writes none, or the model would not learn to stop.
+
+    It takes the place of what the template writes after the last answer.
+    """
     end = talk.renderer.tokenizer.eos_token_id
-    if ids and end is not None and talk.marks is None and not talk.renderer.habits.end:
-        ids.append(end)
-        factors.append(factors[-1])
+    if after_last and end is not None and not talk.renderer.habits.end:
+        ids[after_last:] = [end]
+        factors[after_last:] = [factors[after_last - 1]]
 
 
 def _answers(messages: Sequence[Message], options: EncodeOptions) -> list[int]:

@@ -15,6 +15,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from llama_factory.core.types import Message, ToolCall
+from llama_factory.model import control_tokens
+from llama_factory.model.control_tokens import ControlTokens
+from llama_factory.model.prompt import USUAL, PromptFormat
 
 Turn = dict[str, Any]
 """One turn as templates want it: OpenAI's shape, with arguments as a mapping."""
@@ -24,6 +27,9 @@ Span = tuple[int, int]
 
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """What a template that marks the assistant's tokens itself begins an answer with."""
+
+BEGUN_TAG = re.compile(r"[<\[][^<>\[\]\s]*\Z")
+"""The beginning of a tag at the end of a text."""
 
 REFUSALS = (TemplateError, TypeError, json.JSONDecodeError)
 """What rendering raises when a template was not written for such a conversation, or when its tools
@@ -35,7 +41,10 @@ class Habits:
     """What a template does with the parts of a conversation, found by rendering small ones.
 
     Attributes:
-        end: text of the token, or tokens, that end an answer; empty where there is none.
+        end_tokens: those that end an answer, one right after the other.
+        opening: what a question ends with and the answer after it lacks: a thought that the model
+            is to go on with.
+        opening_before: the same of an answer that other turns follow.
         shows_system: whether a system turn appears (or is refused aloud).
         shows_tools: whether the list of tools appears.
         shows_results: whether a tool's turn appears (or is refused aloud).
@@ -43,34 +52,42 @@ class Habits:
         shows_calls_beside_text: whether the calls of a turn with text appear.
     """
 
-    end: str
+    end_tokens: tuple[str, ...]
+    opening: str
+    opening_before: str
     shows_system: bool
     shows_tools: bool
     shows_results: bool
     shows_calls: bool
     shows_calls_beside_text: bool
 
+    @property
+    def end(self) -> str:
+        """Text of the tokens that end an answer; empty where there is none."""
+        return "".join(self.end_tokens)
+
 
 @dataclass(frozen=True)
 class Renderer:
-    """Writes conversations as one tokenizer's template does.
+    """Writes conversations as one model's chat template does.
 
-    Parts that the template would drop in silence are written as JSON text into the turns.
+    Parts that the template would drop in silence are written as JSON text into the turns. Control
+    tokens that turns hold are written as stand-ins (`control_tokens.py`).
 
     Attributes:
-        tokenizer: has a chat template.
+        tokenizer: has a chat template, if the format has none.
         tools: JSON list of tools, as text; empty for none.
-        enable_thinking: given to the template where it is not None.
+        format: how conversations are written.
     """
 
     tokenizer: PreTrainedTokenizerBase
     tools: str = ""
-    enable_thinking: bool | None = None
+    format: PromptFormat = USUAL
 
     @property
     def template(self) -> str:
         """The Jinja text that renders these conversations."""
-        return self.tokenizer.get_chat_template(None, _tools(self.tools))
+        return self.format.template_for(self.tokenizer, has_tools=bool(self.tools.strip()))
 
     @property
     def is_marked(self) -> bool:
@@ -80,15 +97,29 @@ class Renderer:
     @property
     def habits(self) -> Habits:
         """What the template does with the parts of a conversation."""
-        return find_habits(self.tokenizer, self.template)
+        return find_habits(self.tokenizer, self.template, tuple(self._options.items()))
+
+    @property
+    def control(self) -> ControlTokens:
+        """The tokens that turns cannot write."""
+        ends, allowed = self.habits.end_tokens, self.format.text_tokens
+        return control_tokens.find(self.tokenizer, self.template, ends, allowed)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What the template is told besides the turns."""
+        thinking, end = self.format.enable_thinking, self.format.end_token
+        told = {} if thinking is None else {"enable_thinking": thinking}
+        return told | ({"eos_token": end} if end else {})
 
     def turns(self, messages: Sequence[Message]) -> tuple[list[Turn], list[Turn] | None]:
         """What the template is given: the turns, and the tools if it shows them itself."""
-        turns, tools = _turns(messages, self.habits), _tools(self.tools)
-        if tools and not self.habits.shows_tools:
+        habits, control = self.habits, self.control
+        turns, tools = _turns(messages, habits), _tools(self.tools)
+        if tools and not habits.shows_tools:
             turns[0] = turns[0] | {"content": _told(self.tools, turns[0]["content"])}
             tools = None
-        return turns, tools
+        return [_hidden(turn, control) for turn in turns], control.hidden(tools)
 
     def text(self, messages: Sequence[Message], *, ask: bool) -> str:
         """The conversation as text; with `ask`, up to where the assistant's answer begins.
@@ -111,31 +142,16 @@ class Renderer:
     ) -> tuple[str, list[Span]]:
         turns, tools = self.turns(messages)
         options = {"add_generation_prompt": ask, "return_assistant_tokens_mask": mark}
-        if self.enable_thinking is not None:
-            options["enable_thinking"] = self.enable_thinking
+        options |= self._options
         return _rendered(self.tokenizer, self.template, turns, tools=tools, options=options)
 
 
-def render(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    *,
-    ask: bool,
-    tools: str = "",
-    enable_thinking: bool | None = None,
-) -> list[int]:
-    """Token ids of a conversation; with `ask`, up to where the assistant's answer begins.
-
-    Raises:
-        TemplateError: the template refuses it.
-    """
-    text = Renderer(tokenizer, tools, enable_thinking).text(messages, ask=ask)
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
 @lru_cache(maxsize=16)
-def find_habits(tokenizer: PreTrainedTokenizerBase, template: str) -> Habits:
+def find_habits(
+    tokenizer: PreTrainedTokenizerBase, template: str, options: tuple[tuple[str, Any], ...]
+) -> Habits:
     """What a template shows and hides, by rendering conversations made for the question."""
+    told = dict(options)
     user: Turn = {"role": "user", "content": "q1"}
     answer: Turn = {"role": "assistant", "content": "zqanswer"}
     call = {"name": "zqcall", "arguments": {"zqkey": 1}}
@@ -148,14 +164,16 @@ def find_habits(tokenizer: PreTrainedTokenizerBase, template: str) -> Habits:
 
     def shows(word: str, turns: list[Turn], tools: list[Turn] | None = None) -> bool | None:
         try:
-            return word in _rendered(tokenizer, template, turns, tools=tools)[0]
+            return word in _rendered(tokenizer, template, turns, tools=tools, options=told)[0]
         except REFUSALS:
             return None
 
     calls = bool(shows("zqcall", alone) and shows("zqkey", alone))
     asked = alone if calls else [user, answer]
     return Habits(
-        end=_end_of_answer(tokenizer, template, [user, answer]),
+        end_tokens=_end_of_answer(tokenizer, template, [user, answer], told),
+        opening=_opening(tokenizer, template, [user, answer], told),
+        opening_before=_opening(tokenizer, template, [user, answer, user], told),
         shows_system=shows("zqsystem", [{"role": "system", "content": "zqsystem"}, user])
         is not False,
         shows_tools=bool(shows("zqtool", [user], [tool])),
@@ -165,7 +183,27 @@ def find_habits(tokenizer: PreTrainedTokenizerBase, template: str) -> Habits:
     )
 
 
-def _end_of_answer(tokenizer: PreTrainedTokenizerBase, template: str, turns: list[Turn]) -> str:
+def _opening(
+    tokenizer: PreTrainedTokenizerBase, template: str, talk: list[Turn], told: dict[str, Any]
+) -> str:
+    """What asking the first turn ends with and the answer to it, the second turn, lacks."""
+    asking = told | {"add_generation_prompt": True}
+    try:
+        asked = _rendered(tokenizer, template, talk[:1], options=asking)[0]
+        alone = _rendered(tokenizer, template, talk[:1], options=told)[0]
+        whole = _rendered(tokenizer, template, talk, options=told)[0]
+    except REFUSALS:
+        return ""
+    common = first_difference(asked, whole)
+    if common < first_difference(asked, alone):
+        return ""  # the turns themselves are written otherwise
+    begun = BEGUN_TAG.search(asked[:common])
+    return asked[begun.start() if begun else common :]
+
+
+def _end_of_answer(
+    tokenizer: PreTrainedTokenizerBase, template: str, turns: list[Turn], told: dict[str, Any]
+) -> tuple[str, ...]:
     """The tokens of their own that the template writes right after an answer.
 
     What it writes only after the last answer (a token that ends the text) is not part of them.
@@ -173,7 +211,9 @@ def _end_of_answer(tokenizer: PreTrainedTokenizerBase, template: str, turns: lis
     tails = []
     for talk in (turns, [*turns, turns[0], turns[1] | {"content": "a2"}]):
         try:
-            tails.append(_rendered(tokenizer, template, talk)[0].partition("zqanswer")[2])
+            tails.append(
+                _rendered(tokenizer, template, talk, options=told)[0].partition("zqanswer")[2]
+            )
         except REFUSALS:
             continue
     known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
@@ -188,11 +228,11 @@ def first_difference(one: Sequence[Any], other: Sequence[Any]) -> int:
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _first_run(text: str, known: set[str]) -> str:
+def _first_run(text: str, known: set[str]) -> tuple[str, ...]:
     """The first of the known tokens in a text, with those that follow it at once."""
     spelt = "|".join(map(re.escape, sorted(known - {""}, key=len, reverse=True)))
     found = re.search(f"(?:{spelt})+", text) if spelt else None
-    return found[0] if found else ""
+    return tuple(re.findall(spelt, found[0])) if found else ()
 
 
 def _rendered(
@@ -201,7 +241,7 @@ def _rendered(
     turns: list[Turn],
     *,
     tools: list[Turn] | None = None,
-    options: Mapping[str, bool] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[str, list[Span]]:
     # What `apply_chat_template` does, which itself tells tokens only and not the marks' places.
     texts, marks = render_jinja_template(
@@ -230,6 +270,13 @@ def _turns(messages: Sequence[Message], habits: Habits) -> list[Turn]:
             turn = _result(turn, waiting, habits)
         turns.append(turn)
     return turns if habits.shows_system else _without_system(turns)
+
+
+def _hidden(turn: Turn, control: ControlTokens) -> Turn:
+    """A turn with stand-ins for the control tokens in what it says and calls."""
+    return {
+        name: value if name == "role" else control.hidden(value) for name, value in turn.items()
+    }
 
 
 def _result(turn: Turn, waiting: list[Turn], habits: Habits) -> Turn:

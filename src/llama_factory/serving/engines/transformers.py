@@ -15,10 +15,12 @@ from transformers.utils import logging as transformers_logging
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.model import lineage
+from llama_factory.model.conversation import ask
 from llama_factory.model.load import fingerprint, load_network, load_tokenizer
+from llama_factory.model.prompt import PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.source import resolve
-from llama_factory.model.template import render
+from llama_factory.model.template import Renderer
 from llama_factory.model.wrapping import unread
 from llama_factory.serving.generation import Answer, Options, Question
 from llama_factory.serving.refusals import PromptTooLongError, RequestError
@@ -126,12 +128,9 @@ class TransformersEngine:
 
     def _render(self, question: Question) -> list[int]:
         try:
-            prompt = render(
-                self._tokenizer,
-                question.messages,
-                ask=True,
-                tools=question.tools,
-                enable_thinking=question.enable_thinking,
+            how = PromptFormat(question.enable_thinking)
+            prompt = list(
+                ask(question.messages, Renderer(self._tokenizer, question.tools, how)).ids
             )
         except TemplateError as error:
             raise RequestError(
