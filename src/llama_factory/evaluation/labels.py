@@ -1,31 +1,17 @@
 """Which of a task's labels an answer names."""
 
-import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 
 from llama_factory.core.errors import suggest
 from llama_factory.evaluation.answered import Answered, Scored, TaskRow
+from llama_factory.evaluation.label_mentions import find_label
 
 FEW_LABELS = 20
 """Up to so many different expected answers are labels, even in a small task."""
 
 
-def find_label(answer: str, labels: Sequence[str]) -> str:
-    """The label that comes first in an answer, the longest of those that begin there.
-
-    Case and white space do not count; a word in spaced scripts is never found inside another one.
-
-    Returns:
-        The label as it stands in `labels`, or nothing.
-    """
-    text = " ".join(answer.casefold().split())
-    found = [(match.start(), -len(label), label) for label, match in _matches(text, labels)]
-    return min(found)[2] if found else ""
-
-
 def score_labels(rows: Sequence[Answered]) -> list[Scored]:
-    """1 for every row whose answer names the expected label first; the label is its answer."""
+    """1 for every row whose answer names the expected label; the label is its answer."""
     known = labels_of([row.row for row in rows])
     listed = []
     for row in rows:
@@ -67,21 +53,3 @@ def same(first: str, second: str) -> bool:
 def plain(label: str) -> str:
     """Lower case, single spaces."""
     return " ".join(label.casefold().split())
-
-
-def _matches(text: str, labels: Sequence[str]) -> Iterable[tuple[str, re.Match[str]]]:
-    for label in labels:
-        if match := _pattern(plain(label)).search(text):
-            yield label, match
-
-
-@lru_cache(maxsize=4096)
-def _pattern(label: str) -> re.Pattern[str]:
-    """Finds a label that is not part of a longer word; Chinese has no spaces between words."""
-    before = r"(?<![^\W\u3040-\u30ff\u3400-\u9fff])" if _is_spaced(label[:1]) else ""
-    after = r"(?![^\W\u3040-\u30ff\u3400-\u9fff])" if _is_spaced(label[-1:]) else ""
-    return re.compile(before + re.escape(label) + after) if label else re.compile(r"(?!)")
-
-
-def _is_spaced(letter: str) -> bool:
-    return bool(re.match(r"[^\W\u3040-\u30ff\u3400-\u9fff]", letter))

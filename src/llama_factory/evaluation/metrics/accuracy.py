@@ -1,15 +1,16 @@
-"""Accuracy: share of answers whose first label or option is the expected one."""
+"""Accuracy: share of answers that name the expected label or option."""
 
 from collections.abc import Sequence
 
 from llama_factory.evaluation.answered import Answered, Scored, TaskRow
-from llama_factory.evaluation.labels import find_label, score_labels, unfit_labels
+from llama_factory.evaluation.label_mentions import find_label
+from llama_factory.evaluation.labels import score_labels, unfit_labels
 from llama_factory.evaluation.metrics import METRICS, Metric
 
 
 @METRICS.register("accuracy")
 class Accuracy(Metric):
-    """Share of answers that name the right label first."""
+    """Share of answers that name the right label."""
 
     def score(self, expected: str, answer: str) -> float:
         """See `Metric.score`; with no other label known, the answer must name this one."""
