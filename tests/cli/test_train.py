@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from llama_factory import run
+from llama_factory.cli.progress import TerminalProgress
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import SILENT
 
@@ -77,3 +78,16 @@ def test_overwriting_runs_again_where_a_run_is_finished(tmp_path, tiny_model):
     again = run.train(None, [*said, "max_steps=2", "overwrite_output_dir=true"], SILENT)
     assert (first["training"]["steps"], again["training"]["steps"]) == (1, 2)
     assert (tmp_path / "out/adapter_model.safetensors").is_file()
+
+
+def test_fields_that_nothing_reads_are_told(tmp_path, tiny_model, capsys):
+    rows = [
+        {"instruction": f"问题 {number}？", "output": "好的。", "context": "店"}
+        for number in range(4)
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    said = [f"model_name_or_path={tiny_model}", f"data_path={tmp_path / 'rows.json'}"]
+    said += [f"output_dir={tmp_path / 'out'}", "preprocessing_num_workers=1", "max_steps=1"]
+    run.train(None, said, TerminalProgress())
+    told = " ".join(capsys.readouterr().err.split())
+    assert "Unread: rows.json: nothing reads 'context' (4 rows). To teach a field" in told

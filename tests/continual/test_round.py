@@ -10,8 +10,10 @@ import sys
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from llama_factory import run
+from llama_factory.cli.app import app
 from llama_factory.continual.updates import low_rank_layers
 from llama_factory.core.errors import ConfigError, ModelError, VersionError
 from llama_factory.core.files import read_json, read_jsonl
@@ -50,6 +52,19 @@ def test_two_rounds_make_a_real_matrix_and_empty_the_inbox(bot):
     memory = second.version.memory.rows["replay"]
     assert {row.group for row in memory} == {"faq", "news"}
     assert {p.stem for p in (second.version.folder / "data/files").iterdir()} == {"news"}
+
+
+def test_fields_that_nothing_reads_are_told_and_stay_in_the_report(bot):
+    path = drop(bot, "faq")
+    rows = [json.loads(line) | {"context": "shop", "id": 1} for line in path.open()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done, said = learn(bot)
+    assert any(
+        line.startswith("Unread: faq.jsonl: nothing reads 'context' (20 rows).") for line in said
+    ), said
+    assert done.version.report["data"]["sets"][0]["unread"] == {"context": 20}
+    shown = CliRunner().invoke(app, ["show", str(bot.folder)]).stdout
+    assert "unread faq.jsonl: nothing reads 'context' (20 rows)." in " ".join(shown.split())
 
 
 def test_the_old_scores_are_measured_on_the_same_rows(bot):

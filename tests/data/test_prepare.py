@@ -3,7 +3,7 @@ import json
 import pytest
 
 from llama_factory.core.types import Example
-from llama_factory.data.prepare import load
+from llama_factory.data.prepare import DataReport, load
 from llama_factory.data.seen import open_seen
 from tests.data.rows import prepared, write
 
@@ -149,3 +149,46 @@ def test_a_step_for_single_rows_after_one_that_compares_them_is_refused():
 
     with pytest.raises(ValueError, match=r"'length' looks at single rows and must come before"):
         DataSettings(cleaning=["near_duplicates", "length"])
+
+
+class TestFieldsThatNothingReads:
+    ROWS = (
+        {"text": "Which gate is open? The north gate.", "label": "pos", "id": 1},
+        {"text": "How tall is the mill? Eleven metres.", "label": "neg", "id": 2},
+        {"text": "When does the ferry leave?", "label": None, "id": 3},
+        {"label": "pos"},
+    )
+
+    def test_are_counted_by_set_in_good_rows(self, tmp_path):
+        paths = [write(tmp_path / "a.jsonl", self.ROWS), write(tmp_path / "b.jsonl", self.ROWS[2:])]
+        for _ in range(2):  # also from the cache
+            data = prepared(tmp_path, *paths, cleaning=[])
+            assert [each.unread for each in data.report.sets] == [{"label": 2}, {}]
+        assert load(data.folder).report == data.report
+
+    def test_are_told_with_what_to_do(self, tmp_path):
+        data = prepared(tmp_path, write(tmp_path / "a.jsonl", self.ROWS), cleaning=[])
+        (each,) = data.report.sets
+        assert each.told_unread == (
+            "a.jsonl: nothing reads 'label' (2 rows). To teach a field, call it what it is "
+            "(instruction, input, output, system ...), or name it under `columns` in "
+            "dataset_info.json."
+        )
+
+    def test_are_silent_where_there_are_none(self, tmp_path):
+        rows = [{"text": f"Sentence {i} of many.", "id": i} for i in range(3)]
+        data = prepared(tmp_path, write(tmp_path / "a.jsonl", rows), cleaning=[])
+        assert data.report.sets[0].told_unread == ""
+
+    def test_many_are_told_in_one_line(self, tmp_path):
+        row = {"text": "t"} | {f"field {i}": "x" for i in range(5000)}
+        data = prepared(tmp_path, write(tmp_path / "a.jsonl", [row]), cleaning=[])
+        told = data.report.sets[0].told_unread
+        assert told.count("(1 rows)") == 8
+        assert "992 more." in told
+
+    def test_a_report_of_an_older_program_is_read(self, tmp_path):
+        data = prepared(tmp_path, write(tmp_path / "a.jsonl", self.ROWS), cleaning=[])
+        values = data.report.to_json()
+        del values["sets"][0]["unread"]
+        assert DataReport.from_json(values).sets[0].unread == {}

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llama_factory.continual.gate import Verdict
+from llama_factory.data.prepare import SetReport
 from llama_factory.evaluation.forgetting import Drift, ForgettingMatrix
 from llama_factory.evaluation.listing import VersionRow
 from llama_factory.evaluation.wording import (
@@ -137,6 +138,8 @@ def _print_data(data: dict[str, Any]) -> None:
     kept = ", ".join(f"{group} {count}" for group, count in data["kept"].items())
     held = ", ".join(f"{group} {count}" for group, count in data["held_out"].items())
     console.print(f"Rows taught: {kept or 'none'}; held out: {held or 'none'}")
+    for told in filter(None, (SetReport(**each).told_unread for each in data["sets"])):
+        console.print(f"  unread {told}", markup=False)
     for reason, count in data["dropped"].items():
         console.print(f"  dropped {count}: {reason}")
     for refused in data["refused"]:

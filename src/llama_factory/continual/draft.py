@@ -188,6 +188,8 @@ def _tell(data: PreparedData, workspace: Workspace, progress: Progress) -> None:
             f"Retired: {len(data.report.retired)} held-out questions of earlier rounds, which this "
             "round answers otherwise. No version is asked them any more."
         )
+    for told in filter(None, (each.told_unread for each in data.report.sets)):
+        progress.say(f"Unread: {told}")
     for reason, count in data.report.dropped.items():
         progress.say(f"Dropped: {count} rows, {reason}.")
 

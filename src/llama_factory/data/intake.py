@@ -26,6 +26,7 @@ from llama_factory.core.progress import Bar, Progress
 from llama_factory.core.types import Example
 from llama_factory.data import signatures
 from llama_factory.data.cleaning import CLEANERS, Dropped, RowStep
+from llama_factory.data.formats.unread import unread_fields
 from llama_factory.data.reading import RawRow, Refused, to_example
 from llama_factory.data.sources import DataSource, data_files, rows_of
 from llama_factory.data.table import Fragment, Part, make_fragment, write_part
@@ -41,6 +42,10 @@ MOST_SAMPLES = 3
 """Examples shown of every change and of every reason to drop a row."""
 SAMPLE_CHARACTERS = 160
 CACHE_DAYS = 30
+READING = 2
+"""Counts how files have been read so far: what they came to otherwise is not used again."""
+MOST_UNREAD = 1000
+"""Fields that nothing reads and that are counted each for itself."""
 SOURCE_NAME = re.compile("[0-9a-f]{32}")
 """What the folder of a source is called in the cache, where other things lie too."""
 OLD = ".old"
@@ -69,6 +74,7 @@ class Tally:
         changed: rows changed, by step.
         dropped: rows dropped, by step and reason.
         num_refused: rows that are no rows.
+        unread: good rows that hold something in a field that nothing reads, by field.
         samples: up to MOST_SAMPLES of each kind.
     """
 
@@ -76,6 +82,7 @@ class Tally:
     changed: Counter[str] = field(default_factory=Counter)
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     num_refused: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
     samples: list[Sample] = field(default_factory=list)
 
     def add(self, other: "Tally") -> None:
@@ -84,8 +91,15 @@ class Tally:
         self.changed.update(other.changed)
         self.dropped.update(other.dropped)
         self.num_refused += other.num_refused
+        self.note_unread(other.unread)
         for sample in other.samples:
             self.show(sample)
+
+    def note_unread(self, fields: Mapping[str, int]) -> None:
+        """Count fields that nothing reads, as long as there are not too many."""
+        for name, count in fields.items():
+            if name in self.unread or len(self.unread) < MOST_UNREAD:
+                self.unread[name] += count
 
     def show(self, sample: Sample) -> None:
         """Keep a sample unless there are enough of its kind."""
@@ -104,6 +118,7 @@ class Tally:
             "changed": dict(self.changed),
             "dropped": dropped,
             "num_refused": self.num_refused,
+            "unread": dict(self.unread),
             "samples": [asdict(sample) for sample in self.samples],
         }
 
@@ -113,7 +128,8 @@ class Tally:
         dropped = Counter({(step, reason): count for step, reason, count in values["dropped"]})
         samples = [Sample(**sample) for sample in values["samples"]]
         changed = Counter(values["changed"])
-        return Tally(values["num_rows"], changed, dropped, values["num_refused"], samples)
+        unread = Counter(values["unread"])
+        return Tally(values["num_rows"], changed, dropped, values["num_refused"], unread, samples)
 
 
 @dataclass(frozen=True)
@@ -307,6 +323,8 @@ def _clean(batch: _Batch, *, source: DataSource, steps: Sequence[RowStep]) -> _C
         if isinstance(row, Refused):
             refused.append(row)
             continue
+        if isinstance(raw, RawRow):
+            tally.note_unread(dict.fromkeys(unread_fields(raw.value, source.layout), 1))
         clean = _apply(row, steps, tally)
         if clean is not None:
             kept.append(clean)
@@ -363,7 +381,7 @@ def _fingerprint(source: DataSource, steps: Sequence[RowStep]) -> str:
     content = [[each.name, files.sha256(each)] for each in paths if each.is_file()]
     how = [source.name, repr(source.hub), repr(source.layout), source.encoding]
     folder = str(source.pictures.resolve()) if source.pictures else ""
-    parts = [__version__, signatures.version(), content, how, folder]
+    parts = [__version__, READING, signatures.version(), content, how, folder]
     identity = json.dumps([*parts, *settings])
     return hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
 

@@ -30,6 +30,11 @@ from llama_factory.data.table import Array, RowTable
 
 MOST_SHOWN = 200
 """Refused rows that a report lists; all of them are in the folder's `refused.jsonl`."""
+MOST_UNREAD_SHOWN = 8
+UNREAD_REMEDY = (
+    "To teach a field, call it what it is (instruction, input, output, system ...), or name it "
+    "under `columns` in dataset_info.json."
+)
 REPORT, REFUSED, ORDER, JOINED = "report.json", "refused.jsonl", "order.npy", ".joined"
 
 
@@ -44,6 +49,7 @@ class SetReport:
         num_kept: rows to teach or to test.
         num_refused: rows that could not be read.
         dropped: rows left out by the steps that look at single rows, by reason.
+        unread: rows that hold something in a field that nothing reads, by field.
     """
 
     name: str
@@ -52,11 +58,21 @@ class SetReport:
     num_kept: int
     num_refused: int
     dropped: dict[str, int]
+    unread: dict[str, int] = field(default_factory=dict)
 
     @property
     def num_dropped(self) -> int:
         """Rows left out although they are rows."""
         return self.num_rows - self.num_kept - self.num_refused
+
+    @property
+    def told_unread(self) -> str:
+        """What to say of the fields that nothing reads; empty where there are none."""
+        ranked = sorted(self.unread.items(), key=lambda each: -each[1])
+        named = [f"'{name}' ({count} rows)" for name, count in ranked[:MOST_UNREAD_SHOWN]]
+        more = len(ranked) - len(named)
+        named += [f"{more} more"] if more else []
+        return f"{self.file}: nothing reads {', '.join(named)}. {UNREAD_REMEDY}" if named else ""
 
 
 @dataclass(frozen=True)
@@ -264,9 +280,8 @@ def _sets(taken: Sequence[Taken | Refused], sorting: Sorting) -> Iterator[SetRep
         num_kept = int(sorting.is_in[start:end].sum())
         tally, name = each.tally, file_name(each.source)
         dropped = {reason: count for (_, reason), count in tally.dropped.items()}
-        yield SetReport(
-            each.source.name, name, tally.num_rows, num_kept, tally.num_refused, dropped
-        )
+        counts = (tally.num_rows, num_kept, tally.num_refused)
+        yield SetReport(each.source.name, name, *counts, dropped, dict(tally.unread))
         start = end
 
 

@@ -27,7 +27,7 @@ def parse(row: Mapping[str, Any], layout: Layout) -> Content:
     """A system turn, if any, then user and assistant in turn, ending with the assistant."""
     columns = layout.columns
     listed = turns_in(row, layout)
-    wording = _wording(layout, listed)
+    wording = wording_for(layout, listed)
     turns = parse_turns(listed, wording)
     check_order(turns, wording, ends_with_answer=not layout.ranking)
     messages = _with_system(turns, optional_text(row, columns.system))
@@ -55,7 +55,8 @@ def turns_in(row: Mapping[str, Any], layout: Layout) -> list[Any]:
     return listed
 
 
-def _wording(layout: Layout, listed: list[Any]) -> Wording:
+def wording_for(layout: Layout, listed: list[Any]) -> Wording:
+    """How the turns of a row are written: as its layout says, else as the first turn shows."""
     if layout.tags is None:
         return wording_in(listed)
     return wording_of(layout.tags, is_openai=layout.formatting == "openai")
