@@ -18,15 +18,18 @@ Description = Mapping[str, Any]
 
 def describe(run: Run, rows: Rows) -> Description:
     """All that the updates of a run depend on."""
-    strategies = run.protection.strategies
+    strategies, options = run.protection.strategies, run.model.options
+    told, how = asdict(options), options.format
+    del told["format"]
     return {
         "the rows": _hash([row.key for row in rows.examples[NEW]]),
         "rows by source": rows.sizes,
         "training": run.settings.model_dump(mode="json", exclude=WITHOUT_EFFECT),
         "strategies": {STRATEGIES.name_of(s): s.model_dump(mode="json") for s in strategies},
         "the base model's files": run.model.fingerprint,
-        "data": asdict(run.model.options),
-        "the chat template": _hash(run.model.tokenizer.chat_template),
+        "data": told | {"enable_thinking": how.enable_thinking},
+        "model.new_special_tokens": [*how.text_tokens],
+        "the chat template": _hash(how.template or run.model.tokenizer.chat_template),
         "model.dtype": str(run.model.precision.dtype).removeprefix("torch."),
         "the weights that train": _hash(sorted(run.model.trainable())),
     }
