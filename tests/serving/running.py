@@ -1,6 +1,5 @@
 """A real server in a thread, and an engine that tests can hold up."""
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
+import torch
 from fastapi import FastAPI
 from openai import OpenAI
+from peft import PeftModel
 
 from llama_factory.core.types import Message
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.api import create_app
 from llama_factory.serving.engines.transformers import TransformersEngine
 from llama_factory.serving.generation import Answer, Options, Question
+from llama_factory.serving.server import Server, listen
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions import releases, store
 from llama_factory.versions.workspace import Workspace
-from tests.tiny import make_workspace, publish_version
+from tests.tiny import make_workspace, publish_version, random_adapter
 
 DEADLINE_SECONDS = 60.0
 
@@ -48,6 +49,16 @@ def make_released_workspace(folder: Path, model: Path) -> Workspace:
     return workspace
 
 
+def without_numbers(model: Path) -> PeftModel:
+    """An adapter that a diverged run might leave behind: it reads well and computes NaN."""
+    network = random_adapter(model, 1)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(float("nan"))
+    return network
+
+
 def settings_of(model: Path) -> ModelSettings:
     return ModelSettings(base_model=str(model), dtype="float32")
 
@@ -68,8 +79,8 @@ def answer_alone(model: Path, workspace: Workspace, version: str, question: str)
 @contextmanager
 def running(app: FastAPI) -> Iterator[OpenAI]:
     """Serve an app on a free port; gives a client that never retries."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
+    listener = listen(ServingSettings(port=0))
+    server = Server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -8,7 +8,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from llama_factory.core.errors import VersionError
+from llama_factory.serving import fields
 from llama_factory.versions import releases
 from llama_factory.versions.workspace import Workspace
 from tests.serving.running import (
@@ -41,7 +41,8 @@ def test_models_are_the_aliases_and_the_versions(client: OpenAI) -> None:
 
 
 def test_health_names_the_released_version(client: OpenAI) -> None:
-    assert health(client) == {"status": "ok", "version": "v0001", "queue": 0}
+    told = {"status": "ok", "version": "v0001", "released": "v0001", "queue": 0}
+    assert health(client) == told
 
 
 def test_an_answer_is_the_released_versions_own(
@@ -130,9 +131,47 @@ def test_content_may_be_a_list_of_texts(client: OpenAI) -> None:
     assert ask(client, parts).choices == ask(client).choices
 
 
-def test_unknown_fields_are_ignored(client: OpenAI) -> None:
-    extra = {"user": "me", "service_tier": "auto", "frequency_penalty": 0, "made_up": [1]}
+def test_fields_that_change_nothing_are_ignored(client: OpenAI) -> None:
+    neutral = {name: values[0] for name, values in fields.NEUTRAL.items() if values}
+    extra = {
+        **dict.fromkeys(fields.NEUTRAL),
+        **neutral,
+        **dict.fromkeys(fields.IGNORED, "anything"),
+        "made_up": None,
+        "tool_choice": "none",
+    }
     assert ask(client, extra_body=extra).choices == ask(client).choices
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, {"any": 7}) for name in fields.NEUTRAL),
+        ("n", True),
+        ("n", 2),
+        ("top_k", 40),
+        ("min_p", 0.05),
+        ("repetition_penalty", 1.2),
+        ("logprobs", 0),
+        ("tool_choice", "required"),
+        ("tool_choice", {"type": "function", "function": {"name": "add"}}),
+        ("made_up", [1]),
+        ("made_up", False),
+        ("temprature", 0),
+    ],
+)
+def test_fields_that_would_change_the_answer_are_refused(
+    client: OpenAI, name: str, value: Any, is_stream: bool
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=f"{name}: ") as told:
+        ask(client, stream=is_stream, extra_body={name: value})
+    assert told.value.param == name
+
+
+def test_a_misspelt_field_is_told_the_nearest_name(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="Did you mean 'temperature'"):
+        ask(client, extra_body={"temprature": 0})
 
 
 def test_a_chinese_answer_has_no_broken_characters(
@@ -177,8 +216,16 @@ def test_an_unknown_route_is_told_in_openais_shape(client: OpenAI) -> None:
             "messages.0.content",
             "part of type 'image_url' cannot be read",
         ),
-        ({"n": 2}, None, "n: 2 is not supported"),
-        ({"tools": [{"type": "function"}]}, None, "tools: .* is not supported"),
+        ({"n": 2}, "n", "n: 2 is not supported"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "at most 4 items"),
+        ({"stop": "x" * 1001}, "stop.0", "at most 1000 characters"),
+        ({"chat_template_kwargs": {"mood": 1}}, "chat_template_kwargs.mood", "not permitted"),
+        ({"enable_thinking": "no"}, "enable_thinking", "valid boolean"),
+        (
+            {"enable_thinking": True, "chat_template_kwargs": {"enable_thinking": False}},
+            "enable_thinking",
+            "says the opposite",
+        ),
     ],
 )
 def test_wrong_values_are_told_in_openais_shape(
@@ -266,18 +313,6 @@ def test_what_no_alias_names_is_unloaded(own_workspace: Workspace, tiny_model: P
         wait_until(lambda: "candidate" in {m.id for m in client.models.list()}, "the candidate")
         assert ask(client, model="candidate").choices == expected
         assert engine.loaded == {"v0000", "v0001", "v0002"}
-
-
-def test_the_server_does_not_start_on_a_damaged_release(
-    own_workspace: Workspace, tiny_model: Path
-) -> None:
-    _damage(own_workspace, "v0001")
-    message = "adapter_config.json is missing or was changed"
-    with (
-        pytest.raises(VersionError, match=message),
-        serving(own_workspace, make_engine(tiny_model)),
-    ):
-        pass
 
 
 def _damage(workspace: Workspace, version: str) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from openai import OpenAI
 
 from llama_factory.versions import releases
@@ -20,7 +21,9 @@ from tests.serving.running import (
     make_released_workspace,
     serving,
     wait_until,
+    without_numbers,
 )
+from tests.tiny import publish_adapter
 
 QUESTIONS = ("hello", "What is the refund policy?", "你们的退货政策是什么？")
 
@@ -31,6 +34,7 @@ GRACE_SECONDS = 2.0
 @dataclass(frozen=True)
 class Answered:
     started: float
+    ended: float
     question: str
     version: str
     text: str
@@ -66,10 +70,11 @@ def ask(client: OpenAI, question: str, *, is_stream: bool) -> Answered:
         model="production", messages=asked, temperature=0, stream=is_stream
     )
     if not is_stream:
-        return Answered(started, question, got.model, got.choices[0].message.content)
+        ended = time.monotonic()
+        return Answered(started, ended, question, got.model, got.choices[0].message.content)
     chunks = list(got)
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
-    return Answered(started, question, chunks[0].model, text)
+    return Answered(started, time.monotonic(), question, chunks[0].model, text)
 
 
 @contextmanager
@@ -107,31 +112,78 @@ def test_promotion_under_load_fails_no_request(tmp_path: Path, tiny_model: Path)
 
     assert load.failures == []
     assert all(a.text == alone[a.version, a.question] for a in load.answered)
-    before = {a.version for a in load.answered if a.started < promoted}
-    between = {a.version for a in load.answered if settled <= a.started < rolled_back}
+    before = {a.version for a in load.answered if a.ended < promoted}
+    between = {a.version for a in load.since(settled) if a.ended < rolled_back}
     assert "v0001" in before
     assert between == {"v0002"}
     assert {a.version for a in load.since(back)} == {"v0001"}
 
 
 def test_a_request_ends_on_the_version_it_began_with(tmp_path: Path, tiny_model: Path) -> None:
-    """v0001 is promoted away twice, so that no alias names it while its answers are under way."""
+    """v0001 is promoted away twice, so that no alias names it while its answer is under way."""
     workspace = make_released_workspace(tmp_path / "my-bot", tiny_model)
     expected = answer_alone(tiny_model, workspace, "v0001", "hello")
     engine = HeldEngine(tiny_model)
     with serving(workspace, engine) as client, ThreadPoolExecutor() as threads:
         begun = threads.submit(ask, client, "hello", is_stream=True)
         wait_until(lambda: engine.num_begun == 1, "the first request")
-        waiting = threads.submit(ask, client, "hello", is_stream=False)
-        wait_until(lambda: health(client)["queue"] == 1, "the second request")
         for version in ("v0002", "v0000"):
             releases.promote(workspace.releases, version, "test")
+        wait_until(lambda: health(client)["version"] == "v0000", "the release")
         engine.gate.set()
-        assert begun.result().version == waiting.result().version == "v0001"
+        assert begun.result().version == "v0001"
         assert begun.result().text == f"*{expected}"
-        assert waiting.result().text == expected
         wait_until(lambda: "v0001" not in engine.loaded, "the unloading of v0001")
         assert ask(client, "hello", is_stream=False).version == "v0000"
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_request_that_waits_is_not_answered_by_a_version_taken_back(
+    tmp_path: Path, tiny_model: Path, is_stream: bool
+) -> None:
+    workspace = make_released_workspace(tmp_path / "my-bot", tiny_model)
+    expected = answer_alone(tiny_model, workspace, "v0000", "hello")
+    engine = HeldEngine(tiny_model)
+    with serving(workspace, engine) as client, ThreadPoolExecutor() as threads:
+        begun = threads.submit(ask, client, "hello", is_stream=True)
+        wait_until(lambda: engine.num_begun == 1, "the first request")
+        waiting = [threads.submit(ask, client, "hello", is_stream=is_stream) for _ in range(3)]
+        wait_until(lambda: health(client)["queue"] == 3, "the other requests")
+        releases.promote(workspace.releases, "v0000", "rolled back")
+        wait_until(lambda: health(client)["version"] == "v0000", "the roll back")
+        engine.gate.set()
+        assert begun.result().version == "v0001"
+        assert {each.result().version for each in waiting} == {"v0000"}
+        assert {each.result().text.removeprefix("*") for each in waiting} == {expected}
+
+
+class StuckEngine(HeldEngine):
+    """Cannot unload until it is let go."""
+
+    is_unloading = False
+
+    def unload(self, version_id: str) -> None:
+        self.is_unloading = True
+        wait_until(self.gate.is_set, "the end of an unloading held up")
+        super().unload(version_id)
+
+
+def test_a_rollback_waits_neither_for_an_answer_nor_for_an_unloading(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    workspace = make_released_workspace(tmp_path / "my-bot", tiny_model)
+    engine = StuckEngine(tiny_model)
+    with serving(workspace, engine) as client, ThreadPoolExecutor() as threads:
+        for version in ("v0002", "v0000"):
+            releases.promote(workspace.releases, version, "test")
+            wait_until(lambda v=version: health(client)["version"] == v, "the release")
+        wait_until(lambda: engine.is_unloading, "the unloading of v0001")
+        waiting = threads.submit(ask, client, "hello", is_stream=False)
+        releases.promote(workspace.releases, "v0002", "rolled back")
+        wait_until(lambda: health(client)["version"] == "v0002", "the roll back")
+        assert not engine.gate.is_set()
+        engine.gate.set()
+        assert waiting.result().version == "v0002"
 
 
 def test_a_long_answer_does_not_hold_up_a_release(tmp_path: Path, tiny_model: Path) -> None:
@@ -142,9 +194,33 @@ def test_a_long_answer_does_not_hold_up_a_release(tmp_path: Path, tiny_model: Pa
         wait_until(lambda: engine.num_begun == 1, "the first request")
         releases.promote(workspace.releases, "v0002", "test")
         wait_until(lambda: health(client)["version"] == "v0002", "the release")
+        assert "v0002" in engine.loaded
         after = threads.submit(ask, client, "hello", is_stream=False)
         wait_until(lambda: health(client)["queue"] == 1, "the second request")
         engine.gate.set()
         assert begun.result().version == "v0001"
         assert after.result().version == "v0002"
     assert after.result().text == answer_alone(tiny_model, workspace, "v0002", "hello")
+
+
+def test_a_version_that_computes_no_numbers_never_takes_over_a_busy_server(
+    tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = make_released_workspace(tmp_path / "my-bot", tiny_model)
+    broken = publish_adapter(workspace, tiny_model, without_numbers(tiny_model))
+    engine = HeldEngine(tiny_model)
+    with serving(workspace, engine) as client, ThreadPoolExecutor() as threads:
+        begun = threads.submit(ask, client, "hello", is_stream=True)
+        wait_until(lambda: engine.num_begun == 1, "the first request")
+        releases.promote(workspace.releases, broken.id, "test")
+        wait_until(lambda: "no numbers" in caplog.text, "the refusal in the log")
+        told = health(client)
+        assert (told["version"], told["released"]) == ("v0001", broken.id)
+        engine.gate.set()
+        assert begun.result().version == "v0001"
+        assert ask(client, "hello", is_stream=False).version == "v0001"
+        assert broken.id not in engine.loaded
+        releases.promote(workspace.releases, "v0002", "test")
+        wait_until(lambda: health(client)["version"] == "v0002", "the release")
+        assert ask(client, "hello", is_stream=True).version == "v0002"
+    assert caplog.text.count("v0001 goes on answering") == 1

@@ -86,7 +86,7 @@ def test_answers_cut_short_are_told_so(own_workspace: Workspace, tiny_model: Pat
         wait_until(lambda: engine.num_begun == 1, "the first request")
         waiting = threads.submit(ask, client)
         wait_until(lambda: health(client)["queue"] == 1, "the second request")
-        app.state.cut_short()
+        app.state.service.queue.cut_short()
         with pytest.raises(openai.APIError, match="the server is being stopped"):
             begun.result()
         with pytest.raises(openai.InternalServerError, match="the server is being stopped") as told:

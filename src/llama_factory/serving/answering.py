@@ -2,21 +2,21 @@
 
 import asyncio
 import contextlib
+import logging
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.serving.generation import Answer, Engine, Options, Question
 from llama_factory.serving.refusals import QueueFullError, ShuttingDownError
-from llama_factory.serving.worker import AT_ONCE, Worker
+from llama_factory.serving.worker import AT_ONCE, BEFORE_THE_NEXT, Worker
 from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace
 
-PATIENCE_SECONDS = 1.0
-"""How long a release waits for an answer in progress before new requests are given to it."""
+logger = logging.getLogger(__name__)
 
 
 class _Line:
@@ -34,22 +34,31 @@ class _Line:
             self._loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class PendingAnswer:
     """The answer to one request, from its arrival to its end.
 
     Attributes:
-        version_id: the version that answers, whatever is released meanwhile.
+        name: the alias or version that the request asks for.
+        version_id: the version that answers, whatever is released meanwhile; empty until the
+            answer begins.
     """
 
-    version_id: str
-    _future: Future[Answer]
-    _line: _Line
+    name: str
+    version_id: str = ""
+    _future: Future[Answer] = field(default_factory=Future)
+    _line: _Line = field(default_factory=_Line)
 
     @property
     def is_over(self) -> bool:
         """Whether it was answered, failed, or left the queue before its turn."""
         return self._future.done()
+
+    @property
+    def answer(self) -> Answer | None:
+        """The whole answer, where there is one."""
+        is_whole = self.is_over and not self._future.cancelled() and not self._future.exception()
+        return self._future.result() if is_whole else None
 
     def cancel(self) -> None:
         """Nobody waits for it any more: leave the queue, or stop at the next token."""
@@ -82,14 +91,29 @@ class AnswerQueue:
         self._max_waiting = max_waiting
         self._worker = Worker()
         self._pending: list[PendingAnswer] = []
+        self._freeing: Future[None] | None = None
+        # Which versions stay loaded is decided on the event loop and obeyed on the worker.
+        self._lock = threading.Lock()
+        self._kept: frozenset[str] = frozenset()
+        self._leaving = ""
 
     @property
     def num_waiting(self) -> int:
         """Requests that wait for the one being answered."""
         return max(0, len(self._unfinished()) - 1)
 
-    def submit(self, version_id: str, question: Question, options: Options) -> PendingAnswer:
-        """Queue a request for a version, which is kept loaded until it is answered.
+    def submit(
+        self, name: str, version_named: Callable[[str], str], question: Question, options: Options
+    ) -> PendingAnswer:
+        """Queue a request.
+
+        Args:
+            name: the alias or version that is asked for.
+            version_named: the version that a name means. It is called when the answer begins, on
+                the worker's thread: a request that waits while a version is taken back is not
+                answered by that version.
+            question: what is asked.
+            options: how to answer.
 
         Raises:
             QueueFullError: `max_waiting` requests wait already.
@@ -99,51 +123,89 @@ class AnswerQueue:
                 f"{self._max_waiting} requests are waiting already. Try again in a moment, or "
                 "raise serving.max_queue."
             )
-        line = _Line()
-        work = partial(self._answer, version_id, question, options, line)
-        future = self._worker.submit(work)
-        future.add_done_callback(lambda _: line.put(None))
-        pending = PendingAnswer(version_id, future, line)
+        pending = PendingAnswer(name)
+        work = partial(self._answer, pending, version_named, question, options)
+        pending._future = self._worker.submit(work)
+        pending._future.add_done_callback(lambda _: pending._line.put(None))
         self._pending = [*self._unfinished(), pending]
         return pending
 
-    async def prepare(self, version_id: str) -> None:
-        """Check a version's files and load it, ahead of all requests that wait.
+    def claim(self, version_id: str) -> bool:
+        """Keep a version loaded from now on; False where it is not loaded, or is about to go."""
+        with self._lock:
+            is_here = version_id in self._engine.loaded and version_id != self._leaving
+            if is_here:
+                self._kept |= {version_id}
+            return is_here
 
-        A long answer in progress holds up the loading but not the release: after a moment the
-        version counts as released, and whoever asks for it waits in the queue.
+    async def prepare(self, version_id: str) -> None:
+        """Check a version's files, load it and make sure that it answers, at the next token.
 
         Raises:
             FactoryError: the version is damaged or does not fit the base model.
         """
         version = await asyncio.to_thread(store.get, self._workspace, version_id)
         loading = self._worker.submit(partial(self._engine.load, version), urgency=AT_ONCE)
-        with contextlib.suppress(TimeoutError):
-            waited = asyncio.shield(asyncio.wrap_future(loading))
-            await asyncio.wait_for(waited, PATIENCE_SECONDS)
+        await asyncio.wrap_future(loading)
 
-    async def unload_all_but(self, kept: set[str]) -> None:
-        """Free the versions that are neither kept nor answering a request."""
-        busy = {pending.version_id for pending in self._unfinished()}
-        for version_id in self._engine.loaded - kept - busy - {BASE_VERSION}:
-            freeing = self._worker.submit(partial(self._engine.unload, version_id), urgency=AT_ONCE)
-            await asyncio.wrap_future(freeing)
+    def unload_all_but(self, kept: set[str]) -> None:
+        """Before the next answer, free the versions that are neither kept nor asked for by id."""
+        with self._lock:
+            self._kept = frozenset(kept)
+        is_busy = self._freeing is not None and not self._freeing.done()
+        if self._unwanted() and not is_busy:
+            self._freeing = self._worker.submit(self._free, urgency=BEFORE_THE_NEXT)
+            self._freeing.add_done_callback(_log_failure)
 
     def cut_short(self) -> None:
         """End all answers now, finished or not."""
         for pending in self._unfinished():
             pending.cancel()
 
-    async def close(self) -> None:
-        """Cut short what is left and end the worker."""
+    def end(self) -> bool:
+        """Cut short what is left and end the worker; False where its work does not end soon."""
         self.cut_short()
-        await asyncio.to_thread(self._worker.stop)
+        return self._worker.stop()
 
     def _unfinished(self) -> list[PendingAnswer]:
         return [pending for pending in self._pending if not pending.is_over]
 
-    def _answer(self, version_id: str, question: Question, options: Options, line: _Line) -> Answer:
+    def _unwanted(self) -> frozenset[str]:
+        wanted = {pending.version_id or pending.name for pending in self._unfinished()}
+        return self._engine.loaded - self._kept - wanted - {BASE_VERSION}
+
+    def _free(self) -> None:
         """Runs on the worker."""
+        for version_id in sorted(self._unwanted()):
+            with self._lock:
+                if version_id in self._kept:
+                    continue
+                self._leaving = version_id
+            try:
+                self._engine.unload(version_id)
+            finally:
+                self._leaving = ""
+
+    def _answer(
+        self,
+        pending: PendingAnswer,
+        version_named: Callable[[str], str],
+        question: Question,
+        options: Options,
+    ) -> Answer:
+        """Runs on the worker."""
+        version_id = pending.version_id = version_named(pending.name)
         if version_id not in self._engine.loaded:
             self._engine.load(store.get(self._workspace, version_id))
-        return self._engine.generate(version_id, question, options, line.put, line.is_cut.is_set)
+        put, is_cut = pending._line.put, pending._line.is_cut
+
+        def should_stop() -> bool:
+            self._worker.run_urgent()
+            return is_cut.is_set()
+
+        return self._engine.generate(version_id, question, options, put, should_stop)
+
+
+def _log_failure(done: Future[None]) -> None:
+    if not done.cancelled() and (error := done.exception()):
+        logger.error("a version could not be unloaded", exc_info=error)

@@ -1,23 +1,20 @@
 """The HTTP routes, in OpenAI's shapes."""
 
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from llama_factory.serving import errors
+from llama_factory.serving import door, errors
 from llama_factory.serving.answering import AnswerQueue
 from llama_factory.serving.generation import Engine
-from llama_factory.serving.refusals import KeyRefusedError
 from llama_factory.serving.released import ReleasedVersions
 from llama_factory.serving.service import ChatService
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.serving.shapes import ChatRequest, Reply
 from llama_factory.serving.streaming import first, server_sent, unless_gone, whole
-from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace
 
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -42,8 +39,7 @@ def create_app(
     Raises:
         VersionError: the released version is damaged or does not fit the base model.
     """
-    released = ReleasedVersions(workspace)
-    engine.load(store.get(workspace, released.production))
+    released = ReleasedVersions(workspace, engine.load)
     queue = AnswerQueue(engine, workspace, max_waiting=settings.max_queue)
     service = ChatService(workspace, settings, queue, released)
 
@@ -54,10 +50,11 @@ def create_app(
 
     # Pages that describe the API would be open to everyone and load scripts from elsewhere.
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.cut_short = queue.cut_short
+    app.state.service = service
     app.include_router(_open_routes(service))
-    app.include_router(_routes(service), dependencies=[Depends(_key_check(api_key))])
+    app.include_router(_routes(service))
     errors.install(app)
+    door.install(app, settings, api_key)
     return app
 
 
@@ -90,29 +87,16 @@ def _routes(service: ChatService) -> APIRouter:
 
 
 async def _chat(service: ChatService, body: ChatRequest, request: Request) -> Response:
-    pending = service.ask(body)
-    reply, events = Reply(pending.version_id), pending.events()
+    pending = request.state.entry.pending = service.ask(body)
+    events = pending.events()
     try:
         if not body.stream:
-            return JSONResponse(reply.whole(await unless_gone(request, whole(events))))
+            answer = await unless_gone(request, whole(events))
+            return JSONResponse(Reply(pending.version_id).whole(answer))
         begun = await unless_gone(request, first(events))
     except BaseException:
         pending.cancel()
         raise
+    reply = Reply(pending.version_id)
     stream = server_sent(reply, begun, events, wants_usage=body.wants_usage)
     return StreamingResponse(stream, headers=UNBUFFERED, media_type="text/event-stream")
-
-
-def _key_check(api_key: str | None) -> Callable[..., Awaitable[None]]:
-    """A dependency that lets only requests with the key pass."""
-
-    async def check(authorization: Annotated[str | None, Header()] = None) -> None:
-        # Headers arrive as Latin-1, whatever bytes were sent.
-        given = (authorization or "").removeprefix("Bearer ").encode("latin-1")
-        if api_key and not secrets.compare_digest(given, api_key.encode()):
-            raise KeyRefusedError(
-                "the API key is missing or wrong. Send the server's API_KEY as "
-                "'Authorization: Bearer KEY'."
-            )
-
-    return check

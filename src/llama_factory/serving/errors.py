@@ -26,14 +26,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_such_route)
     app.add_exception_handler(ClientDisconnect, _client_gone)
-    for kind in (FactoryError, Exception):
-        app.add_exception_handler(kind, _failed)
+    app.add_exception_handler(FactoryError, _failed)
 
 
 def body_of(error: Exception) -> dict[str, Any]:
     """What a client is told of an error; what it may not know goes to the log."""
     if isinstance(error, RequestError):
-        return _body(str(error), error.type, param=error.param, code=error.code)
+        return _body(str(error), error.type, param=error.place, code=error.code)
     if isinstance(error, FactoryError):
         logger.error("a request failed: %s", error)
         text = "this version cannot be served; the server's log says why. Ask for another one."
@@ -49,7 +48,13 @@ def _body(
     param: str | None = None,
     code: str | None = None,
 ) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    told = {"message": _sendable(message), "param": param and _sendable(param)}
+    return {"error": {**told, "type": kind, "code": code}}
+
+
+def _sendable(text: str) -> str:
+    """Text with halves of characters, which no response can carry, spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -67,6 +72,8 @@ async def _invalid(_: Request, error: Exception) -> Response:
     problem = error.errors()[0]
     reason = problem["msg"].removeprefix("Value error, ")
     place = ".".join(str(part) for part in problem["loc"][1:])
+    if problem["type"] == "half_character":
+        return JSONResponse(_body(f"{reason}.", param=problem["ctx"]["place"]), 400)
     if problem["type"] == "json_invalid" or not place:
         return JSONResponse(_body(f"the body is no JSON object of a request: {reason}."), 400)
     seen = f" (seen: {_short(problem['input'])})" if problem["type"] != "missing" else ""

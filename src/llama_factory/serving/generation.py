@@ -60,14 +60,21 @@ class Answer:
 
 
 class Engine(Protocol):
-    """Whatever runs the model. Its methods block and are called from one thread at a time."""
+    """Whatever runs the model. Its methods block and are called on one thread.
+
+    `load` may be called by the `should_stop` of an answer in progress, which goes on undisturbed.
+    """
 
     @property
     def loaded(self) -> frozenset[str]:
-        """Ids of the versions that can answer now; the base version always can."""
+        """Ids of the versions that can answer now; the base version always can. For any thread."""
 
     def load(self, version: ModelVersion) -> None:
-        """Make a version ready to answer; one that is ready stays as it is."""
+        """Make a version ready to answer and prove that it does; one that is ready stays as it is.
+
+        Raises:
+            FactoryError: it cannot be read, or computes no answer. It leaves no trace.
+        """
 
     def unload(self, version_id: str) -> None:
         """Free what a version holds."""
@@ -87,7 +94,7 @@ class Engine(Protocol):
             question: the conversation, with what goes into its prompt.
             options: how to answer.
             on_text: called with each piece of text as soon as it is final.
-            should_stop: asked at every token; True ends the answer there.
+            should_stop: called at every token; True ends the answer there.
 
         Raises:
             RequestError: the conversation is too long or does not fit the chat template.

@@ -4,6 +4,8 @@ RequestError             400  the request itself is wrong
 ├── PromptTooLongError   400
 ├── KeyRefusedError      401
 ├── UnknownModelError    404
+├── BodyTooSlowError     408
+├── BodyTooLargeError    413
 ├── QueueFullError       429  the same request may be answered later
 └── ShuttingDownError    503  perhaps another server answers it
 """
@@ -20,6 +22,11 @@ class RequestError(ServingError):
     type: ClassVar[str] = "invalid_request_error"
     param: ClassVar[str | None] = None
     code: ClassVar[str | None] = None
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        """Say why; `param` names the field that is wrong."""
+        super().__init__(message)
+        self.place = param or self.param
 
 
 class PromptTooLongError(RequestError):
@@ -42,6 +49,20 @@ class UnknownModelError(RequestError):
     status = 404
     param = "model"
     code = "model_not_found"
+
+
+class BodyTooSlowError(RequestError):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class BodyTooLargeError(RequestError):
+    """The body is longer than this server reads."""
+
+    status = 413
+    code = "request_too_large"
 
 
 class QueueFullError(RequestError):

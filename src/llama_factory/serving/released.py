@@ -1,13 +1,49 @@
 """Which version each name means to a request that arrives now. Follows releases.json."""
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from llama_factory.core.errors import FactoryError
+from llama_factory.core.errors import FactoryError, VersionError, suggest
+from llama_factory.serving.answering import AnswerQueue
+from llama_factory.serving.refusals import UnknownModelError
 from llama_factory.versions import releases, store
+from llama_factory.versions.releases import PREVIOUS, PRODUCTION, Releases
+from llama_factory.versions.version import ModelVersion
 from llama_factory.versions.workspace import Workspace
 
 logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 60.0
+"""When a version that could not be loaded is tried again although no file changed: what failed may
+have been the memory or the disk."""
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One try to load a version.
+
+    Attributes:
+        state: of the files that it depends on.
+        began: seconds on the monotonic clock.
+        loading: the work; its result says whether it succeeded.
+    """
+
+    state: str
+    began: float
+    loading: asyncio.Task[bool]
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is under way, or failed so lately that it would fail again."""
+        if not self.loading.done():
+            return True
+        is_loaded = not self.loading.cancelled() and self.loading.result()
+        return not is_loaded and time.monotonic() - self.began < RETRY_SECONDS
 
 
 class ReleasedVersions:
@@ -17,50 +53,186 @@ class ReleasedVersions:
     for as long as the file names a version that cannot be served.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
-        """Begin with what is released now.
+    def __init__(self, workspace: Workspace, load: Callable[[ModelVersion], None]) -> None:
+        """Begin with what is released now or, where that cannot be served, was released before.
+
+        Args:
+            workspace: whose releases are followed.
+            load: loads a version and makes sure that it answers.
 
         Raises:
-            VersionError: releases.json is damaged.
+            FactoryError: releases.json is damaged, or no version that was ever released answers.
         """
         self._workspace = workspace
-        self._seen = releases.read(workspace.releases)
-        self._complaint = ""
-        self.aliases = self._seen.aliases
+        self._complaints: dict[str, str] = {}
+        self._attempts: dict[str, _Attempt] = {}
+        found = _read(workspace.releases)
+        self.released = found.production
+        self.aliases = found.aliases | {PRODUCTION: self._first_that_answers(found, load)}
 
     @property
     def production(self) -> str:
         """The version that answers where no other is asked for."""
-        return self.aliases[releases.PRODUCTION]
+        return self.aliases[PRODUCTION]
+
+    @property
+    def needed(self) -> set[str]:
+        """The versions to keep loaded: those with an alias, and those that are being loaded."""
+        return {*self.aliases.values(), *self._attempts}
 
     def names(self) -> dict[str, str]:
         """Every name that a request may use, with the version it means."""
         versions = {version_id: version_id for version_id in store.ids(self._workspace)}
         return {self._workspace.folder.name: self.production, **versions, **self.aliases}
 
-    async def refresh(self, prepare: Callable[[str], Awaitable[None]]) -> None:
-        """Take over what releases.json says now.
+    def version_named(self, name: str) -> str:
+        """The version that a name means now.
 
-        Args:
-            prepare: checks and loads a version; only then do new requests get it. Where it
-                fails, the version released before goes on answering.
+        Raises:
+            UnknownModelError: there is none.
+        """
+        if name in self.aliases:  # found without the disk, which may have a bad moment
+            return self.aliases[name]
+        names = self.names()
+        if name not in names:
+            raise UnknownModelError(
+                f"model: there is no '{name}' here.{suggest(name, names)} "
+                f"There are: {', '.join(names)}."
+            )
+        return names[name]
+
+    async def follow(self, queue: AnswerQueue, *, poll_seconds: float) -> None:
+        """Take over what releases.json says, again and again, whatever goes wrong."""
+        while True:
+            loading = [each.loading for each in self._attempts.values() if not each.loading.done()]
+            if loading:  # what has been loaded is taken over at once
+                await asyncio.wait(loading, timeout=poll_seconds)
+            else:
+                await asyncio.sleep(poll_seconds)
+            await self.look(queue)
+
+    async def look(self, queue: AnswerQueue) -> None:
+        """Take over what releases.json says now. Never waits for the engine.
+
+        A version that is loaded answers from now on. One that is not is loaded meanwhile, and the
+        version released before goes on answering until it is.
         """
         try:
-            found = releases.read(self._workspace.releases)
-            if found == self._seen:
-                return
-            self._seen = found
-            if found.production != self.production:
-                await prepare(found.production)
-        except FactoryError as error:
-            self._complain(f"{self.production} goes on answering: {error}")
-            return
-        self._complaint = ""
-        self.aliases = found.aliases
-        logger.info("%s is released", self.production)
+            found = await asyncio.to_thread(_read, self._workspace.releases)
+            await self._take(found, queue)
+            queue.unload_all_but(self.needed)
+        # Whatever fails, the next look is due: else no release would ever arrive again.
+        except Exception as error:  # noqa: BLE001
+            self._complain("", f"{self.production} goes on answering", error)
+        else:
+            self._complaints.pop("", None)
 
-    def _complain(self, complaint: str) -> None:
+    async def _take(self, found: Releases, queue: AnswerQueue) -> None:
+        self.released = found.production
+        is_taken = self.released == self.production or queue.claim(self.released)
+        before = self.production
+        production = self.released if is_taken else before
+        self.aliases = found.aliases | {PRODUCTION: production}
+        if production != before:
+            logger.info("%s is released and answers instead of %s", production, before)
+        # A version that a rollback would bring back is loaded before it is needed.
+        wanted = {self.released, self.aliases.get(PREVIOUS, self.released)}
+        for version_id in self._attempts.keys() - wanted:
+            self._forget(version_id)
+        for version_id in sorted(wanted):
+            await self._load(version_id, queue)
+
+    async def _load(self, version_id: str, queue: AnswerQueue) -> None:
+        if queue.claim(version_id):
+            self._forget(version_id)
+            return
+        state = await asyncio.to_thread(_state, self._workspace, version_id)
+        attempt = self._attempts.get(version_id)
+        if attempt and attempt.state == state and attempt.holds:
+            return
+        if attempt and attempt.state != state:
+            self._forget(version_id)
+        loading = asyncio.create_task(self._try(version_id, queue))
+        self._attempts[version_id] = _Attempt(state, time.monotonic(), loading)
+
+    def _forget(self, version_id: str) -> None:
+        self._complaints.pop(version_id, None)
+        if attempt := self._attempts.pop(version_id, None):
+            attempt.loading.cancel()
+
+    async def _try(self, version_id: str, queue: AnswerQueue) -> bool:
+        try:
+            await queue.prepare(version_id)
+        except Exception as error:  # noqa: BLE001  # the version released before goes on answering
+            self._complain(version_id, self._refusal(version_id), error)
+            return False
+        return True
+
+    def _first_that_answers(self, found: Releases, load: Callable[[ModelVersion], None]) -> str:
+        first: Exception | None = None
+        for version_id in _released_before(found):
+            try:
+                load(store.get(self._workspace, version_id))
+            except Exception as error:  # noqa: BLE001  # an older release is better than none
+                first = first or error
+                logger.error("%s cannot be served: %s", version_id, error)
+            else:
+                if first:
+                    logger.error("%s answers instead of %s", version_id, found.production)
+                return version_id
+        assert first is not None
+        raise first
+
+    def _refusal(self, version_id: str) -> str:
+        if version_id != self.released:
+            return f"{version_id} cannot be served, so a rollback to it would fail"
+        return f"{self.production} goes on answering: {version_id} cannot be served"
+
+    def _complain(self, about: str, what: str, error: Exception) -> None:
         """Log once, not at every look: a damaged file stays damaged until someone mends it."""
-        if complaint != self._complaint:
-            logger.error(complaint)
-        self._complaint = complaint
+        complaint = f"{what}: {error!r}"
+        if self._complaints.get(about) == complaint:
+            return
+        self._complaints[about] = complaint
+        is_foreseen = isinstance(error, FactoryError)
+        logger.error("%s: %s", what, error, exc_info=None if is_foreseen else error)
+
+
+def _read(path: Path) -> Releases:
+    """The releases as they can be followed.
+
+    Raises:
+        VersionError: the file is damaged.
+    """
+    found = releases.read(path)
+    if PRODUCTION not in found.aliases or not all(map(_is_version, found.aliases.values())):
+        raise VersionError(
+            f"{path} is damaged (its aliases are {found.aliases}). Restore it from a backup, or "
+            "promote a version."
+        )
+    return found
+
+
+def _is_version(value: Any) -> bool:
+    return isinstance(value, str) and store.VERSION_ID.fullmatch(value) is not None
+
+
+def _released_before(found: Releases) -> list[str]:
+    """What is released, then what a rollback brings back, then earlier releases, newest first."""
+    earlier = [entry.aliases.get(PRODUCTION) for entry in reversed(found.history)]
+    order = [found.production, found.aliases.get(PREVIOUS), *earlier]
+    return list(dict.fromkeys(each for each in order if each is not None and _is_version(each)))
+
+
+def _state(workspace: Workspace, version_id: str) -> str:
+    """Changes whenever trying to load a version may end in another way."""
+    folder = workspace.versions / version_id
+    return "\n".join(map(_stamp, [workspace.releases, folder, *sorted(folder.rglob("*"))]))
+
+
+def _stamp(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError as error:
+        return f"{path} {error.errno}"
+    return f"{path} {found.st_ino} {found.st_size} {found.st_mtime_ns}"

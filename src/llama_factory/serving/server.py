@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import logging
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,17 +19,34 @@ from fastapi import FastAPI
 from llama_factory.core.errors import ServingError
 from llama_factory.core.signals import Stopped
 from llama_factory.model.settings import ModelSettings
+from llama_factory.serving import log
 from llama_factory.serving.api import create_app
+from llama_factory.serving.connections import (
+    KEEP_ALIVE_SECONDS,
+    Complaints,
+    Connection,
+    raise_file_limit,
+)
 from llama_factory.serving.engines.transformers import TransformersEngine
 from llama_factory.serving.settings import ServingSettings
-from llama_factory.versions import releases
 from llama_factory.versions.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 10.0
 """How long answers in progress may go on once the server was told to stop."""
 
 FORCED_AFTER_SECONDS = 15
 """When connections are closed that even then are not done, such as clients that do not read."""
+
+LOST_AFTER_SECONDS = 25.0
+"""When the process ends whatever still runs in it, such as an answer that nothing can stop."""
+
+VANISH_SECONDS = 0.2
+"""Time for the log's last line."""
+
+BACKLOG = 64
+"""Connections accepted at a time, and that wait for it."""
 
 
 def serve(
@@ -51,7 +71,7 @@ def serve(
         FactoryError: the model or the released version cannot be loaded.
     """
     # The port comes first: loading a model only to find the port taken wastes minutes.
-    with _leaving_on_sigterm(), _listen(settings) as listener:
+    with log.shown(), _leaving_on_sigterm(), listen(settings) as listener:
         if not api_key and not _is_loopback(settings.host):
             say(
                 f"Warning: {settings.host} is open to the network and no key is set, so anyone can "
@@ -59,40 +79,83 @@ def serve(
             )
         engine = TransformersEngine(model_settings)
         app = create_app(workspace, settings, engine, api_key=api_key or None)
-        released = releases.read(workspace.releases).production
-        say(f"{workspace.folder.name} {released} answers on {_address(listener)}/v1")
-        _run(app, listener)
+        health = app.state.service.health()
+        version, released = health["version"], health["released"]
+        if version != released:
+            say(
+                f"Warning: {released} is released and cannot be served (the log says why), so "
+                f"{version} answers. Mend {released} or roll back: both are seen while it serves."
+            )
+        say(f"{workspace.folder.name} {version} answers on {_address(listener)}/v1")
+        run(app, listener)
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Lets answers in progress end by themselves for a while, then tells their clients."""
 
-    def __init__(self, config: uvicorn.Config, cut_short: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._cut_short = cut_short
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Connection,
+                ws="none",
+                log_level="warning",
+                lifespan="on",
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=FORCED_AFTER_SECONDS,
+            )
+        )
+        self._queue = app.state.service.queue
+        self.deadline = threading.Timer(LOST_AFTER_SECONDS, _vanish)
+        self.deadline.daemon = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server`."""
+        asyncio.get_running_loop().set_exception_handler(Complaints())
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See `uvicorn.Server`; from here on the process ends, whatever still runs in it."""
+        if not self.deadline.is_alive():
+            self.deadline.start()
+        super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See `uvicorn.Server`."""
-        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._cut_short)
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._queue.cut_short)
         await super().shutdown(sockets)
 
 
-def _run(app: FastAPI, listener: socket.socket) -> None:
-    config = uvicorn.Config(
-        app, log_level="warning", lifespan="on", timeout_graceful_shutdown=FORCED_AFTER_SECONDS
-    )
-    # Ctrl-C is the usual way to end a server: no error.
-    with contextlib.suppress(KeyboardInterrupt, Stopped):
-        _Server(config, app.state.cut_short).run(sockets=[listener])
+def run(app: FastAPI, listener: socket.socket) -> None:
+    """Answer on a socket until a signal ends it."""
+    Connection.max_connections = raise_file_limit()
+    server = Server(app)
+    try:
+        # Ctrl-C is the usual way to end a server: no error.
+        with contextlib.suppress(KeyboardInterrupt, Stopped):
+            server.run(sockets=[listener])
+    finally:
+        server.deadline.cancel()
+        if not app.state.service.queue.end():
+            _vanish()
 
 
-def _listen(settings: ServingSettings) -> socket.socket:
+def listen(settings: ServingSettings) -> socket.socket:
+    """A socket on the address of the settings.
+
+    Raises:
+        ServingError: the port is in use, or the address is not this machine's.
+    """
     host, port = settings.host, settings.port
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        made = socket.create_server((host, port), family=family)
     except OSError as error:
         raise ServingError(_why_not(host, port, error)) from error
+    # asyncio sends small pieces at once only where the protocol is named; else the second piece of
+    # an answer waits 40 ms for the client to confirm the first.
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, made.detach())
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:
@@ -134,6 +197,13 @@ def _leaving_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _vanish() -> None:
+    """End the process in the middle of an answer that does not end, and with it its thread."""
+    logger.error("the server ends in the middle of an answer that does not end")
+    time.sleep(VANISH_SECONDS)
+    os._exit(os.EX_OK)
 
 
 def _leave(_number: int, _frame: object) -> None:

@@ -7,9 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from llama_factory.core.errors import suggest
 from llama_factory.serving.answering import AnswerQueue, PendingAnswer
-from llama_factory.serving.refusals import UnknownModelError
 from llama_factory.serving.released import ReleasedVersions
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.serving.shapes import ChatRequest
@@ -28,20 +26,21 @@ class ChatService:
     released: ReleasedVersions
 
     def ask(self, request: ChatRequest) -> PendingAnswer:
-        """Queue a request; the version that its model's name means now will answer it.
+        """Queue a request; the version that its model's name means when its turn comes answers it.
 
         Raises:
             RequestError: the model is unknown or an option is not supported.
             QueueFullError: too many requests wait.
         """
-        version_id = self._version_named(request.model)
-        options = request.options(self.settings.max_tokens)
-        return self.queue.submit(version_id, request.question(), options)
+        self.released.version_named(request.model)
+        question, options = request.question(), request.options(self.settings.max_tokens)
+        return self.queue.submit(request.model, self.released.version_named, question, options)
 
     def health(self) -> dict[str, Any]:
-        """The released version and how many requests wait."""
+        """The version that answers, the one that should, and how many requests wait."""
+        answers, released = self.released.production, self.released.released
         waiting = self.queue.num_waiting
-        return {"status": "ok", "version": self.released.production, "queue": waiting}
+        return {"status": "ok", "version": answers, "released": released, "queue": waiting}
 
     def models(self) -> list[dict[str, Any]]:
         """A `model` object for every alias and every version."""
@@ -55,26 +54,18 @@ class ChatService:
         Raises:
             UnknownModelError: there is none.
         """
-        return self._model(name, self._version_named(name))
+        return self._model(name, self.released.version_named(name))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Watch the releases meanwhile; give up what is unfinished at the end."""
-        watcher = asyncio.create_task(self._watch_releases())
+        watching = self.released.follow(self.queue, poll_seconds=self.settings.poll_seconds)
+        watcher = asyncio.create_task(watching)
         try:
             yield
         finally:
             watcher.cancel()
-            await self.queue.close()
-
-    def _version_named(self, name: str) -> str:
-        names = self.released.names()
-        if name not in names:
-            raise UnknownModelError(
-                f"model: there is no '{name}' here.{suggest(name, names)} "
-                f"There are: {', '.join(names)}."
-            )
-        return names[name]
+            await asyncio.to_thread(self.queue.end)
 
     def _model(self, name: str, version_id: str) -> dict[str, Any]:
         folder = self.workspace.versions / version_id
@@ -83,13 +74,3 @@ class ChatService:
         owner = self.workspace.folder.name
         head = {"id": name, "object": "model", "created": created, "owned_by": owner}
         return head | {"root": version_id}
-
-    async def _watch_releases(self) -> None:
-        while True:
-            await asyncio.sleep(self.settings.poll_seconds)
-            try:
-                await self.released.refresh(self.queue.prepare)
-                await self.queue.unload_all_but(set(self.released.aliases.values()))
-            except Exception:
-                # The watcher must outlive a bad moment of the disk, or no release arrives again.
-                logger.exception("looking for a new release failed; the next look is due")

@@ -1,6 +1,8 @@
 """Settings of the serving layer."""
 
-from pydantic import Field
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
 
 from llama_factory.core.settings import Settings
 
@@ -18,3 +20,23 @@ class ServingSettings(Settings):
     """Longest answer in tokens where the request does not say."""
     poll_seconds: float = Field(0.5, gt=0, le=2)
     """How often the server looks for a newly released version."""
+    max_body_mb: int = Field(4, ge=1, le=1000)
+    """Largest request in MB (1,000,000 bytes); a longer one is refused with status 413. A
+    conversation of 100,000 words has less than 1 MB."""
+    allowed_origins: list[str] = []
+    """Pages in a browser that may ask, such as `https://chat.example.org`: the server answers their
+    preflight requests and names them in its answers. `*` allows every page. Empty allows none;
+    programs outside of browsers need no entry."""
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            is_bare = parts.netloc and f"{parts.scheme}://{parts.netloc}" == origin
+            if origin != "*" and not (is_bare and parts.scheme in ("http", "https")):
+                raise ValueError(
+                    f"'{origin}' is no origin. Write scheme, host and port alone, such as "
+                    "http://localhost:3000, or * for every page."
+                )
+        return origins

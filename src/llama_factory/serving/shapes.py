@@ -1,40 +1,33 @@
 """OpenAI's request and response shapes for chat. No engine and no HTTP here."""
 
+import re
 import time
 import uuid
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from llama_factory.core.types import Message
+from llama_factory.serving.fields import require_known
 from llama_factory.serving.generation import Answer, Options, Question
 from llama_factory.serving.refusals import RequestError
+from llama_factory.serving.turns import read_tools, read_turns
 
-ROLES = {"developer": "system"}
-"""Roles under another name than chat templates know."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a character that takes two in UTF-16; JSON can spell it alone, no text may hold it."""
 
-NEUTRAL: dict[str, Any] = {
-    "n": 1,
-    "tools": [],
-    "functions": [],
-    "logprobs": False,
-    "top_logprobs": 0,
-    "logit_bias": {},
-    "frequency_penalty": 0,
-    "presence_penalty": 0,
-    "response_format": {"type": "text"},
-}
-"""Fields of OpenAI's that change the answer and are not supported, with the value that does not."""
+MAX_STOPS = 4
+MAX_STOP_CHARACTERS = 1000
 
 
 def _text(content: Any) -> Any:
-    """Content as text: a string, or a list of parts of type `text`."""
+    """Content as text: a string, or a list of parts of type `text`, joined as training does."""
     if content is None or isinstance(content, str):
-        return content or ""
+        return content
     if not isinstance(content, list):
         raise ValueError("must be a string or a list of parts")
-    return "\n".join(_part_text(part) for part in content)
+    return "".join(map(_part_text, content))
 
 
 def _part_text(part: Any) -> str:
@@ -58,7 +51,7 @@ class ChatMessage(_Shape):
     """One turn of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str, BeforeValidator(_text)] = ""
+    content: Annotated[str | None, BeforeValidator(_text)] = None
 
 
 class StreamOptions(_Shape):
@@ -67,8 +60,19 @@ class StreamOptions(_Shape):
     include_usage: bool | None = None
 
 
+class TemplateOptions(BaseModel):
+    """What the chat template is given besides the turns."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    enable_thinking: bool | None = None
+
+
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+
+
 class ChatRequest(_Shape):
-    """Body of `POST /v1/chat/completions`. Fields that it does not know are ignored."""
+    """Body of `POST /v1/chat/completions`."""
 
     model: str
     messages: list[ChatMessage] = Field(min_length=1)
@@ -76,25 +80,42 @@ class ChatRequest(_Shape):
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    stop: Annotated[list[Annotated[str, Field(min_length=1)]] | None, BeforeValidator(_listed)] = (
-        None
-    )
+    stop: Annotated[
+        Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None, BeforeValidator(_listed)
+    ] = None
     seed: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    def question(self) -> Question:
-        """What is asked."""
-        turns = (Message(ROLES.get(turn.role, turn.role), turn.content) for turn in self.messages)
-        return Question(tuple(turns))
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    enable_thinking: bool | None = None
+    chat_template_kwargs: TemplateOptions | None = None
 
-    def options(self, max_tokens: int) -> Options:
-        """How to answer; `max_tokens` counts where the request does not say.
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_whole_characters(cls, body: Any) -> Any:
+        if place := _half_character(body):
+            raise PydanticCustomError(
+                "half_character",
+                "{place}: holds half of a character; an emoji was cut in two. Remove it",
+                {"place": place},
+            )
+        return body
+
+    def question(self) -> Question:
+        """What is asked.
 
         Raises:
-            RequestError: a field asks for something that is not supported.
+            RequestError: a turn or a tool cannot be read, or a field is not supported.
         """
-        self._require_supported()
+        require_known(self.model_extra or {}, set(type(self).model_fields))
+        turns = [turn.model_dump(exclude_unset=True) for turn in self.messages]
+        tools = read_tools(self.tools, self.tool_choice)
+        return Question(read_turns(turns), tools, self._thinking())
+
+    def options(self, max_tokens: int) -> Options:
+        """How to answer; `max_tokens` counts where the request does not say."""
         return Options(
             max_tokens=self.max_completion_tokens or self.max_tokens or max_tokens,
             temperature=1.0 if self.temperature is None else self.temperature,
@@ -108,12 +129,34 @@ class ChatRequest(_Shape):
         """Whether a stream ends with the token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def _require_supported(self) -> None:
-        for name, value in (self.model_extra or {}).items():
-            if value is not None and name in NEUTRAL and value != NEUTRAL[name]:
-                raise RequestError(
-                    f"{name}: {value!r} is not supported by this server. Leave {name} out."
-                )
+    def _thinking(self) -> bool | None:
+        options = self.chat_template_kwargs or TemplateOptions()
+        given = {self.enable_thinking, options.enable_thinking} - {None}
+        if len(given) > 1:
+            raise RequestError(
+                "enable_thinking: chat_template_kwargs says the opposite. Leave one out.",
+                param="enable_thinking",
+            )
+        return next(iter(given), None)
+
+
+def _half_character(body: Any) -> str:
+    """Where a value holds a surrogate, which no text may; empty where none does."""
+    waiting: list[tuple[str, Any]] = [("", body)]
+    while waiting:  # a loop: what is nested deeply must not exhaust the stack
+        place, value = waiting.pop()
+        if isinstance(value, str) and not value.isascii() and SURROGATE.search(value):
+            return place or "the body"
+        if isinstance(value, dict):
+            waiting += [(f"a name in {place or 'the body'}", name) for name in value]
+            waiting += [(_inside(place, name), each) for name, each in value.items()]
+        elif isinstance(value, list):
+            waiting += [(_inside(place, number), each) for number, each in enumerate(value)]
+    return ""
+
+
+def _inside(place: str, name: object) -> str:
+    return f"{place}.{name}" if place else str(name)
 
 
 @dataclass(frozen=True)

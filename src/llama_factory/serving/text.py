@@ -5,12 +5,15 @@ from collections.abc import Callable, Sequence
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What tokenizers decode the bytes of half a character to."""
 
+MAX_UNFINISHED = 64
+"""Tokens that may wait for the end of a character; a character has fewer, and decoding all that
+wait again at each token would cost more and more."""
+
 
 class TextPieces:
     """Hands on text as tokens come, and ends it before a stop string.
 
     Attributes:
-        text: all that was handed on.
         is_stopped: whether a stop string was met.
     """
 
@@ -20,12 +23,17 @@ class TextPieces:
         stop: tuple[str, ...],
         on_text: Callable[[str], None],
     ) -> None:
-        self.text = ""
         self.is_stopped = False
         self._characters = _Characters(decode)
-        self._stop = stop
+        self._matches = [_Match(each) for each in stop]
+        self._handed_on: list[str] = []
         self._held = ""
         self._on_text = on_text
+
+    @property
+    def text(self) -> str:
+        """All that was handed on."""
+        return "".join(self._handed_on)
 
     def push(self, token: int) -> None:
         """Take the next token."""
@@ -40,23 +48,57 @@ class TextPieces:
     def _take(self, piece: str) -> None:
         if self.is_stopped:
             return
+        for end, character in enumerate(piece, len(self._held) + 1):
+            for match in self._matches:
+                match.push(character)
+            whole = [len(match.stop) for match in self._matches if match.is_whole]
+            if whole:
+                self.is_stopped = True
+                self._hand_on((self._held + piece)[: end - max(whole)])
+                self._held = ""
+                return
         held = self._held + piece
-        places = [place for stop in self._stop if (place := held.find(stop)) >= 0]
-        self.is_stopped = bool(places)
-        safe = min(places) if places else len(held) - _num_held_back(held, self._stop)
-        self._held = "" if self.is_stopped else held[safe:]
+        safe = len(held) - max((match.length for match in self._matches), default=0)
+        self._held = held[safe:]
         self._hand_on(held[:safe])
 
     def _hand_on(self, piece: str) -> None:
         if piece:
-            self.text += piece
+            self._handed_on.append(piece)
             self._on_text(piece)
 
 
-def _num_held_back(text: str, stop: tuple[str, ...]) -> int:
-    """Length of the longest end of `text` that may be the start of a stop string."""
-    ends = (n for each in stop for n in range(1, len(each)) if text.endswith(each[:n]))
-    return max(ends, default=0)
+class _Match:
+    """How much of a stop string the text ends with, character by character.
+
+    Knuth, Morris and Pratt, "Fast pattern matching in strings" (1977): each character costs the
+    same on average, however long and repetitive the stop string is.
+
+    Attributes:
+        stop: the stop string.
+        length: of the longest beginning of it that ends the text.
+    """
+
+    def __init__(self, stop: str) -> None:
+        self.stop = stop
+        self.length = 0
+        self._shorter = [0]
+        for character in stop[1:]:
+            self._shorter.append(self._next(self._shorter[-1], character))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the text ends with the whole stop string."""
+        return self.length == len(self.stop)
+
+    def push(self, character: str) -> None:
+        """Take the next character of the text."""
+        self.length = self._next(self.length, character)
+
+    def _next(self, length: int, character: str) -> int:
+        while length and self.stop[length] != character:
+            length = self._shorter[length - 1]
+        return length + 1 if self.stop[length] == character else 0
 
 
 class _Characters:
@@ -75,7 +117,7 @@ class _Characters:
     def push(self, token: int) -> str:
         self._new.append(token)
         text = self._undecoded()
-        if text.endswith(UNFINISHED):
+        if text.endswith(UNFINISHED) and len(self._new) < MAX_UNFINISHED:
             return ""
         self._before, self._new = self._new, []
         return text

@@ -10,7 +10,10 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-AT_ONCE, IN_TURN, AT_THE_END = range(3)
+AT_ONCE, BEFORE_THE_NEXT, IN_TURN, AT_THE_END = range(4)
+
+STOP_SECONDS = 3.0
+"""How long `stop` waits for work in progress."""
 
 
 @dataclass(frozen=True, order=True)
@@ -36,7 +39,8 @@ class Worker:
 
         Args:
             work: what to run.
-            urgency: `AT_ONCE` overtakes what waits, not what runs.
+            urgency: `BEFORE_THE_NEXT` overtakes what waits; `AT_ONCE` also what runs, wherever
+                that calls `run_urgent`.
 
         Returns:
             Its result or error; cancelling it works as long as it has not begun.
@@ -45,21 +49,37 @@ class Worker:
         self._tasks.put(_Task(urgency, next(self._numbers), work, future))
         return future
 
-    def stop(self) -> None:
-        """Do what was submitted, then end the thread."""
+    def run_urgent(self) -> None:
+        """Do what is to be done at once. For work in progress, at points where it may pause."""
+        while self._is_urgent_next():
+            _do(self._tasks.get())
+
+    def stop(self, seconds: float = STOP_SECONDS) -> bool:
+        """Do what was submitted, then end the thread.
+
+        Returns:
+            Whether it ended within `seconds`; work that never ends must not hold up its caller.
+        """
         self._tasks.put(_Task(AT_THE_END, next(self._numbers), None, Future()))
-        self._thread.join()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _is_urgent_next(self) -> bool:
+        with self._tasks.mutex:
+            waiting = self._tasks.queue
+            return bool(waiting) and waiting[0].urgency == AT_ONCE
 
     def _run(self) -> None:
         while (task := self._tasks.get()).work is not None:
-            if task.future.set_running_or_notify_cancel():
-                _fulfil(task.future, task.work)
+            _do(task)
 
 
-def _fulfil(future: Future[Any], work: Callable[[], Any]) -> None:
+def _do(task: _Task) -> None:
+    if task.work is None or not task.future.set_running_or_notify_cancel():
+        return
     try:
-        result = work()
+        result = task.work()
     except BaseException as error:  # noqa: BLE001  # whoever waits for the future gets it
-        future.set_exception(error)
+        task.future.set_exception(error)
     else:
-        future.set_result(result)
+        task.future.set_result(result)

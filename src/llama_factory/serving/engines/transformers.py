@@ -1,8 +1,8 @@
 """Runs the base model and its versions' adapters with Transformers, in this process."""
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import BASE_VERSION
-from llama_factory.model import lineage
+from llama_factory.model import likeliest, lineage
 from llama_factory.model.conversation import ask
 from llama_factory.model.load import fingerprint, load_network, load_tokenizer
 from llama_factory.model.prompt import PromptFormat
@@ -26,6 +26,9 @@ from llama_factory.serving.generation import Answer, Options, Question
 from llama_factory.serving.refusals import PromptTooLongError, RequestError
 from llama_factory.serving.text import TextPieces
 from llama_factory.versions.version import ModelVersion
+
+PROOF = "What is new?"
+"""A question that every version computes once before it may answer."""
 
 GREEDY_BELOW = 1e-3
 """Temperatures below this always draw the likeliest token, and dividing by them overflows."""
@@ -56,7 +59,10 @@ class TransformersEngine:
         self._network = settings.adapter.apply(network, freeze_layers=0, seed=0).eval()
         self._context = _context_tokens(self._network, self._tokenizer)
         self._end_tokens = _end_tokens(self._network, self._tokenizer)
-        self._adapters: dict[str, list[str]] = {}
+        self._prefix = self._network.active_peft_config.is_prompt_learning
+        # Replaced, never changed: other threads look at what is loaded.
+        self._adapters: Mapping[str, list[str]] = {}
+        self._answering = ""
 
     @property
     def loaded(self) -> frozenset[str]:
@@ -75,22 +81,19 @@ class TransformersEngine:
         if version.adapter is None:
             raise VersionError(f"{version.folder}: there is no adapter folder to serve.")
         parts = _parts(version.id, version.adapter)
-        try:
-            for name, folder in parts.items():
-                self._read_adapter(name, str(folder))
-        except UNREADABLE as error:
-            for name in parts:
-                self._drop_adapter(name)
-            raise VersionError(
-                f"{version.adapter}: this adapter cannot be loaded: {error}. Restore it from a "
-                "backup, or roll back to another version."
-            ) from error
-        self._adapters[version.id] = list(parts)
+        # Fresh weights are drawn before the saved ones replace them, maybe between two tokens of
+        # an answer whose own draws must stay as they are.
+        with _seeded(0, self._network.device), self._unchanged():
+            try:
+                self._attach(version, parts)
+            except BaseException:
+                self._detach(version.id, parts)
+                raise
 
     def unload(self, version_id: str) -> None:
         """See `Engine`."""
-        for name in self._adapters.pop(version_id, [version_id]):
-            self._drop_adapter(name)
+        with self._unchanged():
+            self._detach(version_id, self._adapters.get(version_id, [version_id]))
 
     def generate(
         self,
@@ -115,16 +118,17 @@ class TransformersEngine:
         self, prompt: list[int], max_tokens: int, options: Options, listener: "_Listener"
     ) -> None:
         ids = torch.tensor([prompt], device=self._network.device)  # [1, seq]
-        self._network.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=max_tokens,
-            num_beams=1,
-            eos_token_id=sorted(self._end_tokens),
-            pad_token_id=self._tokenizer.pad_token_id,
-            stopping_criteria=StoppingCriteriaList([listener]),
-            **_sampling(options),
-        )
+        with likeliest.in_float32(self._network):
+            self._network.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=max_tokens,
+                num_beams=1,
+                eos_token_id=sorted(self._end_tokens),
+                pad_token_id=self._tokenizer.pad_token_id,
+                stopping_criteria=StoppingCriteriaList([listener]),
+                **_sampling(options),
+            )
 
     def _render(self, question: Question) -> list[int]:
         try:
@@ -154,15 +158,38 @@ class TransformersEngine:
     def _only(self, version_id: str) -> Iterator[None]:
         """Answer with this version's adapter alone, and with those consolidated under it."""
         assert version_id in self.loaded, f"{version_id} was not loaded"
-        if version_id == BASE_VERSION:
-            with self._network.disable_adapter():
+        before, self._answering = self._answering, version_id
+        is_plain = self._prefix and version_id == BASE_VERSION
+        try:
+            with self._network.disable_adapter() if is_plain else nullcontext():
+                self._switch()
                 yield
-        else:
-            names = self._adapters[version_id]
-            self._network.set_adapter(version_id, inference_mode=True)
-            if len(names) > 1:  # their products add up
-                self._network.base_model.set_adapter(names, inference_mode=True)
+        finally:
+            self._answering = before
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Let adapters come and go while an answer is in progress, which goes on as it began."""
+        try:
             yield
+        finally:
+            self._switch()
+
+    def _switch(self) -> None:
+        """Let the version that is answering compute, and no other."""
+        if not self._answering:
+            return
+        layers = self._network.base_model
+        if self._answering == BASE_VERSION:
+            if not self._prefix:
+                layers.disable_adapter_layers()
+            return
+        if not self._prefix:
+            layers.enable_adapter_layers()
+        names = self._adapters[self._answering]
+        self._network.set_adapter(self._answering, inference_mode=True)
+        if len(names) > 1:  # their products add up
+            layers.set_adapter(names, inference_mode=True)
 
     def _require_same_base(self, version: ModelVersion) -> None:
         if version.base_fingerprint not in ("", self._fingerprint):
@@ -172,11 +199,46 @@ class TransformersEngine:
                 "model.base_model to the model it was trained on."
             )
 
+    def _attach(self, version: ModelVersion, parts: Mapping[str, Path]) -> None:
+        try:
+            for name, folder in parts.items():
+                self._read_adapter(name, str(folder))
+            self._adapters = {**self._adapters, version.id: list(parts)}
+            self._prove(version.id)
+        except UNREADABLE as error:
+            raise VersionError(
+                f"{version.adapter}: this adapter cannot be loaded: {error}. Restore it from a "
+                "backup, or roll back to another version."
+            ) from error
+
     def _read_adapter(self, name: str, folder: str) -> None:
         device = str(self._network.device)
         self._network.load_adapter(folder, name, torch_device=device)
         if wrong := unread(self._network, Path(folder), name):
             raise ValueError(f"{wrong[0]} is missing or belongs to another model")
+
+    @torch.no_grad()
+    def _prove(self, version_id: str) -> None:
+        """Compute a token with a version before anybody is answered by it.
+
+        Raises:
+            ValueError: what it computes is no number.
+        """
+        ids = torch.tensor([self._tokenizer(PROOF)["input_ids"]], device=self._network.device)
+        with self._only(version_id):
+            # Not by calling the network: while the base model answers, vectors before the rows
+            # are switched off by a forward of the network's own.
+            forward = type(self._network).forward
+            logits = forward(
+                self._network, input_ids=ids, attention_mask=torch.ones_like(ids)
+            ).logits  # [1, seq, vocab]
+        if not torch.isfinite(logits).all():
+            raise ValueError("it computes values that are no numbers (NaN or infinite)")
+
+    def _detach(self, version_id: str, names: Iterable[str]) -> None:
+        self._adapters = {k: v for k, v in self._adapters.items() if k != version_id}
+        for name in names:
+            self._drop_adapter(name)
 
     def _drop_adapter(self, name: str) -> None:
         if name in self._network.peft_config:
@@ -218,7 +280,7 @@ class _Listener(StoppingCriteria):
 
 def _sampling(options: Options) -> dict[str, Any]:
     """What `generate` is told; the model's own sampling habits give way to the request's."""
-    if options.temperature < GREEDY_BELOW:
+    if options.temperature < GREEDY_BELOW or options.top_p == 0:
         return {"do_sample": False}
     drawn = {"temperature": options.temperature, "top_p": options.top_p}
     return {"do_sample": True, "top_k": 0, **drawn}

@@ -1,0 +1,138 @@
+"""The turns and tools of a request, read as training reads those of a row."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from llama_factory.core.types import Message
+from llama_factory.data.formats.turns import OPENAI, parse_turn
+from llama_factory.data.formats.values import BadRowError, kind_of, tools_of
+from llama_factory.serving.fields import IGNORED_IN_TURNS
+from llama_factory.serving.refusals import RequestError
+
+ROLES = {"developer": "system"}
+"""Roles under another name than chat templates know."""
+
+READ = frozenset(
+    {"role", "content", "tool_calls", "function_call", "tool_call_id", "reasoning_content"}
+)
+
+
+def read_turns(turns: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
+    """The conversation, each tool's result in the place of the call that it answers.
+
+    Raises:
+        RequestError: a turn cannot be read; the message names its place.
+    """
+    messages = [_read(turn, f"messages.{number}") for number, turn in enumerate(turns)]
+    return tuple(_in_order_of_calls(turns, messages))
+
+
+def read_tools(tools: Any, choice: Any) -> str:
+    """The tools for the prompt, as JSON text; empty for none, or where none may be called.
+
+    Raises:
+        RequestError: they are no list of tools, or a call is demanded.
+    """
+    if choice not in (None, "auto", "none"):
+        raise RequestError(
+            f"tool_choice: {choice!r} cannot be promised by this server. Use 'auto' or 'none'.",
+            param="tool_choice",
+        )
+    for number, tool in enumerate(tools or ()):
+        value = tool.get("function") if isinstance(tool, dict) and "function" in tool else tool
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise RequestError(
+                f"tools.{number}: must be an object with a function that has a name.",
+                param=f"tools.{number}",
+            )
+    try:
+        text = tools_of({"tools": tools}, "tools")
+    except BadRowError as error:
+        raise RequestError(f"tools: {error}", param="tools") from error
+    return "" if choice == "none" else text
+
+
+def _read(turn: Mapping[str, Any], place: str) -> Message:
+    role, content = turn["role"], turn.get("content")
+    _require_known(turn, place)
+    has_calls = bool(turn.get("tool_calls") or turn.get("function_call"))
+    if role != "assistant" and has_calls:
+        raise RequestError(
+            f"{place}: tool_calls belong in a turn of the assistant, this is one of '{role}'.",
+            param=f"{place}.tool_calls",
+        )
+    if content is None and role != "assistant":
+        raise RequestError(f"{place}.content: must be text, it is null.", param=f"{place}.content")
+    if not has_calls and not turn.get("reasoning_content"):
+        return Message(ROLES.get(role, role), content or "")
+    try:
+        return parse_turn({**turn, "content": content or "", "weight": None}, OPENAI).message
+    except BadRowError as error:
+        raise RequestError(f"{place}: {error}", param=place) from error
+
+
+def _require_known(turn: Mapping[str, Any], place: str) -> None:
+    unknown = (name for name in turn if name not in READ | IGNORED_IN_TURNS)
+    for name in unknown:
+        if turn[name] not in (None, "", [], {}):
+            raise RequestError(
+                f"{place}.{name}: this server does not read {kind_of(turn[name])} under this name. "
+                "Leave it out.",
+                param=f"{place}.{name}",
+            )
+
+
+def _in_order_of_calls(
+    turns: Sequence[Mapping[str, Any]], messages: Sequence[Message]
+) -> Iterator[Message]:
+    """The messages, with the results of a turn's calls in the order of those calls.
+
+    Templates pair results and calls by their order, and clients by `tool_call_id`.
+    """
+    number = 0
+    while number < len(turns):
+        yield messages[number]
+        after = range(number + 1, len(turns))
+        results = list(itertools.takewhile(lambda n: turns[n]["role"] == "tool", after))
+        places = _places(turns[number], {n: turns[n] for n in results})
+        for result, place in places.items():
+            _require_name(turns[result], messages[number], place, f"messages.{result}")
+        yield from (messages[n] for n in sorted(results, key=lambda n: places[n]))
+        number += 1 + len(results)
+
+
+def _places(turn: Mapping[str, Any], results: Mapping[int, Mapping[str, Any]]) -> dict[int, int]:
+    """By number of a result's turn, the place of the call that it answers."""
+    given = {number: result.get("tool_call_id") for number, result in results.items()}
+    if all(each is None for each in given.values()):
+        return {number: place for place, number in enumerate(results)}
+    ids = [call.get("id") for call in turn.get("tool_calls") or ()]
+    places: dict[int, int] = {}
+    for number, wanted in given.items():
+        if wanted is None or wanted not in ids or ids.index(wanted) in places.values():
+            waiting = [each for i, each in enumerate(ids) if i not in places.values()]
+            place = f"messages.{number}.tool_call_id"
+            raise RequestError(
+                f"{place}: {wanted!r} is no call that waits for a result; there are {waiting}.",
+                param=place,
+            )
+        places[number] = ids.index(wanted)
+    missing = min({*range(len(ids))} - {*places.values()}, default=len(ids))
+    if missing < max(places.values()):
+        raise RequestError(
+            f"messages.{min(results)}: the call {ids[missing]!r} has no result, and a later one of "
+            "its turn has.",
+            param=f"messages.{min(results)}",
+        )
+    return places
+
+
+def _require_name(turn: Mapping[str, Any], caller: Message, place: int, where: str) -> None:
+    name = turn.get("name")
+    called = caller.tool_calls[place].name if place < len(caller.tool_calls) else name
+    if name not in (None, "", called):
+        raise RequestError(
+            f"{where}.name: {name!r} is not the function that was called, {called!r}.",
+            param=f"{where}.name",
+        )
