@@ -117,6 +117,20 @@ def test_do_predict_alone_answers_with_a_saved_adapter(tiny, tmp_path):
     assert len(list(read_jsonl(tmp_path / "answers" / "generated_predictions.jsonl"))) == 6
 
 
+def test_do_predict_alone_answers_questions_without_an_answer(tiny, tmp_path):
+    asked = [{"instruction": f"问题 {i}？", "output": ""} for i in range(2)] + [
+        {"instruction": "问？"}
+    ]
+    path = tmp_path / "asked.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    results = train(tiny, tmp_path / "out", f"data.eval_path={path}", "do_predict=true")
+    assert (results["num_rows"], results["num_open"], results["intervals"]) == (3, 3, {})
+    answers = list(read_jsonl(tmp_path / "out" / "generated_predictions.jsonl"))
+    assert [row["label"] for row in answers] == ["", "", ""]
+    with pytest.raises(DataError, match="holds no usable row"):
+        train(tiny, tmp_path / "taught", f"data_path={path}")
+
+
 def test_logs_go_where_log_dir_says(tiny, tmp_path):
     named = [f"data_path={rows(tmp_path / 'train.jsonl')}", f"logging_dir={tmp_path / 'logs'}"]
     train(tiny, tmp_path / "out", *named, "report_to=tensorboard")

@@ -352,7 +352,7 @@ def predict(
     from llama_factory.evaluation.predict import PredictOptions, usual_metrics
     from llama_factory.evaluation.predict import predict as write
 
-    saved, rows = source.find(config), _rows(path, progress)
+    saved, rows = source.find(config), _rows(path, progress, may_lack_answer=True)
     judged = config.evaluation.metrics if metrics else usual_metrics(config.evaluation)
     how = config.evaluation
     options = PredictOptions(judged, how.max_new_tokens, saved.identity(), how.batch_tokens)
@@ -360,13 +360,13 @@ def predict(
     return write(model, rows, output, options=options, progress=progress)
 
 
-def _rows(path: Path, progress: Progress) -> list[Example]:
+def _rows(path: Path, progress: Progress, *, may_lack_answer: bool = False) -> list[Example]:
     """The usable rows of a file; the others are told."""
     from llama_factory.core.types import Example
     from llama_factory.data.reading import read_examples
 
     try:
-        found = list(read_examples(path))
+        found = list(read_examples(path, may_lack_answer=may_lack_answer))
     except DataError as error:
         raise DataError(f"{path} {error}") from error
     for each in found:

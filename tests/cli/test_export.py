@@ -41,7 +41,7 @@ def rows(tiny):
     asked = ({"instruction": f"第{n}个问题？", "output": "好的"} for n in range(5))
     path.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in asked))
     with path.open("a") as file:
-        file.write('{"instruction": "no answer"}\n')
+        file.write('{"output": "no question"}\n')
     return path
 
 
@@ -109,6 +109,18 @@ def test_rows_are_answered_by_a_version(workspace, rows, tmp_path):
     keys = {"prompt", "predict", "label", "is_cut"}
     assert all(set(row) == keys for row in answered["v0001"])
     assert answered["v0000"] != answered["v0001"]
+
+
+def test_questions_without_an_answer_are_answered_and_not_judged(workspace, tmp_path):
+    (tmp_path / "asked.csv").write_text("question\nWhich gate?\nWhat time?\n")
+    words = ["predict", workspace, tmp_path / "asked.csv", tmp_path / "out", "--version", "v0001"]
+    run = command(*words)
+    assert "out: 2 rows" in run.stdout
+    assert "2 rows expect no answer; theirs are not judged." in run.stdout
+    assert "predict_" not in run.stdout
+    written = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert [row["label"] for row in written] == ["", ""]
+    assert all("gate" in row["prompt"] or "time" in row["prompt"] for row in written)
 
 
 def test_an_exported_model_answers_as_its_version_does(workspace, rows, tmp_path):

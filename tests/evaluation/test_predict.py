@@ -301,3 +301,23 @@ def test_metrics_load_no_library_until_they_score():
     code += "print({'sacrebleu', 'nltk', 'jieba', 'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout == "set()\n", run.stderr
+
+
+def test_rows_that_expect_no_answer_are_answered_and_not_judged(model, tmp_path):
+    mixed = [row(0), row(1, ""), row(2), row(3, "")]
+    report = run(model, tmp_path / "p.jsonl", mixed)
+    alone = run(model, tmp_path / "q.jsonl", [row(0), row(2)])
+    assert (report.num_rows, report.num_open) == (4, 2)
+    assert report.estimates == alone.estimates
+    assert [each["label"] for each in read(tmp_path / "p.jsonl")] == ["好的", "", "好的", ""]
+    assert all(each["predict"] for each in read(tmp_path / "p.jsonl"))
+
+
+def test_without_any_expected_answer_there_are_no_scores(model, tmp_path):
+    # Macro F1 would refuse such rows, and perplexity could not be measured on them
+    metrics = (*METRICS_ASKED, MacroF1(), Perplexity())
+    report = run(model, tmp_path / "p.jsonl", [row(1, ""), row(2, "")], metrics=metrics)
+    assert (report.num_open, report.estimates) == (2, {})
+    values = report.to_json()
+    assert (values["num_rows"], values["num_open"], values["intervals"]) == (2, 2, {})
+    assert not any(name.startswith("predict_e") for name in values)

@@ -47,6 +47,8 @@ def predict(
         print("In brackets: 95 % intervals.")
     if done.num_refused:
         print(f"  {done.num_refused} rows do not fit the chat template; their answers are empty.")
+    if done.num_open:
+        print(f"  {done.num_open} rows expect no answer; theirs are not judged.")
     for name, found in done.estimates.items():
         print(f"  predict_{name}  {_told(found)}")
 

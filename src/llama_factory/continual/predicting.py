@@ -75,7 +75,7 @@ def predict_rows(
 
     Args:
         model: with its adapter on.
-        rows: with the expected answers.
+        rows: with the expected answers; those without one are answered and not judged.
         config: metrics and limits.
         output: the folder.
         progress: shows how far it is.
@@ -98,7 +98,7 @@ def _rows(source: DataSource, most: int | None, progress: Progress) -> list[Exam
     """The first rows of a set; bad ones are told."""
     rows: list[Example] = []
     for raw in source.open_rows():
-        row = raw if isinstance(raw, Refused) else convert(raw, source)
+        row = raw if isinstance(raw, Refused) else convert(raw, source, may_lack_answer=True)
         if isinstance(row, Refused):
             progress.say(f"Left out: {row}")
         elif row.is_desirable is not False:

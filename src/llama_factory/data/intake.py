@@ -332,10 +332,17 @@ def _clean(batch: _Batch, *, source: DataSource, steps: Sequence[RowStep]) -> _C
     return _Cleaned(make_fragment(kept), refused, tally)
 
 
-def convert(raw: RawRow, source: DataSource, folder: Path | None = None) -> Example | Refused:
-    """What a row of a set teaches; `folder` is where its pictures lie."""
+def convert(
+    raw: RawRow, source: DataSource, folder: Path | None = None, *, may_lack_answer: bool = False
+) -> Example | Refused:
+    """What a row of a set teaches, or asks; `folder` is where its pictures lie."""
     return to_example(
-        raw, group=source.name, file=file_name(source), layout=source.layout, folder=folder
+        raw,
+        group=source.name,
+        file=file_name(source),
+        layout=source.layout,
+        folder=folder,
+        may_lack_answer=may_lack_answer,
     )
 
 

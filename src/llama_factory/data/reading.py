@@ -2,12 +2,21 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from llama_factory.core.errors import ConfigError, DataError
 from llama_factory.core.types import Example
-from llama_factory.data.formats import BadRowError, Columns, Layout, as_object, parse_row
+from llama_factory.data.formats import (
+    BadRowError,
+    Columns,
+    Content,
+    Layout,
+    as_object,
+    parse_row,
+)
+from llama_factory.data.formats.questions import parse_question
 from llama_factory.data.formats.values import checked, is_missing, optional_text, without_nan
 from llama_factory.data.readers import RawRow, Refused, shown, storable
 from llama_factory.data.readers.kinds import by_suffix, kind_of, suffix_of
@@ -61,7 +70,11 @@ def read_rows(path: Path, *, encoding: str | None = None) -> Iterator[RawRow | R
 
 
 def read_examples(
-    path: Path, layout: Layout | None = None, *, encoding: str | None = None
+    path: Path,
+    layout: Layout | None = None,
+    *,
+    encoding: str | None = None,
+    may_lack_answer: bool = False,
 ) -> Iterator[Example | Refused]:
     """All rows of a file, in order; bad rows come as `Refused`.
 
@@ -69,6 +82,7 @@ def read_examples(
         path: a file.
         layout: how its rows are laid out; None finds it row by row.
         encoding: of its text; None finds it.
+        may_lack_answer: whether rows are asked only, see `to_example`.
 
     Raises:
         DataError: the file as a whole cannot be read.
@@ -77,12 +91,25 @@ def read_examples(
     for row in read_rows(path, encoding=encoding):
         if isinstance(row, Refused):
             yield row
-        else:
-            yield to_example(row, group=group, file=path.name, layout=layout, folder=path.parent)
+            continue
+        yield to_example(
+            row,
+            group=group,
+            file=path.name,
+            layout=layout,
+            folder=path.parent,
+            may_lack_answer=may_lack_answer,
+        )
 
 
 def to_example(
-    row: RawRow, *, group: str, file: str, layout: Layout | None, folder: Path | None = None
+    row: RawRow,
+    *,
+    group: str,
+    file: str,
+    layout: Layout | None,
+    folder: Path | None = None,
+    may_lack_answer: bool = False,
 ) -> Example | Refused:
     """What a row teaches.
 
@@ -92,27 +119,34 @@ def to_example(
         file: the name of its file, for messages.
         layout: how it is laid out; None finds that by its fields.
         folder: where its pictures lie; None leaves their paths as they are and unchecked.
+        may_lack_answer: whether it is asked and not taught: a missing answer is an empty one.
     """
     try:
-        return _example(row, group, row.file or file, layout, folder)
+        value = as_object(without_nan(row.value), layout)
+        content = (parse_question if may_lack_answer else parse_row)(value, layout)
+        example = _example(value, content, OWN if layout is None else layout.columns, folder)
     except BadRowError as error:
         return Refused(row.file or file, row.line, storable(str(error)), shown(row.value))
+    return replace(
+        example,
+        group=example.group or group,
+        file=example.file or row.file or file,
+        line=example.line or row.line,
+    )
 
 
 def _example(
-    row: RawRow, group: str, file: str, layout: Layout | None, folder: Path | None
+    value: Mapping[str, Any], content: Content, columns: Columns, folder: Path | None
 ) -> Example:
-    value = as_object(without_nan(row.value), layout)
-    content = parse_row(value, layout)
+    """The row's own part of an Example; its group and its place may be empty."""
     images = content.images
     if images and folder is not None:
         images = tuple(_found(image, folder) for image in images)
-    columns = OWN if layout is None else layout.columns
     return Example(
         content.messages,
-        _own_group(value, columns.group) or group,
-        content.file or file,
-        content.line or row.line,
+        _own_group(value, columns.group),
+        content.file,
+        content.line,
         _weight(value, columns.weight),
         content.tools,
         content.rejected,

@@ -63,6 +63,7 @@ class PredictReport:
     Attributes:
         num_rows: rows answered, those of an earlier run among them.
         num_refused: of these, how many the chat template refuses; their answers are empty.
+        num_open: of these, how many expect no answer, so that theirs is not judged.
         estimates: by metric, x 100 where it lies between 0 and 1, with 95 % intervals.
         seconds: time that this run took.
         rows_per_second: of this run.
@@ -73,6 +74,7 @@ class PredictReport:
     estimates: Mapping[str, Estimate]
     seconds: float
     rows_per_second: float
+    num_open: int = 0
 
     @property
     def scores(self) -> dict[str, float]:
@@ -88,6 +90,7 @@ class PredictReport:
             "predict_samples_per_second": round(self.rows_per_second, 3),
             "num_rows": self.num_rows,
             "num_refused": self.num_refused,
+            "num_open": self.num_open,
             "intervals": found,
         }
 
@@ -127,22 +130,32 @@ def predict(
     _answer(model, rows, part, num_kept=num_kept, limit=options.max_new_tokens, progress=progress)
     seconds = time.perf_counter() - started
     answered, num_refused = _read(part, rows)
-    found = {each.label: _judge(each, model, answered, options) for each in options.metrics}
+    judged = [each for each in answered if has_answer(each.row.example)]
+    metrics = options.metrics if judged else ()
+    found = {each.label: _judge(each, model, judged, options) for each in metrics}
     part.replace(output)  # not before: a judge that fails must not cost the answers
     record.unlink()
     per_second = (len(rows) - num_kept) / seconds
-    return PredictReport(len(rows), num_refused, found, seconds, per_second)
+    num_open = len(rows) - len(judged)
+    return PredictReport(len(rows), num_refused, found, seconds, per_second, num_open)
+
+
+def has_answer(row: Example) -> bool:
+    """Whether a row expects an answer, by which the model's may be judged."""
+    return bool(row.answer or row.messages[-1].tool_calls)
 
 
 def require_judgeable(rows: Sequence[Example], metrics: Sequence[Metric]) -> None:
     """Tell what would stop the judging before hours of answering, and not after them.
 
+    Rows that expect no answer are not judged.
+
     Raises:
         DataError: a metric does not fit the rows.
         ConfigError: a metric cannot be used here.
     """
-    asked = [TaskRow(row) for row in rows]
-    for metric in metrics:
+    asked = [TaskRow(row) for row in rows if has_answer(row)]
+    for metric in metrics if asked else ():
         require_fits(metric, asked, "predict")
 
 
