@@ -1,10 +1,14 @@
 """Datasets that lie on a hub: their rows one by one, and never any code of theirs."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
+from llama_factory.core import files
 from llama_factory.core.errors import DataError
 from llama_factory.data.readers import RawRow
 from llama_factory.data.readers.columns import UNKNOWN, Shape, as_written
@@ -21,6 +25,7 @@ class HubSet:
         folder: the folder in it, where it has several.
         revision: a branch, tag or commit; None for the newest.
         is_modelscope: whether it lies on ModelScope rather than Hugging Face.
+        content: its commit, or a hash of its files; empty until it was looked up.
     """
 
     repo: str
@@ -29,6 +34,99 @@ class HubSet:
     folder: str | None = None
     revision: str | None = None
     is_modelscope: bool = False
+    content: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it lies, in words."""
+        return "ModelScope" if self.is_modelscope else "Hugging Face"
+
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+LOOK_UP_SECONDS = 15.0
+LISTED_AT_ONCE = 100
+"""Files that ModelScope lists at a time."""
+
+
+def look_up(hub: HubSet) -> str:
+    """What a set holds now: its commit, or a hash of its files where that is not told.
+
+    Raises:
+        DataError: nobody can be asked, with the reason.
+    """
+    if Path(hub.repo).is_dir():
+        paths = sorted(path for path in Path(hub.repo).rglob("*") if path.is_file())
+        return _digest((str(path.relative_to(hub.repo)), files.sha256(path)) for path in paths)
+    if COMMIT.fullmatch(hub.revision or ""):
+        return str(hub.revision)
+    return _digest(_modelscope_files(hub)) if hub.is_modelscope else _hugging_face_commit(hub)
+
+
+def pinned(
+    hub: HubSet, cache: Path, say: Callable[[str], None], look_up: Callable[[HubSet], str] = look_up
+) -> HubSet:
+    """The set as it is now; where nobody can be asked, as it was when somebody could.
+
+    Args:
+        hub: with a branch, a tag or nothing as its revision.
+        cache: folder in which is noted what was found.
+        say: is told where what was found before is used.
+        look_up: says what a set holds now; raises DataError where that cannot be told.
+    """
+    note = cache / f"hub-{_digest([repr(hub)])}.json"
+    try:
+        content = look_up(hub)
+    except DataError as error:
+        if not note.exists():
+            return hub
+        content = str(files.read_json(note)["content"])
+        say(
+            f"'{hub.repo}' cannot be looked up on {hub.place} ({error}); it is taken as it was "
+            f"when it was read last, at {content[:12]}."
+        )
+    else:
+        files.write_json(note, {"repo": hub.repo, "content": content})
+    is_commit = not hub.is_modelscope and COMMIT.fullmatch(content)
+    return replace(hub, content=content, revision=content if is_commit else hub.revision)
+
+
+def _digest(parts: Iterable[Any]) -> str:
+    text = "\n".join(map(repr, parts))
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+def _hugging_face_commit(hub: HubSet) -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # its HTTP client's
+
+    try:
+        found = HfApi().dataset_info(hub.repo, revision=hub.revision, timeout=LOOK_UP_SECONDS)
+    except (HTTPError, OSError, ValueError) as error:
+        raise DataError(_first_line(error)) from error
+    return str(found.sha)
+
+
+def _modelscope_files(hub: HubSet) -> Iterator[tuple[Any, ...]]:
+    """Path, hash and size of every file."""
+    try:
+        from modelscope.hub.api import HubApi  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise DataError("the package modelscope is missing") from error
+    try:
+        for page in count(1):
+            listed = HubApi().get_dataset_files(
+                hub.repo, recursive=True, page_number=page, page_size=LISTED_AT_ONCE
+            )
+            for file in listed:
+                yield tuple(file.get(name) for name in ("Path", "Sha256", "Revision", "Size"))
+            if len(listed) < LISTED_AT_ONCE:
+                return
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(_first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300].rstrip(".")
 
 
 def hub_rows(hub: HubSet) -> Iterator[RawRow]:
@@ -81,11 +179,10 @@ def _modelscope(hub: HubSet) -> Iterable[Any]:
 
 
 def _told(hub: HubSet, error: Exception) -> str:
-    place = "ModelScope" if hub.is_modelscope else "Hugging Face"
     part = "".join(f", {n} '{v}'" for n, v in (("subset", hub.subset), ("folder", hub.folder)) if v)
-    first = str(error).strip().split("\n")[0][:300].rstrip(".")
     return (
-        f"dataset '{hub.repo}' (split '{hub.split}'{part}) cannot be read from {place}: {first}. "
+        f"dataset '{hub.repo}' (split '{hub.split}'{part}) cannot be read from {hub.place}: "
+        f"{_first_line(error)}. "
         "Check the name and the network; or download it elsewhere, and name the folder in "
         "data.train_path or as file_name in dataset_info.json."
     )

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,7 @@ from llama_factory.core.types import Example
 from llama_factory.data import signatures
 from llama_factory.data.cleaning import CLEANERS, Dropped, RowStep
 from llama_factory.data.formats.unread import unread_fields
+from llama_factory.data.hub import pinned
 from llama_factory.data.reading import RawRow, Refused, to_example
 from llama_factory.data.sources import DataSource, data_files, rows_of
 from llama_factory.data.table import Fragment, Part, make_fragment, write_part
@@ -183,6 +184,7 @@ def take(
         num_workers: processes; 0 for one a core.
         progress: shows the rows of each file as they are done.
     """
+    sources = [_pinned(source, cache, progress) for source in sources]
     folders = [_folder(source, steps, cache) for source in sources]
     with _alone(cache):
         for folder in filter(None, folders):
@@ -193,6 +195,13 @@ def take(
     todo = sum(num_bytes(s) for s, folder in pairs if folder and not (folder / DONE).exists())
     with workers(1 if todo < BYTES_WORTH_WORKERS else num_workers) as crew:
         return [_take(source, folder, steps, crew, progress) for source, folder in pairs]
+
+
+def _pinned(source: DataSource, cache: Path, progress: Progress) -> DataSource:
+    """A source whose content is known: a hub's sets may change from one day to the next."""
+    if source.hub is None or source.problem:
+        return source
+    return replace(source, hub=pinned(source.hub, cache, progress.say))
 
 
 def num_bytes(source: DataSource) -> int:
