@@ -100,11 +100,11 @@ def serving(
     workspace: Workspace,
     engine: TransformersEngine,
     *,
-    max_queue: int = 32,
     api_key: str | None = None,
+    **more: Any,
 ) -> Iterator[OpenAI]:
-    """Serve a workspace that is polled often."""
-    settings = ServingSettings(max_queue=max_queue, max_tokens=MAX_TOKENS, poll_seconds=0.1)
+    """Serve a workspace that is polled often; `more` are settings of the server."""
+    settings = ServingSettings(max_tokens=MAX_TOKENS, poll_seconds=0.1, **more)
     with running(create_app(workspace, settings, engine, api_key=api_key)) as client:
         yield client
 

@@ -1,5 +1,6 @@
 """The API as OpenAI's own client sees it, on a real server with a tiny model."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,10 @@ import openai
 import pytest
 from openai import OpenAI
 
+from llama_factory.core.types import Message
+from llama_factory.data.formats.turns import OPENAI, parse_turns
+from llama_factory.model import conversation
+from llama_factory.model.template import Renderer
 from llama_factory.serving import fields
 from llama_factory.versions import releases
 from llama_factory.versions.workspace import Workspace
@@ -24,7 +29,14 @@ from tests.serving.running import (
     text_of,
     wait_until,
 )
-from tests.tiny import make_tokenizer, publish_adapter, taught_adapter
+from tests.tiny import (
+    CHAT_TEMPLATE,
+    make_tiny_model,
+    make_tokenizer,
+    make_workspace,
+    publish_adapter,
+    taught_adapter,
+)
 
 
 def post(client: OpenAI, content: str | bytes) -> httpx.Response:
@@ -247,6 +259,97 @@ def test_a_body_that_is_no_request_is_told_so(client: OpenAI, body: str) -> None
     answer = post(client, body)
     assert answer.status_code == 400
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+HALF = "cut emoji \ud83d"
+ASKED = {"role": "user", "content": "hello"}
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({"model": HALF}, "model"),
+        ({"messages": [{"role": "user", "content": HALF}]}, "messages.0.content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": HALF}]}]},
+            "messages.0.content.0.text",
+        ),
+        ({"messages": [{"role": HALF, "content": ""}]}, "messages.0.role"),
+        ({"stop": ["a", HALF]}, "stop.1"),
+        ({"user": HALF}, "user"),
+        ({"metadata": {HALF: 1}}, "a name in metadata"),
+        ({HALF: 1}, "a name in the body"),
+        ({"tools": [{"function": {"name": HALF}}]}, "tools.0.function.name"),
+        ({"made_up": [[[{"deep": "\udc00"}]]]}, "made_up.0.0.0.deep"),
+    ],
+)
+def test_half_a_character_is_refused_wherever_it_stands(
+    client: OpenAI, body: dict[str, Any], place: str, is_stream: bool
+) -> None:
+    whole = {"model": "production", "messages": [ASKED], "stream": is_stream} | body
+    answer = post(client, json.dumps(whole))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == place
+    assert "half of a character" in answer.json()["error"]["message"]
+
+
+def test_text_of_all_planes_is_no_half_character(client: OpenAI) -> None:
+    whole = {"model": "production", "max_tokens": 1, "messages": [{**ASKED, "content": "😀\ufffd"}]}
+    assert post(client, json.dumps(whole)).status_code == 200
+
+
+def test_a_body_nested_deeply_is_refused(client: OpenAI) -> None:
+    for deep in ("[" * 100_000, '{"a":' * 100_000, '{"tools": ' + "[" * 900 + "]" * 900 + "}"):
+        assert post(client, deep).status_code == 400
+
+
+def test_a_history_with_tool_calls_costs_the_tokens_that_training_writes(client: OpenAI) -> None:
+    called = {"name": "add", "arguments": '{"a": 2, "b": 2}'}
+    turns = [
+        {"role": "user", "content": "What is 2+2?"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c1", "type": "function", "function": called}],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "4"},
+    ]
+    taught = [spoken.message for spoken in parse_turns(turns, OPENAI)]
+    answer = client.chat.completions.create(model="production", messages=turns, max_tokens=1)
+    assert answer.usage.prompt_tokens == len(
+        conversation.ask(taught, Renderer(make_tokenizer())).ids
+    )
+
+
+def test_tools_of_a_request_are_in_its_prompt(client: OpenAI) -> None:
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+    turn = Message("user", QUESTION)
+    written = conversation.ask([turn], Renderer(make_tokenizer(), json.dumps([tool]))).ids
+    assert ask(client, tools=[tool]).usage.prompt_tokens == len(written)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_request_switches_thinking(tmp_path: Path, value: bool) -> None:
+    model = make_tiny_model(tmp_path / "thinking")
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE + (
+        "{% if add_generation_prompt and enable_thinking is defined and not enable_thinking %}"
+        "<think>\n\n</think>\n\n{% endif %}"
+    )
+    tokenizer.save_pretrained(model)
+    workspace = make_workspace(tmp_path / "bot", model)
+    turns = [{"role": "user", "content": QUESTION}]
+    prompt = tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, enable_thinking=value
+    )["input_ids"]
+    with serving(workspace, make_engine(model)) as client:
+        for extra in (
+            {"enable_thinking": value},
+            {"chat_template_kwargs": {"enable_thinking": value}},
+        ):
+            answer = ask(client, max_tokens=1, extra_body=extra)
+            assert answer.usage.prompt_tokens == len(prompt)
 
 
 @pytest.mark.parametrize("is_stream", [False, True])

@@ -10,6 +10,7 @@ import torch
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import Message
 from llama_factory.model.load import load_network
+from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.engines.transformers import TransformersEngine
 from llama_factory.serving.generation import Answer, Options, Question
 from llama_factory.serving.refusals import PromptTooLongError, RequestError
@@ -17,7 +18,12 @@ from llama_factory.serving.text import UNFINISHED
 from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace
 from tests.model.adapting import fit, make, settings
-from tests.serving.running import make_engine, make_released_workspace, settings_of
+from tests.serving.running import (
+    make_engine,
+    make_released_workspace,
+    settings_of,
+    without_numbers,
+)
 from tests.tiny import (
     ARCHITECTURES,
     MAX_TOKENS,
@@ -115,7 +121,9 @@ def test_a_seed_gives_the_same_answer_again(engine: TransformersEngine) -> None:
 def test_a_tiny_temperature_and_top_p_are_greedy(engine: TransformersEngine) -> None:
     greedy = ask(engine, "v0000")
     assert ask(engine, "v0000", Options(max_tokens=16, temperature=1e-30)) == greedy
-    assert ask(engine, "v0000", Options(max_tokens=16, temperature=1.0, top_p=0.0)) == greedy
+    for temperature in (0.5, 1.0, 2.0):
+        options = Options(max_tokens=16, temperature=temperature, top_p=0.0)
+        assert ask(engine, "v0000", options) == greedy
 
 
 def test_a_prompt_beyond_the_context_is_refused(engine: TransformersEngine) -> None:
@@ -189,3 +197,83 @@ def test_vectors_before_every_row_take_their_room_from_the_context(tmp_path: Pat
     engine = TransformersEngine(settings(base, "prompt"))
     longest = ask(engine, "v0000", Options(max_tokens=2 * MAX_TOKENS, temperature=0.0))
     assert longest.prompt_tokens + longest.completion_tokens <= MAX_TOKENS - 4
+
+
+@pytest.mark.parametrize("answering", ["v0000", "v0001"])
+@pytest.mark.parametrize(
+    "options", [GREEDY, Options(16, temperature=1.5, seed=7)], ids=["greedy", "drawn"]
+)
+@pytest.mark.parametrize("architecture", ["llama", "bloom"])
+def test_versions_come_and_go_between_the_tokens_of_an_answer(
+    tmp_path: Path, architecture: str, options: Options, answering: str
+) -> None:
+    model = make_tiny_model(tmp_path / "model", architecture)
+    workspace = make_released_workspace(tmp_path / "bot", model)
+    broken = publish_adapter(workspace, model, without_numbers(model))
+    _come_and_go(make_engine(model), workspace, answering, options, broken.id)
+
+
+@pytest.mark.parametrize("form", ["dora", "ia3", "oft", "prompt", "bottleneck"])
+@pytest.mark.parametrize("answering", ["v0000", "v0001"])
+def test_every_kind_of_adapter_comes_and_goes_between_tokens(
+    tmp_path: Path, form: str, answering: str
+) -> None:
+    base = make_tiny_model(tmp_path / "llama")
+    workspace = make_workspace(tmp_path / "bot", base)
+    for steps in (3, 6):
+        model = make(base, form)
+        fit(model, tmp_path / str(steps), learning_rate=0.3, max_steps=steps)
+        publish_adapter(workspace, base, model.network)
+    engine = TransformersEngine(settings(base, form))
+    _come_and_go(engine, workspace, answering, GREEDY)
+
+
+def _come_and_go(
+    engine: TransformersEngine,
+    workspace: Workspace,
+    answering: str,
+    options: Options,
+    broken: str | None = None,
+) -> None:
+    """An answer is the same while others are loaded, unloaded and refused at each of its tokens."""
+    if answering != "v0000":
+        engine.load(store.get(workspace, answering))
+    other = store.get(workspace, "v0002")
+    engine.load(other)
+    alone, others = ask(engine, answering, options), ask(engine, other.id)
+    engine.unload(other.id)
+    num_tokens = 0
+
+    def disturb() -> bool:
+        nonlocal num_tokens
+        num_tokens += 1
+        if broken:
+            with pytest.raises(VersionError, match="no numbers"):
+                engine.load(store.get(workspace, broken))
+        engine.load(other) if num_tokens % 2 else engine.unload(other.id)
+        return False
+
+    asked = Question((Message("user", "hello"),))
+    assert engine.generate(answering, asked, options, lambda _: None, disturb) == alone
+    assert num_tokens > 2
+    engine.load(other)
+    assert ask(engine, other.id) == others
+    assert ask(engine, answering, options) == alone
+
+
+def test_greedy_is_the_likeliest_token_in_float32(tmp_path: Path) -> None:
+    """Two values round to the same in bfloat16, and both ways of asking tell them apart."""
+    folder = make_tiny_model(tmp_path / "model")
+    network = load_network(folder, ModelSettings(dtype="float32"))
+    prompt = torch.tensor([render(make_tokenizer(), HELLO, ask=True)])
+    with torch.no_grad():
+        hidden = network.model(prompt).last_hidden_state[0, -1]
+        head = network.get_output_embeddings().weight
+        head.mul_(0.01)
+        head[[300, 301]] = hidden * 30 / hidden.square().sum()
+        head[301] *= 1.001
+    network.save_pretrained(folder)
+    engine = TransformersEngine(ModelSettings(base_model=str(folder), dtype="bfloat16"))
+    expected = make_tokenizer().decode([301])
+    for options in (Options(1, temperature=0), Options(1, top_p=0.0), Options(1, temperature=1e-9)):
+        assert ask(engine, "v0000", options).text == expected

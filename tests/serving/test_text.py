@@ -1,12 +1,14 @@
 """Text is handed on in whole characters and never beyond a stop string."""
 
+import itertools
 import random
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, strategies
 from transformers import PreTrainedTokenizerFast
 
-from llama_factory.serving.text import UNFINISHED, TextPieces
+from llama_factory.serving.text import MAX_UNFINISHED, UNFINISHED, TextPieces
 from tests.tiny import make_tokenizer
 
 CHINESE = "退货政策：三十天内可以退货。😀 Naïve café — 謝謝！"
@@ -83,3 +85,54 @@ def test_no_part_of_a_stop_string_is_ever_handed_on() -> None:
             assert text.split(stop)[0].startswith("".join(heard))
         pieces.finish()
         assert "".join(heard) == text.split(stop)[0]
+
+
+def test_a_long_stop_string_costs_in_proportion_to_its_length() -> None:
+    """Two hundred thousand repeated letters against as many in the text: seconds, not hours."""
+    length = 200_000
+    heard: list[str] = []
+    pieces = TextPieces(lambda ids: "".join(map(chr, ids)), ("a" * length + "b",), heard.append)
+    for _ in range(4):
+        pieces._take("a" * (length // 2))
+    pieces._take("c")
+    assert "".join(heard) == pieces.text == "a" * 2 * length + "c"
+
+
+def first_whole(text: str, stops: list[str]) -> str:
+    """Where the text would end, by looking at every beginning of it: an independent answer."""
+    for end in range(len(text) + 1):
+        met = [stop for stop in stops if text[:end].endswith(stop)]
+        if met:
+            return text[: end - max(map(len, met))]
+    return text
+
+
+@given(
+    text=strategies.text("ab", max_size=20),
+    stops=strategies.lists(strategies.text("ab", min_size=1, max_size=6), max_size=4),
+    cuts=strategies.lists(strategies.integers(0, 20), max_size=5),
+)
+def test_the_first_whole_stop_string_ends_the_text_however_it_arrives(
+    text: str, stops: list[str], cuts: list[int]
+) -> None:
+    pieces = TextPieces(lambda ids: "".join(map(chr, ids)), tuple(stops), lambda _: None)
+    places = [0, *sorted(cuts), len(text)]
+    for start, end in itertools.pairwise(places):
+        pieces._take(text[start:end])
+    pieces.finish()
+    assert pieces.text == first_whole(text, stops)
+
+
+def test_bytes_that_never_become_a_character_are_decoded_a_few_at_a_time() -> None:
+    longest = 0
+
+    def decode(ids: Sequence[int]) -> str:
+        nonlocal longest
+        longest = max(longest, len(ids))
+        return bytes(ids).decode("utf-8", "replace")
+
+    pieces = TextPieces(decode, (), lambda _: None)
+    for _ in range(1000):
+        pieces.push(0x80)
+    pieces.finish()
+    assert longest <= 2 * MAX_UNFINISHED

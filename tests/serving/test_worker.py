@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from llama_factory.serving.worker import AT_ONCE, Worker
+from llama_factory.serving.worker import AT_ONCE, BEFORE_THE_NEXT, Worker
 
 
 def test_urgent_work_overtakes_what_waits() -> None:
@@ -35,3 +35,33 @@ def test_work_that_was_cancelled_is_not_begun() -> None:
     gate.set()
     worker.stop()
     assert cancelled.cancelled()
+
+
+def test_urgent_work_is_done_within_work_that_lets_it() -> None:
+    worker, begun, gate, done = Worker(), threading.Event(), threading.Event(), []
+
+    def long_work() -> None:
+        begun.set()
+        gate.wait()
+        done.append("begun")
+        worker.run_urgent()
+        done.append("ended")
+
+    worker.submit(long_work)
+    begun.wait()
+    worker.submit(lambda: done.append("in turn"))
+    worker.submit(lambda: done.append("before the next"), urgency=BEFORE_THE_NEXT)
+    failing = worker.submit(lambda: 1 // 0, urgency=AT_ONCE)
+    worker.submit(lambda: done.append("at once"), urgency=AT_ONCE)
+    gate.set()
+    assert worker.stop()
+    assert done == ["begun", "at once", "ended", "before the next", "in turn"]
+    assert isinstance(failing.exception(), ZeroDivisionError)
+
+
+def test_stopping_does_not_wait_for_work_that_never_ends() -> None:
+    worker, gate = Worker(), threading.Event()
+    worker.submit(gate.wait)
+    assert not worker.stop(seconds=0.01)
+    gate.set()
+    assert worker.stop()

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llama_factory.core.types import Message
-from llama_factory.data.formats.turns import OPENAI, parse_turn
+from llama_factory.data.formats.turns import OPENAI, THOUGHTS, parse_turn
 from llama_factory.data.formats.values import BadRowError, kind_of, tools_of
 from llama_factory.serving.fields import IGNORED_IN_TURNS
 from llama_factory.serving.refusals import RequestError
@@ -13,9 +13,7 @@ from llama_factory.serving.refusals import RequestError
 ROLES = {"developer": "system"}
 """Roles under another name than chat templates know."""
 
-READ = frozenset(
-    {"role", "content", "tool_calls", "function_call", "tool_call_id", "reasoning_content"}
-)
+READ = {"role", "content", "tool_calls", "function_call", "tool_call_id", *THOUGHTS}
 
 
 def read_turns(turns: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
@@ -64,7 +62,7 @@ def _read(turn: Mapping[str, Any], place: str) -> Message:
         )
     if content is None and role != "assistant":
         raise RequestError(f"{place}.content: must be text, it is null.", param=f"{place}.content")
-    if not has_calls and not turn.get("reasoning_content"):
+    if role != "assistant" or not (has_calls or any(map(turn.get, THOUGHTS))):
         return Message(ROLES.get(role, role), content or "")
     try:
         return parse_turn({**turn, "content": content or "", "weight": None}, OPENAI).message

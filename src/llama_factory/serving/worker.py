@@ -54,14 +54,15 @@ class Worker:
         while self._is_urgent_next():
             _do(self._tasks.get())
 
-    def stop(self, seconds: float = STOP_SECONDS) -> bool:
+    def stop(self, seconds: float | None = None) -> bool:
         """Do what was submitted, then end the thread.
 
         Returns:
-            Whether it ended within `seconds`; work that never ends must not hold up its caller.
+            Whether it ended within `seconds` (by default 3); work that never ends must not hold up
+            its caller.
         """
         self._tasks.put(_Task(AT_THE_END, next(self._numbers), None, Future()))
-        self._thread.join(seconds)
+        self._thread.join(STOP_SECONDS if seconds is None else seconds)
         return not self._thread.is_alive()
 
     def _is_urgent_next(self) -> bool:
