@@ -107,6 +107,8 @@ def test_fields_that_nothing_reads_are_told_by_name_and_count(tmp_path):
         "text,label,id\nThe gate is open.,pos,1\nIt is shut.,neg,2\n"
     )
     told = " ".join(command("check", "reviews.csv", cwd=tmp_path).stdout.split())
-    assert "unread reviews.csv: nothing reads 'label' (2 rows). To teach a field, call it" in told
+    assert (
+        "unread reviews.csv: nothing reads 'label' (2 rows). To teach one, call a question" in told
+    )
     report = json.loads(command("check", "reviews.csv", "--json", cwd=tmp_path).stdout)
     assert report["sets"][0]["unread"] == {"label": 2}

@@ -90,4 +90,4 @@ def test_fields_that_nothing_reads_are_told(tmp_path, tiny_model, capsys):
     said += [f"output_dir={tmp_path / 'out'}", "preprocessing_num_workers=1", "max_steps=1"]
     run.train(None, said, TerminalProgress())
     told = " ".join(capsys.readouterr().err.split())
-    assert "Unread: rows.json: nothing reads 'context' (4 rows). To teach a field" in told
+    assert "Unread: rows.json: nothing reads 'context' (4 rows). To teach one, call" in told

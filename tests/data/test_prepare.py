@@ -170,8 +170,8 @@ class TestFieldsThatNothingReads:
         data = prepared(tmp_path, write(tmp_path / "a.jsonl", self.ROWS), cleaning=[])
         (each,) = data.report.sets
         assert each.told_unread == (
-            "a.jsonl: nothing reads 'label' (2 rows). To teach a field, call it what it is "
-            "(instruction, input, output, system ...), or name it under `columns` in "
+            "a.jsonl: nothing reads 'label' (2 rows). To teach one, call a question `instruction`, "
+            "what it is about `input`, an answer `output`; or name them under `columns` in "
             "dataset_info.json."
         )
 

@@ -32,8 +32,8 @@ MOST_SHOWN = 200
 """Refused rows that a report lists; all of them are in the folder's `refused.jsonl`."""
 MOST_UNREAD_SHOWN = 8
 UNREAD_REMEDY = (
-    "To teach a field, call it what it is (instruction, input, output, system ...), or name it "
-    "under `columns` in dataset_info.json."
+    "To teach one, call a question `instruction`, what it is about `input`, an answer `output`; or "
+    "name them under `columns` in dataset_info.json."
 )
 REPORT, REFUSED, ORDER, JOINED = "report.json", "refused.jsonl", "order.npy", ".joined"
 

@@ -415,3 +415,36 @@ def test_words_that_stand_for_nothing_stay_where_they_are_said(text):
 def test_a_number_of_a_group_is_its_name():
     for value in (7, 7.0, "7"):
         assert good({"instruction": "q", "output": "a", "group": value}).group == "7"
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [{"role": "User", "content": "q"}, {"role": "ASSISTANT ", "content": "a"}],
+        [{"Role": "user", "Content": "q"}, {"Role": "Assistant", "Content": "a"}],
+        [{"From": "Human", "Value": "q"}, {"From": "GPT", "Value": "a"}],
+    ],
+)
+def test_the_case_of_speakers_does_not_matter(turns):
+    assert good({"messages": turns}).messages == TALK
+
+
+def test_arguments_that_another_rows_tool_has_are_none_of_this_ones():
+    tools = [{"name": "f", "parameters": {"properties": {"x": {}, "y": {}, "z": None}}}]
+    call = {"name": "f", "arguments": {"x": 1, "y": None, "z": None, "other": None}}
+    turns = [
+        USER,
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": ""},
+        BOT,
+    ]
+    example = good({"messages": turns, "tools": tools})
+    assert example.messages[1].tool_calls == (ToolCall("f", '{"x": 1, "y": null}'),)
+    assert json.loads(example.tools)[0]["parameters"]["properties"] == {"x": {}, "y": {}}
+    written = [USER, turns[1] | {"tool_calls": [call | {"arguments": '{"z": null}'}]}, *turns[2:]]
+    assert good({"messages": written, "tools": tools}).messages[1].tool_calls[0].arguments == (
+        '{"z": null}'
+    )
+    for row in ({"messages": turns}, {"messages": turns, "tools": [{"name": "g"}]}):
+        arguments = json.loads(good(row).messages[1].tool_calls[0].arguments)
+        assert arguments == call["arguments"]

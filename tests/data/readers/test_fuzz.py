@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from llama_factory.core.errors import DataError
 from llama_factory.core.types import Example
 from llama_factory.data.formats import Layout
+from llama_factory.data.formats.unread import unread_fields
+from llama_factory.data.readers.columns import as_written
 from llama_factory.data.reading import RawRow, Refused, read_examples, to_example
 
 quick = settings(
@@ -28,7 +30,12 @@ talks = st.builds(
     texts,
     texts,
 )
-rows = st.lists(alpaca, min_size=1, max_size=4) | st.lists(talks, min_size=1, max_size=4)
+turns = talks.map(lambda row: row["messages"])
+objects = st.lists(alpaca, min_size=1, max_size=4) | st.lists(talks, min_size=1, max_size=4)
+lists = st.lists(turns, min_size=1, max_size=4)
+rows = objects | lists
+around = st.tuples(objects, objects) | st.tuples(lists, lists)
+"""Rows before and after a damage: objects, or lists of turns."""
 garbage = st.one_of(
     st.binary(max_size=40),
     st.text('{}[],:"\\ abc0', max_size=40).map(str.encode),
@@ -49,7 +56,7 @@ def read(name, content):
 
 
 def said(row):
-    turns = row.get("messages")
+    turns = row if isinstance(row, list) else row.get("messages")
     if turns:
         return (turns[0]["content"], turns[1]["content"])
     return (row["instruction"], row["output"])
@@ -75,8 +82,9 @@ def test_json_lines_around_a_damaged_line_are_kept(before, damage, after):
 
 
 @quick
-@given(before=rows, damage=garbage, after=rows, indent=st.sampled_from([None, 1, 2]))
-def test_rows_of_a_list_around_the_damage_are_kept(before, damage, after, indent):
+@given(around=around, damage=garbage, indent=st.sampled_from([None, 1, 2]))
+def test_rows_of_a_list_around_the_damage_are_kept(around, damage, indent):
+    before, after = around
     whole = json.dumps(before, ensure_ascii=False, indent=indent).encode()
     rest = json.dumps(after, indent=indent).encode()[1:]
     found = read("a.json", whole[:-1] + b",\n" + damage + b",\n" + rest)
@@ -84,8 +92,9 @@ def test_rows_of_a_list_around_the_damage_are_kept(before, damage, after, indent
 
 
 @quick
-@given(before=rows, after=rows, cut=st.integers(1, 30), indent=st.sampled_from([None, 1, 2]))
-def test_rows_of_a_list_after_a_cut_row_are_kept(before, after, cut, indent):
+@given(around=around, cut=st.integers(1, 30), indent=st.sampled_from([None, 1, 2]))
+def test_rows_of_a_list_after_a_cut_row_are_kept(around, cut, indent):
+    before, after = around
     middle = json.dumps(before[0])[:-cut].encode()
     whole = json.dumps(before, ensure_ascii=False, indent=indent).encode()
     rest = json.dumps(after, indent=indent).encode()[1:]
@@ -139,12 +148,15 @@ def test_any_bytes_are_rows_or_an_error_that_says_why(name, content):
     read(name, content)
 
 
+TURN = ["role", "from", "content", "value", "weight", "Role", "thinking", "reasoning_content", "x"]
+SCHEMA = ["function", "name", "arguments", "tool_calls", "parameters", "properties", "default"]
+SCHEMA += ["const", "type", "anyOf", "enum"]
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["role", "from", "content", "value", "function", "name", "weight"]),
+            st.sampled_from([*TURN, *SCHEMA]),
             inner,
             max_size=3,
         )
@@ -154,6 +166,7 @@ values = st.recursive(
 FIELDS = ["instruction", "input", "output", "messages", "conversations", "chosen", "rejected"]
 FIELDS += ["prompt", "completion", "label", "tools", "images", "text", "history", "system"]
 FIELDS += ["group", "weight", "file", "line", "is_desirable", "augmented_by", "id"]
+FIELDS += ["question", "Answer", "Label", "context"]
 
 
 TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "bot"}
@@ -175,12 +188,30 @@ LAYOUTS = [
 @given(row=st.dictionaries(st.sampled_from(FIELDS), values, max_size=6))
 @pytest.mark.parametrize("entry", LAYOUTS)
 def test_any_values_in_any_layout_are_a_row_or_refused(entry, row):
-    found = to_example(RawRow(1, row), group="g", file="f", layout=Layout.of(entry))
+    assert_read(row, Layout.of(entry))
+
+
+def assert_read(row, layout):
+    raw = RawRow(1, row)
+    found = to_example(raw, group="g", file="f", layout=layout)
     assert isinstance(found, Example | Refused)
+    if isinstance(found, Example):
+        assert all(isinstance(name, str) for name in unread_fields(row, layout))
+    asked = to_example(raw, group="g", file="f", layout=layout, may_lack_answer=True)
+    assert asked == found or isinstance(found, Refused)
 
 
 @settings(quick, max_examples=300)
-@given(row=st.dictionaries(st.sampled_from(FIELDS), values, max_size=6))
+@given(row=st.dictionaries(st.sampled_from(FIELDS), values, max_size=6) | values)
 def test_any_values_are_a_row_or_refused(row):
+    assert_read(row, None)
     found = read("a.jsonl", json.dumps(row).encode())
-    assert len(found) == 1
+    assert len(found) == 1 or not isinstance(row, dict)
+
+
+@settings(quick, max_examples=200)
+@given(row=st.dictionaries(st.sampled_from(FIELDS), values, max_size=6))
+def test_no_object_of_arrows_has_nulls_that_are_not_meant(row):
+    found = as_written(row)
+    assert found.keys() == row.keys()
+    assert as_written(found) == found

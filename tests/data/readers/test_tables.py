@@ -155,3 +155,11 @@ def test_what_programs_write_for_nothing_is_nothing_where_a_field_may_be_missing
     (tmp_path / "a.csv").write_text(f"{header}\n{','.join(row)}\n")
     (found,) = read_examples(tmp_path / "a.csv")
     assert found == replace(chat("a", "b", group="a", line=2), file="a.csv")
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_lines_of_separators_alone_are_blank(tmp_path, mark):
+    lines = ["question,answer,", ",,", "a,b,", " , ,", "c,d,", ",,", ",,"]
+    rows = read(tmp_path, "\n".join(lines).replace(",", mark) + "\n")
+    assert [row.value for row in rows] == TWO
+    assert [row.line for row in rows] == [3, 5]

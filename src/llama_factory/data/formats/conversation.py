@@ -15,6 +15,7 @@ from llama_factory.data.formats.turns import (
     check_order,
     parse_turn,
     parse_turns,
+    without_foreign_nulls,
     wording_in,
     wording_of,
 )
@@ -28,6 +29,7 @@ def parse(row: Mapping[str, Any], layout: Layout) -> Content:
     columns = layout.columns
     listed = turns_in(row, layout)
     wording = wording_for(layout, listed)
+    listed = without_foreign_nulls(listed, row.get(columns.tools or ""))
     turns = parse_turns(listed, wording)
     check_order(turns, wording, ends_with_answer=not layout.ranking)
     messages = _with_system(turns, optional_text(row, columns.system))

@@ -24,7 +24,7 @@ EXTRA_NAMES = {
 }
 VERDICT = {"kto_tag": ("kto_tag", "is_desirable", "label")}
 """For layouts in which `label` may be a verdict on the answer."""
-LABEL = "label"
+LABEL, TRL = "label", ["prompt", "completion"]
 IMAGE_MARK = "<image>"
 
 
@@ -65,7 +65,7 @@ def verdict_of(row: Mapping[str, Any], layout: Layout) -> bool | None:
     columns = layout.columns
     if columns.kto_tag is None:
         return None
-    is_trl = (columns.prompt, columns.response) == ("prompt", "completion")
+    is_trl = [str(name).lower() for name in (columns.prompt, columns.response)] == TRL
     may_be_class = layout.is_found and columns.kto_tag.lower() == LABEL and not is_trl
     if may_be_class and str(row.get(columns.kto_tag)).strip().lower() not in ("true", "false"):
         return None

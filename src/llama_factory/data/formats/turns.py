@@ -33,6 +33,7 @@ class Wording:
         roles: what each name of a speaker stands for.
         has_many_results: whether several tool results in a row may answer one turn.
         has_weights: whether `weight` and `loss` of a turn say how much it is taught.
+        is_found: whether nobody said how turns are written: names count in any case.
     """
 
     role: str
@@ -40,6 +41,15 @@ class Wording:
     roles: Mapping[str, str]
     has_many_results: bool
     has_weights: bool = True
+    is_found: bool = True
+
+    def meant_by(self, said: Any) -> str | None:
+        """The role that a row's name of a speaker stands for; None where it is unknown."""
+        if not isinstance(said, str):
+            return None
+        return self.roles.get(said) or (
+            self.roles.get(said.strip().lower()) if self.is_found else None
+        )
 
     def name(self, role: str) -> str:
         """What the row calls a speaker."""
@@ -98,23 +108,27 @@ def wording_of(tags: Tags, *, is_openai: bool) -> Wording:
         roles,
         has_many_results=is_openai,
         has_weights=is_openai,
+        is_found=False,
     )
 
 
 def wording_in(turns: list[Any]) -> Wording:
     """The wording of turns whose tags nobody gave: that of the first."""
     first = turns[0] if turns and isinstance(turns[0], dict) else {}
-    role = "from" if first.get("from") is not None else "role"
-    content = "value" if first.get("value") is not None else "content"
-    return MIXED.get((role, content), OPENAI)
+    return _wording_of(tuple(name for name, value in first.items() if value is not None))
 
 
-MIXED: dict[tuple[str, str], Wording] = {
-    (wording.role, content): replace(wording, content=content)
-    for wording in (OPENAI, SHAREGPT)
-    for content in ("content", "value")
-}
-"""Some people call the speaker as OpenAI does and what is said as ShareGPT does."""
+@lru_cache(maxsize=256)
+def _wording_of(fields: tuple[str, ...]) -> Wording:
+    """The wording of a turn with these fields: its speaker and what is said by either's name."""
+    small = {name.strip().lower(): name for name in fields}
+    wording = SHAREGPT if "from" in small else OPENAI
+    content = "value" if "value" in small else "content"
+    return replace(
+        wording, role=small.get(wording.role, wording.role), content=small.get(content, content)
+    )
+
+
 TURN_FIELDS = ("content", "value", "text", "tool_calls", "function_call")
 
 
@@ -164,20 +178,21 @@ def parse_turn(turn: Any, wording: Wording) -> Spoken:
             f"must be an object with {wording.role} and {wording.content}, this is {kind_of(turn)}."
         )
     said = turn.get(wording.role)
-    if not isinstance(said, str) or said not in wording.roles:
+    role = wording.meant_by(said)
+    if role is None:
         raise BadRowError(_unknown_role(turn, wording, said))
-    role = wording.roles[said]
     if role == FUNCTION:
-        return Spoken(said, _function_call(turn, wording))
+        return Spoken(str(said), _function_call(turn, wording))
     calls = _calls(turn) if role == ASSISTANT else ()
     content = _content(turn, wording.content, is_required=role in (USER, ASSISTANT) and not calls)
     if role == ASSISTANT:
         content = _with_thought(turn, content)
-    return Spoken(said, Message(role, content, _weight(turn, wording), calls))
+    return Spoken(str(said), Message(role, content, _weight(turn, wording), calls))
 
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought")
 """Fields in which people put what the assistant thought before its answer."""
+THOUGHT_NAMES = frozenset(THOUGHTS)
 
 
 def _with_thought(turn: Mapping[str, Any], content: str) -> str:
@@ -185,8 +200,7 @@ def _with_thought(turn: Mapping[str, Any], content: str) -> str:
 
     A field of such a name that is no text (`"thinking": true`) says something else.
     """
-    texts = [turn.get(name) for name in THOUGHTS]
-    if not (turn.get(THOUGHTS[0]) or any(isinstance(text, str) for text in texts)):
+    if THOUGHT_NAMES.isdisjoint(turn):
         return content
     found = {n: text_of(turn, n) for n in THOUGHTS if _is_thought(turn, n)}
     if len(set(found.values())) > 1:
@@ -298,6 +312,45 @@ def _arguments(name: str, given: Any) -> str:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return f"'{text[:60]}...'" if len(text) > 60 else f"'{text}'"
+
+
+def without_foreign_nulls(listed: list[Any], tools: Any) -> list[Any]:
+    """Turns whose calls lack the null arguments that the called tool does not have at all.
+
+    Such nulls come from rows that went through Arrow and were then written as JSON.
+    """
+    if not isinstance(tools, list):
+        return listed
+    functions = [tool.get("function") or tool for tool in tools if isinstance(tool, dict)]
+    known = {
+        str(each.get("name")): _properties(each) for each in functions if isinstance(each, dict)
+    }
+    return [_with_own_arguments(turn, known) for turn in listed]
+
+
+def _properties(function: Mapping[str, Any]) -> set[str]:
+    parameters = function.get("parameters")
+    found = parameters.get("properties") if isinstance(parameters, dict) else None
+    listed = found.items() if isinstance(found, dict) else ()
+    return {name for name, part in listed if part is not None}
+
+
+def _with_own_arguments(turn: Any, known: Mapping[str, set[str]]) -> Any:
+    calls = turn.get("tool_calls") if isinstance(turn, dict) else None
+    if not isinstance(calls, list):
+        return turn
+    return turn | {"tool_calls": [_own_arguments(call, known) for call in calls]}
+
+
+def _own_arguments(call: Any, known: Mapping[str, set[str]]) -> Any:
+    value = call.get("function") or call if isinstance(call, dict) else None
+    if not isinstance(value, dict):
+        return call
+    given, own = value.get("arguments"), known.get(str(value.get("name")))
+    if not isinstance(given, dict) or own is None or None not in given.values():
+        return call
+    kept = {name: part for name, part in given.items() if part is not None or name in own}
+    return {"name": value["name"], "arguments": kept}
 
 
 def check_order(turns: list[Spoken], wording: Wording, *, ends_with_answer: bool) -> None:

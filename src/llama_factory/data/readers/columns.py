@@ -129,8 +129,9 @@ def _may_be_null(schema: Mapping[str, Any]) -> bool:
     options = [kind, schema.get("enum")]
     if any(isinstance(each, list) and ("null" in each or None in each) for each in options):
         return True
-    others = [*(schema.get("anyOf") or []), *(schema.get("oneOf") or [])]
-    return any(isinstance(each, dict) and _may_be_null(each) for each in others)
+    others = [schema.get(name) for name in ("anyOf", "oneOf")]
+    inner = [each for listed in others if isinstance(listed, list) for each in listed]
+    return any(isinstance(each, dict) and _may_be_null(each) for each in inner)
 
 
 @contextmanager

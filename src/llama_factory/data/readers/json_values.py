@@ -107,6 +107,10 @@ class _Values:
             self.has_talks = True
             self.buffer, self.place = f"[{self.buffer[self.place :]}", 0
             value, end = self._decode_whole(0)
+            if isinstance(value, list) and any(isinstance(turn, list) for turn in value):
+                value = _Broken(
+                    "a list of turns in a list of turns: is a ']' missing?", is_cut=False
+                )
         if isinstance(value, _Broken):
             return self._skip_broken(value)
         refused = self._refused(end)

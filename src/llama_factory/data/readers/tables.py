@@ -56,8 +56,10 @@ class _Record:
 
 
 def _records(opened: Opened, lines: _Lines, delimiter: str) -> Iterator[_Record | Refused]:
+    """All records but those of separators alone, which spreadsheets write for blank lines."""
     while (record := _record(opened, lines, delimiter)) is not None:
-        yield record
+        if isinstance(record, Refused) or record.text.strip(f"{delimiter} \t\r\n"):
+            yield record
 
 
 def _record(opened: Opened, lines: _Lines, delimiter: str) -> _Record | Refused | None:
