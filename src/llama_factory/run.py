@@ -21,7 +21,7 @@ from llama_factory.core.types import BASE_VERSION
 from llama_factory.evaluation.listing import VersionRow, list_versions
 from llama_factory.model.export_options import ExportOptions
 from llama_factory.trained import Source
-from llama_factory.versions import releases, store, temporary
+from llama_factory.versions import proof, releases, store, temporary
 from llama_factory.versions.version import ModelVersion
 from llama_factory.versions.workspace import Workspace
 
@@ -58,14 +58,16 @@ def init(folder: Path, base_model: str) -> Workspace:
     return workspace
 
 
-def learn(folder: Path, changes: Sequence[str], progress: Progress) -> Round | None:
+def learn(
+    folder: Path, changes: Sequence[str], progress: Progress, *, again: bool = False
+) -> Round | None:
     """Teach what is in the inbox; release the result if the gate lets it pass."""
     workspace = Workspace.open(folder)
     config = load_config(workspace.settings, changes)
     config.training.check()
     from llama_factory.continual import round as rounds
 
-    return rounds.learn(workspace, config, progress)
+    return rounds.learn(workspace, config, progress, again=again)
 
 
 def consolidate(folder: Path, changes: Sequence[str], progress: Progress) -> Round:
@@ -213,9 +215,14 @@ def cross_validate(
 
 
 def promote(folder: Path, name: str) -> str:
-    """Release a version by hand, whatever the gate said; returns its id."""
+    """Release a version by hand, whatever the gate said; returns its id.
+
+    Raises:
+        VersionError: there is no such version, or it cannot answer.
+    """
     workspace = Workspace.open(folder)
     version = store.get(workspace, name)
+    proof.require_servable(version, load_config(workspace.settings).model.base_model)
     releases.promote(workspace.releases, version.id, "promoted by hand")
     return version.id
 
@@ -237,6 +244,7 @@ def rollback(folder: Path, to: str | None) -> tuple[str, str]:
     version = store.get(workspace, target)
     if version.id == current.production:
         raise VersionError(f"{folder}: {version.id} is the released version already.")
+    proof.require_servable(version, load_config(workspace.settings).model.base_model)
     releases.promote(workspace.releases, version.id, "rolled back")
     return current.production, version.id
 

@@ -233,8 +233,12 @@ def test_a_crash_between_publishing_and_releasing_is_finished_by_the_next_start(
     learn(bot)
     bot.releases.unlink()
     drop(bot, "faq")
+    done, said = learn(bot)
+    assert done.version.id == releases.read(bot.releases).production == "v0001"
+    assert done.is_released
+    assert said == ["Finishing the interrupted round v0001."]
+    assert list(bot.inbox.iterdir()) == []
     assert learn(bot)[0] is None
-    assert releases.read(bot.releases).production == "v0001"
 
 
 def test_a_damaged_parent_is_refused_before_training(bot):

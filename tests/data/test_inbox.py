@@ -1,4 +1,5 @@
 import json
+import shutil
 import threading
 import time
 
@@ -43,24 +44,84 @@ def test_links_that_leave_and_folders_and_hidden_files_are_not_read(tmp_path):
 
 
 def test_quarantine_keeps_rows_and_files_with_their_reasons_and_can_be_repeated(tmp_path):
-    box, prison = tmp_path / "inbox", tmp_path / "quarantine"
-    box.mkdir()
-    (box / "bad.json").write_text("[")
+    copies, prison = tmp_path / "copies", tmp_path / "quarantine"
+    copies.mkdir()
+    (copies / "bad.json").write_text("[")
     refused = [Refused("bad.json", 0, "broken"), Refused("faq.jsonl", 7, "empty", '{"a": ""}')]
     for _ in range(2):
-        inbox.quarantine(refused, box, prison)
-    assert not (box / "bad.json").exists()
+        inbox.quarantine(refused, copies, prison)
     assert (prison / "bad.json").read_text() == "["
     assert (prison / "bad.json.reason.txt").read_text() == "broken\n"
     (row,) = files.read_jsonl(prison / "faq.jsonl.rows.jsonl")
     assert row == {"line": 7, "reason": "empty", "row": json.dumps({"a": ""})}
 
 
+def test_what_lies_in_quarantine_stays_when_a_file_of_the_same_name_is_refused(tmp_path):
+    copies, prison = tmp_path / "copies", tmp_path / "quarantine"
+    copies.mkdir()
+    for text in ("[", "{"):
+        (copies / "bad.tar.gz").write_text(text)
+        row = Refused("faq.jsonl", 7, "empty", text)
+        inbox.quarantine([Refused("bad.tar.gz", 0, "broken"), row], copies, prison)
+    found = {path.name: path.read_text() for path in prison.glob("bad*gz")}
+    assert found == {"bad.tar.gz": "[", "bad-2.tar.gz": "{"}
+    assert [row["row"] for row in files.read_jsonl(prison / "faq.jsonl.rows.jsonl")] == ["[", "{"]
+
+
 def test_only_unchanged_files_are_cleared(tmp_path):
+    box, kept, parked = tmp_path / "box", tmp_path / "kept", tmp_path / "parked"
+    box.mkdir()
     for name in ("same.jsonl", "changed.jsonl"):
-        (tmp_path / name).write_text("{}\n")
-    taken = inbox.keep_copies(sorted(tmp_path.iterdir()), tmp_path / "kept")
-    (tmp_path / "changed.jsonl").write_text("{}\n{}\n")
-    inbox.clear(tmp_path, taken)
-    assert sorted(p.name for p in tmp_path.glob("*.jsonl")) == ["changed.jsonl"]
-    assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == ["changed.jsonl", "same.jsonl"]
+        (box / name).write_text("{}\n")
+    taken, _ = inbox.take_copies(sorted(box.iterdir()), kept)
+    (box / "changed.jsonl").write_text("{}\n{}\n")
+    inbox.clear(box, taken, parked)
+    assert [p.name for p in box.iterdir()] == ["changed.jsonl"]
+    assert sorted(p.name for p in kept.iterdir()) == ["changed.jsonl", "same.jsonl"]
+    assert (kept / "changed.jsonl").read_text() == "{}\n"
+
+
+def test_what_is_hashed_is_what_was_copied(tmp_path):
+    path = tmp_path / "faq.jsonl"
+    path.write_text("{}\n")
+    taken, _ = inbox.take_copies([path], tmp_path / "kept")
+    path.write_text("another\n")
+    assert taken == {"faq.jsonl": files.sha256(tmp_path / "kept/faq.jsonl")}
+
+
+def test_a_file_that_changes_while_it_is_copied_or_goes_away_waits(tmp_path, monkeypatch):
+    path = tmp_path / "faq.jsonl"
+    path.write_text("{}\n")
+    real = shutil.copy2
+
+    def slow(source, target):
+        real(source, target)
+        with path.open("a") as file:
+            file.write("{}\n")
+
+    monkeypatch.setattr(shutil, "copy2", slow)
+    gone = tmp_path / "gone.jsonl"
+    taken, waiting = inbox.take_copies([path], tmp_path / "kept")
+    monkeypatch.undo()
+    none, missing = inbox.take_copies([gone], tmp_path / "kept")
+    assert taken == none == {}
+    assert [each.file for each in [*waiting, *missing]] == ["faq.jsonl", "gone.jsonl"]
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_rows_that_a_program_writes_after_its_file_was_cleared_come_back(tmp_path):
+    box, parked = tmp_path / "box", tmp_path / "parked"
+    box.mkdir()
+    for name in ("faq.jsonl", "done.jsonl"):
+        (box / name).write_text("one\n")
+    with (box / "faq.jsonl").open("a") as writer:
+        taken, _ = inbox.take_copies(sorted(box.iterdir()), tmp_path / "kept")
+        inbox.clear(box, taken, parked)
+        assert list(box.iterdir()) == []
+        writer.write("two\n")
+    (box / "faq.jsonl").write_text("a new file of this name\n")
+    assert inbox.settle(box, parked) == []
+    (box / "faq.jsonl").unlink()
+    assert inbox.settle(box, parked) == ["faq.jsonl"]
+    assert (box / "faq.jsonl").read_text() == "one\ntwo\n"
+    assert list(parked.iterdir()) == []

@@ -21,7 +21,9 @@ def consolidate(folder: Folder, changes: Changes = None, as_json: Json = False) 
     from llama_factory.cli.tables import print_verdict
 
     print_verdict(done.verdict)
-    if done.verdict.is_promoted:
+    if done.is_released:
         print(f"{done.version.id} is promoted: rounds go on from it with a fresh adapter.")
+    elif done.verdict.is_promoted:
+        print(f"{done.version.id} is held as candidate: another version was released meanwhile.")
     else:
         print(f"{done.version.id} is refused and kept as candidate; nothing else changed.")

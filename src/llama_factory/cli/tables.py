@@ -78,7 +78,8 @@ def print_story(story: "Story", verdict: Verdict | None) -> None:
     for matrix in story.matrices:
         print_matrix(matrix)
     _print_drift(story.drift)
-    console.print("Gate: " + ("[green]promoted[/]" if verdict.is_promoted else "[red]refused[/]"))
+    color = {"promoted": "green", "held": "yellow", "refused": "red"}[verdict.word]
+    console.print(f"Gate: [{color}]{verdict.word}[/]")
     print_verdict(verdict)
     *others, kept = report.get("ends", [{}])
     for end in others:

@@ -6,11 +6,13 @@ rounded weights are never added to again. The updates lie beside the new adapter
 trained, so that nothing is lost and a rollback undoes it.
 """
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llama_factory.continual import finishing
-from llama_factory.continual.draft import PLAN
 from llama_factory.continual.encoding import encode_options
 from llama_factory.continual.finishing import Round
 from llama_factory.continual.gate import Verdict, decide
@@ -21,8 +23,10 @@ from llama_factory.core.errors import ConfigError, VersionError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Memory
 from llama_factory.evaluation import prediction, row_drift
+from llama_factory.evaluation.conditions import conditions_of, differences
 from llama_factory.evaluation.drift import divergence
 from llama_factory.evaluation.intervals import of_changes
+from llama_factory.evaluation.prediction import Prediction
 from llama_factory.evaluation.story import DRIFT, PREDICTIONS
 from llama_factory.evaluation.suite import evaluate
 from llama_factory.model import lineage
@@ -48,7 +52,7 @@ def consolidate(workspace: Workspace, config: RoundConfig, progress: Progress) -
         files.locked(workspace.lock, what="consolidating here", seconds=0),
         files.telling_of_full_disk(workspace.folder, what="a version is consolidated"),
     ):
-        finishing.finish_last(workspace)
+        finishing.finish_interrupted(workspace, progress)
         parent = store.get(workspace, releases.PRODUCTION)
         chain = _chain(workspace, parent, config)
         store.discard_unfinished(workspace)
@@ -64,7 +68,7 @@ def carried(kept: Memory) -> Memory:
 
 def _chain(workspace: Workspace, parent: ModelVersion, config: RoundConfig) -> tuple[Path, ...]:
     """The adapters whose updates go into the weights, in their order."""
-    if (workspace.building / PLAN).exists():
+    if (workspace.building / store.PLAN).exists():
         raise VersionError(
             f"{workspace.folder}: a round was interrupted here, and would begin anew on other "
             "weights. Finish it first: llama-factory learn."
@@ -90,6 +94,23 @@ def _chain(workspace: Workspace, parent: ModelVersion, config: RoundConfig) -> t
     return of_version(config.model, (parent.adapter,), parent.base_fingerprint).adapters
 
 
+@dataclass(frozen=True)
+class _Before:
+    """What a consolidated model is judged by.
+
+    Attributes:
+        conditions: what the scores depend on.
+        scores: of the released version, on all that was ever taught.
+        answers: behind them.
+        base_guard: the base model's perplexity on the guard.
+    """
+
+    conditions: dict[str, Any]
+    scores: EvalReport
+    answers: Sequence[Prediction]
+    base_guard: float
+
+
 def _consolidate(
     workspace: Workspace,
     parent: ModelVersion,
@@ -100,33 +121,64 @@ def _consolidate(
     progress.say(f"Adding {len(chain)} update(s) to {parent.base_model} in float32.")
     options, seed = encode_options(config.data), config.training.seed
     model = adapt(config.model, None, options=options, seed=seed, merged=chain)
+    before = _before(model, parent, config, progress)
     folder = workspace.building
     folder.mkdir(parents=True)
-    after, verdict = _judge(model, parent, folder, config, progress)
+    after, verdict = _judge(model, parent, before, folder, config, progress)
     kept = carried(parent.memory)
     model.save(folder / "adapter")
     memory.save(kept, folder / MEMORY)
     files.write_jsonl(folder / "data" / "held_out.jsonl", [])
     drift = divergence(row_drift.keep(folder / DRIFT, general_drift(model, config)))
+    finishing.write_settings(config, folder)
     report: dict[str, Any] = {
         "consolidated": {"of": parent.id, "updates": len(chain)},
-        "before": parent.scores.to_json(),
+        "conditions": before.conditions,
+        "before": before.scores.to_json(),
         "evaluation": after.to_json(),
-        "base_guard_perplexity": parent.report["base_guard_perplexity"],
+        "base_fingerprint": model.fingerprint,
+        "base_guard_perplexity": before.base_guard,
         "base_divergence": drift,
         "strategies": finishing.costs(kept, {}),
         "verdict": verdict.to_json(),
     }
     files.write_json(folder / REPORT, report)
-    finishing.write_settings(config, folder)
-    version = finishing.publish(workspace, parent, folder, base_fingerprint=model.fingerprint)
-    finishing.release(workspace, version)
-    return Round(version, verdict)
+    return finishing.release(workspace, finishing.publish(workspace, parent, folder))
+
+
+def _before(
+    model: AdaptedModel, parent: ModelVersion, config: RoundConfig, progress: Progress
+) -> _Before:
+    """What the parent's report says, measured again where scores would come out otherwise today."""
+    conditions, report = conditions_of(model, config.evaluation), parent.report
+    stale = differences(report.get("conditions"), conditions)
+    if not stale:
+        answers = prediction.read(parent.folder / PREDICTIONS)
+        return _Before(conditions, parent.scores, answers, report["base_guard_perplexity"])
+    progress.say(f"{parent.id} was tested in another way ({', '.join(stale)}): it is tested again.")
+    assert parent.adapter is not None, "what is consolidated was taught"
+    whole = of_version(config.model, (parent.adapter,), parent.base_fingerprint)
+    scores, answers = evaluate(
+        whole.open(model.options),
+        store.tasks(parent),
+        config.evaluation,
+        title=f"testing {parent.id}",
+        progress=progress,
+    )
+    base, _ = evaluate(
+        of_version(config.model, (), "").open(model.options),
+        (),
+        config.evaluation,
+        title="testing the base model",
+        progress=progress,
+    )
+    return _Before(conditions, scores, answers, base.guard_perplexity or math.nan)
 
 
 def _judge(
     model: AdaptedModel,
     parent: ModelVersion,
+    before: _Before,
     folder: Path,
     config: RoundConfig,
     progress: Progress,
@@ -142,12 +194,10 @@ def _judge(
     files.write_jsonl(folder / PREDICTIONS, (each.to_json() for each in answers))
     verdict = decide(
         after,
-        parent.scores,
-        base_guard=parent.report["base_guard_perplexity"],
+        before.scores,
+        new=None,
+        base_guard=before.base_guard,
         settings=config.gate,
-        changes=of_changes(
-            prediction.read(parent.folder / PREDICTIONS), answers, config.gate.metric
-        ),
-        has_taught=False,
+        changes=of_changes(before.answers, answers, config.gate.metric),
     )
     return after, verdict

@@ -5,32 +5,35 @@ the next round.
 """
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from llama_factory.continual.settings import RoundConfig
 from llama_factory.core import files
+from llama_factory.core.errors import VersionError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Task, tasks_by_group
 from llama_factory.data import inbox, prepare, review
 from llama_factory.data.conflicts import ConflictSettings
-from llama_factory.data.prepare import DataFolders, PreparedData
+from llama_factory.data.prepare import DataFolders, DataReport, PreparedData
 from llama_factory.data.seen import TRAIN, Seen, open_seen
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sources import DataSource, source_of
 from llama_factory.data.table import hash_of
 from llama_factory.evaluation.prediction import Prediction
 from llama_factory.versions import store
-from llama_factory.versions.version import ModelVersion
+from llama_factory.versions.version import SETTINGS, ModelVersion
 from llama_factory.versions.workspace import Workspace
 
-PLAN = "plan.json"
 TESTING = "testing"
 """Folder of predictions while a model is tested."""
+FILES = "data/files"
+"""The files that a round took, as they were then."""
 NOT_PART_OF_A_VERSION = (
-    "plan.json",
     "checkpoints",
     "checkpoints.replaced",
     "before.json",
@@ -41,7 +44,7 @@ NOT_PART_OF_A_VERSION = (
 
 ACCEPTED = "review.jsonl"
 """Rows that people accepted, in the cache."""
-TAUGHT_ROWS = ("data/files", f"data/{TRAIN}.jsonl")
+TAUGHT_ROWS = (FILES, f"data/{TRAIN}.jsonl")
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,27 @@ class Draft:
 
 
 def open_draft(
-    workspace: Workspace, config: RoundConfig, parent: ModelVersion, progress: Progress
-) -> Draft | None:
+    workspace: Workspace,
+    config: RoundConfig,
+    parent: ModelVersion,
+    progress: Progress,
+    *,
+    again: bool = False,
+) -> Draft | ModelVersion | None:
     """The interrupted round if there is one that still fits, else a new one from the inbox.
 
+    Args:
+        workspace: where it is built.
+        config: settings.
+        parent: the released version.
+        progress: told what is left out.
+        again: train also where the same files, settings and parent made a version already.
+
     Returns:
-        None when the inbox holds nothing new to teach.
+        That version where they did, which is not trained again; None when the inbox holds nothing
+        new to teach.
     """
-    plan = _read_plan(workspace)
+    plan = read_plan(workspace)
     if plan is not None:
         differs = _differences(plan, config, parent)
         if not differs:
@@ -83,97 +99,184 @@ def open_draft(
             return Draft(plan["id"], workspace.building, data, plan["taken"])
         progress.say(f"The interrupted round is begun anew: {differs} changed since.")
     store.discard_unfinished(workspace)
-    return _begin(workspace, config, parent, progress)
+    draft = _begin(workspace, config, parent, progress)
+    if draft is None:
+        return None
+    made = None if again else _made_before(draft, workspace, config, parent)
+    if made is not None:
+        store.discard_unfinished(workspace)
+        return made
+    plan = {"id": draft.id, "parent": parent.id, "taken": draft.taken, "config": sections(config)}
+    files.write_json(draft.folder / store.PLAN, plan)
+    return draft
 
 
-def keep_scores(path: Path, report: EvalReport, answers: Iterable[Prediction]) -> None:
-    """Write scores that a round goes on with; the answers behind them, beside it, stay for good."""
+def keep_scores(
+    path: Path, report: EvalReport, answers: Iterable[Prediction], conditions: dict[str, Any]
+) -> None:
+    """Write scores that a round goes on with, and what they depend on.
+
+    The answers behind them, in a file beside it, stay for good.
+    """
     files.write_jsonl(path.with_suffix(".jsonl"), (each.to_json() for each in answers))
-    files.write_json(path, report.to_json())
+    files.write_json(path, report.to_json() | {"conditions": conditions})
 
 
-def strip(draft: Draft, workspace: Workspace, settings: DataSettings) -> None:
+def kept_scores(path: Path, conditions: dict[str, Any]) -> EvalReport | None:
+    """What `keep_scores` wrote, unless scores would come out otherwise today."""
+    if not path.exists():
+        return None
+    saved = files.read_json(path)
+    return EvalReport.from_json(saved) if saved.get("conditions") == conditions else None
+
+
+def strip(folder: Path, workspace: Workspace, *, keep_rows: bool) -> None:
     """Remove what only the making of the version needed, and rows that may not be kept."""
-    _remove(draft.folder / name for name in NOT_PART_OF_A_VERSION)
-    if not settings.keep_rows:
-        _remove(draft.folder / name for name in TAUGHT_ROWS)
-        files.write_json(draft.folder / "data/report.json", told_of_data(draft, settings))
+    _remove(folder / name for name in NOT_PART_OF_A_VERSION)
+    _remove(folder.rglob(".*.tmp"))  # writes that a crash cut short
+    if not keep_rows:
+        report = prepare.load(folder / "data").report
+        _remove(folder / name for name in TAUGHT_ROWS)
+        files.write_json(folder / "data/report.json", told_of_data(report, keep_rows=keep_rows))
         _forget_texts(workspace)
 
 
 def _forget_texts(workspace: Workspace) -> None:
     """Remove what files came to when they were read and tokenised."""
     _remove(workspace.cache / name for name in ("data", "tokens", ACCEPTED))
+    _remove([workspace.parked])
 
 
 def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
+    for path in list(paths):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def told_of_data(draft: Draft, settings: DataSettings) -> dict[str, Any]:
+def told_of_data(report: DataReport, *, keep_rows: bool) -> dict[str, Any]:
     """The data report as plain values; its samples do not say what rows said that may not stay."""
-    report = draft.data.report
-    if not settings.keep_rows:
+    if not keep_rows:
         silent = (replace(sample, before="", after="") for sample in report.samples)
         report = replace(report, samples=tuple(silent))
     return report.to_json()
 
 
-def _read_plan(workspace: Workspace) -> dict[str, Any] | None:
-    path = workspace.building / PLAN
+def read_plan(workspace: Workspace) -> dict[str, Any] | None:
+    """What the round in progress was begun with; None where none is that becomes the next id."""
+    path = workspace.building / store.PLAN
     if not path.exists():
         return None
-    plan: dict[str, Any] = files.read_json(path)
-    return plan if plan["id"] == store.next_id(workspace) else None
+    try:
+        plan: dict[str, Any] = dict(files.read_json(path))
+    except (ValueError, TypeError):
+        return None
+    return plan if plan.get("id") == store.next_id(workspace) else None
+
+
+def sections(config: RoundConfig) -> dict[str, Any]:
+    """The settings of a round as plain values, by section."""
+    values = config.model_dump(mode="json")
+    return {name: values[name] for name in RoundConfig.model_fields}
 
 
 def _differences(plan: dict[str, Any], config: RoundConfig, parent: ModelVersion) -> str:
     """Which sections of the settings, or the parent, are not those the round was begun with."""
-    now = _sections(config)
+    now = sections(config)
     changed = [name for name, values in now.items() if plan["config"].get(name) != values]
     if plan["parent"] != parent.id:
         changed.append("the released version")
     return ", ".join(changed)
 
 
-def _sections(config: RoundConfig) -> dict[str, Any]:
-    names = RoundConfig.model_fields.keys()
-    return {name: config.model_dump(mode="json")[name] for name in names}
+def _made_before(
+    draft: Draft, workspace: Workspace, config: RoundConfig, parent: ModelVersion
+) -> ModelVersion | None:
+    """The newest version that the same rows, settings and parent made, whatever became of it."""
+    wanted = parent.id, draft.data.report.fingerprint
+    for version_id in reversed(store.ids(workspace)):
+        try:
+            version = store.get(workspace, version_id, verify=False)
+            same = (version.parent, version.data_fingerprint) == wanted
+            if same and _is_made_with(version, draft.taken, config):
+                return version
+        except VersionError:
+            continue  # what cannot be read decided nothing
+    return None
+
+
+def _is_made_with(version: ModelVersion, taken: dict[str, str], config: RoundConfig) -> bool:
+    settings = version.folder / SETTINGS
+    if version.report.get("taken") != taken or not settings.is_file():
+        return False
+    values: Any = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    now = sections(config)
+    return isinstance(values, dict) and all(values.get(name) == now[name] for name in now)
 
 
 def _begin(
     workspace: Workspace, config: RoundConfig, parent: ModelVersion, progress: Progress
 ) -> Draft | None:
+    for name in inbox.settle(workspace.inbox, workspace.parked):
+        progress.say(f"Back in the inbox: {name} grew after it was learned.")
     paths, notes = inbox.arrived(workspace.inbox)
-    for note in notes:
-        progress.say(f"Left in the inbox: {note}")
     folder = workspace.building
-    cache = workspace.cache / "data"
-    seen = _seen(parent, cache)
-    sources = [*map(source_of, paths), *_accepted(workspace, seen)]
-    folders = DataFolders(folder / "data", cache, workspace.review)
-    data = prepare.prepare(sources, seen, config.data, folders, progress=progress)
-    _tell(data, workspace, progress)
+    copies = folder / FILES
+    taken, changing = inbox.take_copies(paths, copies)
+    for note in [*notes, *changing]:
+        progress.say(f"Left in the inbox: {note}")
+    data = _prepare(workspace, config, parent, [copies / name for name in taken], progress)
+    _tell(data, workspace, copies, progress)
     _ask(data, workspace, config.data, progress)
-    names = {each.file for each in data.report.sets}
-    read = [path for path in paths if path.name in names]
+    refused = {each.file for each in data.refused() if each.line == 0}
+    parked = workspace.parked if config.data.keep_rows else None
+    inbox.clear(workspace.inbox, _only(taken, refused), parked)
+    _remove(copies / name for name in refused)
+    taken = _only(taken, {each.file for each in data.report.sets})
     if not len(data.train):
+        _clear_useless(data, taken, workspace, progress)
         if not config.data.keep_rows:
             _forget_texts(workspace)
-        inbox.clear(workspace.inbox, {path.name: files.sha256(path) for path in read})
         store.discard_unfinished(workspace)
         return None
-    taken = inbox.keep_copies(read, folder / "data" / "files")
-    draft = Draft(store.next_id(workspace), folder, data, taken)
-    plan = {"id": draft.id, "parent": parent.id, "taken": taken, "config": _sections(config)}
-    files.write_json(folder / PLAN, plan)
-    return draft
+    return Draft(store.next_id(workspace), folder, data, taken)
 
 
-def _tell(data: PreparedData, workspace: Workspace, progress: Progress) -> None:
+def _prepare(
+    workspace: Workspace,
+    config: RoundConfig,
+    parent: ModelVersion,
+    copies: Sequence[Path],
+    progress: Progress,
+) -> PreparedData:
+    cache = workspace.cache / "data"
+    seen = _seen(parent, cache)
+    # Pictures lie in the inbox, beside the file that names them.
+    taken = [replace(source_of(copy), picture_folder=workspace.inbox) for copy in copies]
+    folders = DataFolders(workspace.building / "data", cache, workspace.review)
+    sources = [*taken, *_accepted(workspace, seen)]
+    return prepare.prepare(sources, seen, config.data, folders, progress=progress)
+
+
+def _only(taken: dict[str, str], names: Container[str]) -> dict[str, str]:
+    return {name: digest for name, digest in taken.items() if name in names}
+
+
+def _clear_useless(
+    data: PreparedData, taken: dict[str, str], workspace: Workspace, progress: Progress
+) -> None:
+    """Take files without a new row out of the inbox; rows to test wait for rows to teach."""
+    waiting = {each.file for each in data.report.sets if each.num_kept}
+    for name in sorted(waiting):
+        progress.say(f"Left in the inbox: {name}: its rows are tests, and wait for rows to teach.")
+    inbox.clear(
+        workspace.inbox,
+        {name: digest for name, digest in taken.items() if name not in waiting},
+        workspace.parked,
+    )
+
+
+def _tell(data: PreparedData, workspace: Workspace, copies: Path, progress: Progress) -> None:
     """Say what was left out and why, and put refused rows where a person finds them."""
-    inbox.quarantine(data.refused(), workspace.inbox, workspace.quarantine)
+    inbox.quarantine(data.refused(), copies, workspace.quarantine)
     for refused in data.report.refused:
         progress.say(f"Quarantined: {refused}")
     more = data.report.num_refused - len(data.report.refused)

@@ -6,53 +6,59 @@ from pathlib import Path
 
 import yaml
 
+from llama_factory.continual import draft as drafts
 from llama_factory.continual.gate import Verdict, read_verdict
 from llama_factory.continual.settings import RoundConfig
 from llama_factory.core import files
+from llama_factory.core.errors import VersionError
+from llama_factory.core.progress import Progress
 from llama_factory.core.types import Memory
 from llama_factory.data import inbox
 from llama_factory.evaluation.report import write_all
 from llama_factory.evaluation.story import tell
 from llama_factory.versions import memory, releases, store
-from llama_factory.versions.version import ModelVersion
+from llama_factory.versions.version import REPORT, SETTINGS, ModelVersion
 from llama_factory.versions.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class Round:
-    """What a round came to: the new version and the gate's verdict."""
+    """What a round came to.
+
+    Attributes:
+        version: the new version.
+        verdict: of the gate.
+        is_released: whether it answers users now: a version that passed is held all the same where
+            somebody moved the release meanwhile.
+        is_new: whether it was made just now; a version that the same files, settings and parent
+            made before is not made again.
+    """
 
     version: ModelVersion
     verdict: Verdict
+    is_released: bool
+    is_new: bool = True
 
 
-def publish(
-    workspace: Workspace,
-    parent: ModelVersion,
-    folder: Path,
-    *,
-    base_fingerprint: str,
-    data_fingerprint: str = "",
-    num_rows: int = 0,
-) -> ModelVersion:
+def publish(workspace: Workspace, parent: ModelVersion, folder: Path) -> ModelVersion:
     """Complete a folder by the page and the pictures, and give it its final name.
+
+    Whatever stops it, doing it again comes to the same.
 
     Args:
         workspace: where it appears.
         parent: what it was made from.
         folder: everything of the version but its manifest, the page and the pictures.
-        base_fingerprint: identifies the base model's files.
-        data_fingerprint: identifies the rows that were taught.
-        num_rows: that were taught.
     """
+    report = files.read_json(folder / REPORT)
     version = ModelVersion(
         id=store.next_id(workspace),
         parent=parent.id,
         created=releases.now(),
         base_model=parent.base_model,
-        base_fingerprint=base_fingerprint,
-        data_fingerprint=data_fingerprint,
-        num_rows=num_rows,
+        base_fingerprint=report["base_fingerprint"],
+        data_fingerprint=report.get("data", {}).get("fingerprint", ""),
+        num_rows=report.get("num_rows", 0),
         folder=folder,
         files={},
     )
@@ -60,24 +66,58 @@ def publish(
     return store.publish(workspace, version)
 
 
-def release(workspace: Workspace, version: ModelVersion) -> None:
+def release(workspace: Workspace, version: ModelVersion) -> Round:
     """Move the aliases as the verdict says; files that were learned leave the inbox."""
     verdict = read_verdict(version.report)
-    if verdict is None:
-        return
+    assert verdict is not None, f"{version.id} was not judged"
     if not verdict.is_promoted:
-        releases.hold(workspace.releases, version.id, f"refused: {verdict.summary}")
-        return
-    releases.promote(workspace.releases, version.id, "promoted by the gate")
-    inbox.clear(workspace.inbox, version.report.get("taken", {}))
+        releases.hold(workspace.releases, version.id, f"{verdict.word}: {verdict.summary}")
+        return Round(version, verdict, is_released=False)
+    is_released = releases.promote_child(
+        workspace.releases, version.id, parent=version.parent, why="promoted by the gate"
+    )
+    if is_released:
+        parked = workspace.parked if (version.folder / drafts.FILES).exists() else None
+        inbox.clear(workspace.inbox, version.report.get("taken", {}), parked)
+    return Round(version, verdict, is_released)
 
 
-def finish_last(workspace: Workspace) -> None:
-    """A crash between publishing and releasing leaves a version that no release names: name it."""
-    newest = store.get(workspace, store.ids(workspace)[-1], verify=False)
+def made_before(version: ModelVersion) -> Round:
+    """A version that the same files, settings and parent made in an earlier round."""
+    verdict = read_verdict(version.report)
+    assert verdict is not None, f"{version.id} was not judged"
+    return Round(version, verdict, is_released=False, is_new=False)
+
+
+def finish_interrupted(workspace: Workspace, progress: Progress) -> Round | None:
+    """What a crash left of the end of a round is done: to publish the version, to release it."""
+    version = store.publish_complete(workspace) or _judged(workspace) or _unnamed(workspace)
+    if version is None or read_verdict(version.report) is None:
+        return None
+    progress.say(f"Finishing the interrupted round {version.id}.")
+    return release(workspace, version)
+
+
+def _judged(workspace: Workspace) -> ModelVersion | None:
+    """A round whose training and tests were over: its report is the last that they write."""
+    plan = drafts.read_plan(workspace)
+    if plan is None or not (workspace.building / REPORT).exists():
+        return None
+    parent = store.get(workspace, plan["parent"])
+    keep_rows: bool = plan["config"]["data"]["keep_rows"]
+    drafts.strip(workspace.building, workspace, keep_rows=keep_rows)
+    return publish(workspace, parent, workspace.building)
+
+
+def _unnamed(workspace: Workspace) -> ModelVersion | None:
+    """The newest version where no release names it."""
+    try:
+        newest = store.get(workspace, store.ids(workspace)[-1], verify=False)
+    except VersionError:
+        return None  # what cannot be read cannot be released
     history = releases.read(workspace.releases).history
-    if not any(newest.id in entry.aliases.values() for entry in history):
-        release(workspace, newest)
+    is_named = any(newest.id in entry.aliases.values() for entry in history)
+    return None if is_named or newest.is_base else newest
 
 
 def costs(kept: Memory, seconds: Mapping[str, float]) -> dict[str, dict[str, float]]:
@@ -97,4 +137,4 @@ def costs(kept: Memory, seconds: Mapping[str, float]) -> dict[str, dict[str, flo
 def write_settings(config: RoundConfig, folder: Path) -> None:
     """Keep what a version was made with."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    files.write_text(folder / "run.yaml", text)
+    files.write_text(folder / SETTINGS, text)

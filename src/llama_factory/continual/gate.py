@@ -1,13 +1,23 @@
 """Whether a new version may answer users, with the reasons. A pure function of the scores."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from llama_factory.continual.settings import GateSettings
 from llama_factory.core.types import EvalReport, TaskScores
+from llama_factory.data.exact import FEWEST_ROWS_TO_SPLIT
 from llama_factory.evaluation.statistics import Estimate
 from llama_factory.evaluation.wording import interval
+
+LEARNED, KEPT, GENERAL, HELD_OUT = "learned", "kept", "general", "held_out"
+"""The gate's questions. The last one fails where no row shows whether anything was learned."""
+
+NOTHING_HELD_OUT = (
+    "no row of this round was held out (a group gives up rows to test from "
+    f"{FEWEST_ROWS_TO_SPLIT} rows on), so nothing shows what it learned. Look at it and promote it "
+    "by hand; or add rows, or questions with their answers in NAME.test.jsonl, and learn again"
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All checks of a version; it is released only if every one passed."""
+    """All checks of a version; it is released only if every one passed.
+
+    One that nothing speaks against, but of whose learning nothing tells either, is held: a person
+    decides.
+    """
 
     checks: tuple[Check, ...]
 
@@ -37,46 +51,62 @@ class Verdict:
         return "; ".join(failed) if failed else "all checks passed"
 
     @property
+    def is_held(self) -> bool:
+        """Whether all that failed is that no row was held out to show what was learned."""
+        return {check.name for check in self.checks if not check.passed} == {HELD_OUT}
+
+    @property
+    def word(self) -> str:
+        """`promoted`, `held` or `refused`."""
+        if self.is_promoted:
+            return "promoted"
+        return "held" if self.is_held else "refused"
+
+    @property
     def has_forgotten(self) -> bool:
         """Whether something that the parent could do was lost."""
-        return any(not check.passed for check in self.checks if check.name != "learned")
+        return any(not check.passed for check in self.checks if check.name in (KEPT, GENERAL))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for report.json."""
-        return {"promoted": self.is_promoted, "checks": [asdict(check) for check in self.checks]}
+        return {
+            "promoted": self.is_promoted,
+            "held": self.is_held,
+            "checks": [asdict(check) for check in self.checks],
+        }
 
 
 def decide(
     after: EvalReport,
     before: EvalReport,
     *,
+    new: Collection[str] | None,
     base_guard: float,
     settings: GateSettings,
     changes: Mapping[str, Estimate] | None = None,
-    has_taught: bool = True,
 ) -> Verdict:
     """Judge a new version.
 
     Args:
         after: the new version on all tasks.
         before: its parent on the same tasks, old and new.
+        new: names of the tasks that this round taught and held rows out of; none where its groups
+            are too small to give up a row, and None where it had nothing to teach.
         base_guard: the base model's perplexity on the guard.
         settings: the limits.
         changes: of their metric by task, where they are known row by row: the reasons tell how
             sure each is. The scores alone decide.
-        has_taught: whether it has to show that it learned something.
     """
-    newest = next(reversed(list(after.tasks)), "").split(" ")[0]
-    new = [name for name in after.tasks if has_taught and name.split(" ")[0] == newest]
-    old = [name for name in after.tasks if name not in new]
     told = {
         name: _told_change(before.tasks[name], task, settings.metric, (changes or {}).get(name))
         for name, task in after.tasks.items()
     }
-    checks = [_learned(before.tasks[name], after.tasks[name], settings, told[name]) for name in new]
+    own = [name for name in after.tasks if name in (new or ())]
+    old = [name for name in after.tasks if name not in own]
+    checks = [_learned(before.tasks[name], after.tasks[name], settings, told[name]) for name in own]
     checks += [_kept(before.tasks[name], after.tasks[name], settings, told[name]) for name in old]
-    if has_taught and not new:
-        checks.append(Check("learned", False, "no new row was held out, so nothing shows learning"))
+    if new is not None and not own:
+        checks.append(Check(HELD_OUT, False, NOTHING_HELD_OUT))
     return Verdict((*checks, _general(after.guard_perplexity, base_guard, settings)))
 
 
@@ -99,14 +129,14 @@ def _told_change(
 
 def _learned(before: TaskScores, after: TaskScores, settings: GateSettings, told: str) -> Check:
     """New rows: their answers became likelier and the metric, if they have one, did not fall."""
-    surprise = before.scores["perplexity"], after.scores["perplexity"]
-    passed = surprise[1] < surprise[0]
-    reason = f"{after.task} (new): perplexity {surprise[0]:.2f} -> {surprise[1]:.2f}"
+    perplexity = before.scores["perplexity"], after.scores["perplexity"]
+    passed = perplexity[1] < perplexity[0]
+    reason = f"{after.task} (new): perplexity {perplexity[0]:.2f} -> {perplexity[1]:.2f}"
     if settings.metric in after.scores:
         score = before.scores[settings.metric], after.scores[settings.metric]
         passed = passed and score[1] >= score[0] - settings.max_drop
         reason += f", {told}"
-    return Check("learned", passed, reason + ("" if passed else ", not improved"))
+    return Check(LEARNED, passed, reason + ("" if passed else ", not improved"))
 
 
 def _kept(before: TaskScores, after: TaskScores, settings: GateSettings, told: str) -> Check:
@@ -117,7 +147,7 @@ def _kept(before: TaskScores, after: TaskScores, settings: GateSettings, told: s
     passed = score[1] >= score[0] - settings.max_drop
     sign = "within" if passed else "more than"
     reason = f"{after.task} (old): {told}, {sign} the allowed drop of {settings.max_drop:g}"
-    return Check("kept", passed, reason)
+    return Check(KEPT, passed, reason)
 
 
 def _kept_text(before: TaskScores, after: TaskScores, settings: GateSettings) -> Check:
@@ -129,7 +159,7 @@ def _kept_text(before: TaskScores, after: TaskScores, settings: GateSettings) ->
         f"{after.task} (old): perplexity x {ratio:.2f}, {sign} the limit of x "
         f"{settings.max_guard_ratio:g}"
     )
-    return Check("kept", passed, reason)
+    return Check(KEPT, passed, reason)
 
 
 def _general(guard: float | None, base_guard: float, settings: GateSettings) -> Check:
@@ -138,4 +168,4 @@ def _general(guard: float | None, base_guard: float, settings: GateSettings) -> 
     passed = ratio <= settings.max_guard_ratio
     sign = "within" if passed else "above"
     reason = f"general perplexity x {ratio:.2f}, {sign} the limit of x {settings.max_guard_ratio:g}"
-    return Check("general", passed, reason)
+    return Check(GENERAL, passed, reason)

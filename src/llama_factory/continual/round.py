@@ -1,6 +1,7 @@
 """One round of learning: from files in the inbox to a version that is released, or held back."""
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ from llama_factory.core.errors import ConfigError, ModelError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Memory, Task
 from llama_factory.evaluation import prediction, row_drift
+from llama_factory.evaluation.conditions import conditions_of, differences
 from llama_factory.evaluation.drift import divergence
 from llama_factory.evaluation.intervals import of_changes
 from llama_factory.evaluation.story import BEFORE, DRIFT, PREDICTIONS
@@ -50,21 +52,19 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What a round's models came to.
+    """What a round is judged by, all measured in one way before it trains.
 
     Attributes:
-        before: the parent, on the same tasks as `after`.
-        after: the trained model.
+        conditions: what the scores depend on.
+        before: the parent, on all tasks, old and new.
         base: the base model on the new tasks.
         base_guard: the base model's perplexity on the guard.
-        base_divergence: mean KL to the base model a token on the guard's answers.
     """
 
+    conditions: dict[str, Any]
     before: EvalReport
-    after: EvalReport
     base: EvalReport
     base_guard: float
-    base_divergence: float | None
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,19 @@ class _Tried:
         return {"name": self.end.name, "summary": self.verdict.summary}
 
 
-def learn(workspace: Workspace, config: RoundConfig, progress: Progress) -> Round | None:
+def learn(
+    workspace: Workspace, config: RoundConfig, progress: Progress, *, again: bool = False
+) -> Round | None:
     """Teach what is in the inbox to the released version, and release the result if it is better.
 
     A round that was interrupted goes on where it stood. A version that the gate refuses is kept as
     the candidate and its files stay in the inbox.
+
+    Args:
+        workspace: whose inbox and released version.
+        config: settings.
+        progress: shows how far it is.
+        again: train also where the same files, settings and parent made a version already.
 
     Returns:
         None when there is nothing new in the inbox.
@@ -107,43 +115,34 @@ def learn(workspace: Workspace, config: RoundConfig, progress: Progress) -> Roun
         files.locked(workspace.lock, what="running a round here", seconds=0),
         files.telling_of_full_disk(workspace.folder, what="a round is made"),
     ):
-        finishing.finish_last(workspace)
+        finished = finishing.finish_interrupted(workspace, progress)
+        if finished is not None:
+            return finished
         parent = store.get(workspace, releases.PRODUCTION)
-        draft = drafts.open_draft(workspace, config, parent, progress)
-        if draft is None:
-            return None
-        return _learn(_Work(workspace, config, parent, draft, progress))
+        draft = drafts.open_draft(workspace, config, parent, progress, again=again)
+        if isinstance(draft, Draft):
+            return _learn(_Work(workspace, config, parent, draft, progress))
+        return finishing.made_before(draft) if draft else None
 
 
 def _learn(work: _Work) -> Round:
     """The round itself, from fixed rows to a release."""
     model = _load(work)
-    before, base_guard = _measure_before(work, model)
-    base = _measure_base(work, model)
+    measured = _measure_before(work, model)
     trained = _train(work, model)
-    tried = _judge(work, trained, before, base_guard)
-    chosen = tried[-1]
-    measured = _Measured(before, chosen.after, base, base_guard, _divergence(work, model))
-    answers = (each.to_json() for each in chosen.predictions)
+    tried = _judge(work, trained, measured)
+    answers = (each.to_json() for each in tried[-1].predictions)
     files.write_jsonl(work.draft.folder / PREDICTIONS, answers)
     _write(work, trained, measured, tried)
-    drafts.strip(work.draft, work.workspace, work.config.data)
-    version = finishing.publish(
-        work.workspace,
-        work.parent,
-        work.draft.folder,
-        base_fingerprint=model.fingerprint,
-        data_fingerprint=work.draft.data.report.fingerprint,
-        num_rows=len(work.draft.data.train),
-    )
-    finishing.release(work.workspace, version)
-    return Round(version, chosen.verdict)
+    drafts.strip(work.draft.folder, work.workspace, keep_rows=work.config.data.keep_rows)
+    version = finishing.publish(work.workspace, work.parent, work.draft.folder)
+    return finishing.release(work.workspace, version)
 
 
-def _judge(
-    work: _Work, trained: TrainedModel, before: EvalReport, base_guard: float
-) -> list[_Tried]:
+def _judge(work: _Work, trained: TrainedModel, measured: _Measured) -> list[_Tried]:
     """Try the ends of the training until the gate accepts one; where it accepts none, the first.
+
+    Where no row shows what was learned, a gentler end shows no more.
 
     Returns:
         All that were tried; the model is left as the last of them.
@@ -157,13 +156,14 @@ def _judge(
         after, predictions = _measure(work, trained.model, _all_tasks(work), what)
         verdict = decide(
             after,
-            before,
-            base_guard=base_guard,
+            measured.before,
+            new=[task.name for task in work.draft.tasks],
+            base_guard=measured.base_guard,
             settings=work.config.gate,
             changes=of_changes(earlier, predictions, work.config.gate.metric),
         )
         tried.append(_Tried(end, kept, after, predictions, verdict))
-        if verdict.is_promoted:
+        if verdict.is_promoted or verdict.is_held:
             return tried
         if end is not trained.ends[-1]:
             work.progress.say(f"Refused {end.name}: {verdict.summary}. A gentler end is tried.")
@@ -223,32 +223,55 @@ def _load(work: _Work) -> AdaptedModel:
     return model
 
 
-def _measure_before(work: _Work, model: AdaptedModel) -> tuple[EvalReport, float]:
-    """The parent on its own tasks and on the new ones; the base's guard.
+def _measure_before(work: _Work, model: AdaptedModel) -> _Measured:
+    """The parent on its own tasks and on the new ones, and the base model on the new ones.
 
-    Of its own tasks its report tells, but for those that lost questions.
+    Of its own tasks the parent's report tells, but for those that lost questions since, and unless
+    scores would come out otherwise today.
     """
-    path, parent = work.draft.folder / "before.json", work.parent
-    if not path.exists():
-        tasks = (*_shortened(work), *work.draft.tasks)
-        found = _measure(work, model, tasks, f"{parent.id} on the new rows")
-        drafts.keep_scores(path, *found)
-    on_new = EvalReport.from_json(files.read_json(path))
-    measured = on_new.guard_perplexity or math.nan
-    base_guard: float = parent.report.get("base_guard_perplexity", measured)
-    return replace(on_new, tasks={**parent.scores.tasks, **on_new.tasks}), base_guard
+    conditions, report = conditions_of(model, work.config.evaluation), work.parent.report
+    if work.parent.is_base:
+        base = before = _measure_parent(work, model, conditions, stale=[])
+    else:
+        stale = differences(report.get("conditions"), conditions)
+        before = _measure_parent(work, model, conditions, stale)
+        base = _measure_base(work, model, conditions)
+        if not stale:
+            return _Measured(conditions, before, base, report["base_guard_perplexity"])
+    guard = base.guard_perplexity
+    return _Measured(conditions, before, base, math.nan if guard is None else guard)
 
 
-def _measure_base(work: _Work, model: AdaptedModel) -> EvalReport:
+def _measure_base(work: _Work, model: AdaptedModel, conditions: dict[str, Any]) -> EvalReport:
     """The base model on the new tasks: what forward transfer is measured against."""
     path = work.draft.folder / "base.json"
-    if work.parent.is_base:
-        path = work.draft.folder / "before.json"
-    elif not path.exists():
-        with untouched(model, work.config.model) as base:
-            found = _measure(work, base, work.draft.tasks, "the base model on the new rows")
-        drafts.keep_scores(path, *found)
-    return EvalReport.from_json(files.read_json(path))
+    base = drafts.kept_scores(path, conditions)
+    if base is None:
+        with untouched(model, work.config.model) as network:
+            what = "the base model on the new rows"
+            base, answers = _measure(work, network, work.draft.tasks, what)
+        drafts.keep_scores(path, base, answers, conditions)
+    return base
+
+
+def _measure_parent(
+    work: _Work, model: AdaptedModel, conditions: dict[str, Any], stale: Sequence[str]
+) -> EvalReport:
+    """The parent on all tasks; `stale` says why its report does not tell it."""
+    path, parent = work.draft.folder / "before.json", work.parent
+    on_new = drafts.kept_scores(path, conditions)
+    if on_new is None:
+        if stale:
+            work.progress.say(
+                f"{parent.id} was tested in another way ({', '.join(stale)} changed since, or were "
+                "not written down), so it is tested again before anything is taught."
+            )
+        old, what = (_old_tasks(work), "all rows") if stale else (_shortened(work), "the new rows")
+        tasks = (*old, *work.draft.tasks)
+        on_new, answers = _measure(work, model, tasks, f"{parent.id} on {what}")
+        drafts.keep_scores(path, on_new, answers, conditions)
+    known = {} if stale else parent.scores.tasks
+    return replace(on_new, tasks={**known, **on_new.tasks})
 
 
 def _divergence(work: _Work, model: AdaptedModel) -> float | None:
@@ -324,22 +347,28 @@ def _measure(
 def _write(
     work: _Work, trained: TrainedModel, measured: _Measured, tried: Sequence[_Tried]
 ) -> None:
-    """Everything that makes the version but its manifest."""
+    """Everything that makes the version but its manifest; the report comes last."""
     folder, config, chosen = work.draft.folder, work.config, tried[-1]
+    for name in ("adapter", MEMORY):
+        shutil.rmtree(folder / name, ignore_errors=True)
     trained.model.save(folder / "adapter")
     memory.save(chosen.kept, folder / MEMORY)
+    finishing.write_settings(config, folder)
+    data = work.draft.data
     report = {
-        "data": drafts.told_of_data(work.draft, config.data),
+        "data": drafts.told_of_data(data.report, keep_rows=config.data.keep_rows),
+        "num_rows": len(data.train),
         "taken": work.draft.taken,
         "training": trained.to_json(),
+        "conditions": measured.conditions,
         "before": measured.before.to_json(),
-        "evaluation": measured.after.to_json(),
+        "evaluation": chosen.after.to_json(),
         "base": measured.base.to_json(),
+        "base_fingerprint": trained.model.fingerprint,
         "base_guard_perplexity": measured.base_guard,
-        "base_divergence": measured.base_divergence,
+        "base_divergence": _divergence(work, trained.model),
         "strategies": finishing.costs(chosen.kept, trained.hook_seconds),
         "ends": [each.to_json() for each in tried],
         "verdict": chosen.verdict.to_json(),
     }
     files.write_json(folder / REPORT, report)
-    finishing.write_settings(config, folder)

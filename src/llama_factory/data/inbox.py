@@ -1,9 +1,10 @@
 """The folders that people drop files into and find refused rows in."""
 
+import contextlib
 import shutil
 import time
-from collections.abc import Iterable
-from itertools import groupby
+from collections.abc import Iterable, Mapping
+from itertools import count, groupby
 from pathlib import Path
 
 from llama_factory.core import files
@@ -28,47 +29,126 @@ def arrived(inbox: Path) -> tuple[list[Path], list[Refused]]:
 
 
 def _growing(paths: Iterable[Path]) -> list[Path]:
-    recent = {p: p.stat() for p in paths if time.time() - p.stat().st_mtime < SETTLE_SECONDS}
+    recent = [path for path in paths if time.time() - _state(path)[-1] / 1e9 < SETTLE_SECONDS]
     if not recent:
         return []
+    before = {path: _state(path) for path in recent}
     time.sleep(SETTLE_SECONDS / 2)
-    return [
-        p
-        for p, before in recent.items()
-        if (p.stat().st_size, p.stat().st_mtime_ns) != (before.st_size, before.st_mtime_ns)
-    ]
+    return [path for path, state in before.items() if _state(path) != state]
 
 
-def quarantine(refused: Iterable[Refused], inbox: Path, folder: Path) -> None:
-    """Put refused rows into `FILE.rows.jsonl` and move refused files, each with its reason.
+def _state(path: Path) -> tuple[int, int, int]:
+    """Which file this is, its size and its time in ns; zeros where it is gone."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
-    Doing it twice changes nothing: a file's refused rows are written anew as a whole.
+
+def take_copies(paths: Iterable[Path], folder: Path) -> tuple[dict[str, str], list[Refused]]:
+    """Copy files as they are now; the copies are what a round reads, keeps and answers for.
+
+    Args:
+        paths: files of the inbox.
+        folder: gets the copies.
+
+    Returns:
+        SHA-256 of each copy by name; and the files that changed meanwhile, which wait.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    taken: dict[str, str] = {}
+    changed: list[Refused] = []
+    for path in paths:
+        copy = folder / path.name
+        before = _state(path)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copy2(path, copy)
+        if copy.exists() and _state(path) == before:
+            taken[path.name] = files.sha256(copy)
+        else:
+            copy.unlink(missing_ok=True)
+            changed.append(Refused(path.name, 0, "changing; it is taken by the next round."))
+    return taken, changed
+
+
+def quarantine(refused: Iterable[Refused], copies: Path, folder: Path) -> None:
+    """Add refused rows to `FILE.rows.jsonl` and refused files as they are, each with its reason.
+
+    Doing it twice changes nothing, and what lies there of earlier rounds stays: people mend it.
+
+    Args:
+        refused: rows, and files (line 0).
+        copies: where the round's copies of the files are.
+        folder: the quarantine.
     """
     for (name, is_file), items in groupby(refused, key=lambda item: (item.file, item.line == 0)):
         if is_file:
-            _move_file(inbox / name, folder, next(items).reason)
+            _keep_file(copies / name, folder, next(items).reason)
         else:
+            path = folder / f"{name}.rows.jsonl"
+            known = list(files.read_jsonl(path))
             listed = ({"line": i.line, "reason": i.reason, "row": i.text} for i in items)
-            files.write_jsonl(folder / f"{name}.rows.jsonl", listed)
+            files.write_jsonl(path, [*known, *(row for row in listed if row not in known)])
 
 
-def _move_file(path: Path, folder: Path, reason: str) -> None:
+def _keep_file(copy: Path, folder: Path, reason: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / path.name
-    if path.exists() or path.is_symlink():
-        shutil.move(path, target)
+    target = folder / copy.name
+    if copy.is_file():
+        target = _free_name(target, files.sha256(copy))
+        if not target.exists():
+            shutil.copy2(copy, target)
     files.write_text(target.with_name(f"{target.name}.reason.txt"), reason + "\n")
 
 
-def keep_copies(paths: Iterable[Path], folder: Path) -> dict[str, str]:
-    """Copy files as they came; returns the SHA-256 of each by name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return {path.name: files.sha256(Path(shutil.copy2(path, folder / path.name))) for path in paths}
+def _free_name(path: Path, digest: str) -> Path:
+    """The path itself, or with a number after its name where another file is called so."""
+    name, dot, suffixes = path.name.partition(".")
+    names = (f"{name}-{number}{dot}{suffixes}" for number in count(2))
+    while path.exists() and files.sha256(path) != digest:
+        path = path.with_name(next(names))
+    return path
 
 
-def clear(inbox: Path, taken: dict[str, str]) -> None:
-    """Remove the files a round has taken, unless they changed since."""
+def clear(inbox: Path, taken: Mapping[str, str], parked: Path | None) -> None:
+    """Take files that were learned out of the inbox, unless they changed since.
+
+    They are not deleted but moved: a program that has one of them open may write more. `settle`
+    finds that out later.
+
+    Args:
+        inbox: the folder that people drop files into.
+        taken: SHA-256 by name.
+        parked: where they go, on the same disk; None deletes them, where they may not be kept.
+    """
     for name, digest in taken.items():
         path = inbox / name
-        if path.is_file() and files.sha256(path) == digest:
+        if not path.is_file() or files.sha256(path) != digest:
+            continue
+        if parked is None:
             path.unlink()
+        else:
+            (parked / digest).mkdir(parents=True, exist_ok=True)
+            path.replace(parked / digest / name)
+
+
+def settle(inbox: Path, parked: Path) -> list[str]:
+    """Delete what `clear` has moved away; a file that grew after that comes back into the inbox.
+
+    One whose name another file has by now waits until that one was learned.
+
+    Returns:
+        Names of the files that came back.
+    """
+    back = []
+    for path in sorted(parked.glob("*/*")):
+        if files.sha256(path) == path.parent.name:
+            path.unlink()
+        elif not (inbox / path.name).exists():
+            path.replace(inbox / path.name)
+            back.append(path.name)
+    for folder in parked.glob("*"):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    return back

@@ -1,5 +1,7 @@
 """Which version is released: aliases and their history in one file, moved in one atomic write."""
 
+import re
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +14,8 @@ PRODUCTION = "production"
 PREVIOUS = "previous"
 CANDIDATE = "candidate"
 LOCK_SECONDS = 10.0
+VERSION_ID = re.compile(r"v\d{4,}")
+"""What a version may be called: also the name of its folder."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ def read(path: Path) -> Releases:
     try:
         values = files.read_json(path)
         history = tuple(Release(**entry) for entry in values["history"])
-        return Releases(dict(values["aliases"]), history)
-    except (ValueError, TypeError, KeyError) as error:
+        return Releases(_checked(values["aliases"]), history)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise VersionError(
             f"{path} is damaged ({error}). Restore it from a backup; or delete it, and the base "
             "model is released until you promote a version."
@@ -62,17 +66,60 @@ def read(path: Path) -> Releases:
 
 def promote(path: Path, version: str, why: str) -> Releases:
     """Release a version; the one before it becomes `previous`."""
-    with files.locked(path.with_suffix(".lock"), what="moving a release", seconds=LOCK_SECONDS):
-        releases = read(path)
-        aliases = {PRODUCTION: version, PREVIOUS: releases.production}
-        kept = {PREVIOUS: releases.aliases.get(PREVIOUS, BASE_VERSION)}
-        return _write(path, releases, aliases if version != releases.production else kept, why)
+    with _locked(path):
+        return _released(path, read(path), version, why)
+
+
+def promote_child(path: Path, version: str, *, parent: str, why: str) -> bool:
+    """Release a version if the one it was made from is still released; else hold it.
+
+    Whoever moved the release while the version was made decided something that the version's
+    verdict knows nothing of.
+
+    Returns:
+        Whether it was released.
+    """
+    with _locked(path):
+        found = read(path)
+        if found.production == parent:
+            _released(path, found, version, why)
+            return True
+        moved = (
+            f"held: it was made from {parent}, and {found.production} was released meanwhile. "
+            "Promote it by hand if it should answer all the same"
+        )
+        _write(path, found, {CANDIDATE: version}, moved)
+        return False
 
 
 def hold(path: Path, version: str, why: str) -> Releases:
     """Make a version the candidate without releasing it."""
-    with files.locked(path.with_suffix(".lock"), what="moving a release", seconds=LOCK_SECONDS):
+    with _locked(path):
         return _write(path, read(path), {CANDIDATE: version}, why)
+
+
+def _locked(path: Path) -> AbstractContextManager[None]:
+    return files.locked(path.with_suffix(".lock"), what="moving a release", seconds=LOCK_SECONDS)
+
+
+def _checked(aliases: dict[str, str]) -> dict[str, str]:
+    """Aliases that name versions and nothing else: they become names of folders.
+
+    Raises:
+        ValueError: one does not, or nothing is released.
+    """
+    if PRODUCTION not in aliases:
+        raise ValueError(f"no version is '{PRODUCTION}'")
+    wrong = [a for a, v in aliases.items() if not (isinstance(v, str) and VERSION_ID.fullmatch(v))]
+    if wrong:
+        raise ValueError(f"'{wrong[0]}' is {aliases[wrong[0]]!r}, which is no version")
+    return dict(aliases)
+
+
+def _released(path: Path, releases: Releases, version: str, why: str) -> Releases:
+    aliases = {PRODUCTION: version, PREVIOUS: releases.production}
+    kept = {PREVIOUS: releases.aliases.get(PREVIOUS, BASE_VERSION)}
+    return _write(path, releases, aliases if version != releases.production else kept, why)
 
 
 def _write(path: Path, releases: Releases, moved: dict[str, str], why: str) -> Releases:

@@ -1,6 +1,5 @@
 """The versions of a workspace: list, get, publish. Moving a release is in `releases.py`."""
 
-import re
 import shutil
 from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
@@ -10,16 +9,18 @@ from llama_factory.core import files
 from llama_factory.core.errors import VersionError, suggest
 from llama_factory.core.types import BASE_VERSION, EvalReport, Task
 from llama_factory.versions import releases
-from llama_factory.versions.version import MANIFEST, REPORT, ModelVersion
+from llama_factory.versions.releases import VERSION_ID
+from llama_factory.versions.version import MANIFEST, REPORT, ModelVersion, number_of
 from llama_factory.versions.workspace import Workspace
 
-VERSION_ID = re.compile(r"v\d{4,}")
+PLAN = "plan.json"
+"""What a round in progress was begun with; the last that leaves its folder before it appears."""
 
 
 def ids(workspace: Workspace) -> list[str]:
     """Ids of all versions, oldest first."""
     found = (path.name for path in workspace.versions.glob("v*") if path.is_dir())
-    return sorted((name for name in found if VERSION_ID.fullmatch(name)), key=lambda v: int(v[1:]))
+    return sorted((name for name in found if VERSION_ID.fullmatch(name)), key=number_of)
 
 
 def get(workspace: Workspace, name: str, *, verify: bool = True) -> ModelVersion:
@@ -94,9 +95,14 @@ def without(tasks: Iterable[Task], keys: Container[str]) -> tuple[Task, ...]:
 
 
 def next_id(workspace: Workspace) -> str:
-    """The id of the version that is made next."""
-    newest = ids(workspace)
-    return f"v{int(newest[-1][1:]) + 1 if newest else 0:04d}"
+    """The id of the version that is made next: one that no version ever had.
+
+    Releases remember versions whose folders were removed by hand.
+    """
+    history = releases.read(workspace.releases).history
+    named = {version for entry in history for version in entry.aliases.values()}
+    newest = max(map(number_of, [*ids(workspace), *named]), default=-1)
+    return f"v{newest + 1:04d}"
 
 
 def publish(workspace: Workspace, draft: ModelVersion) -> ModelVersion:
@@ -106,12 +112,32 @@ def publish(workspace: Workspace, draft: ModelVersion) -> ModelVersion:
         workspace: where it appears.
         draft: its `folder` is the building folder; `files` is not looked at.
     """
-    hashes = files.hash_folder(draft.folder, leave_out=frozenset({MANIFEST}))
-    final = workspace.versions / draft.id
-    complete = ModelVersion(**(vars(draft) | {"files": hashes, "folder": final}))
+    hashes = files.hash_folder(draft.folder, leave_out=frozenset({MANIFEST, PLAN}))
+    complete = ModelVersion(**(vars(draft) | {"files": hashes}))
     files.write_json(draft.folder / MANIFEST, complete.to_json())
-    files.publish(draft.folder, final)
-    return complete
+    return _appear(workspace, complete)
+
+
+def publish_complete(workspace: Workspace) -> ModelVersion | None:
+    """Give the building folder its final name if it lacks nothing else, as after a crash."""
+    path = workspace.building / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        version = ModelVersion(folder=workspace.building, **files.read_json(path))
+        version.require_names(next_id(workspace))
+        version.verify(leave_out=PLAN)
+    except (ValueError, TypeError, VersionError):
+        path.unlink()
+        return None
+    return _appear(workspace, version)
+
+
+def _appear(workspace: Workspace, version: ModelVersion) -> ModelVersion:
+    final = workspace.versions / version.id
+    (version.folder / PLAN).unlink(missing_ok=True)
+    files.publish(version.folder, final)
+    return replace(version, folder=final)
 
 
 def create_base(workspace: Workspace, base_model: str) -> ModelVersion:

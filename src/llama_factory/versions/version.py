@@ -8,10 +8,13 @@ from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import BASE_VERSION, EvalReport, Example, Memory, Task, tasks_by_group
 from llama_factory.versions import memory as memory_files
+from llama_factory.versions.releases import VERSION_ID
 
 MANIFEST = "manifest.json"
 REPORT = "report.json"
 MEMORY = "memory"
+SETTINGS = "run.yaml"
+"""The settings that a version was made with."""
 KEPT_ROWS = f"{MEMORY}/{memory_files.ROWS}"
 
 
@@ -54,14 +57,29 @@ class ModelVersion:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What report.json holds."""
-        values: dict[str, Any] = files.read_json(self.folder / REPORT)
+        """What report.json holds.
+
+        Raises:
+            VersionError: it is missing or damaged.
+        """
+        path = self.folder / REPORT
+        try:
+            values: dict[str, Any] = dict(files.read_json(path))
+        except (OSError, ValueError, TypeError) as error:
+            raise _damaged(path, error) from error
         return values
 
     @property
     def scores(self) -> EvalReport:
-        """The evaluation in the report."""
-        return EvalReport.from_json(self.report["evaluation"])
+        """The evaluation in the report.
+
+        Raises:
+            VersionError: the report is missing or damaged.
+        """
+        try:
+            return EvalReport.from_json(self.report["evaluation"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(self.folder / REPORT, error) from error
 
     @property
     def memory(self) -> Memory:
@@ -73,8 +91,8 @@ class ModelVersion:
         rows = files.read_jsonl(self.folder / "data/held_out.jsonl")
         return tasks_by_group(self.id, map(Example.from_json, rows))
 
-    def verify(self) -> None:
-        """Compare every file with its checksum.
+    def verify(self, *, leave_out: str = "") -> None:
+        """Compare every file with its checksum, but for one that is left out.
 
         Rows in memory may be changed: each has a hash of its own, and the strategy that kept it
         leaves it out.
@@ -82,7 +100,7 @@ class ModelVersion:
         Raises:
             VersionError: a file is missing, new or changed; the message names it.
         """
-        found = files.hash_folder(self.folder, leave_out=frozenset({MANIFEST}))
+        found = files.hash_folder(self.folder, leave_out=frozenset({MANIFEST, leave_out}))
         if KEPT_ROWS in found and KEPT_ROWS in self.files:
             found[KEPT_ROWS] = self.files[KEPT_ROWS]
         wrong = sorted(name for name, _ in found.items() ^ self.files.items())
@@ -102,12 +120,40 @@ class ModelVersion:
         """Read a version's manifest.
 
         Raises:
-            VersionError: it is missing or damaged.
+            VersionError: it is missing, damaged, or that of another version.
         """
+        path = folder / MANIFEST
         try:
-            return ModelVersion(folder=folder, **files.read_json(folder / MANIFEST))
+            version = ModelVersion(folder=folder, **files.read_json(path))
+            version.require_names(folder.name)
         except (OSError, ValueError, TypeError) as error:
-            raise VersionError(
-                f"{folder / MANIFEST} is missing or damaged ({type(error).__name__}), so this "
-                "version is not used. Restore it from a backup, or roll back to another version."
-            ) from error
+            raise _damaged(path, error) from error
+        return version
+
+    def require_names(self, name: str) -> None:
+        """Refuse a manifest whose ids are not what they must be: they become names of folders.
+
+        Args:
+            name: what the version has to be called.
+
+        Raises:
+            ValueError: the id is another one, or the parent is no earlier version.
+        """
+        if self.id != name:
+            raise ValueError(f"it says that it is {self.id!r}, not {name}")
+        known = isinstance(self.parent, str) and VERSION_ID.fullmatch(self.parent)
+        if not known or number_of(self.parent) > number_of(self.id) - (not self.is_base):
+            raise ValueError(f"its parent is {self.parent!r}, which is no earlier version")
+
+
+def number_of(version_id: str) -> int:
+    """7 for `v0007`."""
+    return int(version_id[1:])
+
+
+def _damaged(path: Path, error: Exception) -> VersionError:
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return VersionError(
+        f"{path} is missing or damaged ({what}), so this version is not used. Restore it from a "
+        "backup, or roll back to another version."
+    )

@@ -42,6 +42,11 @@ class Workspace:
         return self.folder / "inbox"
 
     @property
+    def parked(self) -> Path:
+        """Files that were learned and left the inbox, until the next round deletes them."""
+        return self.folder / ".taken"
+
+    @property
     def quarantine(self) -> Path:
         """Rows and files refused, each with its reason."""
         return self.folder / "quarantine"
