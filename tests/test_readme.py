@@ -88,7 +88,12 @@ def test_make_targets_and_linked_files_exist(name):
         assert (ROOT / path).exists(), path
     for path in re.findall(r"configs/[a-z_]+\.yaml", text):
         assert (ROOT / path).exists(), path
-    assert "@@" not in text
+
+
+@pytest.mark.parametrize("name", [*READMES, *GUIDES, "docs/compat.md", "docs/settings.md"])
+def test_nothing_is_left_to_be_filled_in(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert re.findall(r"@[A-Z_]+@|@@|\b(?:TODO|FIXME|TBD)\b|\?\?\?", text) == []
 
 
 def test_the_guide_to_training_names_every_objective_adapter_and_schedule(tmp_path):

@@ -149,7 +149,8 @@ def show(
     from llama_factory.evaluation.story import tell
 
     version = store.get(Workspace.open(folder), name)
-    story = tell(store.lineage(version), version)
+    lineage, wrong = store.readable_lineage(version)
+    story = tell(lineage, version, left_out=map(str, wrong))
     if picture is not None or curves is not None:
         from llama_factory.evaluation.report import write_curves, write_heat_map
 

@@ -1,5 +1,6 @@
 """The command itself: collects the commands; an error is one clear message and exit code 2."""
 
+import errno
 import os
 import sys
 import warnings
@@ -29,6 +30,7 @@ from llama_factory.cli import (
 from llama_factory.cli import versions as versions_command
 from llama_factory.cli.data import augment, check, clean, preview, review, stats
 from llama_factory.core.errors import FactoryError
+from llama_factory.core.files import READ_ONLY
 from llama_factory.core.signals import Stopped, raise_on_signals
 
 app = typer.Typer(
@@ -88,6 +90,11 @@ def guarded(command: Callable[[], object]) -> None:
         command()
     except FactoryError as error:
         print(f"llama-factory: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (*READ_ONLY, errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"llama-factory: {error.filename}: {error.strerror}.", file=sys.stderr)
         sys.exit(2)
     except Stopped as stopped:
         print(

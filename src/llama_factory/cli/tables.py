@@ -44,22 +44,32 @@ def print_versions(rows: list[VersionRow]) -> None:
         table.add_column(name, justify="right")
     table.add_column("gate")
     table.add_column("alias")
-    gates = {True: "[green]promoted[/]", False: "[red]refused[/]", None: "-"}
     for row in rows:
+        if row.problem:
+            table.add_row(row.id, "", "", "", *[""] * len(names), "[red]damaged[/]", "")
+            continue
         scores = [number(row.scores.get(name)) for name in names]
         parent = "-" if row.parent == row.id else row.parent
         when = row.created.replace("T", " ").removesuffix("+00:00")
         aliases = "[bold]" + ", ".join(row.aliases) + "[/]"
-        table.add_row(
-            row.id, parent, when, str(row.num_rows), *scores, gates[row.promoted], aliases
-        )
+        table.add_row(row.id, parent, when, str(row.num_rows), *scores, _verdict(row.gate), aliases)
     console.print(table)
+    for row in rows:
+        if row.problem:
+            console.print(row.problem, style="yellow", markup=False, soft_wrap=True)
+
+
+def _verdict(word: str) -> str:
+    color = {"promoted": "green", "held": "yellow", "refused": "red"}.get(word)
+    return f"[{color}]{word}[/]" if color else "-"
 
 
 def print_story(story: "Story", verdict: Verdict | None) -> None:
     """The whole report of a version."""
     version, report = story.version, story.report
     console.print(f"[bold]{version.id}[/] from {version.parent}, {version.created}")
+    for problem in story.left_out:
+        console.print(f"Left out: {problem}", style="yellow", markup=False)
     if verdict is None:
         console.print(f"The untouched base model {version.base_model}.")
         return
@@ -78,8 +88,7 @@ def print_story(story: "Story", verdict: Verdict | None) -> None:
     for matrix in story.matrices:
         print_matrix(matrix)
     _print_drift(story.drift)
-    color = {"promoted": "green", "held": "yellow", "refused": "red"}[verdict.word]
-    console.print(f"Gate: [{color}]{verdict.word}[/]")
+    console.print(f"Gate: {_verdict(verdict.word)}")
     print_verdict(verdict)
     *others, kept = report.get("ends", [{}])
     for end in others:

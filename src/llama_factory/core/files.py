@@ -21,6 +21,8 @@ from llama_factory.core.errors import VersionError
 
 LOOK_SECONDS = 2.0
 """Longest wait for a lock that somebody only looks at: a look takes far less."""
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of the operating system where a file or folder may not be changed."""
 
 
 def cache_folder() -> Path:
@@ -181,18 +183,26 @@ def locked(path: Path, *, what: str, seconds: float) -> Iterator[None]:
     """Hold a lock file; whoever comes second waits up to `seconds`, then is told who holds it.
 
     Raises:
-        VersionError: the lock is still held by another process after `seconds`.
+        VersionError: the lock is still held by another process after `seconds`, or the folder
+            cannot be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".holder")
     lock = FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=max(seconds, LOOK_SECONDS), poll_interval=0.05)
     except Timeout:
         who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
         raise VersionError(
             f"{path.parent}: {who} is already {what}. Wait until it has finished, then try again."
         ) from None
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        raise VersionError(
+            f"{path.parent}: this folder cannot be written to ({error.strerror}), so {what} is not "
+            "possible. Nothing was changed. Make it writable, or work on a copy elsewhere."
+        ) from error
     try:
         holder.write_text(f"process {os.getpid()}", encoding="utf-8")
         yield

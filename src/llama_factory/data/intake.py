@@ -234,6 +234,17 @@ def _take(
     return _open(source, folder)
 
 
+def _require_same(folder: Path, source: DataSource, steps: Sequence[RowStep]) -> None:
+    """Refuse rows of a file that was written to while it was read.
+
+    Raises:
+        DataError: its content is not that under whose hash the rows were about to be kept.
+    """
+    if source.path is not None and _fingerprint(source, steps) != folder.name:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise DataError("was changed while it was read. Wait until it is whole, and try again.")
+
+
 def file_name(source: DataSource) -> str:
     """What the rows of a source name as their file."""
     return source.path.name if source.path is not None else source.name
@@ -263,6 +274,7 @@ def _fill(
         for number, batches in enumerate(_parts(cleaned, shown), len(parts)):
             _write(folder / f"part-{number:05d}", batches)
         shown.finish()
+    _require_same(folder, source, steps)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DONE).touch()
 

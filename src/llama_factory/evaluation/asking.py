@@ -39,9 +39,10 @@ def put_resumable(
         bar: shows how far it is.
     """
     record = path.with_suffix(".run.json")
-    if not record.exists() or files.read_json(record) != exam.record(model_id):
+    asked = exam.record(model_id) | {"prompts": repr(model.options)}
+    if not record.exists() or files.read_json(record) != asked:
         path.unlink(missing_ok=True)
-        files.write_json(record, exam.record(model_id))
+        files.write_json(record, asked)
     done = _keep_whole(path, exam.rows)
     if done:
         bar.advance(len(done))

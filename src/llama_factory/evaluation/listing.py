@@ -1,8 +1,11 @@
 """The versions of a workspace as a list with their mean scores."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
+from llama_factory.core.errors import VersionError
 from llama_factory.versions import releases, store
 from llama_factory.versions.version import ModelVersion
 from llama_factory.versions.workspace import Workspace
@@ -10,7 +13,19 @@ from llama_factory.versions.workspace import Workspace
 
 @dataclass(frozen=True)
 class VersionRow:
-    """A version in a list: its manifest's main points, the mean scores and its aliases."""
+    """A version in a list.
+
+    Attributes:
+        id: its id.
+        parent: what it was made from.
+        created: UTC time, ISO 8601.
+        num_rows: rows taught in its round.
+        scores: mean over its tasks by metric.
+        aliases: that point to it.
+        promoted: whether the gate let it pass; None where it was not judged.
+        gate: `promoted`, `held` or `refused`; empty where it was not judged.
+        problem: what is damaged of it; nothing else is known then but the id and the aliases.
+    """
 
     id: str
     parent: str
@@ -19,16 +34,25 @@ class VersionRow:
     scores: dict[str, float]
     aliases: list[str]
     promoted: bool | None
+    gate: str = ""
+    problem: str = ""
 
 
 def list_versions(workspace: Workspace) -> list[VersionRow]:
-    """All versions, oldest first."""
+    """All versions, oldest first, damaged ones among them."""
     aliases = releases.read(workspace.releases).aliases
-    found = (store.get(workspace, each, verify=False) for each in store.ids(workspace))
-    return [_row(version, aliases) for version in found]
+    return [_row(workspace, version_id, aliases) for version_id in store.ids(workspace)]
 
 
-def _row(version: ModelVersion, aliases: dict[str, str]) -> VersionRow:
+def _row(workspace: Workspace, version_id: str, aliases: dict[str, str]) -> VersionRow:
+    own = [alias for alias, target in aliases.items() if target == version_id]
+    try:
+        return _described(store.get(workspace, version_id, verify=False), own)
+    except VersionError as error:
+        return VersionRow(version_id, "", "", 0, {}, own, None, problem=str(error))
+
+
+def _described(version: ModelVersion, aliases: list[str]) -> VersionRow:
     tasks = version.scores.tasks.values()
     names = dict.fromkeys(name for task in tasks for name in task.scores)
     means = {name: fmean(t.scores[name] for t in tasks if name in t.scores) for name in names}
@@ -39,6 +63,13 @@ def _row(version: ModelVersion, aliases: dict[str, str]) -> VersionRow:
         version.created,
         version.num_rows,
         means,
-        [alias for alias, target in aliases.items() if target == version.id],
+        aliases,
         verdict["promoted"] if verdict else None,
+        _word(verdict) if verdict else "",
     )
+
+
+def _word(verdict: Mapping[str, Any]) -> str:
+    if verdict["promoted"]:
+        return "promoted"
+    return "held" if verdict.get("held") else "refused"

@@ -123,9 +123,10 @@ def predict(
     model.network.eval()
     part = output.with_name(output.name + ".part")
     record = output.with_name(output.name + ".part.json")
-    if not _is_same_run(part, record, options, progress):
+    asked = options.to_json() | {"prompts": repr(model.options)}
+    if not _is_same_run(part, record, asked, progress):
         part.unlink(missing_ok=True)
-        files.write_json(record, options.to_json())
+        files.write_json(record, asked)
     num_kept = _keep_written(part, rows, model, progress)
     _answer(model, rows, part, num_kept=num_kept, limit=options.max_new_tokens, progress=progress)
     seconds = time.perf_counter() - started
@@ -178,12 +179,12 @@ def _answer(
     files.sync(part)
 
 
-def _is_same_run(part: Path, record: Path, options: PredictOptions, progress: Progress) -> bool:
+def _is_same_run(part: Path, record: Path, asked: dict[str, Any], progress: Progress) -> bool:
     if not (part.exists() and record.exists()):
         return False
-    if files.read_json(record) == options.to_json():
+    if files.read_json(record) == asked:
         return True
-    progress.say(f"{part} was written by another model or with another limit: beginning anew.")
+    progress.say(f"{part} was written by another model or asked otherwise: beginning anew.")
     return False
 
 

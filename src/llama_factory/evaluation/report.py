@@ -46,9 +46,11 @@ def page(story: Story) -> str:
     )
     template = environment.get_template("report.html.jinja")
     metrics, scores = _scores(story)
+    verdict = story.report.get("verdict")
     return template.render(
         version=story.version,
-        verdict=story.report.get("verdict"),
+        verdict={"held": False, **verdict} if verdict else None,
+        left_out=story.left_out,
         consolidated=story.report.get("consolidated"),
         ends=story.report.get("ends", []),
         metrics=metrics,

@@ -40,6 +40,7 @@ class Story:
         predictions: what each version of the lineage answered to the held-out rows.
         untaught: what they and the base model answered to tasks that they were not taught yet,
             where it was kept.
+        left_out: what is wrong with versions of the lineage that cannot be read.
     """
 
     version: ModelVersion
@@ -48,6 +49,7 @@ class Story:
     drift: Drift
     predictions: Answers
     untaught: Answers
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def own_intervals(self) -> Intervals:
@@ -84,15 +86,19 @@ class Story:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `show --json`."""
-        return self.version.to_json() | {"report": self.report} | self.learned()
+        found = self.version.to_json() | {"report": self.report} | self.learned()
+        return found | {"left_out": list(self.left_out)}
 
 
-def tell(lineage: Sequence[ModelVersion], version: ModelVersion) -> Story:
+def tell(
+    lineage: Sequence[ModelVersion], version: ModelVersion, *, left_out: Iterable[str] = ()
+) -> Story:
     """The story of a version.
 
     Args:
         lineage: all it was trained from and itself, oldest first, the base version left out.
         version: the last of them, or the base version.
+        left_out: what is wrong with those that are missing from the lineage.
     """
     saved = {each.id: each.report for each in lineage}
     reports = {name: EvalReport.from_json(report["evaluation"]) for name, report in saved.items()}
@@ -105,7 +111,7 @@ def tell(lineage: Sequence[ModelVersion], version: ModelVersion) -> Story:
     early = _untaught(lineage, answered)
     sure = [_with_intervals(matrix, _together(answered, early)) for matrix in matrices]
     drift = _with_row_drift(_drift(saved), lineage)
-    return Story(version, version.report, sure, drift, answered, early)
+    return Story(version, version.report, sure, drift, answered, early, tuple(left_out))
 
 
 def _untaught(lineage: Sequence[ModelVersion], answered: Answers) -> Answers:

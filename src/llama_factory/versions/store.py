@@ -59,6 +59,33 @@ def lineage(version: ModelVersion) -> list[ModelVersion]:
     return chain[::-1]
 
 
+def readable_lineage(version: ModelVersion) -> tuple[list[ModelVersion], list[VersionError]]:
+    """The same for people who look at a version: what is damaged of its forebears is left out.
+
+    Returns:
+        What can be read, oldest first, and what is wrong with the others.
+
+    Raises:
+        VersionError: the version itself is damaged.
+    """
+    chain: list[ModelVersion] = []
+    wrong: list[VersionError] = []
+    place = version
+    while not place.is_base:
+        try:
+            _ = place.scores
+            chain.append(place)
+        except VersionError as error:
+            if place is version:
+                raise
+            wrong.append(error)
+        try:
+            place = ModelVersion.read(place.folder.parent / place.parent)
+        except VersionError as error:
+            return chain[::-1], [*wrong, error]
+    return chain[::-1], wrong
+
+
 def tasks(*ends: ModelVersion) -> tuple[Task, ...]:
     """The held-out tasks of the whole lineages of some versions, in the order they were learned.
 
