@@ -111,7 +111,8 @@ def test_a_killed_run_goes_on_with_what_it_has_answered(model, tmp_path):
     kept = lines[0] + changed.encode() + b"\n"
     part = tmp_path / "p.jsonl.part"
     part.write_bytes(kept + lines[2][:20])  # the third line was being written
-    (tmp_path / "p.jsonl.part.json").write_text('{"model": "m", "max_new_tokens": 6}')
+    asked = {"model": "m", "max_new_tokens": 6, "prompts": repr(model.options)}
+    (tmp_path / "p.jsonl.part.json").write_text(json.dumps(asked))
     run(model, tmp_path / "p.jsonl")
     assert (tmp_path / "p.jsonl").read_bytes() == kept + b"".join(lines[2:])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.jsonl", "whole.jsonl"]
@@ -134,7 +135,8 @@ def test_answers_of_another_model_or_limit_are_not_kept(model, tmp_path, change)
     run(model, tmp_path / "whole.jsonl", **change)
     line = {"prompt": read(tmp_path / "whole.jsonl")[0]["prompt"], "predict": "x", "label": "好的"}
     (tmp_path / "p.jsonl.part").write_text(json.dumps(line) + "\n")
-    (tmp_path / "p.jsonl.part.json").write_text('{"model": "m", "max_new_tokens": 6}')
+    asked = {"model": "m", "max_new_tokens": 6, "prompts": repr(model.options)}
+    (tmp_path / "p.jsonl.part.json").write_text(json.dumps(asked))
     run(model, tmp_path / "p.jsonl", **change)
     assert read(tmp_path / "p.jsonl") == read(tmp_path / "whole.jsonl")
 
@@ -142,7 +144,8 @@ def test_answers_of_another_model_or_limit_are_not_kept(model, tmp_path, change)
 def test_answers_to_other_rows_are_not_kept(model, tmp_path):
     run(model, tmp_path / "whole.jsonl")
     (tmp_path / "p.jsonl.part").write_text(json.dumps({"prompt": "x", "predict": "y"}) + "\n[]\n")
-    (tmp_path / "p.jsonl.part.json").write_text('{"model": "m", "max_new_tokens": 6}')
+    asked = {"model": "m", "max_new_tokens": 6, "prompts": repr(model.options)}
+    (tmp_path / "p.jsonl.part.json").write_text(json.dumps(asked))
     run(model, tmp_path / "p.jsonl")
     assert read(tmp_path / "p.jsonl") == read(tmp_path / "whole.jsonl")
 
@@ -237,7 +240,8 @@ def test_answers_that_do_not_say_whether_they_were_cut_are_not_kept(model, tmp_p
     line = read(tmp_path / "whole.jsonl")[0] | {"predict": "kept?"}
     del line["is_cut"]
     (tmp_path / "p.jsonl.part").write_text(json.dumps(line, ensure_ascii=False) + "\n", "utf-8")
-    (tmp_path / "p.jsonl.part.json").write_text('{"model": "m", "max_new_tokens": 6}')
+    asked = {"model": "m", "max_new_tokens": 6, "prompts": repr(model.options)}
+    (tmp_path / "p.jsonl.part.json").write_text(json.dumps(asked))
     run(model, tmp_path / "p.jsonl")
     assert read(tmp_path / "p.jsonl") == read(tmp_path / "whole.jsonl")
 
