@@ -214,7 +214,7 @@ def _read(path: Path) -> Releases:
 
 
 def _is_version(value: Any) -> bool:
-    return isinstance(value, str) and store.VERSION_ID.fullmatch(value) is not None
+    return isinstance(value, str) and releases.VERSION_ID.fullmatch(value) is not None
 
 
 def _released_before(found: Releases) -> list[str]:
