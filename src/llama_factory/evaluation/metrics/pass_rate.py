@@ -1,13 +1,13 @@
 """Pass rate: share of answers whose Python code passes tests.
 
-Every answer runs in a process of its own, without a shell and with limits of time and memory. It is
-still code that a model wrote, run as this user: nothing runs unless `allow_code` is set.
+Every answer runs in a process of its own, without a shell and with limits of time and memory, and
+its tests in another one: see `evaluation/code`. It is still code that a model wrote, run as this
+user: nothing runs unless `allow_code` is set.
 """
 
 import json
 import os
 import re
-import secrets
 import signal
 import subprocess
 import sys
@@ -21,7 +21,7 @@ from pydantic import Field
 from llama_factory.core.errors import ConfigError
 from llama_factory.evaluation.metrics import METRICS, Metric
 
-RUNNER = Path(__file__).parents[1] / "code_runner.py"
+RUNNER = Path(__file__).parents[1] / "code" / "__main__.py"
 FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 START_SECONDS = 5
 """Time to start Python, beside the program's own."""
@@ -32,11 +32,14 @@ class PassRate(Metric):
     """Share of answers whose code passes; needs `allow_code`, as it runs what the model wrote."""
 
     allow_code: bool = False
-    """Run the code that the model wrote, as you and on this machine. Limits stop endless and greedy
-    programs, not hostile ones: use a machine or container without secrets."""
+    """Run the code that the model wrote, as you and on this machine. A program has no way to make
+    its tests pass but to pass them, and limits stop endless and greedy ones. Nothing keeps it from
+    your files or the network: use a machine or container without secrets."""
     function: Path | None = None
     """Python file with `check(expected, answer) -> bool`, run with the same limits. Empty: the
-    expected answer of each row is Python that runs after the answer's code and fails by raising."""
+    expected answer of each row is Python that tests what the answer's code defines, and fails by
+    raising. Plain values and functions go between the two; a name of Python's own, such as `sum`,
+    is always Python's."""
     seconds: int = Field(10, ge=1)
     """Longest run of one answer."""
     memory_mb: int = Field(1024, ge=64)
@@ -62,22 +65,18 @@ class PassRate(Metric):
     def score(self, expected: str, answer: str) -> float:
         """See `Metric.score`."""
         self.check()
-        return float(self._passes(self._program(expected, answer)))
-
-    def _program(self, expected: str, answer: str) -> str:
-        if self.function is None:
-            return f"{code_of(answer)}\n\n{code_of(expected)}\n"
-        source = self.function.read_text(encoding="utf-8")
-        return f"{source}\n\nassert check({expected!r}, {answer!r})\n"
-
-    def _passes(self, program: str) -> bool:
-        token = secrets.token_hex()
+        program, tests = self._program(expected, answer)
         limits = {"memory_mb": self.memory_mb, "seconds": self.seconds}
-        job = json.dumps({"program": program, "token": token, **limits})
-        with tempfile.TemporaryDirectory() as folder:
-            _run(job, folder, self.seconds + START_SECONDS)
-            told = Path(folder) / "passed"
-            return told.is_file() and told.read_text(errors="replace") == token
+        job = {"program": program, "tests": tests, "start_seconds": START_SECONDS, **limits}
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            return float(_passes(json.dumps(job), folder, self.seconds + 2 * START_SECONDS))
+
+    def _program(self, expected: str, answer: str) -> tuple[str | None, str]:
+        """What runs as the program, and what judges it."""
+        if self.function is None:
+            return code_of(answer), code_of(expected)
+        source = self.function.read_text(encoding="utf-8")
+        return None, f"{source}\n\nassert check({expected!r}, {answer!r})\n"
 
 
 def code_of(text: str) -> str:
@@ -86,7 +85,7 @@ def code_of(text: str) -> str:
     return fenced[1] if fenced else text
 
 
-def _run(job: str, folder: str, seconds: float) -> None:
+def _passes(job: str, folder: str, seconds: float) -> bool:
     """Run a job to its end or the end of its time, with all processes that it started."""
     process = subprocess.Popen(
         [sys.executable, "-I", str(RUNNER)],
@@ -101,6 +100,8 @@ def _run(job: str, folder: str, seconds: float) -> None:
     try:
         with suppress(subprocess.TimeoutExpired, BrokenPipeError):
             process.communicate(job, timeout=seconds)
+            return process.returncode == 0
+        return False
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
