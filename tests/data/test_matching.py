@@ -1,6 +1,7 @@
 import random
 
 import numpy as np
+import pytest
 
 from llama_factory.data import matching
 from llama_factory.data.matching import Texts, pairs_between, pairs_within
@@ -67,3 +68,61 @@ def test_what_was_compared_is_not_compared_again(tmp_path, monkeypatch):
     monkeypatch.setattr(Texts, "_look", None)
     again = Texts(0.8, cache=tmp_path)
     assert [again.are_alike((table, 0), (table, other)) for other in (0, 1, 2)] == first
+
+
+TEMPLATE = "Classify the sentiment of the following sentence as positive or negative: "
+
+
+def templated(count, seed, num_words=4):
+    """Rows that follow one template, some of them nearly the same; some with a number."""
+    rng = random.Random(seed)
+    words = [f"w{number}x" for number in range(300)]
+    found = []
+    for number in range(count):
+        said = rng.choices(words, k=num_words)
+        if found and rng.random() < 0.3:
+            said = [*rng.choice(found)[0][:-1], rng.choice(words)]
+        found.append((said, rng.choice(["yes", "no"]), number % 50 == 0))
+    return [
+        chat(TEMPLATE + " ".join(said) + (" 7" if has_number else ""), answer)
+        for said, answer, has_number in found
+    ]
+
+
+@pytest.mark.parametrize(("band", "at_least"), [("bands", 0.8), ("prompt_bands", 0.95)])
+def test_of_many_rows_of_one_template_no_pair_is_lost(tmp_path, monkeypatch, band, at_least):
+    table, other = (
+        table_of(tmp_path / "a", templated(200, 0)),
+        table_of(tmp_path / "b", templated(150, 1) + templated(20, 0)),
+    )
+
+    def alike():
+        texts = Texts(at_least, band)
+        pairs = set(pairs_between(texts, table, np.arange(200), other))
+        return {pair for pair in pairs if texts.are_alike((table, pair[0]), (other, pair[1]))}
+
+    monkeypatch.setattr(matching, "MOST_TEXTS", 64)
+    found = alike()
+    monkeypatch.setattr(matching, "FEW_PAIRS", 10**9)  # compares all rows that share a band
+    assert found == alike()
+    assert len(found) >= 20
+
+
+def test_rows_of_one_template_are_not_all_compared(tmp_path):
+    table, other = (
+        table_of(tmp_path / "a", templated(600, 0, 8)),
+        table_of(tmp_path / "b", templated(600, 1, 8)),
+    )
+    num_pairs = len(set(pairs_between(Texts(0.8), table, np.arange(600), other)))
+    assert num_pairs < 20 * 600  # of 600 * 600, most of which share a band
+
+
+def test_a_row_that_is_out_is_not_compared_any_more(tmp_path):
+    same = [chat(TEMPLATE + "this is fine", "yes")] * 40
+    table, other = table_of(tmp_path / "a", same), table_of(tmp_path / "b", same)
+    is_in = np.ones(40, bool)
+    taken = []
+    for row, _ in pairs_between(Texts(0.8), table, np.arange(40), other, is_in=is_in):
+        is_in[row] = False
+        taken.append(row)
+    assert sorted(taken) == list(range(40))

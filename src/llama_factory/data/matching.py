@@ -1,23 +1,39 @@
-"""Pairs of rows that are nearly the same: candidates by MinHash bands, then exact similarity."""
+"""Pairs of rows that are nearly the same: candidates by MinHash bands, then exact similarity.
 
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+Rows that follow one template share a band with very many others, and nearly all of them differ in
+what is not the template. Of those, only rows that share one of their rarest pieces are compared:
+two sets of n and m pieces with a Jaccard similarity of at least t share one of the first
+n - ceil(t n) + 1 of the one and of the first m - ceil(t m) + 1 of the other, in any order of all
+pieces. No pair is lost by that.
+
+Chaudhuri, Ganti and Kaushik, "A primitive operator for similarity joins in data cleaning", 2006;
+Bayardo, Ma and Srikant, "Scaling up all pairs similarity search", 2007.
+"""
+
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from llama_factory.core import files
 from llama_factory.core.types import Example
 from llama_factory.data import signatures
-from llama_factory.data.table import Array, RowTable, comparable_text, prompt_text
+from llama_factory.data.table import Array, RowTable, class_runs, comparable_text, prompt_text
 
 MOST_ROWS_AT_ONCE = 1 << 20
 """Rows whose band is sorted at once; more are done in shares of the hash's range."""
 CACHED_TEXTS = 256
 VERY_SIMILAR, FEW_BANDS = 0.9, 6
 """From a similarity of 0.9 on, 6 bands of 7 values find 98 % of the pairs."""
+FEW_PAIRS = 4
+"""Rows of one band are all compared while they make at most this many pairs for each of them."""
+MOST_TEXTS = 1 << 13
+"""Rows of one band whose pieces are held at once."""
 SLACK = 0.9
 """Texts that repeat themselves are longer than their distinct pieces."""
 LABEL_WIDTH = 40
@@ -83,13 +99,17 @@ class Texts:
         if key in self._looks:
             self._looks.move_to_end(key)
             return self._looks[key]
-        row = table.row(number)
-        text = self._text(row)
-        facts = [*signatures.numbers(text), *self._label(row)]
-        self._looks[key] = _Look(facts, signatures.pieces(text))
+        self._looks[key] = self.look_at(table, number)
         if len(self._looks) > CACHED_TEXTS:
             self._looks.popitem(last=False)
         return self._looks[key]
+
+    def look_at(self, table: RowTable, number: int) -> "_Look":
+        """What of a row is compared, read from disk."""
+        row = table.row(number)
+        text = self._text(row)
+        facts = [*signatures.numbers(text), *self._label(row)]
+        return _Look(facts, signatures.pieces(text))
 
     def _label(self, row: Example) -> list[str]:
         """The answer where it is a label or a short fact, and whole rows are compared."""
@@ -178,12 +198,27 @@ def _shares(column: Array) -> Iterator[Array]:
 
 
 def pairs_between(
-    texts: Texts, table: RowTable, rows: Array, other: RowTable, other_rows: Array | None = None
+    texts: Texts,
+    table: RowTable,
+    rows: Array,
+    other: RowTable,
+    other_rows: Array | None = None,
+    *,
+    is_in: Array | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Candidates between some rows of one table and those of another: (row, row of the other).
 
     Rows whose lengths differ too much to be as similar as `texts` asks are left out.
+
+    Args:
+        texts: says what of a row is compared.
+        table: of the rows.
+        rows: numbers of the rows.
+        other: the other table.
+        other_rows: numbers of its rows; None for all.
+        is_in: [rows of the table] those still in; who takes pairs may take rows out meanwhile.
     """
+    is_in = np.ones(len(table), np.bool_) if is_in is None else is_in
     others = np.arange(len(other)) if other_rows is None else other_rows
     if not len(rows) or not len(others):
         return
@@ -194,7 +229,62 @@ def pairs_between(
         mine, theirs = mine[order], theirs[others]
         start = np.searchsorted(mine, theirs, side="left")
         end = np.searchsorted(mine, theirs, side="right")
-        for hit in np.flatnonzero(end > start).tolist():
-            places = order[start[hit] : end[hit]]
-            for place in places[texts.may_fit(sizes[places], other_sizes[hit])].tolist():
-                yield int(rows[place]), int(others[hit])
+        hits = np.flatnonzero(end > start)
+        by_band, begins = class_runs(start[hits])
+        for same in np.split(hits[by_band], begins[1:]) if len(hits) else ():
+            places = order[start[same[0]] : end[same[0]]]
+            if len(places) * len(same) > FEW_PAIRS * (len(places) + len(same)):
+                yield from _likely_pairs(texts, (table, rows[places], is_in), (other, others[same]))
+                continue
+            for hit in same.tolist():
+                fit = places[texts.may_fit(sizes[places], other_sizes[hit])]
+                yield from ((int(rows[place]), int(others[hit])) for place in fit.tolist())
+
+
+def _likely_pairs(
+    texts: Texts, mine: tuple[RowTable, Array, Array], theirs: tuple[RowTable, Array]
+) -> Iterator[tuple[int, int]]:
+    """Pairs of many rows that share a band: those with the same facts and a rare piece in common.
+
+    Args:
+        texts: says what of a row is compared, and how similar rows must be.
+        mine: a table, numbers of rows, and which rows of the table are still in.
+        theirs: the other table, and numbers of its rows.
+    """
+    table, rows, is_in = mine
+    other, others = theirs
+    for start in range(0, len(rows), MOST_TEXTS):
+        part = rows[start : start + MOST_TEXTS]
+        looks = [texts.look_at(table, row) for row in part.tolist()]
+        for begin in range(0, len(others), MOST_TEXTS):
+            known = others[begin : begin + MOST_TEXTS]
+            all_looks = [*looks, *(texts.look_at(other, row) for row in known.tolist())]
+            rare = _rarest(all_looks, texts.at_least)
+            holders = _holders(rare[len(part) :], known.tolist())
+            for row, keys in zip(part.tolist(), rare, strict=False):
+                found = dict.fromkeys(each for key in keys for each in holders.get(key, ()))
+                for each in found:
+                    if not is_in[row]:
+                        break
+                    yield row, each
+
+
+def _rarest(looks: Sequence["_Look"], at_least: float) -> list[list[tuple[Any, ...]]]:
+    """Of each text its rarest pieces, of which two texts so similar share one; with its facts."""
+    counts = Counter(piece for look in looks for piece in look.pieces)
+    found = []
+    for look in looks:
+        size = len(look.pieces)
+        number = size - math.ceil(at_least * size - 1e-9) + 1
+        rare = nsmallest(number, look.pieces, key=lambda piece: (counts[piece], piece))
+        found.append([(piece, *look.facts) for piece in rare])
+    return found
+
+
+def _holders(rare: Sequence[list[tuple[Any, ...]]], rows: Sequence[int]) -> dict[Any, list[int]]:
+    """The rows that hold each of the rare pieces."""
+    holders: dict[Any, list[int]] = {}
+    for row, keys in zip(rows, rare, strict=True):
+        for key in keys:
+            holders.setdefault(key, []).append(row)
+    return holders

@@ -69,6 +69,7 @@ def _alike(
     from llama_factory.data.matching import pairs_between
 
     other, other_rows = others
-    for row, found in pairs_between(texts, sorting.table, rows, other, other_rows):
+    is_in = sorting.is_in
+    for row, found in pairs_between(texts, sorting.table, rows, other, other_rows, is_in=is_in):
         if sorting.is_in[row] and texts.are_alike((sorting.table, row), (other, found)):
             yield row

@@ -39,7 +39,7 @@ class NearDuplicates(SetStep):
         for seen in sorting.seen:
             rows = sorting.train[is_long[sorting.train]]
             taught = seen.taught_texts
-            for row, old in pairs_between(texts, table, rows, taught):
+            for row, old in pairs_between(texts, table, rows, taught, is_in=sorting.is_in):
                 if sorting.is_in[row] and texts.are_alike((table, row), (taught, old)):
                     sorting.drop_one(row, NAME, f"nearly the same was taught in {seen.version}")
 
