@@ -1,3 +1,4 @@
+import csv
 import json
 from dataclasses import replace
 
@@ -163,3 +164,15 @@ def test_lines_of_separators_alone_are_blank(tmp_path, mark):
     rows = read(tmp_path, "\n".join(lines).replace(",", mark) + "\n")
     assert [row.value for row in rows] == TWO
     assert [row.line for row in rows] == [3, 5]
+
+
+def test_lists_may_be_written_as_pandas_writes_them(tmp_path):
+    turns = [{"role": "user", "content": "it's"}, {"role": "assistant", "content": 'a "b"'}]
+    path = tmp_path / "a.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["messages"], [repr(turns)], ["[{'role': 'user', open('x')}]"], ["[]"]])
+    good, *bad = read_examples(path)
+    assert [turn.content for turn in good.messages] == ["it's", 'a "b"']
+    assert all(each.reason.startswith("'messages' must be a list of at least") for each in bad)
+    assert len(bad) == 2

@@ -1,10 +1,15 @@
 """Values of a row: read with checks, and refused with what is wrong with them."""
 
+import ast
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
+
+LONGEST_SHOWN_LIST = 2**20
+"""Characters of a list as Python shows it; a longer one is not looked at."""
 
 
 class BadRowError(ValueError):
@@ -73,14 +78,14 @@ def optional_text(row: Mapping[str, Any], name: str | None) -> str:
 
 
 def list_of(row: Mapping[str, Any], name: str, what: str) -> list[Any]:
-    """A list field of a row, also where it is written as JSON text.
+    """A list field of a row, also where it is written as text: as JSON, or as Python shows it.
 
     Raises:
         BadRowError: it is no list; `what` says what the list should hold.
     """
     value = row.get(name)
     if isinstance(value, str) and value.lstrip()[:1] == "[":
-        value = parse_json(value)
+        value = without_nan(parse_json(value) or _parse_python(value) or value)
     if not isinstance(value, list):
         raise BadRowError(f"'{name}' must be a list of {what}, this is {kind_of(value)}.")
     return value
@@ -145,6 +150,17 @@ def _without_nulls(schema: Any) -> Any:
         for name, part in schema.items()
         if part is not None or name in ("default", "const", "example")
     }
+
+
+def _parse_python(text: str) -> Any:
+    """The value of a text in which pandas writes a list into a table, or None where it is none."""
+    if len(text) > LONGEST_SHOWN_LIST:
+        return None
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of backslashes in the text
+            return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 def parse_json(text: str) -> Any:
