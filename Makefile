@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests of one file share what is costly to set up, so each file stays in one process.
 TEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all check bench gpu-check clean
+.PHONY: demo test test-all soak check bench gpu-check clean
 
 demo: .venv/ready
 	rm -rf demo-bot
@@ -15,6 +15,11 @@ test: .venv/ready
 
 test-all: .venv/ready
 	$(TEST)
+
+# Lives of a workspace, with kills and operators at random, for as long as one likes: make soak LIVES=1000
+LIVES ?= 200
+soak: .venv/ready
+	LIVES=$(LIVES) $(BIN)/python -m pytest tests/continual/test_life.py --timeout=0 -s
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -28,7 +33,12 @@ bench: .venv/ready
 	@echo "two rounds on a labelled stream: $(BIN)/python benchmarks/two_rounds.py PATH/TO/cl_benchmark"
 	@echo "streams of tasks, method by method (hours): $(BIN)/python benchmarks/continual.py --help"
 
-gpu-check: .venv/ready
+gpu-# Lives of a workspace, with kills and operators at random, for as long as one likes: make soak LIVES=1000
+LIVES ?= 200
+soak: .venv/ready
+	LIVES=$(LIVES) $(BIN)/python -m pytest tests/continual/test_life.py --timeout=0 -s
+
+check: .venv/ready
 	$(BIN)/python benchmarks/gpu_check.py
 
 .venv/ready: pyproject.toml constraints.txt

@@ -12,7 +12,7 @@ from llama_factory import run
 from llama_factory.cli.tables import print_story
 from llama_factory.continual.gate import read_verdict
 from llama_factory.core.files import read_json, read_jsonl
-from llama_factory.evaluation.report import page
+from llama_factory.evaluation.report import draw, page
 from llama_factory.evaluation.statistics import Estimate
 from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace
@@ -94,7 +94,7 @@ def test_intervals_are_told_in_the_table_and_on_the_page(bot, capsys):
     (matrix,) = (m for m in story.matrices if m.metric == "token_f1")
     sure = replace(story, matrices=[replace(matrix, intervals=found)])
     print_story(sure, read_verdict(story.report))
-    told, shown = capsys.readouterr().out, page(sure)
+    told, shown = capsys.readouterr().out, page(sure, draw(sure))
     for n, name in enumerate(SUMMARY):
         label, value = name.replace("_", " "), f"{matrix.summary[name]:.2f}"
         assert f"  {label} {value} (0.{40 - n} – 0.61)  " in told

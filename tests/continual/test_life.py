@@ -316,8 +316,7 @@ class Life(RuleBasedStateMachine):
 @pytest.fixture
 def life(tmp_path_factory, monkeypatch):
     """The machine on a tiny model; pictures, half of a round's time, have tests of their own."""
-    monkeypatch.setattr(pages, "_picture", lambda *_: {"alt": "", "source": ""})
-    monkeypatch.setattr(pages, "write_pictures", lambda *_: [])
+    monkeypatch.setattr(pages, "_drawn", lambda *_: (b"", b""))
     model = make_tiny_model(tmp_path_factory.mktemp("life") / "tiny")
     return type("Life", (Life,), {"model": model, "happened": Counter()})
 

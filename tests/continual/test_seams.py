@@ -20,8 +20,7 @@ from tests.continual.rounds import drop, learn
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
     """Half the time of a tiny round is the drawing of pictures, which have tests of their own."""
-    monkeypatch.setattr(report, "_picture", lambda *_: {"alt": "", "source": ""})
-    monkeypatch.setattr(report, "write_pictures", lambda *_: [])
+    monkeypatch.setattr(report, "_drawn", lambda *_: (b"", b""))
 
 
 def checks(done):

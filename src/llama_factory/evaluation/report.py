@@ -2,9 +2,9 @@
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -19,6 +19,8 @@ from llama_factory.evaluation.story import Story
 from llama_factory.evaluation.wording import IN_BRACKETS, MEANINGS, cell, interval, number, row_name
 from llama_factory.versions.version import REPORT
 
+HEAT_MAP, CURVES = "forgetting.png", "curves.png"
+"""Pictures of the metric that was named last."""
 MOST_ROWS = 20
 """Of each list of rows that changed; `llama-factory compare --json` has all of them."""
 
@@ -26,17 +28,37 @@ MOST_ROWS = 20
 def write_all(story: Story, folder: Path) -> None:
     """Complete a version's report.json by what its lineage came to; the page and the pictures."""
     files.write_json(folder / REPORT, story.report | story.learned())
-    write_report(story, folder / "report.html")
-    write_pictures(story, folder)
+    drawn = draw(story)
+    files.write_text(folder / "report.html", page(story, drawn))
+    for heat_map, curves in drawn[-1:]:
+        (folder / HEAT_MAP).write_bytes(heat_map)
+        (folder / CURVES).write_bytes(curves)
 
 
 def write_report(story: Story, path: Path) -> None:
     """Write the whole page."""
-    files.write_text(path, page(story))
+    files.write_text(path, page(story, draw(story)))
 
 
-def page(story: Story) -> str:
-    """The page as HTML; every text in it is escaped."""
+def draw(story: Story) -> list[tuple[bytes, bytes]]:
+    """The heat map and the curves of each matrix, as PNG files."""
+    return [_drawn(story, matrix) for matrix in story.matrices]
+
+
+def _drawn(story: Story, matrix: ForgettingMatrix) -> tuple[bytes, bytes]:
+    heat_map, curves = io.BytesIO(), io.BytesIO()
+    draw_matrix(matrix, heat_map)
+    draw_curves(matrix, story.drift, curves, story.of_metric(matrix.metric))
+    return heat_map.getvalue(), curves.getvalue()
+
+
+def page(story: Story, drawn: Sequence[tuple[bytes, bytes]]) -> str:
+    """The page as HTML; every text in it is escaped.
+
+    Args:
+        story: of the version.
+        drawn: the pictures of its matrices.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -56,22 +78,12 @@ def page(story: Story) -> str:
         metrics=metrics,
         scores=scores,
         in_brackets=IN_BRACKETS,
-        matrices=[_matrix(story, matrix) for matrix in story.matrices],
+        matrices=[_matrix(story, *both) for both in zip(story.matrices, drawn, strict=True)],
         drift=_drift(story.drift),
         costs=_costs(story.report.get("strategies", {})),
         changes=_changes(story),
         training=_training(story.report.get("training", {})),
     )
-
-
-def write_pictures(story: Story, folder: Path) -> list[Path]:
-    """The heat map and the curves of the metric that was named last, as PNG files."""
-    if not story.matrices:
-        return []
-    heat_map, curves = folder / "forgetting.png", folder / "curves.png"
-    write_heat_map(story, heat_map)
-    write_curves(story, curves)
-    return [heat_map, curves]
 
 
 def write_heat_map(story: Story, path: Path) -> None:
@@ -111,15 +123,10 @@ def _cell(value: float | None, found: Estimate | None, before: float | None) -> 
     }
 
 
-def _matrix(story: Story, matrix: ForgettingMatrix) -> dict[str, Any]:
+def _matrix(story: Story, matrix: ForgettingMatrix, drawn: tuple[bytes, bytes]) -> dict[str, Any]:
     found = story.of_metric(matrix.metric)
-    pictures = [
-        _picture("heat map of tasks and versions", lambda file: draw_matrix(matrix, file)),
-        _picture(
-            "scores from version to version",
-            lambda file: draw_curves(matrix, story.drift, file, found),
-        ),
-    ]
+    alts = "heat map of tasks and versions", "scores from version to version"
+    pictures = [_picture(alt, content) for alt, content in zip(alts, drawn, strict=True)]
     return {
         "metric": matrix.metric,
         "tasks": matrix.tasks,
@@ -154,11 +161,8 @@ def _summary(matrix: ForgettingMatrix, name: str, meaning: str) -> dict[str, str
     }
 
 
-def _picture(alt: str, draw: Callable[[BinaryIO], None]) -> dict[str, str]:
-    file = io.BytesIO()
-    draw(file)
-    content = base64.b64encode(file.getvalue()).decode()
-    return {"alt": alt, "source": f"data:image/png;base64,{content}"}
+def _picture(alt: str, content: bytes) -> dict[str, str]:
+    return {"alt": alt, "source": f"data:image/png;base64,{base64.b64encode(content).decode()}"}
 
 
 def _drift(drift: Drift) -> list[dict[str, str]]:
