@@ -33,12 +33,7 @@ bench: .venv/ready
 	@echo "two rounds on a labelled stream: $(BIN)/python benchmarks/two_rounds.py PATH/TO/cl_benchmark"
 	@echo "streams of tasks, method by method (hours): $(BIN)/python benchmarks/continual.py --help"
 
-gpu-# Lives of a workspace, with kills and operators at random, for as long as one likes: make soak LIVES=1000
-LIVES ?= 200
-soak: .venv/ready
-	LIVES=$(LIVES) $(BIN)/python -m pytest tests/continual/test_life.py --timeout=0 -s
-
-check: .venv/ready
+gpu-check: .venv/ready
 	$(BIN)/python benchmarks/gpu_check.py
 
 .venv/ready: pyproject.toml constraints.txt

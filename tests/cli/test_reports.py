@@ -37,6 +37,10 @@ def versions(bot):
     return [store.get(workspace, name) for name in store.ids(workspace)[1:]]
 
 
+def paged(story):
+    return page(story, draw(story))
+
+
 def test_every_version_of_a_round_has_pictures_and_a_page(versions):
     assert [version.id for version in versions] == ["v0001", "v0002"]
     for version in versions:
@@ -94,7 +98,7 @@ def test_intervals_are_told_in_the_table_and_on_the_page(bot, capsys):
     (matrix,) = (m for m in story.matrices if m.metric == "token_f1")
     sure = replace(story, matrices=[replace(matrix, intervals=found)])
     print_story(sure, read_verdict(story.report))
-    told, shown = capsys.readouterr().out, page(sure, draw(sure))
+    told, shown = capsys.readouterr().out, paged(sure)
     for n, name in enumerate(SUMMARY):
         label, value = name.replace("_", " "), f"{matrix.summary[name]:.2f}"
         assert f"  {label} {value} (0.{40 - n} – 0.61)  " in told
@@ -107,7 +111,7 @@ def test_intervals_are_told_in_the_table_and_on_the_page(bot, capsys):
 
 def test_show_and_the_page_have_the_base_model_and_the_scores_before_teaching(bot):
     matrix = next(m for m in run.show(bot, "v0002").matrices if m.metric == "token_f1")
-    told, shown = invoke("show", bot, "v0002"), page(run.show(bot, "v0002"))
+    told, shown = invoke("show", bot, "v0002"), paged(run.show(bot, "v0002"))
     assert f"({matrix.untaught['v0002 售后']:.2f})" in told.split("after v0001")[-1]
     for text in ("base model", "In brackets: before the task was taught."):
         assert text in told
@@ -116,7 +120,7 @@ def test_show_and_the_page_have_the_base_model_and_the_scores_before_teaching(bo
 
 
 def test_show_and_the_page_tell_what_strategies_cost_and_the_drift(bot, versions):
-    told, shown = invoke("show", bot, "v0002"), page(run.show(bot, "v0002"))
+    told, shown = invoke("show", bot, "v0002"), paged(run.show(bot, "v0002"))
     assert "KL to the base model, nats a token: v0001 0." in told
     assert "seconds in its hooks" in shown
     for name, cost in versions[-1].report["strategies"].items():
