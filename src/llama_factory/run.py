@@ -288,9 +288,11 @@ def chat(folder: Path, name: str) -> ChatSession:
     workspace = Workspace.open(folder)
     config = load_config(workspace.settings)
     version = store.get(workspace, name)
+    from llama_factory.continual.encoding import encode_options
     from llama_factory.serving.chat import open_session
 
-    return open_session(config.model, version, max_tokens=config.serving.max_tokens)
+    usual = encode_options(config.data).format
+    return open_session(config.model, version, max_tokens=config.serving.max_tokens, usual=usual)
 
 
 def serve(folder: Path, changes: Sequence[str], say: Callable[[str], None]) -> None:
@@ -300,9 +302,17 @@ def serve(folder: Path, changes: Sequence[str], say: Callable[[str], None]) -> N
     # Beside a round that trains, torch's waiting threads would take the cores from both: each ran
     # at a fifth of its fair share (docs/log.md). Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from llama_factory.continual.encoding import encode_options
     from llama_factory.serving.server import serve as run_server
 
-    run_server(workspace, config.serving, config.model, api_key=os.environ.get("API_KEY"), say=say)
+    run_server(
+        workspace,
+        config.serving,
+        config.model,
+        api_key=os.environ.get("API_KEY"),
+        say=say,
+        usual=encode_options(config.data).format,
+    )
 
 
 def api_demo(
@@ -335,7 +345,7 @@ def export(
 ) -> Exported:
     """Merge a trained model into one that needs no adapter, checked on prompts."""
     config = source.config()
-    options = ExportOptions(dtype, shard_size)
+    options = ExportOptions(dtype, shard_size, config.data.enable_thinking)
     options.check()
     from llama_factory.evaluation.suite import BUILT_IN_GUARD
     from llama_factory.model.export import export as write

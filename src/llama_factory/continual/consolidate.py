@@ -31,7 +31,7 @@ from llama_factory.evaluation.story import DRIFT, PREDICTIONS
 from llama_factory.evaluation.suite import evaluate
 from llama_factory.model import lineage
 from llama_factory.model.adapters.lora import Lora
-from llama_factory.model.load import AdaptedModel, adapt
+from llama_factory.model.load import AdaptedModel, adapt, asked_as_taught
 from llama_factory.model.saved import of_version
 from llama_factory.training.strategy import STRATEGIES
 from llama_factory.versions import memory, releases, store
@@ -120,7 +120,8 @@ def _consolidate(
 ) -> Round:
     progress.say(f"Adding {len(chain)} update(s) to {parent.base_model} in float32.")
     options, seed = encode_options(config.data), config.training.seed
-    model = adapt(config.model, None, options=options, seed=seed, merged=chain)
+    fresh = adapt(config.model, None, options=options, seed=seed, merged=chain)
+    model = asked_as_taught(fresh, parent.adapter)
     before = _before(model, parent, config, progress)
     folder = workspace.building
     folder.mkdir(parents=True)

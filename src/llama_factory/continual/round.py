@@ -28,7 +28,7 @@ from llama_factory.evaluation.story import BEFORE, DRIFT, PREDICTIONS
 from llama_factory.evaluation.suite import Prediction, evaluate
 from llama_factory.model import lineage
 from llama_factory.model.adapters import ADAPTERS
-from llama_factory.model.load import AdaptedModel, adapt
+from llama_factory.model.load import AdaptedModel, adapt, asked_as_taught
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.training.outcome import End
 from llama_factory.versions import memory, releases, store
@@ -268,7 +268,8 @@ def _measure_parent(
             )
         old, what = (_old_tasks(work), "all rows") if stale else (_shortened(work), "the new rows")
         tasks = (*old, *work.draft.tasks)
-        on_new, answers = _measure(work, model, tasks, f"{parent.id} on {what}")
+        asked = asked_as_taught(model, parent.adapter)
+        on_new, answers = _measure(work, asked, tasks, f"{parent.id} on {what}")
         drafts.keep_scores(path, on_new, answers, conditions)
     known = {} if stale else parent.scores.tasks
     return replace(on_new, tasks={**known, **on_new.tasks})

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,12 @@ ROWS_AT_ONCE = 64
 """Most answers generated together."""
 CACHED = 8
 """Tokens whose keys and values are held, over the prompt tokens of one pass."""
+
+EMPTY_THOUGHT = re.compile(r"<([\w:]+)>\s*</\1>")
+CLOSED_AT_ONCE = re.compile(r"(<[\w:]+>\s*)?</[\w:]+>")
+OPENED = re.compile(r"<[\w:]+>\s*\Z")
+OPENING_TOKENS = 12
+"""Tokens of a prompt that its end is looked at in."""
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +95,26 @@ def answer_rows(
     numbers = list(prompts)
     limits = Limits(max_new_tokens, ROWS_AT_ONCE, batch_tokens, CACHED * batch_tokens)
     for decoded in _decode(model, list(prompts.values()), limits):
+        number = numbers[decoded.number]
         text = str(model.tokenizer.decode(decoded.ids, skip_special_tokens=True)).strip()
-        yield numbers[decoded.number], Answer(text, len(decoded.ids), decoded.is_cut)
+        said = _after_empty_thought(text, prompts[number], model, rows[number])
+        yield number, Answer(said, len(decoded.ids), decoded.is_cut)
+
+
+def _after_empty_thought(
+    text: str, prompt: Sequence[int], model: AdaptedModel, row: Example
+) -> str:
+    """An answer without the empty thought that a reasoning template has the model begin with.
+
+    The thought may begin in the prompt. A row whose own answer begins so keeps it.
+    """
+    if EMPTY_THOUGHT.match(row.answer) or not CLOSED_AT_ONCE.match(text):
+        return text
+    asked = str(model.tokenizer.decode(list(prompt[-OPENING_TOKENS:])))
+    opened = OPENED.search(asked)
+    whole = f"{opened[0]}{text}" if opened else text
+    found = EMPTY_THOUGHT.match(whole.lstrip())
+    return whole.lstrip()[found.end() :].strip() if found else text
 
 
 def _prompts(model: AdaptedModel, rows: Sequence[Example]) -> dict[int, list[int]]:
@@ -121,4 +146,5 @@ def end_tokens(model: AdaptedModel) -> frozenset[int]:
     """The tokens that end an answer: the tokenizer's, and all that the model declares."""
     declared = model.network.generation_config.eos_token_id
     listed = declared if isinstance(declared, list) else [declared]
-    return frozenset(int(i) for i in [model.tokenizer.eos_token_id, *listed] if i is not None)
+    own = [model.tokenizer.eos_token_id, model.options.format.end_id(model.tokenizer)]
+    return frozenset(int(i) for i in [*own, *listed] if i is not None)

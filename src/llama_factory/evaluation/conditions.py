@@ -5,7 +5,7 @@ measured in different ways are never compared.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from llama_factory.evaluation.metrics import METRICS
@@ -24,7 +24,8 @@ def conditions_of(model: AdaptedModel, settings: EvaluationSettings) -> dict[str
         ConfigError: the guard's file is missing or holds no usable row.
     """
     guard = load_guard(settings.guard or BUILT_IN_GUARD)
-    template = model.tokenizer.chat_template
+    how = model.options.format.filled(model.tokenizer)
+    how = replace(how, template=_digest(str(how.template)))
     metrics = settings.metrics
     found = {
         "scoring": SCORING,
@@ -32,7 +33,7 @@ def conditions_of(model: AdaptedModel, settings: EvaluationSettings) -> dict[str
         "max_rows": settings.max_rows,
         "max_new_tokens": settings.max_new_tokens,
         "guard": _digest(*(row.key for row in guard)),
-        "prompts": {**asdict(model.options), "template": _digest(str(template))},
+        "prompts": asdict(replace(model.options, format=how)),
         "dtype": str(next(model.network.parameters()).dtype).removeprefix("torch."),
     }
     plain: dict[str, Any] = json.loads(json.dumps(found))  # as it is read again

@@ -22,6 +22,7 @@ from llama_factory.model.export_options import EXPORT_DTYPES, ExportOptions
 from llama_factory.model.load import load_network
 from llama_factory.model.modelfile import modelfile
 from llama_factory.model.parity import Parity
+from llama_factory.model.prompt import PromptFormat
 from llama_factory.model.saved import SavedModel, merge
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in EXPORT_DTYPES}
@@ -84,7 +85,7 @@ def export(
     temporary.mkdir(parents=True)
     try:
         _require_space(saved, temporary, dtype)
-        job = _Job(_in_float32(saved), temporary, dtype, options.shard_size, progress)
+        job = _Job(_in_float32(saved), temporary, replace(options, dtype=dtype), progress)
         with files.telling_of_full_disk(output, what="writing the merged model"):
             num_parameters, found = job.run(prompts)
             files.publish(temporary, output)
@@ -101,9 +102,14 @@ class _Job:
 
     saved: SavedModel
     folder: Path
-    dtype: str
-    shard_size: str
+    options: ExportOptions
     progress: Progress
+
+    @property
+    def dtype(self) -> str:
+        """The number format that is written."""
+        assert self.options.dtype is not None, "settled before a job begins"
+        return self.options.dtype
 
     def run(self, rows: Sequence[Example]) -> tuple[int, Parity]:
         """Write and check; returns the number of parameters, and the parity."""
@@ -142,6 +148,11 @@ class _Job:
             _require_parity(exact, folder)
         return network, exact
 
+    def _settle_template(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Have the template think, or not, as the model was taught, wherever it is served."""
+        how = self.saved.format(PromptFormat(self.options.enable_thinking), tokenizer)
+        tokenizer.chat_template = how.portable(tokenizer.chat_template)
+
     def _write(self, merged: Any, tokenizer: PreTrainedTokenizerBase) -> int:
         """Write the model in its final number format; returns how many parameters it has."""
         num_parameters = sum(weight.numel() for weight in merged.parameters())
@@ -151,7 +162,8 @@ class _Job:
             f"{size / 1e9:.2f} GB."
         )
         ends = _settle_generation(merged, tokenizer)
-        merged.save_pretrained(self.folder, max_shard_size=self.shard_size)
+        merged.save_pretrained(self.folder, max_shard_size=self.options.shard_size)
+        self._settle_template(tokenizer)
         tokenizer.save_pretrained(self.folder)
         spelt = [str(tokenizer.convert_ids_to_tokens(end)) for end in ends]
         files.write_text(self.folder / "Modelfile", modelfile(tokenizer, spelt))

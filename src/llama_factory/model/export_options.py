@@ -16,10 +16,13 @@ class ExportOptions:
     Attributes:
         dtype: number format of the weights; None keeps that of the base model.
         shard_size: largest weight file, such as `5GB`.
+        enable_thinking: what its chat template takes for granted, if nothing was written down
+            beside the weights.
     """
 
     dtype: str | None = None
     shard_size: str = "5GB"
+    enable_thinking: bool | None = None
 
     def check(self) -> None:
         """Refuse options that cannot be followed.

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils import logging as transformers_logging
 
 from llama_factory.core.errors import ModelError
-from llama_factory.model import lineage, new_tokens, value_head
+from llama_factory.model import lineage, new_tokens, prompt, value_head
 from llama_factory.model.adapters import ADAPTERS, Adapter
 from llama_factory.model.attention import implementation
 from llama_factory.model.lineage import TOKENIZER_FILE, Lineage
@@ -23,6 +23,7 @@ from llama_factory.model.masks import EncodeOptions
 from llama_factory.model.naming import give_template
 from llama_factory.model.new_tokens import NewTokens
 from llama_factory.model.precision import AS_LOADED, Precision, choose, settle
+from llama_factory.model.prompt import PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.source import resolve
 
@@ -67,7 +68,12 @@ class AdaptedModel:
         return {name: weight for name, weight in named if weight.requires_grad}
 
     def save(self, folder: Path) -> None:
-        """Write what was trained: a PEFT folder, or a whole Transformers model with tokenizer."""
+        """Write what was trained: a PEFT folder, or a whole Transformers model with tokenizer.
+
+        How it is asked lies beside it, so that a later change of settings does not show.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.options.format.filled(self.tokenizer).save(folder)
         if not isinstance(self.network, PeftModel):
             self.tokenizer.save_pretrained(folder)
             weights = self.network.state_dict().items()
@@ -112,6 +118,7 @@ def adapt(
     saved = [*merged, *([parent] if parent else [])]
     tokenizer = tokenizer_of(settings, folder, saved)
     new = _new_tokens(settings, tokenizer, parent)
+    options = _allowing(options, [*_words_of(saved), *settings.new_special_tokens])
     network = load_network(folder, settings, is_exact=bool(merged))
     has_rows = any(map(lineage.has_rows, saved))
     untaught = {*new.ids}
@@ -132,15 +139,50 @@ def adapt(
     return AdaptedModel(network, tokenizer, fingerprint(folder), options, precision, tuple(merged))
 
 
+def _words_of(saved: Sequence[Path]) -> list[str]:
+    """Special tokens that the rows of saved adapters could write."""
+    found = filter(None, map(prompt.kept, saved))
+    return [word for each in found for word in each.text_tokens]
+
+
+def _allowing(options: EncodeOptions, words: Sequence[str]) -> EncodeOptions:
+    return replace(options, format=options.format.allowing(words)) if words else options
+
+
+def asked_as_taught(model: AdaptedModel, weights: Path | None) -> AdaptedModel:
+    """The same model, asked as the weights that it holds were taught to be; a base as usual.
+
+    Args:
+        model: holds the weights.
+        weights: folder that they came from; None for the base model.
+    """
+    if weights is None:
+        return model
+    how = prompt.read(weights, model.options.format, model.tokenizer)
+    return replace(model, options=replace(model.options, format=how))
+
+
 def tokenizer_of(
-    settings: ModelSettings, base: Path, adapters: Sequence[Path]
+    settings: ModelSettings,
+    base: Path,
+    adapters: Sequence[Path],
+    kept: PromptFormat | None = None,
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer saved beside the last adapter that has one, else the base model's."""
+    """The tokenizer saved beside the last adapter that has one, else the base model's.
+
+    Args:
+        settings: which template it gets.
+        base: the base model's folder.
+        adapters: in their order.
+        kept: how the last of them was taught to be asked, which counts more than the settings.
+    """
     beside = [path for path in adapters if (path / TOKENIZER_FILE).exists()]
     return load_tokenizer(
         beside[-1] if beside else base,
         trust_remote_code=settings.trust_remote_code,
         template=settings.template,
+        replaces=settings.replace_template,
+        kept=kept,
     )
 
 
@@ -241,7 +283,12 @@ def _loaded_dtype(settings: ModelSettings) -> torch.dtype:
 
 
 def load_tokenizer(
-    folder: Path, *, trust_remote_code: bool = False, template: str | None = None
+    folder: Path,
+    *,
+    trust_remote_code: bool = False,
+    template: str | None = None,
+    replaces: bool = False,
+    kept: PromptFormat | None = None,
 ) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a chat template and a padding token in any case.
 
@@ -249,6 +296,8 @@ def load_tokenizer(
         folder: where its files are.
         trust_remote_code: run code that comes with them.
         template: a named template for tokenizers that have none.
+        replaces: use the named template in any case.
+        kept: how weights were taught to be asked: its template and end token count most.
 
     Raises:
         ModelError: there is none, or no chat template.
@@ -257,7 +306,10 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: no tokenizer can be loaded: {error}") from error
-    give_template(tokenizer, template, where=str(folder))
+    if kept is not None and kept.template:
+        kept.give_to(tokenizer)
+    else:
+        give_template(tokenizer, template, where=str(folder), replaces=replaces)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

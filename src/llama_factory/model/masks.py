@@ -170,7 +170,7 @@ def text_ids(
 ) -> list[int]:
     """All tokens of a plain text, with an end token."""
     ids = _begun(example, tokenizer, options)
-    end = tokenizer.eos_token_id
+    end = options.format.end_id(tokenizer)
     return ids if end is None or ids[-1:] == [end] else [*ids, end]
 
 
@@ -251,7 +251,7 @@ def _add_end(talk: Conversation, ids: list[int], factors: list[float], after_las
 
     It takes the place of what the template writes after the last answer.
     """
-    end = talk.renderer.tokenizer.eos_token_id
+    end = talk.renderer.format.end_id(talk.renderer.tokenizer)
     if after_last and end is not None and not talk.renderer.habits.end:
         ids[after_last:] = [end]
         factors[after_last:] = [factors[after_last - 1]]

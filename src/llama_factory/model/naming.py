@@ -23,13 +23,16 @@ SHOWN = 20
 """Characters shown on either side of a difference."""
 
 
-def give_template(tokenizer: PreTrainedTokenizerBase, name: str | None, *, where: str) -> None:
-    """Make sure that a tokenizer has a chat template; its own one always wins.
+def give_template(
+    tokenizer: PreTrainedTokenizerBase, name: str | None, *, where: str, replaces: bool = False
+) -> None:
+    """Make sure that a tokenizer has a chat template; its own one wins unless it is replaced.
 
     Args:
         tokenizer: gets the named template where it has none.
         name: the named template, if any.
         where: what the tokenizer belongs to, for messages.
+        replaces: whether the named template is used in any case.
 
     Raises:
         ModelError: there is neither a template nor a name, or the name is unknown.
@@ -43,7 +46,7 @@ def give_template(tokenizer: PreTrainedTokenizerBase, name: str | None, *, where
         )
     if named is None:
         return
-    if tokenizer.chat_template is None:
+    if replaces or tokenizer.chat_template is None:
         _adopt(tokenizer, named, where)
     else:
         _compare(tokenizer, named, where)
@@ -97,8 +100,9 @@ def _compare(tokenizer: PreTrainedTokenizerBase, named: NamedTemplate, where: st
     first = first_difference(ours, theirs)
     around = slice(max(0, first - SHOWN), first + SHOWN)
     logger.warning(
-        "%s: model.template '%s' differs from the tokenizer's own chat template, which is used: "
-        "first at character %d, %r in its own and %r in '%s'.",
+        "%s: model.template '%s' differs from the tokenizer's own chat template, which is used "
+        "(model.replace_template: true would use the named one): first at character %d, %r in its "
+        "own and %r in '%s'.",
         where,
         named.name,
         first,

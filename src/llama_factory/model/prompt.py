@@ -1,19 +1,24 @@
 """What shapes the prompts of a model besides the rows: a value, and its file beside the weights.
 
 Prompts themselves are made in `conversation.ask`, for training, tests, chat and server alike.
+Loads no heavy library.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from transformers import PreTrainedTokenizerBase
 
 from llama_factory.core import files
 from llama_factory.core.errors import ModelError
-from llama_factory.model.templates import find
+from llama_factory.model.templates import find, is_named
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FILE = "prompt.json"
 """Lies beside trained weights; PEFT and others pass over it."""
@@ -38,7 +43,7 @@ class PromptFormat:
     template: str | Mapping[str, str] | None = None
     end_token: str = ""
 
-    def filled(self, tokenizer: PreTrainedTokenizerBase) -> "PromptFormat":
+    def filled(self, tokenizer: PreTrainedTokenizerBase) -> PromptFormat:
         """The same with nothing left to the tokenizer: a later change of settings cannot show."""
         return replace(
             self,
@@ -53,12 +58,34 @@ class PromptFormat:
             return str(own or "")
         return own["tool_use" if has_tools and "tool_use" in own else "default"]
 
+    def end_id(self, tokenizer: PreTrainedTokenizerBase) -> int | None:
+        """The token that ends an answer; None where it has none."""
+        if not self.end_token:
+            return tokenizer.eos_token_id
+        found = tokenizer.convert_tokens_to_ids(self.end_token)
+        is_known = found is not None and tokenizer.convert_ids_to_tokens(found) == self.end_token
+        return int(found) if is_known else tokenizer.eos_token_id
+
     def give_to(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Make template and end token the tokenizer's own."""
         if self.template:
             tokenizer.chat_template = self.template
         if self.end_token and self.end_token != tokenizer.eos_token:
             tokenizer.eos_token = self.end_token
+
+    def allowing(self, words: Sequence[str]) -> PromptFormat:
+        """The same with more special tokens that text may write."""
+        return replace(self, text_tokens=tuple(dict.fromkeys([*self.text_tokens, *words])))
+
+    def portable(self, template: str | Mapping[str, str]) -> str | Mapping[str, str]:
+        """A template that thinks, or not, as this says, wherever it is used."""
+        if not isinstance(template, str):
+            return {name: str(self.portable(each)) for name, each in template.items()}
+        if self.enable_thinking is None or "enable_thinking" not in template:
+            return template
+        thinks = str(self.enable_thinking).lower()
+        head = f"{{%- if enable_thinking is not defined %}}{{%- set enable_thinking = {thinks} %}}"
+        return f"{head}{{%- endif %}}{template}"
 
     def save(self, folder: Path) -> None:
         """Write it beside the weights that were trained so."""
@@ -69,19 +96,29 @@ USUAL = PromptFormat()
 """All is left to the tokenizer and its template."""
 
 
-def read(weights: Path, usual: PromptFormat) -> PromptFormat:
+def read(weights: Path, usual: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> PromptFormat:
     """How the weights in a folder were taught to be asked.
 
     Args:
         weights: folder of an adapter or of a whole model.
         usual: for weights that nothing was written down for.
+        tokenizer: the one that is used now.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    return kept(weights) or _of_run(weights.parent / RUN, usual, tokenizer)
+
+
+def kept(weights: Path) -> PromptFormat | None:
+    """What lies beside weights; None beside those that were made elsewhere, or long ago.
 
     Raises:
         ModelError: the file is damaged.
     """
     file = weights / FILE
     if not file.is_file():
-        return _of_run(weights.parent / RUN, usual)
+        return None
     try:
         return _parsed(files.read_json(file))
     except (OSError, ValueError, TypeError) as error:
@@ -95,14 +132,12 @@ def _parsed(values: dict[str, Any]) -> PromptFormat:
     return PromptFormat(**values | {"text_tokens": tuple(values["text_tokens"])})
 
 
-def _of_run(file: Path, usual: PromptFormat) -> PromptFormat:
+def _of_run(file: Path, usual: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> PromptFormat:
     """What the settings kept with an older version say of its prompts."""
     if not file.is_file():
         return usual
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    name = values.get("model", {}).get("template")
-    return replace(
-        usual,
-        enable_thinking=values.get("data", {}).get("enable_thinking"),
-        template=find(name).jinja if name and usual.template is None else usual.template,
-    )
+    thinking, name = values["data"].get("enable_thinking"), values["model"].get("template")
+    had_none = is_named(tokenizer.chat_template)  # a tokenizer's own template won in any case
+    template = find(name).jinja if name and had_none else None
+    return replace(usual, enable_thinking=thinking, template=template)

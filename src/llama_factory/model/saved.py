@@ -1,7 +1,7 @@
 """Saved adapters -> the network they make. For answers and export; training is `load.adapt`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_factory.core import files
 from llama_factory.core.errors import ModelError
-from llama_factory.model import bottleneck, lineage
+from llama_factory.model import bottleneck, lineage, prompt
 from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.lineage import ADAPTER_FILE
 from llama_factory.model.load import (
@@ -24,6 +24,7 @@ from llama_factory.model.load import (
 from llama_factory.model.masks import EncodeOptions
 from llama_factory.model.names import HUB_IDS
 from llama_factory.model.new_tokens import make_room
+from llama_factory.model.prompt import PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.source import resolve
 
@@ -57,8 +58,21 @@ class SavedModel:
         return " ".join([fingerprint(self.base), *map(files.sha256, paths)])
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The one saved beside the last adapter that has one, else the base model's."""
-        return tokenizer_of(self.settings, self.base, self.adapters)
+        """The one saved beside the last adapter that has one, else the base model's.
+
+        It has the chat template and the end token that the weights were taught with.
+        """
+        kept = None if self.is_untouched else prompt.kept(self._trained)
+        return tokenizer_of(self.settings, self.base, self.adapters, kept)
+
+    @property
+    def _trained(self) -> Path:
+        """The folder of the weights that were trained last."""
+        return self.adapters[-1] if self.adapters else self.base
+
+    def format(self, usual: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> PromptFormat:
+        """How the model was taught to be asked; as usual where nothing was trained."""
+        return usual if self.is_untouched else prompt.read(self._trained, usual, tokenizer)
 
     def network(self, tokenizer: PreTrainedTokenizerBase) -> Any:
         """The base model with all adapters but the last one merged, and that one on top.
@@ -96,8 +110,9 @@ class SavedModel:
         return _with_adapter(network, folder, self.base).eval()
 
     def open(self, options: EncodeOptions) -> AdaptedModel:
-        """The model ready to answer."""
+        """The model ready to answer, asked as it was taught; `options` say the rest."""
         tokenizer = self.tokenizer()
+        options = replace(options, format=self.format(options.format, tokenizer))
         return AdaptedModel(self.network(tokenizer), tokenizer, fingerprint(self.base), options)
 
 

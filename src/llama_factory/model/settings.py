@@ -1,9 +1,9 @@
 """Settings of the model layer: which base model, and which of its weights train."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from llama_factory.core.errors import ModelError
 from llama_factory.core.settings import OneOf, Settings
@@ -19,7 +19,11 @@ class ModelSettings(Settings):
     """A short name (`smollm2`, `qwen2-7b`), a folder with a Transformers model, or a hub id."""
     template: str | None = None
     """A named chat template (`llama3`, `chatml`, `chatglm` ...) for tokenizers that have none. A
-    tokenizer's own template always wins; a named one that differs from it is told."""
+    tokenizer's own template wins unless `replace_template` is set; a named one that differs from it
+    is told."""
+    replace_template: bool = False
+    """Write conversations with `template` even where the tokenizer has a template of its own. The
+    model then learns another format than the one it knows, which takes more rows."""
     adapter: Annotated[Adapter, OneOf(ADAPTERS)] = Lora()
     """What trains. Beside a frozen base: `lora`, `qlora` (a packed base, on a GPU), `ia3`, `oft`,
     `bottleneck`, `prompt`. The base model's own weights, without a workspace: `freeze`, `full`."""
@@ -33,7 +37,8 @@ class ModelSettings(Settings):
     """Words that become single tokens, without a workspace. Their rows in the embeddings start at
     the mean of the tokens that spelt them before, train, and are saved with the adapter."""
     new_special_tokens: list[str] = []
-    """The same for marks that are no text (`<|tool|>`): they are left out of shown answers."""
+    """The same for marks that are no text (`<|tool|>`): they are left out of shown answers. Of all
+    special tokens only those named here are tokens where the text of a turn writes them."""
     resize_vocab: bool = False
     """Give rows in the embeddings to those tokens of the model's own tokenizer that have none, and
     train them, without a workspace. `new_tokens` get theirs in any case."""
@@ -59,6 +64,12 @@ class ModelSettings(Settings):
             return name
         except ModelError as error:
             raise ValueError(str(error).removeprefix("model.template: ")) from None
+
+    @model_validator(mode="after")
+    def _has_replacement(self) -> Self:
+        if self.replace_template and self.template is None:
+            raise ValueError("replace_template is set and template names nothing. Name a template.")
+        return self
 
     @field_validator("new_tokens", "new_special_tokens")
     @classmethod

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llama_factory.core.types import Message
+from llama_factory.model.prompt import USUAL, PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.engines.transformers import TransformersEngine
 from llama_factory.serving.generation import Answer, Engine, Options, Question
@@ -49,12 +50,24 @@ class ChatSession:
         self.history = []
 
 
-def open_session(settings: ModelSettings, version: ModelVersion, *, max_tokens: int) -> ChatSession:
+def open_session(
+    settings: ModelSettings,
+    version: ModelVersion,
+    *,
+    max_tokens: int,
+    usual: PromptFormat = USUAL,
+) -> ChatSession:
     """Load a version to talk to; it gives its likeliest answers.
+
+    Args:
+        settings: the base model.
+        version: who answers.
+        max_tokens: longest answer.
+        usual: how it is asked where nothing was written down beside it.
 
     Raises:
         FactoryError: the model or the version cannot be loaded.
     """
-    engine = TransformersEngine(settings)
+    engine = TransformersEngine(settings, usual)
     engine.load(version)
     return ChatSession(engine, version.id, Options(max_tokens=max_tokens, temperature=0.0))

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from llama_factory.core.errors import ServingError
 from llama_factory.core.signals import Stopped
+from llama_factory.model.prompt import USUAL, PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving import log
 from llama_factory.serving.api import create_app
@@ -56,6 +57,7 @@ def serve(
     *,
     api_key: str | None,
     say: Callable[[str], None],
+    usual: PromptFormat = USUAL,
 ) -> None:
     """Answer requests until Ctrl-C or SIGTERM.
 
@@ -65,6 +67,7 @@ def serve(
         model_settings: the base model.
         api_key: what clients must send; None or nothing lets everyone in.
         say: shows one line to the user.
+        usual: how versions are asked that nothing was written down for.
 
     Raises:
         ServingError: the port is in use, or the address is not this machine's.
@@ -77,7 +80,7 @@ def serve(
                 f"Warning: {settings.host} is open to the network and no key is set, so anyone can "
                 "ask. Set the environment variable API_KEY, or serving.host to 127.0.0.1."
             )
-        engine = TransformersEngine(model_settings)
+        engine = TransformersEngine(model_settings, usual)
         app = create_app(workspace, settings, engine, api_key=api_key or None)
         health = app.state.service.health()
         version, released = health["version"], health["released"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import EvalReport
-from llama_factory.model import lineage
+from llama_factory.model import lineage, prompt
 from llama_factory.versions import releases, store
 from llama_factory.versions.version import REPORT, ModelVersion
 from llama_factory.versions.workspace import Workspace
@@ -43,7 +43,8 @@ def _publish(workspace: Workspace, base_model: str, adapter: Path) -> ModelVersi
         raise VersionError(f"{adapter}: no {missing[0]} is there, so it is no adapter folder.")
     folder = workspace.building
     (folder / "adapter").mkdir(parents=True)
-    for name in ADAPTER_FILES:
+    told = [prompt.FILE] if prompt.kept(adapter) else []
+    for name in (*ADAPTER_FILES, *told):
         shutil.copyfile(adapter / name, folder / "adapter" / name)
     nothing = EvalReport(tasks={}, guard_perplexity=None, seconds=0.0)
     files.write_json(folder / REPORT, {"evaluation": nothing.to_json()})

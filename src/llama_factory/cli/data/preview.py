@@ -61,6 +61,7 @@ def _previews(
         resolve_tokenizer(model.base_model),
         trust_remote_code=model.trust_remote_code,
         template=model.template,
+        replaces=model.replace_template,
     )
     try:
         for row in islice(read_examples(file), num_rows):

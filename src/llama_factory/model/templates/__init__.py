@@ -52,8 +52,16 @@ class NamedTemplate:
 
 def names() -> list[str]:
     """Every name that `model.template` may have."""
-    files = [path.stem for path in Path(__file__).parent.glob("*.jinja")]
-    return sorted([*files, *ALIASES])
+    return sorted([*(path.stem for path in _files()), *ALIASES])
+
+
+def is_named(jinja: object) -> bool:
+    """Whether a template is one of ours, and not a tokenizer's own."""
+    return any(jinja == path.read_text(encoding="utf-8") for path in _files())
+
+
+def _files() -> list[Path]:
+    return sorted(Path(__file__).parent.glob("*.jinja"))
 
 
 def find(name: str) -> NamedTemplate:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 from transformers.utils import logging as transformers_logging
@@ -15,14 +14,14 @@ from transformers.utils import logging as transformers_logging
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.model import likeliest, lineage
-from llama_factory.model.conversation import ask
-from llama_factory.model.load import fingerprint, load_network, load_tokenizer
-from llama_factory.model.prompt import PromptFormat
+from llama_factory.model.load import fingerprint, load_network, tokenizer_of
+from llama_factory.model.prompt import USUAL, PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.source import resolve
-from llama_factory.model.template import Renderer
+from llama_factory.model.template import REFUSALS
 from llama_factory.model.wrapping import unread
 from llama_factory.serving.generation import Answer, Options, Question
+from llama_factory.serving.prompts import Prompts
 from llama_factory.serving.refusals import PromptTooLongError, RequestError
 from llama_factory.serving.text import TextPieces
 from llama_factory.versions.version import ModelVersion
@@ -40,8 +39,12 @@ UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, TypeError, Safetensor
 class TransformersEngine:
     """One base model in memory, with an adapter a version beside it. See `Engine`."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, usual: PromptFormat = USUAL) -> None:
         """Load the base model.
+
+        Args:
+            settings: which one.
+            usual: how the base version is asked, and versions that nothing was written down for.
 
         Raises:
             ModelError: it cannot be found or read.
@@ -50,9 +53,8 @@ class TransformersEngine:
         folder = resolve(settings.base_model)
         self._base_model = settings.base_model
         self._fingerprint = fingerprint(folder)
-        self._tokenizer = load_tokenizer(
-            folder, trust_remote_code=settings.trust_remote_code, template=settings.template
-        )
+        self._tokenizer = tokenizer_of(settings, folder, ())
+        self._prompts = Prompts(self._tokenizer, usual)
         # The fresh adapter never answers. It makes room for those of the versions, and with it
         # there is always an adapter to switch off for the base version.
         network = load_network(folder, settings)
@@ -104,10 +106,10 @@ class TransformersEngine:
         should_stop: Callable[[], bool],
     ) -> Answer:
         """See `Engine`; an answer never grows beyond what the model can read."""
-        prompt = self._render(question)
+        prompt = self.prompt(version_id, question)
         max_tokens = min(options.max_tokens, self._context - len(prompt))
         pieces = TextPieces(self._decode, options.stop, on_text)
-        listener = _Listener(pieces, self._end_tokens, should_stop)
+        listener = _Listener(pieces, self._ends(version_id), should_stop)
         with self._only(version_id), _seeded(options.seed, self._network.device):
             self._run(prompt, max_tokens, options, listener)
         pieces.finish()
@@ -124,19 +126,25 @@ class TransformersEngine:
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=max_tokens,
                 num_beams=1,
-                eos_token_id=sorted(self._end_tokens),
+                eos_token_id=sorted(listener.end_tokens),
                 pad_token_id=self._tokenizer.pad_token_id,
                 stopping_criteria=StoppingCriteriaList([listener]),
                 **_sampling(options),
             )
 
-    def _render(self, question: Question) -> list[int]:
+    def _ends(self, version_id: str) -> frozenset[int]:
+        end = self._prompts.end(version_id)
+        return self._end_tokens if end is None else self._end_tokens | {end}
+
+    def prompt(self, version_id: str, question: Question) -> list[int]:
+        """The tokens that ask a version a question.
+
+        Raises:
+            RequestError: the conversation is too long or does not fit the chat template.
+        """
         try:
-            how = PromptFormat(question.enable_thinking)
-            prompt = list(
-                ask(question.messages, Renderer(self._tokenizer, question.tools, how)).ids
-            )
-        except TemplateError as error:
+            prompt = self._prompts.ids(version_id, question)
+        except REFUSALS as error:
             raise RequestError(
                 f"messages do not fit the chat template of {self._base_model}: {error}. "
                 "Most templates want user and assistant to take turns after one system message."
@@ -203,6 +211,7 @@ class TransformersEngine:
         try:
             for name, folder in parts.items():
                 self._read_adapter(name, str(folder))
+            self._prompts.add(version)
             self._adapters = {**self._adapters, version.id: list(parts)}
             self._prove(version.id)
         except UNREADABLE as error:
@@ -236,6 +245,7 @@ class TransformersEngine:
             raise ValueError("it computes values that are no numbers (NaN or infinite)")
 
     def _detach(self, version_id: str, names: Iterable[str]) -> None:
+        self._prompts.remove(version_id)
         self._adapters = {k: v for k, v in self._adapters.items() if k != version_id}
         for name in names:
             self._drop_adapter(name)
@@ -265,15 +275,15 @@ class _Listener(StoppingCriteria):
         self.num_tokens = 0
         self.is_finished = False
         self._pieces = pieces
-        self._end_tokens = end_tokens
+        self.end_tokens = end_tokens
         self._should_stop = should_stop
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         token = int(input_ids[0, -1])
         self.num_tokens += 1
-        if token not in self._end_tokens:
+        if token not in self.end_tokens:
             self._pieces.push(token)
-        self.is_finished = token in self._end_tokens or self._pieces.is_stopped
+        self.is_finished = token in self.end_tokens or self._pieces.is_stopped
         ends = self.is_finished or self._should_stop()
         return torch.full((1,), ends, device=input_ids.device, dtype=torch.bool)
 
