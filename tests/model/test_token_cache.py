@@ -7,7 +7,7 @@ from llama_factory.core.progress import SILENT
 from llama_factory.core.types import TEXT, Example, Message
 from llama_factory.model import token_cache
 from llama_factory.model.masks import EncodeOptions, encode
-from llama_factory.model.token_cache import encode_rows
+from llama_factory.model.token_cache import Cut, encode_rows
 from tests.tiny import make_tokenizer
 
 OPTIONS = EncodeOptions(max_tokens=64)
@@ -139,3 +139,19 @@ def test_a_cache_can_be_begun_by_many_at_the_same_moment(tmp_path):
             for each in [crew.submit(begin, number) for _ in range(6)]:
                 each.result()
     assert len(list(tmp_path.glob("*.sqlite*"))) == 60
+
+
+def test_what_rows_lose_is_counted_also_when_they_come_from_the_cache(tokenizer, tmp_path):
+    cut = Example((Message("user", "Hi?"), Message("assistant", "word " * 100)), "g", "f", 11)
+    pairs = [Message("user", "word " * 5), Message("assistant", "word " * 5)] * 3
+    old = Example(tuple(pairs), "g", "f", 12)
+    text = Example((Message(TEXT, "word " * 100),), "g", "f", 13)
+    rows = [*ROWS, cut, old, text, TOO_LONG]
+    codes = [encode(row, tokenizer, OPTIONS) for row in (cut, old, text)]
+    assert [code.cut_tokens > 0 for code in codes] == [True, False, True]
+    lost = sum(code.lost_tokens for code in codes)
+    for _ in range(2):
+        found, _ = encoded(rows, tokenizer, tmp_path)
+        assert found.cut == Cut(shortened=1, cut=2, tokens=lost)
+    nothing, _ = encoded(ROWS, tokenizer, tmp_path)
+    assert nothing.cut == Cut()

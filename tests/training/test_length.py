@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from llama_factory.core.errors import DataError
 from llama_factory.core.files import read_jsonl
+from llama_factory.core.types import Example, Message
 from llama_factory.training.held_out import BEST
 from llama_factory.training.settings import TrainingSettings
 from tests.training.test_loop import examples, fit, losses, make, weights
@@ -147,3 +148,18 @@ def test_the_noise_is_alpha_over_the_root_of_length_and_width(tiny):
         bound = 6.0 / math.sqrt(length * width)
         assert 0.9 * bound < float(noise[row].abs().max()) <= bound * 1.001
     assert torch.equal(table(ids), table.weight[ids])
+
+
+def test_what_is_cut_is_told_before_the_training_and_in_its_report(tiny, tmp_path):
+    turns = (Message("user", "Hi?"), Message("assistant", "word " * 200))
+    rows = [*examples(3), Example(turns, "g", "f", 9)]
+    heard, quiet = [], []
+    done = fit(tiny, tmp_path / "a", rows=rows, max_steps=1, say=heard)
+    (told,) = (line for line in heard if "Too long" in line)
+    cut = done.to_json()["cut"]
+    assert (cut["cut"], cut["shortened"]) == (1, 0)
+    assert "of 4 rows, 1 without the end of an answer" in told
+    assert f"{cut['tokens']} tokens in all" in told
+    done = fit(tiny, tmp_path / "b", rows=examples(3), max_steps=1, say=quiet)
+    assert done.to_json()["cut"] == {"shortened": 0, "cut": 0, "tokens": 0}
+    assert not any("Too long" in line for line in quiet)

@@ -103,6 +103,12 @@ def _print_training(training: Mapping[str, Any]) -> None:
         f"{training['seconds']:.0f} s ({training['tokens_per_second']:.0f} tokens/s), "
         f"last loss {training['loss']:.3f}"
     )
+    cut = training.get("cut", {})
+    if cut.get("tokens"):
+        console.print(
+            f"  too long: {cut['cut']} rows lost the end of their answer, {cut['shortened']} their "
+            f"oldest turns, {cut['tokens']} tokens in all"
+        )
 
 
 def print_matrix(matrix: ForgettingMatrix) -> None:

@@ -45,6 +45,7 @@ class EncodedRow:
         weights: for each trained token, a further factor on its loss; None where all are 1.
         lost_turns: turns at the beginning that were left out because the row was too long.
         lost_tokens: tokens that were left out in all.
+        cut_tokens: of these, those at the end of its answers: where they stop is not taught.
         is_desirable: whether people liked the answer; what nobody judged counts as liked.
     """
 
@@ -54,6 +55,7 @@ class EncodedRow:
     weights: tuple[float, ...] | None = None
     lost_turns: int = 0
     lost_tokens: int = 0
+    cut_tokens: int = 0
     is_desirable: bool = True
 
     @property
@@ -184,7 +186,9 @@ def _encode_text(
     if options.max_trained is not None:
         kept = kept[: options.max_trained + 1]
     is_trained = (False, *[True] * (len(kept) - 1))
-    return EncodedRow(kept, is_trained, example.weight, lost_tokens=len(ids) - len(kept))
+    cut = max(0, len(ids) - options.max_tokens)
+    lost = len(ids) - len(kept)
+    return EncodedRow(kept, is_trained, example.weight, lost_tokens=lost, cut_tokens=cut)
 
 
 def _encode_talk(
@@ -225,6 +229,7 @@ def _encode_left(
         weights=None if set(weights) == {1.0} else weights,
         lost_turns=talk.lost_turns,
         lost_tokens=max(0, num_tokens - most),
+        cut_tokens=sum(factor != 0 for factor in factors[most:]),
         is_desirable=example.is_desirable is not False,
     )
 

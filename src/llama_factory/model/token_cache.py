@@ -9,8 +9,8 @@ import contextlib
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -29,7 +29,38 @@ from llama_factory.model.masks import EncodedRow, EncodeOptions, Unfit
 ROWS_A_WRITE = 500
 """Rows written together: what a killed run may have to encode again."""
 ENCODED, UNFIT = 0, 1
+LOSS = '"lost_tokens"'
+"""In what is known of a row that lost some."""
+REVISION = 2
+"""Raised whenever rows become other tokens or masks than before."""
 _EXTRA = [field for field in fields(EncodedRow) if field.name not in ("ids", "is_trained")]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What rows lose because they are too long.
+
+    Attributes:
+        shortened: rows without their oldest turns.
+        cut: rows without the end of an answer, which are not taught to stop there.
+        tokens: left out of both in all.
+    """
+
+    shortened: int = 0
+    cut: int = 0
+    tokens: int = 0
+
+    def to_json(self) -> dict[str, int]:
+        """Plain values."""
+        return asdict(self)
+
+    def with_row(self, parts: Sequence[Mapping[str, Any]]) -> "Cut":
+        """The same with one more row, by what is known of its sequences."""
+        return Cut(
+            self.shortened + any(part.get("lost_turns") for part in parts),
+            self.cut + any(part.get("cut_tokens") for part in parts),
+            self.tokens + max(part.get("lost_tokens", 0) for part in parts),
+        )
 
 
 class EncodedRows(Sequence[Sequences]):
@@ -38,9 +69,11 @@ class EncodedRows(Sequence[Sequences]):
     Args:
         path: the SQLite file.
         places: numbers of the rows in it, in the order wanted.
+        cut: what they lost.
     """
 
-    def __init__(self, path: Path, places: Sequence[int]) -> None:
+    def __init__(self, path: Path, places: Sequence[int], cut: Cut) -> None:
+        self.cut = cut
         self._connection = _open(path)
         self._places = np.array(places, np.int64)
 
@@ -95,19 +128,21 @@ def encode_rows(
     connection = _open(path)
     places: list[int] = []
     unfit: list[tuple[Example, Unfit]] = []
+    cut = Cut()
     with progress.bar("tokenising", len(rows)) as bar:
         for some in _batches(rows):
             found = _encoded(
                 connection, some, lambda row: ENCODERS[encoding](row, tokenizer, options)
             )
-            for row, (place, kind, reason) in zip(some, found, strict=True):
+            for row, (place, kind, about) in zip(some, found, strict=True):
                 if kind == UNFIT:
-                    unfit.append((row, Unfit(reason)))
+                    unfit.append((row, Unfit(about)))
                 else:
                     places.append(place)
+                    cut = cut.with_row(json.loads(about)) if LOSS in about else cut
             bar.advance(len(some))
     connection.close()
-    return EncodedRows(path, places), unfit
+    return EncodedRows(path, places, cut), unfit
 
 
 def _way(tokenizer: PreTrainedTokenizerBase, options: EncodeOptions, encoding: str) -> str:
@@ -115,7 +150,14 @@ def _way(tokenizer: PreTrainedTokenizerBase, options: EncodeOptions, encoding: s
     backend = getattr(tokenizer, "backend_tokenizer", None)
     spelling = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
     special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
-    parts = [__version__, transformers_version, spelling, special, tokenizer.chat_template]
+    parts = [
+        REVISION,
+        __version__,
+        transformers_version,
+        spelling,
+        special,
+        tokenizer.chat_template,
+    ]
     text = json.dumps([*parts, asdict(options), encoding], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from llama_factory.model.encodings import Sequences
+from llama_factory.model.token_cache import Cut
 from llama_factory.training.objectives import Objective
 
 MOST_OPEN_PACKS = 64
@@ -16,6 +17,10 @@ Part = tuple[int, int]
 
 class Encoded(Protocol):
     """Rows as the sequences they stand for, read as they are asked for."""
+
+    @property
+    def cut(self) -> Cut:
+        """What they lost because they are too long."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, place: int, /) -> Sequences: ...

@@ -140,8 +140,8 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
     kept = ends[0].reach()
     model.network.eval()
     ended_by = _ended_by(position, settings)
-    unfit, spent = rows.unfit[NEW], run.costs.seconds
-    return TrainedModel(model, kept, position, ended_by, unfit, measured, ends, spent)
+    unfit, cut, spent = rows.unfit[NEW], rows.items[NEW].rows.cut, run.costs.seconds
+    return TrainedModel(model, kept, position, ended_by, unfit, cut, measured, ends, spent)
 
 
 def _prepare_strategies(model: AdaptedModel, protection: Protection, costs: Costs) -> None:

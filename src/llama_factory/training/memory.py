@@ -12,6 +12,7 @@ from llama_factory.model.log_probs import CHUNK_ROWS
 from llama_factory.model.masks import EncodedRow
 from llama_factory.model.padding import IGNORED
 from llama_factory.model.recomputation import recompute
+from llama_factory.model.token_cache import Cut
 from llama_factory.training import recomputation
 from llama_factory.training.batching import Batch, BatchOptions, MicroBatch, make_batch
 from llama_factory.training.items import Items
@@ -127,6 +128,8 @@ class _ProbeRows(Sequence[Sequences]):
 
     def __getitem__(self, place: int) -> Sequences:  # type: ignore[override]
         return self._row
+
+    cut = Cut()
 
     def lengths(self, place: int) -> tuple[int, ...]:
         """See `Encoded.lengths`."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from llama_factory.core.types import Memory
 from llama_factory.model.load import AdaptedModel
+from llama_factory.model.token_cache import Cut
 from llama_factory.training.checkpoints import Position
 from llama_factory.training.rows import MOST_SHOWN, UnfitRow
 
@@ -33,6 +34,7 @@ class TrainedModel:
         position: where the run ended.
         ended_by: what cut it short: `max_minutes`, `early_stopping_steps`, or nothing.
         unfit: rows left out, and why: the template refuses them, or there is no room to answer.
+        cut: what rows lost because they are too long.
         measured: the objective's loss and numbers on the held-out rows, where they were measured.
         ends: the end that was reached, and others that forget less, for a gate to choose from.
         hook_seconds: spent in the hooks of each strategy.
@@ -43,6 +45,7 @@ class TrainedModel:
     position: Position
     ended_by: str
     unfit: tuple[UnfitRow, ...]
+    cut: Cut
     measured: dict[str, float] = field(default_factory=dict)
     ends: tuple[End, ...] = ()
     hook_seconds: Mapping[str, float] = field(default_factory=dict)
@@ -73,6 +76,7 @@ class TrainedModel:
             "hook_seconds": {name: round(each, 3) for name, each in self.hook_seconds.items()},
             "unfit": len(self.unfit),
             "unfit_rows": [str(row) for row in self.unfit[:MOST_SHOWN]],
+            "cut": self.cut.to_json(),
         }
         report |= {f"eval_{name}": value for name, value in self.measured.items()}
         return report | (

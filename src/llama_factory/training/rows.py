@@ -8,7 +8,7 @@ from llama_factory.core.errors import DataError
 from llama_factory.core.progress import SILENT, Progress
 from llama_factory.core.types import Example
 from llama_factory.model.load import AdaptedModel
-from llama_factory.model.token_cache import encode_rows
+from llama_factory.model.token_cache import Cut, encode_rows
 from llama_factory.training.items import Encoded, Items, by_part, packed
 from llama_factory.training.kernels import PLAIN
 from llama_factory.training.objectives import Objective
@@ -169,6 +169,7 @@ def encode_all(
     if not len(items):
         raise DataError(_nothing_left(unfit, encoding.model))
     _tell(unfit, progress)
+    _tell_cut(items.rows.cut, len(items.rows), encoding.model, progress)
     rows = Rows({NEW: items}, {NEW: examples}, {NEW: unfit}, {})
     for strategy in protection.strategies:
         for source in strategy.sources(protection.memory):
@@ -201,6 +202,17 @@ def _nothing_left(unfit: Sequence[UnfitRow], model: AdaptedModel) -> str:
         f"one, {unfit[0]}."
         if unfit
         else "No row is left to train on: there are none."
+    )
+
+
+def _tell_cut(cut: Cut, num_rows: int, model: AdaptedModel, progress: Progress) -> None:
+    """Say before the training what rows lose that are too long."""
+    if not cut.tokens:
+        return
+    progress.say(
+        f"Too long for data.max_tokens = {model.options.max_tokens}: of {num_rows} rows, {cut.cut} "
+        f"without the end of an answer, where they are not taught to stop, and {cut.shortened} "
+        f"without their oldest turns; {cut.tokens} tokens in all. Raise it, or shorten the rows."
     )
 
 

@@ -31,7 +31,7 @@ DATA: dict[str, Key] = {
         "data.max_tokens",
         count,
         1024,
-        about="Longer conversations lose their oldest turns first, then the answer's end.",
+        about="Longer conversations lose their oldest turns first, then the answer's end; told.",
     ),
     "max_samples": setting("data.mix.max_samples", count, 1000),
     "mix_strategy": setting("data.mix.strategy", one_of(*MIXES), "concat"),
@@ -58,6 +58,10 @@ DATA: dict[str, Key] = {
     "media_dir": missing("pictures are not trained.", None),
     "default_system": missing("write it into the rows' `system` column.", None),
     "tool_format": missing("the chat template writes the tools.", None),
-    "split_special_tokens": missing("special tokens in rows are plain text in any case."),
+    "split_special_tokens": ignored(
+        "special tokens in rows are plain text in any case, but for `new_special_tokens`.",
+        boolean,
+        True,
+    ),
 }
 """Rows and tokens."""

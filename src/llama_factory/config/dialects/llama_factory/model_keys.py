@@ -25,7 +25,8 @@ MODEL: dict[str, Key] = {
         "model.template",
         text,
         "qwen",
-        about="The tokenizer's own template wins; one that differs from it is told.",
+        about="The tokenizer's own template wins; one that differs from it is told. "
+        "`model.replace_template=true` uses the named one.",
     ),
     "trust_remote_code": setting("model.trust_remote_code", boolean, True),
     "bf16": part("model.dtype", boolean, True),
