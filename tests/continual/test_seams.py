@@ -8,10 +8,14 @@ import pytest
 
 from llama_factory import run
 from llama_factory.continual import finishing, round
+from llama_factory.continual.encoding import encode_options
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.files import read_json, read_jsonl
+from llama_factory.core.progress import SILENT
 from llama_factory.evaluation import report
+from llama_factory.model import prompt
+from llama_factory.trained import Source
 from llama_factory.versions import proof, releases, store
 from llama_factory.versions.workspace import Workspace
 from tests.continual.rounds import drop, learn
@@ -231,6 +235,25 @@ def test_another_metric_of_the_gate_is_measured_of_the_parent_before_anything_tr
     drop(bot, "shop")
     _, said = said_by(bot, *CHRF)
     assert "tested in another way" not in said
+
+
+def test_how_a_version_is_asked_is_kept_whatever_later_settings_say(bot):
+    def thinking(version):
+        return prompt.kept(version.adapter).enable_thinking
+
+    drop(bot, "faq")
+    first, _ = learn(bot, "data.enable_thinking=false")
+    drop(bot, "news")
+    second, said = said_by(bot, "data.enable_thinking=true")
+    assert "(prompts changed since" in said
+    assert [thinking(done.version) for done in (first, second)] == [False, True]
+    run.promote(bot.folder, second.version.id)
+    third = run.consolidate(bot.folder, ["data.enable_thinking=false"], SILENT)
+    assert thinking(third.version) is True  # its weights were taught nothing since
+    source = Source(str(bot.folder), first.version.id, changes=["data.enable_thinking=true"])
+    config = source.config()
+    model = source.find(config).open(encode_options(config.data))
+    assert model.options.format.enable_thinking is False
 
 
 def test_a_metric_that_is_not_wanted_any_more_is_no_reason_to_test_again(bot):

@@ -6,7 +6,14 @@ import torch
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message, Task
-from llama_factory.evaluation.answers import Answer, answer_rows, answers, end_tokens, perplexity
+from llama_factory.evaluation.answers import (
+    Answer,
+    answer_rows,
+    answers,
+    end_tokens,
+    perplexity,
+    without_empty_thought,
+)
 from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.suite import evaluate
 from llama_factory.model.load import adapt
@@ -116,3 +123,20 @@ def test_a_guard_without_rows_is_refused(model, tmp_path):
         (tmp_path / "a.jsonl").write_text("{}\n")
         with pytest.raises(ConfigError, match=told):
             evaluate(model, [], EvaluationSettings(guard=path), title="t", progress=SILENT)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "said"),
+    [
+        ("<think>\n\n</think>\n\nGood.", "assistant\n", "Good."),
+        ("</think>\n\nGood.", "assistant\n<think>\n", "Good."),
+        ("</think>Good.", "assistant<think>", "Good."),
+        ("<think>\nhm\n</think>\n\nGood.", "assistant\n", "<think>\nhm\n</think>\n\nGood."),
+        ("hm\n</think>\n\nGood.", "assistant\n<think>\n", "hm\n</think>\n\nGood."),
+        ("Good.", "assistant\n<think>\n\n</think>\n\n", "Good."),
+        ("</b> Good.", "assistant\n<b>", "</b> Good."),
+        ("", "assistant\n<think>\n", ""),
+    ],
+)
+def test_an_empty_thought_is_no_part_of_an_answer(text, asked, said):
+    assert without_empty_thought(text, asked=asked) == said

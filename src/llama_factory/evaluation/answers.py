@@ -24,9 +24,8 @@ ROWS_AT_ONCE = 64
 CACHED = 8
 """Tokens whose keys and values are held, over the prompt tokens of one pass."""
 
-EMPTY_THOUGHT = re.compile(r"<([\w:]+)>\s*</\1>")
-CLOSED_AT_ONCE = re.compile(r"(<[\w:]+>\s*)?</[\w:]+>")
-OPENED = re.compile(r"<[\w:]+>\s*\Z")
+EMPTY_THOUGHT = re.compile(r"\s*<(think|\w+:think|thinking)>\s*</\1>")
+OPENED = re.compile(r"<(think|\w+:think|thinking)>\s*\Z")
 OPENING_TOKENS = 12
 """Tokens of a prompt that its end is looked at in."""
 
@@ -97,24 +96,23 @@ def answer_rows(
     for decoded in _decode(model, list(prompts.values()), limits):
         number = numbers[decoded.number]
         text = str(model.tokenizer.decode(decoded.ids, skip_special_tokens=True)).strip()
-        said = _after_empty_thought(text, prompts[number], model, rows[number])
-        yield number, Answer(said, len(decoded.ids), decoded.is_cut)
+        if not EMPTY_THOUGHT.match(rows[number].answer):
+            end = prompts[number][-OPENING_TOKENS:]
+            text = without_empty_thought(text, asked=str(model.tokenizer.decode(end)))
+        yield number, Answer(text, len(decoded.ids), decoded.is_cut)
 
 
-def _after_empty_thought(
-    text: str, prompt: Sequence[int], model: AdaptedModel, row: Example
-) -> str:
-    """An answer without the empty thought that a reasoning template has the model begin with.
+def without_empty_thought(text: str, *, asked: str) -> str:
+    """An answer without the empty thought that reasoning templates have a model begin with.
 
-    The thought may begin in the prompt. A row whose own answer begins so keeps it.
+    Args:
+        text: what the model said.
+        asked: the end of its prompt, in which the thought may begin.
     """
-    if EMPTY_THOUGHT.match(row.answer) or not CLOSED_AT_ONCE.match(text):
-        return text
-    asked = str(model.tokenizer.decode(list(prompt[-OPENING_TOKENS:])))
     opened = OPENED.search(asked)
-    whole = f"{opened[0]}{text}" if opened else text
-    found = EMPTY_THOUGHT.match(whole.lstrip())
-    return whole.lstrip()[found.end() :].strip() if found else text
+    whole = text if opened is None else f"{opened[0]}{text}"
+    found = EMPTY_THOUGHT.match(whole)
+    return whole[found.end() :].strip() if found else text
 
 
 def _prompts(model: AdaptedModel, rows: Sequence[Example]) -> dict[int, list[int]]:
