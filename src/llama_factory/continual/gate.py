@@ -19,6 +19,9 @@ NOTHING_HELD_OUT = (
     "by hand; or add rows, or questions with their answers in NAME.test.jsonl, and learn again"
 )
 
+ROUNDING = 1e-9
+"""Scores are shares of rows, and computers round them: 0.4 - 0.1 comes out above 0.3."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -127,6 +130,11 @@ def _told_change(
     return told + (f" (95 % of the change: {between}, {after.count} rows)" if between else "")
 
 
+def _is_within(before: float, after: float, max_drop: float) -> bool:
+    """Whether a score fell by no more than the tolerance; one that is no number did not pass."""
+    return after >= before - max_drop - ROUNDING
+
+
 def _learned(before: TaskScores, after: TaskScores, settings: GateSettings, told: str) -> Check:
     """New rows: their answers became likelier and the metric, if they have one, did not fall."""
     perplexity = before.scores["perplexity"], after.scores["perplexity"]
@@ -134,7 +142,7 @@ def _learned(before: TaskScores, after: TaskScores, settings: GateSettings, told
     reason = f"{after.task} (new): perplexity {perplexity[0]:.2f} -> {perplexity[1]:.2f}"
     if settings.metric in after.scores:
         score = before.scores[settings.metric], after.scores[settings.metric]
-        passed = passed and score[1] >= score[0] - settings.max_drop
+        passed = passed and _is_within(*score, settings.max_drop)
         reason += f", {told}"
     return Check(LEARNED, passed, reason + ("" if passed else ", not improved"))
 
@@ -144,7 +152,7 @@ def _kept(before: TaskScores, after: TaskScores, settings: GateSettings, told: s
     if settings.metric not in after.scores:
         return _kept_text(before, after, settings)
     score = before.scores[settings.metric], after.scores[settings.metric]
-    passed = score[1] >= score[0] - settings.max_drop
+    passed = _is_within(*score, settings.max_drop)
     sign = "within" if passed else "more than"
     reason = f"{after.task} (old): {told}, {sign} the allowed drop of {settings.max_drop:g}"
     return Check(KEPT, passed, reason)
