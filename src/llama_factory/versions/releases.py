@@ -55,7 +55,9 @@ def read(path: Path) -> Releases:
         return Releases()
     try:
         values = files.read_json(path)
-        history = tuple(Release(**entry) for entry in values["history"])
+        # What is made next is numbered after every version that the history names.
+        moves = [entry | {"aliases": _checked(entry["aliases"])} for entry in values["history"]]
+        history = tuple(Release(**move) for move in moves)
         return Releases(_checked(values["aliases"]), history)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise VersionError(
