@@ -1,7 +1,11 @@
+import random
+from itertools import combinations, pairwise
+
 import pytest
 import torch
 
 from llama_factory.model.masks import EncodedRow
+from llama_factory.model.padding import IGNORED, LAUNCH_TOKENS
 from llama_factory.training.batching import BatchOptions, make_batch
 from llama_factory.training.items import Items, by_part, packed
 from llama_factory.training.objectives.dpo import Dpo
@@ -170,3 +174,199 @@ def test_sequences_of_a_pack_are_computed_apart():
     together = [float(micro.coefficients.sum()) for micro in batch.micro_batches]
     assert sum(together) == pytest.approx(1.0)
     assert all(torch.allclose(m.coefficients, torch.tensor(0.1)) for m in batch.micro_batches)
+
+
+def tokens(*ids, trained=1, **more):
+    """A row with these very tokens, of which the last ones are trained."""
+    return EncodedRow(ids, (False,) * (len(ids) - trained) + (True,) * trained, **more)
+
+
+def test_a_micro_batch_holds_what_its_rows_say():
+    given = {
+        NEW: items([tokens(1, 2, 3), tokens(4, 5, 6, 7, trained=2, is_desirable=False)]),
+        "replay": [tokens(8, 9)],
+    }
+    options = {"weights": {"replay": 0.4}}
+    batch = coefficients(refs(2) + refs(1, "replay"), given, **options)
+    assert batch.sources == (NEW, "replay")
+    by_objective = {id(micro.objective): micro for micro in batch.micro_batches}
+    new, old = by_objective[id(given[NEW].objective)], batch.micro_batches[1]
+    assert new is batch.micro_batches[0]
+    assert new.ids.tolist() == [[1, 2, 3, 0], [4, 5, 6, 7]]
+    no = IGNORED
+    assert new.targets.tolist() == [[no, 3, no, no], [no, 6, 7, no]]
+    assert new.is_desirable.tolist() == [True, False]
+    assert new.sequence_of.tolist() == [0, 1, 1]
+    assert (new.row_sources.tolist(), old.row_sources.tolist()) == ([0, 0], [1])
+    assert (new.sources.tolist(), old.sources.tolist()) == ([0, 0, 0], [1])
+    assert new.row_coefficients.tolist() == pytest.approx([0.2, 0.4])
+    assert old.row_coefficients.tolist() == pytest.approx([0.4])
+    for micro in batch.micro_batches:
+        assert micro.source_names == (NEW, "replay")
+        assert micro.source_shares == pytest.approx((0.6, 0.4))
+    assert batch.num_tokens == 9
+    assert batch.num_padded == 8 + 2
+
+
+def test_a_micro_batch_is_moved_whole_and_nothing_else_of_it_changes():
+    (micro,) = coefficients(refs(2), {NEW: [tokens(1, 2, 3), tokens(4, 5)]}).micro_batches
+    seen = []
+
+    def move(tensor):
+        seen.append(tensor)
+        return tensor + 1
+
+    moved = micro.on(move)
+    names = [name for name, value in vars(micro).items() if isinstance(value, torch.Tensor)]
+    assert len(seen) == len(names) == 9
+    for name, value in vars(micro).items():
+        if name in names:
+            assert torch.equal(getattr(moved, name), value + 1)
+        else:
+            assert getattr(moved, name) is value
+
+
+def test_shares_of_the_loss_add_up_to_one_where_every_source_has_one_of_its_own():
+    rows = {NEW: [row(3, 2)] * 2, "replay": [row(3, 9)], "anchor": [row(3, 4)]}
+    given = refs(2) + refs(1, "replay")
+    assert coefficients(given, rows, weights={NEW: 0.2, "replay": 0.2}).shares == (0.5, 0.5)
+    given += refs(1, "anchor")
+    weights = {"replay": 0.5, "anchor": 0.25}
+    assert coefficients(given, rows, weights=weights).shares == (0.25, 0.5, 0.25)
+    assert coefficients(given, rows, weights={"replay": 0.25}).shares == (0.5, 0.25, 0.25)
+
+
+def test_a_share_of_nothing_trains_nothing():
+    rows = {NEW: [row(3, 2)], "replay": [row(3, 9)]}
+    batch = coefficients(refs(1) + refs(1, "replay"), rows, weights={"replay": 0.0})
+    assert batch.shares == (1.0, 0.0)
+    total = sum(float(m.coefficients[m.sources == 1].abs().sum()) for m in batch.micro_batches)
+    assert total == 0
+
+
+def test_what_is_surveyed_keeps_its_objective_and_weighs_nothing():
+    given = items([(row(3, n), row(3, n + 20)) for n in (1, 4)], Kto())
+    batch = coefficients(refs(2), {NEW: given})
+    for micro in batch.survey:
+        assert micro.objective is given.objective
+        assert micro.coefficients.abs().sum() == 0
+        assert micro.row_coefficients.abs().sum() == 0
+    surveyed = sum(len(micro.ids) * micro.ids.shape[1] for micro in batch.survey)
+    trained = sum(micro.ids.numel() for micro in batch.micro_batches)
+    assert batch.num_padded == trained
+    assert batch.num_tokens <= trained + surveyed
+    assert not coefficients(refs(1), {NEW: [row(3, 2)]}).survey
+
+
+def sizes(batch):
+    return [len(micro.ids) for micro in batch.micro_batches]
+
+
+@pytest.mark.parametrize(("fewest", "most"), [(1, 5), (2, 2), (3, 1), (5, 1), (6, 1), (100, 1)])
+def test_there_are_as_many_micro_batches_as_are_wanted_where_there_are_rows_enough(fewest, most):
+    batch = coefficients(refs(5), {NEW: [row(3, 2)] * 5}, fewest=fewest)
+    assert max(sizes(batch)) == most
+    assert sum(sizes(batch)) == 5
+
+
+def test_a_limit_of_tokens_that_is_exactly_met_holds():
+    rows = {NEW: [row(3, 7)] * 6}
+    assert sizes(coefficients(refs(6), rows, max_tokens=30)) == [3, 3]
+    assert sizes(coefficients(refs(6), rows, max_tokens=29)) == [2, 2, 2]
+    assert sizes(coefficients(refs(6), rows, max_tokens=1)) == [1] * 6  # a row is never cut
+    pairs = {NEW: items([(row(3, 7), row(3, 7))] * 4, Dpo())}
+    assert sizes(coefficients(refs(4), pairs, max_tokens=40)) == [4, 4]
+    assert sizes(coefficients(refs(4), pairs, max_tokens=39)) == [2] * 4
+
+
+def test_a_limit_of_rows_counts_sequences_and_never_parts_a_pair():
+    pairs = {NEW: items([(row(3, 7), row(3, 7))] * 4, Dpo())}
+    assert sizes(coefficients(refs(4), pairs, max_rows=4)) == [4, 4]
+    assert sizes(coefficients(refs(4), pairs, max_rows=5)) == [4, 4]
+    assert sizes(coefficients(refs(4), pairs, max_rows=3)) == [2] * 4
+    assert sizes(coefficients(refs(4), pairs, max_rows=1)) == [2] * 4
+    assert sizes(coefficients(refs(4), pairs)) == [8]
+    given = packed(Coded([(row(1, 4),), (row(1, 6),)]), Pretrain(), max_tokens=20)
+    assert sizes(coefficients(refs(1), {NEW: given}, max_rows=1)) == [1, 1]
+
+
+# what rows begin with in common is read once
+
+
+def common(rows):
+    columns = enumerate(zip(*rows, strict=False))
+    return next((i for i, each in columns if len({*each}) > 1), min(map(len, rows)))
+
+
+def cost_of(rows):
+    """Tokens and launches of one run, as the module of padding defines them."""
+    shared, longest = common(rows), max(map(len, rows))
+    if (len(rows) - 1) * shared > LAUNCH_TOKENS:
+        return len(rows) * (longest - shared) + shared, 2
+    return len(rows) * longest, 1
+
+
+def cheapest(units, max_tokens, max_rows):
+    """The least cost of all ways to cut all orders that are tried, one by one."""
+    units = sorted(units, key=lambda unit: max(map(len, unit)))
+    orders = [units]
+    for length in (32, 64, 128):
+        at = {id(unit): place for place, unit in enumerate(units)}
+        orders.append(sorted(units, key=lambda u: (u[0][:length], at[id(u)])))
+    found = []
+    for order in orders:
+        for count in range(len(order)):
+            for cuts in combinations(range(1, len(order)), count):
+                runs = [order[a:b] for a, b in pairwise((0, *cuts, len(order)))]
+                costs = [cost_of([row for unit in run for row in unit]) for run in runs]
+                if all(
+                    len(run) == 1 or (len(run) <= max_rows and tokens <= max_tokens)
+                    for run, (tokens, _) in zip(runs, costs, strict=True)
+                ):
+                    found.append(sum(t + launches * LAUNCH_TOKENS for t, launches in costs))
+    return min(found)
+
+
+def begun_alike(seed, width):
+    """Units whose sequences begin with one of a few texts, and go on differently."""
+    draw = random.Random(seed)
+    heads = [tuple(draw.choices(range(1, 9), k=draw.choice((8, 40, 70, 140)))) for _ in range(2)]
+    units = []
+    for number in range(6):
+        head = draw.choice(heads)
+        own = head + (20 + number,) * draw.randint(0, 40)
+        units.append(tuple(own + (60 + n,) * draw.randint(1, 30) for n in range(width)))
+    return units
+
+
+def real(ids):
+    """Without the padding."""
+    return tuple(token for token in ids if token)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_rows_that_begin_alike_are_put_together_as_cheaply_as_can_be(width):
+    for seed in range(12):
+        units = begun_alike(seed, width)
+        rows = [tuple(tokens(*ids) for ids in unit) for unit in units]
+        given = {NEW: items(rows, Dpo() if width == 2 else Sft())}
+        limits = {"max_tokens": (10**6, 400)[seed % 2], "max_rows": (6, 3)[seed // 2 % 2]}
+        options = limits | {"max_rows": limits["max_rows"] * width, "shares_prefixes": True}
+        batch = coefficients(refs(6), given, **options)
+        seen = [[real(ids) for ids in micro.ids.tolist()] for micro in batch.micro_batches]
+        assert sorted(ids for micro in seen for ids in micro) == sorted(
+            ids for unit in units for ids in unit
+        )
+        cost = sum(n + launches * LAUNCH_TOKENS for n, launches in map(cost_of, seen))
+        assert cost == cheapest(units, **limits), seed
+
+
+def test_rows_that_begin_alike_are_side_by_side_only_where_that_is_asked_for():
+    a, b = (1,) * 100, (2,) * 100
+    rows = {NEW: [tokens(*a, *(3,) * 10), tokens(*b, *(3,) * 11), tokens(*a, *(4,) * 12)]}
+    rows[NEW].append(tokens(*b, *(4,) * 13))
+    shared = coefficients(refs(4), rows, shares_prefixes=True)
+    firsts = [sorted(micro.ids[:, 0].tolist()) for micro in shared.micro_batches]
+    assert sorted(firsts) == [[1, 1], [2, 2]]
+    apart = coefficients(refs(4), rows)
+    assert [micro.ids[:, 0].tolist() for micro in apart.micro_batches] == [[1, 2, 1, 2]]
