@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests of one file share what is costly to set up, so each file stays in one process.
 TEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all soak check bench gpu-check clean
+.PHONY: demo test test-all soak mutate check bench gpu-check clean
 
 demo: .venv/ready
 	rm -rf demo-bot
@@ -20,6 +20,11 @@ test-all: .venv/ready
 LIVES ?= 200
 soak: .venv/ready
 	LIVES=$(LIVES) $(BIN)/python -m pytest tests/continual/test_life.py --timeout=0 -s
+
+# Small faults, planted one by one: which of them no test notices (make mutate PARTS="gate draft")
+mutate: .venv/ready
+	$(BIN)/python -c "import mutmut" || $(BIN)/python -m pip install --quiet --constraint constraints.txt mutmut
+	$(BIN)/python benchmarks/mutation.py $(PARTS)
 
 check: .venv/ready
 	$(BIN)/ruff check .

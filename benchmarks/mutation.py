@@ -169,19 +169,20 @@ def summed_up(name: str, found: Sequence[Fault], folder: Path) -> dict[str, Any]
 
 def run(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Mutate one part."""
-    part, folder = PARTS[name], WORK / name
+    part, folder = PARTS[name], WORK / ("quick" if args.quick else name)
     names = [QUICK] if args.quick else []
-    if args.survivors and (folder / "mutants").is_dir():
+    goes_on = args.survivors and (folder / "mutants").is_dir()
+    if goes_on:
         names = [each.name for each in faults(part, folder) if each.status not in NOTICED]
     else:
         lay_out(part, folder)
     copy_tests(part, folder)
-    if names or not args.survivors:
+    if names or not goes_on:
         plant(folder, names, args.children)
     return summed_up(name, faults(part, folder), folder)
 
 
-def report(runs: Sequence[dict[str, Any]]) -> None:
+def report(runs: Sequence[dict[str, Any]], survivors: Path) -> None:
     """The table, and the file of what survived."""
     columns = ("mutants", "killed", "survived", "timeout", "no_tests", "share_killed")
     rows = [[each["part"], *(each.get(column, 0) for column in columns)] for each in runs]
@@ -191,9 +192,8 @@ def report(runs: Sequence[dict[str, Any]]) -> None:
         for each in runs
         for fault in each["missed"]
     ]
-    path = WORK / "survivors.txt"
-    path.write_text("\n".join(texts), encoding="utf-8")
-    print(f"\nWhat nobody noticed: {path}")
+    survivors.write_text("\n".join(texts), encoding="utf-8")
+    print(f"\nWhat nobody noticed: {survivors}")
 
 
 def main() -> None:
@@ -201,7 +201,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all of them by default")
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="all of them by default"
+    )
     parser.add_argument("--survivors", action="store_true", help="only what survived last time")
     parser.add_argument("--children", type=int, default=2, help="processes at the same time")
     parser.add_argument("--quick", action="store_true", help="one function of releases")
@@ -212,7 +214,7 @@ def main() -> None:
     for name in names:
         print(f"{name} ...", file=sys.stderr)
         runs.append(run(name, args))
-    report(runs)
+    report(runs, WORK / "quick/survivors.txt" if args.quick else WORK / "survivors.txt")
     common.write_results(args.out, {"runs": runs})
 
 

@@ -57,3 +57,13 @@ def test_two_rounds(tmp_path):
     results = quick("two_rounds.py", tmp_path / "r.json", STREAM)
     assert [run["strategy"] for run in results["runs"]] == ["no strategy", "replay"]
     assert all(run["steps"] == 2 for run in results["runs"])
+
+
+@pytest.mark.slow
+def test_mutation(tmp_path):
+    pytest.importorskip("mutmut", reason="the extra 'mutation' is not installed")
+    (run,) = quick("mutation.py", tmp_path / "r.json")["runs"]
+    assert run["part"] == "releases"
+    assert run["mutants"] == run["killed"] > 5
+    assert run["share_killed"] == 1
+    assert run["missed"] == []
