@@ -56,7 +56,11 @@ PARTS = {
     "releases": Part(("versions/releases.py",), ("tests/versions",), "not two_writers"),
     "merging": Part(
         ("continual/merging.py", "continual/combining.py", "continual/strategies/merge.py"),
-        ("tests/continual/test_combining.py", "tests/continual/strategies/test_merge.py"),
+        (
+            "tests/continual/test_merging.py",
+            "tests/continual/test_combining.py",
+            "tests/continual/strategies/test_merge.py",
+        ),
         "not frozen_layers and not resumed_run and not plain_training",  # they train
     ),
     "batching": Part(("training/batching.py",), ("tests/training/test_batching.py",)),

@@ -109,6 +109,51 @@ def test_trimming_keeps_the_share_with_the_largest_magnitude():
     assert torch.equal(trim(update, 1.0), update)
 
 
+def test_trimming_keeps_at_least_one_element_and_all_that_are_as_large_as_the_last_one_kept():
+    assert trim(torch.tensor([[0.1, -5.0, 2.0]]), 0.01).tolist() == [[0, -5.0, 0]]
+    assert trim(torch.tensor([[2.0, -2.0, 2.0, 1.0]]), 0.25).tolist() == [[2.0, -2.0, 2.0, 0]]
+    assert trim(torch.tensor([[4.0, 3.0, 2.0, 1.0]]), 0.5).tolist() == [[4.0, 3.0, 0, 0]]
+
+
+def test_ties_averages_only_what_agrees_with_the_sign_of_the_sum():
+    old, new = torch.tensor([3.0, 4.0, 1.0, 2.0, 0.0]), torch.tensor([1.0, -2.0, -1.0, 0.0, 0.0])
+    assert ties(old, new, 1.0).tolist() == [2.0, 4.0, 0.0, 2.0, 0.0]
+
+
+def test_what_was_lost_is_told_in_the_units_of_the_update_whatever_its_scale():
+    update = draw(3, rank=12, scale=1.0).dense()
+    for scale in (1.0, 0.25, 8.0):
+        combined = factored(update, 4, scale)
+        assert combined.product.scale == scale
+        assert combined.product.rank == 4
+        exact = float(update.double().square().sum())
+        assert combined.total == pytest.approx(exact, rel=1e-6)
+        error = float((update - combined.product.dense()).double().square().sum())
+        assert combined.lost == pytest.approx(error, rel=1e-4)
+        wide = draw(3, rank=12, scale=scale)
+        told = nearest(wide, 4)
+        full = wide.dense().double()
+        assert told.total == pytest.approx(float(full.square().sum()), rel=1e-5)
+        _, lost = best_of_rank(full, 4)
+        assert told.lost == pytest.approx(lost, rel=1e-5)
+        assert told.product.scale == scale
+        assert told.product.a.is_contiguous()
+
+
+def test_an_exact_blend_keeps_the_part_that_both_share_bit_for_bit():
+    old, new = draw(0), draw(1)
+    combined = blend(old, LowRank(new.b, old.a, 2.0), 0.25)
+    assert torch.equal(combined.product.a, old.a)
+    torch.testing.assert_close(combined.product.b, 0.75 * old.b + 0.25 * new.b)
+    combined = blend(old, LowRank(old.b, new.a, 2.0), 0.25)
+    assert torch.equal(combined.product.b, old.b)
+    torch.testing.assert_close(combined.product.a, 0.75 * old.a + 0.25 * new.a)
+    combined = blend(LowRank(torch.zeros_like(old.b), old.a, 2.0), new, 0.25)
+    assert torch.equal(combined.product.a, new.a)
+    assert torch.equal(combined.product.b, 0.25 * new.b)
+    assert (combined.lost, combined.total, combined.product.scale) == (0, 0, 2.0)
+
+
 def ties_one_by_one(old, new, density):
     """The published algorithm, element by element."""
 
@@ -137,3 +182,11 @@ def test_an_orthonormal_basis_spans_the_same_rows():
     torch.testing.assert_close(q @ q.mT, torch.eye(4), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(a @ q.mT @ q, a, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(orthonormal(q), q, rtol=1e-5, atol=1e-5)
+
+
+def test_an_orthonormal_basis_keeps_dtype_and_direction():
+    a = torch.tensor([[-2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
+    q = orthonormal(a)
+    assert torch.equal(q, torch.tensor([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    assert q.is_contiguous()
+    assert orthonormal(a.bfloat16()).dtype == torch.bfloat16

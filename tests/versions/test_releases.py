@@ -142,7 +142,10 @@ def test_a_damaged_file_is_told_with_the_reason_and_is_never_overwritten(path, d
         with pytest.raises(VersionError, match=reason) as caught:
             tool()
         assert str(caught.value).startswith(f"{path} is damaged (")
-        assert "Restore it from a backup; or delete it" in str(caught.value)
+        assert str(caught.value).endswith(
+            "). Restore it from a backup; or delete it, and the base model is released until you "
+            "promote a version."
+        )
     assert path.read_text() == text
 
 
