@@ -222,4 +222,9 @@ def test_a_damaged_file_is_refused_and_not_guessed(model, tmp_path):
     engine = TransformersEngine(settings_of(model))
     with pytest.raises(FactoryError, match=f"{FILE} is damaged"):
         engine.load(version)
+    older = publish(workspace, model, settings={"data": {}, "model": {}})
+    for text in ("data: [", "data: 1", "", "model: {}"):
+        (older.folder / "run.yaml").write_text(text)
+        with pytest.raises(FactoryError, match=r"run.yaml is damaged"):
+            engine.load(older)
     assert engine.loaded == {"v0000"}

@@ -25,6 +25,9 @@ FILE = "prompt.json"
 RUN = "run.yaml"
 """Settings that a version of a workspace was made with, in the folder above its adapter."""
 
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, yaml.YAMLError)
+"""What reading a damaged file of settings raises."""
+
 
 @dataclass(frozen=True)
 class PromptFormat:
@@ -136,8 +139,14 @@ def _of_run(file: Path, usual: PromptFormat, tokenizer: PreTrainedTokenizerBase)
     """What the settings kept with an older version say of its prompts."""
     if not file.is_file():
         return usual
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    thinking, name = values["data"].get("enable_thinking"), values["model"].get("template")
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        thinking, name = values["data"].get("enable_thinking"), values["model"].get("template")
+    except UNREADABLE as error:
+        raise ModelError(
+            f"{file} is damaged, so how its version is asked is unknown: {error}. Restore it from "
+            "a backup, or use another version."
+        ) from error
     had_none = is_named(tokenizer.chat_template)  # a tokenizer's own template won in any case
     template = find(name).jinja if name and had_none else None
     return replace(usual, enable_thinking=thinking, template=template)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from operator import itemgetter
 
 from transformers import PreTrainedTokenizerBase
 
@@ -22,53 +23,12 @@ GUARDS = ("]", "\n", "a", "。", "_", "1")
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """The tokens of one text.
-
-    Attributes:
-        tokenizer: made them.
-        control: control tokens, for which stand-ins may be in the text.
-        text: what they stand for.
-        borders: places in it that no token crosses, with how many tokens come before each.
-        ids: token ids.
-        starts: the first character of each token; None where the tokenizer cannot tell.
-        ends: the character after each token.
-    """
-
-    tokenizer: PreTrainedTokenizerBase
-    control: ControlTokens
-    text: str
-    borders: Mapping[int, int]
-    ids: tuple[int, ...]
-    starts: tuple[int, ...] | None = None
-    ends: tuple[int, ...] | None = None
-
-    def covered(self, span: Span) -> range:
-        """The tokens that hold any character of a piece of the text."""
-        start, end = span
-        if start >= end:
-            return range(0)
-        if self.starts is None or self.ends is None:
-            first, after = self._shared(start)[0], max(self._shared(end))
-        else:
-            first, after = bisect_right(self.ends, start), bisect_left(self.starts, end)
-        return range(self.borders.get(start, first), self.borders.get(end, after))
-
-    def _shared(self, place: int) -> tuple[int, int]:
-        """Tokens that end by a place; the same with the one that goes on over it."""
-        borders = [border for border in self.borders if border < place]
-        before = tokenize(self.tokenizer, self.text[:place], self.control, borders).ids
-        first = first_difference(before, self.ids)
-        return first, first + (first < len(before))
-
-
-@dataclass(frozen=True)
 class _Piece:
-    """Some tokens with their places; in a tokenizer that cannot tell places these are empty.
+    """Tokens that go on after a border.
 
     Attributes:
         ids: token ids.
-        places: of each in a text.
+        places: of each in some text; empty where the tokenizer cannot tell.
         begin: where in that text the piece begins.
     """
 
@@ -79,6 +39,66 @@ class _Piece:
     def after(self, count: int, begin: int) -> "_Piece":
         """Without the tokens of what stands before a place."""
         return _Piece(self.ids[count:], self.places[count:], begin)
+
+    def num_ended(self, place: int) -> int:
+        """Tokens that end by a place in the piece."""
+        return bisect_right(self.places, place + self.begin, key=itemgetter(1))
+
+    def num_begun(self, place: int) -> int:
+        """Tokens that begin before a place in the piece."""
+        return bisect_left(self.places, place + self.begin, key=itemgetter(0))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of one text.
+
+    Attributes:
+        tokenizer: made them.
+        control: control tokens, for which stand-ins may be in the text.
+        text: what they stand for.
+        borders: places in it, in order, that no token crosses.
+        ids: token ids.
+        pieces: by where in the text each one begins.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    control: ControlTokens
+    text: str
+    borders: tuple[int, ...]
+    ids: tuple[int, ...]
+    pieces: Mapping[int, _Piece]
+
+    def covered(self, span: Span) -> range:
+        """The tokens that hold any character of a piece of the text."""
+        start, end = span
+        if start >= end:
+            return range(0)
+        return range(self._count(start, begun=False), self._count(end, begun=True))
+
+    def _count(self, place: int, *, begun: bool) -> int:
+        """Tokens that begin before a place, or that end by it."""
+        count = 0
+        starts = [*self.pieces, len(self.text)]
+        for (start, piece), end in zip(self.pieces.items(), starts[1:], strict=True):
+            if end > place:
+                return count + self._count_in(piece, place, start, begun=begun)
+            count += len(piece.ids)
+        return count
+
+    def _count_in(self, piece: _Piece, place: int, start: int, *, begun: bool) -> int:
+        if place <= start:
+            return 0
+        if not self.tokenizer.is_fast:
+            return self._shared(place)[begun] - self._shared(start)[0]
+        return piece.num_begun(place - start) if begun else piece.num_ended(place - start)
+
+    def _shared(self, place: int) -> tuple[int, int]:
+        """Tokens that end by a place; the same with the one that goes on over it."""
+        borders = [border for border in self.borders if border < place]
+        before = tokenize(self.tokenizer, self.text[:place], self.control, borders).ids
+        first = first_difference(before, self.ids)
+        return first, first + (first < len(before))
 
 
 def tokenize(
@@ -95,20 +115,10 @@ def tokenize(
         control: what the stand-ins mean.
         borders: places in the text, in order, that no token crosses.
     """
-    ids: list[int] = []
-    places: list[Span] = []
-    counts = {}
-    for start, end in _cuts(text, borders):
-        piece = _piece(tokenizer, text, control, (start, end))
-        counts[start] = len(ids)
-        ids += piece.ids
-        shift = start - piece.begin
-        places += [(max(a + shift, start), b + shift) for a, b in piece.places]
-    found = {border: counts.get(border, len(ids)) for border in borders}
-    if not tokenizer.is_fast:
-        return Tokens(tokenizer, control, text, found, tuple(ids))
-    starts, ends = zip(*places, strict=True) if places else ((), ())
-    return Tokens(tokenizer, control, text, found, tuple(ids), starts, ends)
+    cuts = _cuts(text, borders)
+    pieces = {start: _piece(tokenizer, text, control, (start, end)) for start, end in cuts}
+    ids = tuple(token for piece in pieces.values() for token in piece.ids)
+    return Tokens(tokenizer, control, text, tuple(borders), ids, pieces)
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str, control: ControlTokens) -> list[int]:
