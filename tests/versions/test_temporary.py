@@ -1,6 +1,8 @@
 import pytest
 
 from llama_factory.core.errors import VersionError
+from llama_factory.model import prompt
+from llama_factory.model.prompt import PromptFormat
 from llama_factory.versions import releases, store, temporary
 from llama_factory.versions.workspace import Workspace
 
@@ -34,3 +36,13 @@ def test_a_folder_without_an_adapter_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(VersionError, match=r"empty: no adapter_config.json is there"):
         temporary.make(tmp_path / "made", "tiny", tmp_path / "empty")
+
+
+def test_the_adapter_is_asked_as_it_was_taught(tmp_path):
+    adapter = adapter_folder(tmp_path / "a")
+    how = PromptFormat(False, ("<x>",), "{{ messages }}", "</s>")
+    how.save(adapter)
+    workspace = temporary.make(tmp_path / "made", "tiny", adapter)
+    version = store.get(workspace, releases.PRODUCTION)
+    assert version.adapter is not None
+    assert prompt.kept(version.adapter) == how
