@@ -6,15 +6,16 @@ from peft import LoraConfig, get_peft_model
 
 from llama_factory.continual.merging import interpolate
 from llama_factory.continual.updates import (
+    digest,
+    is_unchanged,
     low_rank_layers,
-    norm,
     other_names,
     put_back,
     snapshot,
 )
 from llama_factory.model.load import AdaptedModel, load_network
 from llama_factory.model.settings import ModelSettings
-from tests.continual.small import flat, make, shake
+from tests.continual.small import flat, make, reopened, shake
 
 
 def test_the_update_of_a_layer_is_what_merging_adds_to_its_weight(tiny_model):
@@ -67,12 +68,41 @@ def test_an_adapted_embedding_is_merged_as_a_product_too(tiny_model):
 
 def test_a_snapshot_is_put_back_bit_for_bit(tiny_model):
     model = shake(make(tiny_model))
-    kept, before, size = snapshot(model), flat(model), norm(model)
+    kept, before, known = snapshot(model), flat(model), digest(model)
     shake(model, seed=2)
-    assert norm(model) != size
+    assert digest(model) != known
     put_back(model, kept)
     assert torch.equal(flat(model), before)
-    assert norm(model) == size == pytest.approx(float(before.double().square().sum()))
+    assert digest(model) == known == float(int(known))
+
+
+@pytest.mark.parametrize("change", ["signs", "places", "one bit"])
+def test_weights_with_the_same_squares_are_other_weights(tiny_model, change):
+    model = shake(make(tiny_model))
+    numbers = {"ewc.digest": digest(model)}
+    assert is_unchanged(model, numbers, "ewc")
+    weight = next(iter(model.trainable().values())).data
+    if change == "signs":
+        weight.neg_()
+    elif change == "places":
+        weight.copy_(weight.flip(0))
+    else:
+        weight.view(-1)[3] = torch.nextafter(weight.view(-1)[3], torch.tensor(torch.inf))
+    assert not is_unchanged(model, numbers, "ewc")
+
+
+def test_the_sum_of_squares_of_earlier_releases_is_understood(tiny_model):
+    model = shake(make(tiny_model))
+    squares = float(flat(model).double().square().sum())
+    assert is_unchanged(model, {"merge.norm": squares}, "merge")
+    assert not is_unchanged(model, {"merge.norm": 1.01 * squares}, "merge")
+    assert not is_unchanged(model, {}, "merge")
+
+
+def test_saved_weights_are_the_same_when_they_are_read_again(tiny_model, tmp_path):
+    model = shake(make(tiny_model))
+    known = digest(model)
+    assert digest(reopened(model, tiny_model, tmp_path / "saved")) == known
 
 
 def test_the_start_of_pissa_is_a_sibling(tiny_model):

@@ -36,8 +36,6 @@ NAME = "ewc"
 SUMS = f"{NAME}.sums"
 WEIGHTS = f"{NAME}.weights."
 """Tensors in memory, by name of the weight: its importance."""
-NORM = f"{NAME}.norm"
-"""Number in memory that tells the weights that were measured from others."""
 RATIO, UPDATES, TOKENS = range(3)
 """What is added up while a round goes on, in the order of the memory's tensor SUMS."""
 USUAL_RATIOS = (0.01, 10.0)
@@ -145,7 +143,7 @@ class Ewc(Strategy):
     ) -> Memory:
         """Add the importance of the weights for this round's rows to that of earlier rounds."""
         from llama_factory.continual import counters
-        from llama_factory.continual.updates import norm
+        from llama_factory.continual.updates import DIGEST, digest
 
         tensors, sums = counters.end(memory, SUMS)
         sums = sums or [0.0] * 3
@@ -159,10 +157,10 @@ class Ewc(Strategy):
             "rounds": num_rounds,
             "examples": len(chosen),
             "ratio": _told_ratio(sums),
-            "norm": norm(model),
         }
         others = {name: each for name, each in tensors.items() if not name.startswith(f"{NAME}.")}
         told = {f"{NAME}.{name}": float(number) for name, number in numbers.items()}
+        told[NAME + DIGEST] = digest(model)
         return replace(memory, tensors={**others, **kept}, numbers={**memory.numbers, **told})
 
     @classmethod
@@ -278,13 +276,13 @@ def _shapes(
 
 def _forget_if_changed(model: "AdaptedModel", memory: Memory) -> None:
     """Drop what was measured of A and B one by one where these are not what they were then."""
-    from llama_factory.continual.updates import norm
+    from llama_factory.continual.updates import is_unchanged
 
     tensors = cast("MutableMapping[str, Tensor]", memory.tensors)
     measured = [name for name in tensors if name.startswith(WEIGHTS)]
     if _measured(memory).outputs or not measured:
         return
-    if not math.isclose(norm(model), memory.numbers.get(NORM, 0.0), rel_tol=1e-6):
+    if not is_unchanged(model, memory.numbers, NAME):
         for name in measured:
             del tensors[name]
         logger.warning(

@@ -14,7 +14,6 @@ of the updates.
 """
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -34,8 +33,6 @@ NAME = "merge"
 TRAINED, ORIGIN = f"{NAME}.trained.", f"{NAME}.origin."
 """Tensors in memory, by name of the weight: before merging, and before all rounds."""
 NUM_ROUNDS = f"{NAME}.rounds"
-NORM = f"{NAME}.norm"
-"""Number in memory that tells the merged weights from others."""
 FROM_TRAINED = ("ema", "slao", "magmax")
 """Methods whose publications train on from what was trained last, not from what was merged."""
 
@@ -138,7 +135,7 @@ class Merge(Strategy):
             kept |= _prefixed(TRAINED, trained)
         numbers = {
             NUM_ROUNDS: before.num_rounds + 1,
-            NORM: updates.norm(model),
+            NAME + updates.DIGEST: updates.digest(model),
             f"{NAME}.error": error,
         }
         others = {k: t for k, t in memory.tensors.items() if not k.startswith(f"{NAME}.")}
@@ -151,7 +148,10 @@ class Merge(Strategy):
 
         `magmax` and `ties` compare how far weights are from the consolidated ones.
         """
-        return memory.without(TRAINED).without(ORIGIN).without(NORM)
+        from llama_factory.continual.updates import DIGEST
+
+        kept = memory.without(TRAINED).without(ORIGIN)
+        return kept.without(NAME + DIGEST).without(f"{NAME}.norm")
 
     def gentler(self) -> Mapping[str, Strategy]:
         """Interpolation with the later alphas."""
@@ -199,12 +199,12 @@ class Merge(Strategy):
 
 def _trained(model: "AdaptedModel", memory: Memory) -> "dict[str, Tensor]":
     """The weights that were trained last, if the model is still what they were merged into."""
-    from llama_factory.continual.updates import norm
+    from llama_factory.continual.updates import is_unchanged
 
     trained = _named(memory, TRAINED)
     if not trained:
         return {}
-    if math.isclose(norm(model), memory.numbers.get(NORM, 0.0), rel_tol=1e-6):
+    if is_unchanged(model, memory.numbers, NAME):
         return trained
     logger.warning(
         "merge: the released weights were changed since they were merged, so training begins at "
