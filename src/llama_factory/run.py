@@ -95,7 +95,12 @@ def train(path: Path | None, changes: Sequence[str], progress: Progress) -> dict
 
     if not config.do_train:
         return _predict_only(config, output, progress) | {"output_dir": str(output)}
-    extras = Extras(config.log_dir, config.do_predict, overwrites=config.overwrite_output_dir)
+    extras = Extras(
+        config.log_dir,
+        config.do_predict,
+        overwrites=config.overwrite_output_dir,
+        resume=config.resume_from_checkpoint,
+    )
     results = fit(config, output, progress, extras)
     return results and results | {"output_dir": str(output)}
 

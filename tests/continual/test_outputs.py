@@ -138,6 +138,26 @@ def test_a_stopped_run_leaves_the_old_one_and_goes_on(train, finished, monkeypat
     assert not list(finished.parent.glob(".out*"))
 
 
+@pytest.mark.parametrize("named", ["out", "out/checkpoints"])
+def test_a_runs_own_folder_may_be_named_before_there_is_a_checkpoint(train, tmp_path, named):
+    train(f"resume_from_checkpoint={tmp_path / named}")
+    assert steps(tmp_path / "out") == 1
+
+
+@pytest.mark.parametrize("named", ["nowhere/checkpoint-250", "rows.json"])
+def test_another_path_that_holds_no_checkpoint_is_refused(train, tmp_path, named):
+    with pytest.raises(ConfigError, match=f"resume_from_checkpoint: .*{named} does not exist"):
+        train(f"resume_from_checkpoint={tmp_path / named}")
+    assert not (tmp_path / "out/adapter_model.safetensors").exists()
+
+
+def test_true_and_false_are_taken(train, tmp_path):
+    with pytest.raises(ConfigError, match="resume_from_checkpoint: .* does not exist"):
+        train("resume_from_checkpoint=true")
+    train("resume_from_checkpoint=false")
+    assert steps(tmp_path / "out") == 1
+
+
 def test_people_are_told_of_the_room_that_two_runs_take(train, finished):
     told = Told()
     train(*AGAIN, progress=told)

@@ -20,6 +20,10 @@ class RunConfig(RoundConfig):
     """`llama-factory train` replaces a finished run in `output_dir`, once the new one is whole.
     Until then that one is made in a hidden folder beside it, so both take room on the disk. A run
     that was interrupted goes on in any case, and without `do_train` nothing is removed."""
+    resume_from_checkpoint: bool | Path | None = None
+    """Empty: `llama-factory train` goes on where an interrupted run of the same settings and rows
+    stopped. A checkpoint of it: goes on from there. `true`: refuses to begin where there is none.
+    `false`: begins anew, and keeps what is there in `checkpoints.replaced`."""
     log_dir: Path | None = None
     """Where `llama-factory train` writes TensorBoard's logs. Empty: `runs` in `output_dir`."""
     do_train: bool = True

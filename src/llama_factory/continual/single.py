@@ -1,7 +1,7 @@
 """A single run without a workspace: the same engine, a plain PEFT folder as output."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from llama_factory.evaluation.pictures import draw_loss
 from llama_factory.evaluation.suite import evaluate
 from llama_factory.model.load import AdaptedModel, adapt
 from llama_factory.model.starting import start_of
+from llama_factory.training import checkpoints
 from llama_factory.training.fitting import require_fitting
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.training.processes import Processes, joined
 
+CHECKPOINTS = "checkpoints"
 ROWS = ".data"
 """The rows while they are trained on; removed with the last write."""
 
@@ -37,11 +39,13 @@ class Extras:
         log_dir: of TensorBoard; None for a folder in the output.
         do_predict: answer all held-out rows at the end and keep the answers.
         overwrites: a finished run in the output is replaced, once this one is whole.
+        resume: what it goes on from, see `TrainingFolders`.
     """
 
     log_dir: Path | None = None
     do_predict: bool = False
     overwrites: bool = False
+    resume: Path | bool | None = None
 
 
 def fit(
@@ -62,6 +66,7 @@ def fit(
             progress = SILENT
         with processes.in_turn():
             folder = _place(output, extras, progress, is_first=processes.is_first)
+        extras = replace(extras, resume=_resume(extras.resume, output, folder))
         try:
             results = _prepare_and_fit(config, folder, progress, extras, processes)
         except FactoryError:
@@ -80,6 +85,7 @@ def _prepare_and_fit(
     extras: Extras,
     processes: Processes,
 ) -> dict[str, Any]:
+    checkpoints.require_some(output / CHECKPOINTS, extras.resume)
     with processes.in_turn():
         data = _data(config, output, progress, is_first=processes.is_first)
     if extras.do_predict:
@@ -97,6 +103,15 @@ class _Job:
     data: PreparedData
     extras: Extras
     progress: Progress
+
+
+def _resume(asked: Path | bool | None, output: Path, folder: Path) -> Path | bool | None:
+    """What to go on from. A run's own folder may be named before there is anything in it."""
+    own = folder / CHECKPOINTS
+    names = {output.resolve(), (output / CHECKPOINTS).resolve()}
+    if not isinstance(asked, Path) or asked.expanduser().resolve() not in names:
+        return asked
+    return own if any(own.glob("step-*")) else None
 
 
 def _place(output: Path, extras: Extras, progress: Progress, *, is_first: bool) -> Path:
@@ -142,10 +157,11 @@ def _fit(job: _Job, *, is_first: bool) -> dict[str, Any]:
 
 def _folders(job: _Job) -> TrainingFolders:
     return TrainingFolders(
-        checkpoints=job.output / "checkpoints",
+        checkpoints=job.output / CHECKPOINTS,
         metrics=job.output / "metrics.jsonl",
         events=job.extras.log_dir or job.output / "runs",
         tokens=files.cache_folder() / "tokens",
+        resume=job.extras.resume,
     )
 
 

@@ -13,11 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llama_factory.core import files
+from llama_factory.core.errors import ConfigError
+from llama_factory.training.identity import differences
 
 KEPT = 2
 """Newest checkpoints that stay on disk: the second saves the day if the first is damaged."""
 DESCRIPTION = "run.json"
 """Beside the checkpoints: what the run depends on, so that a change can be told."""
+STATE = "state.json"
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +90,7 @@ def save(
         "files": files.hash_folder(temporary),
         "scale": dict(scale),
     }
-    files.write_json(temporary / "state.json", record)
+    files.write_json(temporary / STATE, record)
     shutil.rmtree(final, ignore_errors=True)
     files.publish(temporary, final)
     for old in _by_age(folder)[KEPT:]:
@@ -103,6 +106,49 @@ def latest(folder: Path, plan: str) -> tuple[Path, Position] | None:
         elif record["position"]["plan"] == plan:
             return candidate, Position(**record["position"])
     return None
+
+
+def require_some(folder: Path, asked: Path | bool | None) -> None:
+    """Refuse early to go on from nothing; whose the checkpoints are is seen later.
+
+    Args:
+        folder: where the run has its own.
+        asked: see `TrainingFolders.resume`.
+
+    Raises:
+        ConfigError: there is no checkpoint.
+    """
+    place = asked if isinstance(asked, Path) else folder
+    if asked is not None and asked is not False and not _by_age(place):
+        raise ConfigError(why_not(place, {}))
+
+
+def why_not(folder: Path, description: Mapping[str, Any]) -> str:
+    """Why a run cannot go on from a folder, and what to do."""
+    where = f"resume_from_checkpoint: {folder}"
+    if not folder.is_dir():
+        return f"{where} does not exist, or is no folder. {_INSTEAD}"
+    if not _by_age(folder):
+        return f"{where} holds no checkpoint that this program wrote. {_INSTEAD}"
+    try:
+        before = files.read_json(_run_of(folder) / DESCRIPTION)
+    except (OSError, ValueError):
+        before = {}
+    changed = ", ".join(differences(before, description)) if before else ""
+    why = f"is of another run. Changed since: {changed}" if changed else "is damaged"
+    return f"{where} {why}. {_INSTEAD}"
+
+
+_INSTEAD = (
+    "Name a checkpoint of this very run (checkpoints/step-... in its output_dir); leave the key "
+    "out to go on where an interrupted run stopped; or begin at trained weights by "
+    "model.adapter_paths (adapter_name_or_path). Nothing was trained."
+)
+
+
+def _run_of(folder: Path) -> Path:
+    """The folder of all checkpoints of the run that a checkpoint belongs to."""
+    return _by_age(folder)[0].parent
 
 
 def put_aside(folder: Path) -> dict[str, Any] | None:
@@ -137,7 +183,7 @@ def restore(
         The strategies' tensors, and the scale of the loss.
     """
     saved = load_file(checkpoint / "weights.safetensors")
-    record = files.read_json(checkpoint / "state.json")
+    record = files.read_json(checkpoint / STATE)
     numbers = record["optimizer_numbers"]
     states: dict[str, dict[str, Any]] = {name: {} for name in weights}
     for key, value in {**load_file(checkpoint / "optimizer.safetensors"), **numbers}.items():
@@ -184,13 +230,17 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _by_age(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), reverse=True)
+    """The checkpoints in a folder, the newest first; or the one that the folder is."""
+    if (folder / STATE).is_file():
+        return [folder]
+    inside = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+    return sorted(inside.glob("step-*"), reverse=True)
 
 
 def _intact_record(checkpoint: Path) -> dict[str, Any] | None:
     try:
-        record: dict[str, Any] = files.read_json(checkpoint / "state.json")
-        hashes = files.hash_folder(checkpoint, leave_out=frozenset({"state.json"}))
+        record: dict[str, Any] = files.read_json(checkpoint / STATE)
+        hashes = files.hash_folder(checkpoint, leave_out=frozenset({STATE}))
         return record if hashes == record["files"] else None
     except (OSError, ValueError, KeyError, SafetensorError):
         return None

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import torch
 
-from llama_factory.core.errors import FactoryError
+from llama_factory.core.errors import ConfigError, FactoryError
 from llama_factory.core.files import telling_of_full_disk
 from llama_factory.core.progress import Bar, Progress
 from llama_factory.core.signals import Stopped, stopping_safely
 from llama_factory.core.types import Example
 from llama_factory.model.compiling import compile_layers
 from llama_factory.model.load import AdaptedModel
-from llama_factory.training import checkpoints, memory, precision
+from llama_factory.training import checkpoints, diverging, memory, precision
 from llama_factory.training import held_out as held
 from llama_factory.training.batching import Batch
 from llama_factory.training.checkpoints import Position
@@ -141,7 +141,22 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
     model.network.eval()
     ended_by = _ended_by(position, settings)
     unfit, cut, spent = rows.unfit[NEW], rows.items[NEW].rows.cut, run.costs.seconds
-    return TrainedModel(model, kept, position, ended_by, unfit, cut, measured, ends, spent)
+    divergence = _divergence(run, job, position)
+    return TrainedModel(
+        model, kept, position, ended_by, unfit, cut, measured, ends, spent, divergence
+    )
+
+
+def _divergence(run: Run, job: _Job, position: Position) -> str:
+    """Tell of a run that ended far above its beginning, unless its best weights were put back."""
+    if run.settings.early_stopping_steps and position.best_step:
+        return ""
+    found = ""
+    if run.processes.is_first:
+        found = diverging.told(earlier(job.folders.metrics, position.step))
+    if found:
+        job.progress.say(f"Warning: {found}")
+    return found
 
 
 def _prepare_strategies(model: AdaptedModel, protection: Protection, costs: Costs) -> None:
@@ -174,8 +189,7 @@ def _prepare(run: Run, job: _Job, tests: Items | None) -> _Job:
 
 def _resume(run: Run, job: _Job) -> Position:
     """Where the last checkpoint of this very run stands, its state put back; or the start."""
-    folder = job.folders.checkpoints
-    found = checkpoints.latest(folder, job.name)
+    found = _found(job)
     if found is None:
         if run.processes.is_first:
             _begin(job)
@@ -191,11 +205,32 @@ def _resume(run: Run, job: _Job) -> Position:
     return position
 
 
+def _found(job: _Job) -> tuple[Path, Position] | None:
+    """The checkpoint to go on from: that which was named, or the newest one of this run.
+
+    Raises:
+        ConfigError: one is asked for, and there is none of this run.
+    """
+    asked = job.folders.resume
+    if asked is False:
+        return None
+    folder = asked if isinstance(asked, Path) else job.folders.checkpoints
+    found = checkpoints.latest(folder, job.name)
+    if found is None and asked is not None:
+        raise ConfigError(checkpoints.why_not(folder, job.description))
+    return found
+
+
 def _begin(job: _Job) -> None:
     """Put checkpoints of another run aside, and say in what it differs."""
     folder = job.folders.checkpoints
     before = checkpoints.put_aside(folder)
-    if before is not None:
+    if before is not None and job.folders.resume is False:
+        job.progress.say(
+            f"Begun anew, as resume_from_checkpoint is false. The checkpoints in {folder} are kept "
+            f"in {folder.name}.replaced."
+        )
+    elif before is not None:
         changed = ", ".join(differences(before, job.description)) or "they are damaged"
         job.progress.say(
             f"Begun anew: the checkpoints in {folder} are of another run. Changed since: {changed}."

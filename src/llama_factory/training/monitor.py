@@ -28,12 +28,15 @@ class TrainingFolders:
         metrics: JSON lines, one an update; TRAINER_LOG lies beside it.
         events: TensorBoard.
         tokens: rows as tokens, kept for the next run.
+        resume: a checkpoint, or a folder of them, to go on from; true: there must be one of this
+            run; false: none is looked for; None: one that is there is gone on with.
     """
 
     checkpoints: Path
     metrics: Path
     events: Path
     tokens: Path
+    resume: Path | bool | None = None
 
 
 @dataclass(frozen=True)

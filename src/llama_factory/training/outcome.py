@@ -38,6 +38,7 @@ class TrainedModel:
         measured: the objective's loss and numbers on the held-out rows, where they were measured.
         ends: the end that was reached, and others that forget less, for a gate to choose from.
         hook_seconds: spent in the hooks of each strategy.
+        divergence: in words, where the run ended far above its beginning; else nothing.
     """
 
     model: AdaptedModel
@@ -49,6 +50,7 @@ class TrainedModel:
     measured: dict[str, float] = field(default_factory=dict)
     ends: tuple[End, ...] = ()
     hook_seconds: Mapping[str, float] = field(default_factory=dict)
+    divergence: str = ""
 
     @property
     def num_tokens(self) -> int:
@@ -73,6 +75,7 @@ class TrainedModel:
             "ended_by": self.ended_by,
             "gradient_spikes": at.num_spikes,
             "skipped_updates": at.num_skipped,
+            "divergence": self.divergence,
             "hook_seconds": {name: round(each, 3) for name, each in self.hook_seconds.items()},
             "unfit": len(self.unfit),
             "unfit_rows": [str(row) for row in self.unfit[:MOST_SHOWN]],

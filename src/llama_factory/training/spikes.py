@@ -7,7 +7,9 @@ from statistics import median
 WINDOW = 50
 """Updates whose norms are the measure."""
 FEWEST = 8
-"""Norms needed before any is called a spike."""
+"""Norms whose median is the usual one."""
+EARLY = 10
+"""How much higher a spike must be before there are so many: the first norms differ anyway."""
 
 
 class SpikeWatch:
@@ -24,6 +26,7 @@ class SpikeWatch:
 
     def see(self, norm: float) -> float | None:
         """Take the next finite norm; returns how many medians it is if it is a spike."""
-        usual = median(self._norms) if len(self._norms) >= FEWEST else 0.0
+        usual = median(self._norms) if self._norms else 0.0
+        most = self._factor * (1 if len(self._norms) >= FEWEST else EARLY)
         self._norms.append(norm)
-        return norm / usual if usual and norm > self._factor * usual else None
+        return norm / usual if usual and norm > most * usual else None

@@ -83,6 +83,12 @@ def text(value: Any) -> str:
     return str(value)
 
 
+def text_or_boolean(value: Any) -> str | bool:
+    """True, false, or any other text."""
+    word = str(value).lower()
+    return word == "true" if word in ("true", "false") else text(value)
+
+
 def number(value: Any) -> float:
     """A number, also as `1e-4`, which YAML takes for text."""
     try:

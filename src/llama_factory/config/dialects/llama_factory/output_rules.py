@@ -1,17 +1,15 @@
 """Flat keys of what a run writes and measures that mean something only together."""
 
-from llama_factory.config.dialects.llama_factory.table import KEYS
 from llama_factory.config.dialects.llama_factory.translation import Translation
 
 
 def checkpoints(done: Translation) -> None:
-    """save_steps in updates; going on happens by itself."""
+    """save_steps in updates."""
     steps = done.values.get("save_steps")
     if steps is not None and steps != int(steps):
         done.refuse("save_steps", f"{steps:g} is a share of the run; give a number of steps.")
     elif steps is not None:
         done.put("training.checkpoint_steps", int(steps), "save_steps")
-    done.note("resume_from_checkpoint", KEYS["resume_from_checkpoint"].about)
     if "gradient_checkpointing" in done.values:
         wanted = done.values["gradient_checkpointing"]
         done.put("training.gradient_checkpointing", wanted, "gradient_checkpointing")

@@ -13,6 +13,7 @@ from llama_factory.config.dialects.llama_factory.key import (
     part,
     setting,
     text,
+    text_or_boolean,
 )
 
 RAY = "run one process; many machines come with an issue of their own."
@@ -96,11 +97,11 @@ OUTPUT: dict[str, Key] = {
                                 count, 1),
     "save_only_model": ignored("a checkpoint holds what going on needs, and goes with the end.",
                                boolean, False),
-    "resume_from_checkpoint": part(
-        "",
-        text,
-        "saves/qwen/lora/sft/checkpoints",
-        about="A run that was interrupted goes on from its newest checkpoint by itself.",
+    "resume_from_checkpoint": setting(
+        "resume_from_checkpoint",
+        text_or_boolean,
+        "saves/qwen/lora/sft/checkpoints/step-00000500",
+        about="Not given: a run that was interrupted goes on from its newest checkpoint by itself.",
     ),
     "logging_steps": ignored("every step is logged.", number, 10),
     "logging_strategy": ignored("every step is logged.", text, "steps"),

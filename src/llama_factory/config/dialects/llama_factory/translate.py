@@ -14,7 +14,7 @@ from llama_factory.config.dialects.llama_factory.table import (
 from llama_factory.config.dialects.llama_factory.translation import Translation
 from llama_factory.core.errors import suggest
 
-NATIVE_TOO = frozenset({"output_dir", "overwrite_output_dir"})
+NATIVE_TOO = frozenset({"output_dir", "overwrite_output_dir", "resume_from_checkpoint"})
 """Keys that are called the same in both dialects."""
 
 
