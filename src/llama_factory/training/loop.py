@@ -149,12 +149,10 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
 
 def _divergence(run: Run, job: _Job, position: Position) -> str:
     """Tell of a run that ended far above its beginning, unless its best weights were put back."""
-    if run.settings.early_stopping_steps and position.best_step:
+    is_put_back = run.settings.early_stopping_steps and position.best_step
+    if is_put_back or not run.processes.is_first:
         return ""
-    found = ""
-    if run.processes.is_first:
-        found = diverging.told(earlier(job.folders.metrics, position.step))
-    if found:
+    if found := diverging.told(earlier(job.folders.metrics, position.step)):
         job.progress.say(f"Warning: {found}")
     return found
 
