@@ -261,6 +261,24 @@ def _come_and_go(
     assert ask(engine, answering, options) == alone
 
 
+def test_a_version_counts_as_loaded_only_once_it_has_proven_that_it_answers(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """Other threads look at what is loaded, and take it over at once."""
+    seen: list[frozenset[str]] = []
+
+    class Watched(TransformersEngine):
+        def _prove(self, version_id: str) -> None:
+            seen.append(self.loaded)
+            super()._prove(version_id)
+
+    workspace = make_released_workspace(tmp_path / "bot", tiny_model)
+    engine = Watched(settings_of(tiny_model))
+    engine.load(store.get(workspace, "v0001"))
+    assert seen == [{"v0000"}]
+    assert engine.loaded == {"v0000", "v0001"}
+
+
 def test_greedy_is_the_likeliest_token_in_float32(tmp_path: Path) -> None:
     """Two values round to the same in bfloat16, and both ways of asking tell them apart."""
     folder = make_tiny_model(tmp_path / "model")

@@ -1,6 +1,7 @@
 """The turns and tools of a request become what training makes of the same row."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from llama_factory.core.types import Message, ToolCall
 from llama_factory.data.formats.turns import OPENAI, parse_turns
 from llama_factory.model.conversation import ask
 from llama_factory.model.template import Renderer
+from llama_factory.serving import fields
 from llama_factory.serving.refusals import RequestError
 from llama_factory.serving.shapes import ChatRequest
 from tests.tiny import make_tokenizer
@@ -171,3 +173,8 @@ def test_a_tokenizer_writes_tools_and_calls_of_a_request() -> None:
     text = tokenizer.decode(ask(asked.messages, Renderer(tokenizer, asked.tools)).ids)
     assert '"name": "add"' in text.split("What is")[0]
     assert '{"name": "add", "arguments": {"a": 2}}' in text
+
+
+def test_the_guide_lists_every_field_that_is_ignored() -> None:
+    guide = (Path(__file__).parents[2] / "docs/serving.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in guide for name in fields.IGNORED | fields.IGNORED_IN_TURNS)

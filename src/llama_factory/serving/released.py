@@ -28,7 +28,7 @@ class _Attempt:
     """One try to load a version.
 
     Attributes:
-        state: of the files that it depends on.
+        state: what releases.json says, and the state of the version's files.
         began: seconds on the monotonic clock.
         loading: the work; its result says whether it succeeded.
     """
@@ -140,13 +140,14 @@ class ReleasedVersions:
         for version_id in self._attempts.keys() - wanted:
             self._forget(version_id)
         for version_id in sorted(wanted):
-            await self._load(version_id, queue)
+            await self._load(version_id, found, queue)
 
-    async def _load(self, version_id: str, queue: AnswerQueue) -> None:
+    async def _load(self, version_id: str, found: Releases, queue: AnswerQueue) -> None:
         if queue.claim(version_id):
             self._forget(version_id)
             return
-        state = await asyncio.to_thread(_state, self._workspace, version_id)
+        folder = self._workspace.versions / version_id
+        state = f"{found}\n{await asyncio.to_thread(_state, folder)}"
         attempt = self._attempts.get(version_id)
         if attempt and attempt.state == state and attempt.holds:
             return
@@ -224,10 +225,9 @@ def _released_before(found: Releases) -> list[str]:
     return list(dict.fromkeys(each for each in order if each is not None and _is_version(each)))
 
 
-def _state(workspace: Workspace, version_id: str) -> str:
-    """Changes whenever trying to load a version may end in another way."""
-    folder = workspace.versions / version_id
-    return "\n".join(map(_stamp, [workspace.releases, folder, *sorted(folder.rglob("*"))]))
+def _state(folder: Path) -> str:
+    """Changes whenever a version's files do."""
+    return "\n".join(map(_stamp, [folder, *sorted(folder.rglob("*"))]))
 
 
 def _stamp(path: Path) -> str:

@@ -62,14 +62,16 @@ class TransformersEngine:
         self._context = _context_tokens(self._network, self._tokenizer)
         self._end_tokens = _end_tokens(self._network, self._tokenizer)
         self._prefix = self._network.active_peft_config.is_prompt_learning
-        # Replaced, never changed: other threads look at what is loaded.
-        self._adapters: Mapping[str, list[str]] = {}
+        self._adapters: dict[str, list[str]] = {}
+        # Of these, the versions that have proven that they answer: other threads look at them, so
+        # that the set is replaced and never changed.
+        self._proven = frozenset({BASE_VERSION})
         self._answering = ""
 
     @property
     def loaded(self) -> frozenset[str]:
         """See `Engine`."""
-        return frozenset(self._adapters) | {BASE_VERSION}
+        return self._proven
 
     def load(self, version: ModelVersion) -> None:
         """See `Engine`.
@@ -91,9 +93,11 @@ class TransformersEngine:
             except BaseException:
                 self._detach(version.id, parts)
                 raise
+        self._proven |= {version.id}
 
     def unload(self, version_id: str) -> None:
         """See `Engine`."""
+        self._proven = self._proven - {version_id} | {BASE_VERSION}
         with self._unchanged():
             self._detach(version_id, self._adapters.get(version_id, [version_id]))
 
@@ -165,7 +169,7 @@ class TransformersEngine:
     @contextmanager
     def _only(self, version_id: str) -> Iterator[None]:
         """Answer with this version's adapter alone, and with those consolidated under it."""
-        assert version_id in self.loaded, f"{version_id} was not loaded"
+        assert version_id in {*self._adapters, BASE_VERSION}, f"{version_id} was not loaded"
         before, self._answering = self._answering, version_id
         is_plain = self._prefix and version_id == BASE_VERSION
         try:
@@ -212,7 +216,7 @@ class TransformersEngine:
             for name, folder in parts.items():
                 self._read_adapter(name, str(folder))
             self._prompts.add(version)
-            self._adapters = {**self._adapters, version.id: list(parts)}
+            self._adapters[version.id] = list(parts)
             self._prove(version.id)
         except UNREADABLE as error:
             raise VersionError(
@@ -246,7 +250,7 @@ class TransformersEngine:
 
     def _detach(self, version_id: str, names: Iterable[str]) -> None:
         self._prompts.remove(version_id)
-        self._adapters = {k: v for k, v in self._adapters.items() if k != version_id}
+        self._adapters.pop(version_id, None)
         for name in names:
             self._drop_adapter(name)
 
