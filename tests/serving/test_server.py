@@ -151,7 +151,9 @@ server.GRACE_SECONDS, server.FORCED_AFTER_SECONDS, worker.STOP_SECONDS = 0.2, 0.
 """An engine that nothing stops, and a server that waits less long for it."""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_a_signal_ends_a_server_whose_answer_never_ends(
     workspace: Workspace, tiny_model: Path, number: signal.Signals
 ) -> None:
@@ -170,6 +172,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (64, 160))
 """
 
 
+@pytest.mark.slow
 def test_more_connections_than_files_shut_nobody_out_and_do_not_fill_the_log(
     workspace: Workspace, tiny_model: Path
 ) -> None:
