@@ -288,3 +288,104 @@ def test_frozen_layers_do_not_lose_where_training_begins(
         done = fit(model, tmp_path / str(index), rows(f"b{index}", 6), both, done.memory)
     assert done.memory.numbers["merge.rounds"] == 3
     assert "were changed since they were merged" not in caplog.text
+
+
+def test_a_round_with_nothing_to_merge_with_loses_nothing(tiny_model):
+    for method in METHODS:
+        memory, _, _ = one_round(make(tiny_model), Merge(method=method, alphas=(0.5,)))
+        assert (memory.numbers["merge.error"], memory.numbers["merge.rounds"]) == (0, 1)
+    memory, _, _ = one_round(shake(make(tiny_model)), Merge(alphas=(1.0, 0.5)))
+    assert (memory.numbers["merge.error"], memory.numbers["merge.rounds"]) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        ({"method": "interpolate"}, set()),
+        ({"method": "interpolate", "start": "trained"}, {"trained"}),
+        ({"method": "ema"}, {"trained"}),
+        ({"method": "ema", "start": "merged"}, set()),
+        ({"method": "slao"}, {"trained"}),
+        ({"method": "magmax"}, {"trained", "origin"}),
+        ({"method": "magmax", "start": "merged"}, {"origin"}),
+        ({"method": "ties"}, {"origin"}),
+        ({"method": "ties", "start": "trained"}, {"trained", "origin"}),
+    ],
+)
+def test_weights_outside_products_are_remembered_as_they_were_at_first_where_that_counts(
+    tiny_model, options, kinds
+):
+    model, merge = make(tiny_model, type="ia3"), Merge(**options)
+    origin = snapshot(model)
+    stale = Memory({}, {"merge.old": torch.ones(1), "merger.x": torch.ones(1)})
+    memory, _, _ = one_round(model, merge, stale)
+    memory, _, trained = one_round(model, merge, memory, seed=3)
+    for name in origin:
+        if "origin" in kinds:
+            assert torch.equal(memory.tensors[f"merge.origin.{name}"], origin[name])
+        if "trained" in kinds:
+            assert torch.equal(memory.tensors[f"merge.trained.{name}"], trained[name])
+    assert memory.tensors.keys() == {"merger.x"} | {
+        f"merge.{kind}.{name}" for kind in kinds for name in origin
+    }
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("place", ["trained", "merged"])
+def test_training_begins_where_the_setting_says(tiny_model, method, place):
+    model = shake(make(tiny_model))
+    merge = Merge(method=method, start=place, alphas=(0.5,))
+    memory, _, trained = one_round(model, merge)
+    merged = snapshot(model)
+    start(model, merge, memory)
+    expected = trained if place == "trained" else merged
+    for each in low_rank_layers(model).values():
+        assert torch.equal(model.trainable()[each.b], expected[each.b])
+        assert torch.equal(model.trainable()[each.a], expected[each.a]) == (method != "slao")
+
+
+def test_what_is_read_again_may_differ_in_the_last_digit_and_is_the_same_all_the_same(
+    tiny_model, caplog
+):
+    merge = Merge(method="ema")
+    for change, goes_on in ((1 + 1e-7, True), (1 - 1e-7, True), (1 + 1e-5, False), (0, False)):
+        model = shake(make(tiny_model))
+        memory, _, trained = one_round(model, merge)
+        merged = flat(model)
+        told = {**memory.numbers, "merge.norm": change * memory.numbers["merge.norm"]}
+        if not change:
+            del told["merge.norm"]
+        start(model, merge, Memory({}, memory.tensors, told))
+        expected = torch.cat([w.flatten() for w in trained.values()]) if goes_on else merged
+        assert torch.equal(flat(model), expected)
+        assert (caplog.messages == []) == goes_on
+    assert caplog.messages[0] == (
+        "merge: the released weights were changed since they were merged, so training begins at "
+        "them and not at those trained last (strategies.merge.start)."
+    )
+
+
+def test_a_merge_without_room_is_told_with_what_to_do(caplog):
+    Merge(method="ties")._tell(0.25)
+    assert caplog.messages == []
+    Merge(method="ties")._tell(0.2951)
+    assert caplog.messages == [
+        "merge: 30 % of the norm of the merged updates was lost, because ties gives updates of a "
+        "higher rank than the adapter's. Use method: interpolate, or raise model.adapter.rank."
+    ]
+
+
+def test_after_a_consolidation_only_the_number_of_rounds_is_known(tiny_model):
+    memory, _, _ = one_round(make(tiny_model, type="ia3"), Merge(method="magmax"))
+    tensors = {**memory.tensors, "ewc.A": torch.ones(2)}
+    left = Merge.consolidated(Memory({"replay": tuple(rows("a", 1))}, tensors, memory.numbers))
+    assert left.tensors.keys() == {"ewc.A"}
+    assert left.numbers == {"merge.rounds": 1, "merge.error": 0}
+    assert left.rows.keys() == {"replay"}
+
+
+def test_what_a_run_began_with_is_no_part_of_what_a_strategy_is_set_to(tiny_model):
+    used = Merge(method="ema", decay=0.6)
+    used.prepare(make(tiny_model), Memory())
+    assert used == Merge(method="ema", decay=0.6)
+    assert used != Merge(method="ema", decay=0.7)
