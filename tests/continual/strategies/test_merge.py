@@ -368,9 +368,9 @@ def test_what_is_read_again_may_differ_in_the_last_digit_and_is_the_same_all_the
 def test_a_merge_without_room_is_told_with_what_to_do(caplog):
     Merge(method="ties")._tell(0.25)
     assert caplog.messages == []
-    Merge(method="ties")._tell(0.2951)
+    Merge(method="ties")._tell(0.9949)
     assert caplog.messages == [
-        "merge: 30 % of the norm of the merged updates was lost, because ties gives updates of a "
+        "merge: 99 % of the norm of the merged updates was lost, because ties gives updates of a "
         "higher rank than the adapter's. Use method: interpolate, or raise model.adapter.rank."
     ]
 
