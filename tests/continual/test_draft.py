@@ -79,7 +79,8 @@ ALL_TAUGHT = config(data={"held_out_fraction": 0})
 def begin(workspace, settings=None, *, parent="v0000", again=False):
     listener = Listener()
     version = store.get(workspace, parent, verify=False)
-    made = open_draft(workspace, settings or config(), version, listener, again=again)
+    options = {"again": True} if again else {}
+    made = open_draft(workspace, settings or config(), version, listener, **options)
     return made, listener.said
 
 
@@ -456,11 +457,15 @@ def test_a_file_that_is_no_set_of_rows_goes_to_quarantine_at_once(bot):
     assert (bot.inbox / "faq.jsonl").exists()
 
 
-def test_where_rows_may_not_be_kept_a_refused_file_lies_in_quarantine_only(bot):
+@pytest.mark.parametrize("others", [(), ("faq.jsonl",)])
+def test_where_rows_may_not_be_kept_a_refused_file_lies_in_quarantine_only(bot, others):
+    for name in others:
+        put(bot, name, rows("faq"))
     broken = bot.inbox / "broken.parquet"
     broken.write_bytes(b"no parquet")
     os.utime(broken, (LONG_AGO, LONG_AGO))
-    assert begin(bot, config(data={"keep_rows": False}))[0] is None
+    made, _ = begin(bot, config(data={"keep_rows": False}))
+    assert (made is None) == (not others)
     assert (bot.quarantine / "broken.parquet").exists()
     assert not broken.exists()
     assert not bot.parked.exists()
@@ -574,6 +579,22 @@ def test_what_people_accepted_is_taught_with_the_next_round_and_once(bot):
     assert said == []
     finish(bot, draft, parent="v0001")
     assert begin(bot, ALL_TAUGHT, parent="v0002") == (None, [])
+
+
+def test_what_people_decided_counts_for_the_file_too_and_is_not_asked_again(bot):
+    put(bot, "faq.jsonl", [*rows("faq"), *DISPUTED])
+    begin(bot, ALL_TAUGHT)
+    (case,) = review.open_cases(bot.review)
+    review.decide(bot.review, case.id, "alice", case.keep(2))
+    store.discard_unfinished(bot)
+    draft, said = begin(bot, ALL_TAUGHT)
+    assert "24 months." in texts(draft)[0]
+    assert "12 months." not in texts(draft)[0]
+    assert len(draft.data.train) == 13
+    assert said == [
+        "Dropped: 1 rows, twice in this round.",  # it lies in the file, and in the review
+        "Dropped: 1 rows, another answer was chosen in review.",
+    ]
 
 
 def test_what_people_dropped_is_not_taught(bot):
