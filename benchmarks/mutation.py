@@ -177,7 +177,7 @@ def run(name: str, args: argparse.Namespace) -> dict[str, Any]:
     names = [QUICK] if args.quick else []
     goes_on = args.survivors and (folder / "mutants").is_dir()
     if goes_on:
-        names = [each.name for each in faults(part, folder) if each.status not in NOTICED]
+        names = [each.name for each in faults(part, folder) if each.status != "killed"]
     else:
         lay_out(part, folder)
     copy_tests(part, folder)
@@ -208,7 +208,9 @@ def main() -> None:
     parser.add_argument(
         "parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="all of them by default"
     )
-    parser.add_argument("--survivors", action="store_true", help="only what survived last time")
+    parser.add_argument(
+        "--survivors", action="store_true", help="only what was not killed last time"
+    )
     parser.add_argument("--children", type=int, default=2, help="processes at the same time")
     parser.add_argument("--quick", action="store_true", help="one function of releases")
     parser.add_argument("--out", type=Path)
