@@ -67,3 +67,24 @@ def test_mutation(tmp_path):
     assert run["mutants"] == run["killed"] > 5
     assert run["share_killed"] == 1
     assert run["missed"] == []
+
+
+@pytest.mark.skipif(not STREAM.exists(), reason="the labelled stream is not beside this checkout")
+def test_ten_rounds(tmp_path, tiny_model):
+    results = quick("ten_rounds.py", tmp_path / "r.json", STREAM, "--model", tiny_model)
+    events = [event for event in results["events"] if "version" in event]
+    assert [event["killed in"] for event in events if event["killed in"]] == [
+        "reading",
+        "testing before",
+        "training",
+        "testing after",
+        "consolidating",
+        "finishing",
+    ]
+    assert results["rows"]["missing"] == results["rows"]["more than once"] == 0
+
+
+@pytest.mark.slow
+def test_busy_machine(tmp_path, tiny_model):
+    results = quick("busy_machine.py", tmp_path / "r.json", "--model", tiny_model)
+    assert set(results["runs"]) == {"as it comes", "passive"}
