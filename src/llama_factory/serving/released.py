@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from llama_factory.core.errors import FactoryError, VersionError, suggest
+from llama_factory.core.errors import FactoryError, suggest
 from llama_factory.serving.answering import AnswerQueue
 from llama_factory.serving.refusals import UnknownModelError
 from llama_factory.versions import releases, store
@@ -66,7 +65,7 @@ class ReleasedVersions:
         self._workspace = workspace
         self._complaints: dict[str, str] = {}
         self._attempts: dict[str, _Attempt] = {}
-        found = _read(workspace.releases)
+        found = releases.read(workspace.releases)
         self.released = found.production
         self.aliases = found.aliases | {PRODUCTION: self._first_that_answers(found, load)}
 
@@ -118,7 +117,7 @@ class ReleasedVersions:
         version released before goes on answering until it is.
         """
         try:
-            found = await asyncio.to_thread(_read, self._workspace.releases)
+            found = await asyncio.to_thread(releases.read, self._workspace.releases)
             await self._take(found, queue)
             queue.unload_all_but(self.needed)
         # Whatever fails, the next look is due: else no release would ever arrive again.
@@ -199,30 +198,11 @@ class ReleasedVersions:
         logger.error("%s: %s", what, error, exc_info=None if is_foreseen else error)
 
 
-def _read(path: Path) -> Releases:
-    """The releases as they can be followed.
-
-    Raises:
-        VersionError: the file is damaged.
-    """
-    found = releases.read(path)
-    if PRODUCTION not in found.aliases or not all(map(_is_version, found.aliases.values())):
-        raise VersionError(
-            f"{path} is damaged (its aliases are {found.aliases}). Restore it from a backup, or "
-            "promote a version."
-        )
-    return found
-
-
-def _is_version(value: Any) -> bool:
-    return isinstance(value, str) and releases.VERSION_ID.fullmatch(value) is not None
-
-
 def _released_before(found: Releases) -> list[str]:
     """What is released, then what a rollback brings back, then earlier releases, newest first."""
-    earlier = [entry.aliases.get(PRODUCTION) for entry in reversed(found.history)]
-    order = [found.production, found.aliases.get(PREVIOUS), *earlier]
-    return list(dict.fromkeys(each for each in order if each is not None and _is_version(each)))
+    earlier = [entry.aliases[PRODUCTION] for entry in reversed(found.history)]
+    before = found.aliases.get(PREVIOUS, found.production)
+    return list(dict.fromkeys([found.production, before, *earlier]))
 
 
 def _state(folder: Path) -> str:
