@@ -101,18 +101,20 @@ class DecoratorsAsCalls(libcst.CSTTransformer):
 
 
 def lay_out(part: Part, folder: Path) -> None:
-    """A copy of the project for mutmut, with its settings."""
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.egg-info"))
+    """The program and its tests as they are now, and what mutmut has to know."""
+    strange = shutil.ignore_patterns("*.egg-info", "__pycache__")
+    for name in ("src", "tests"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        shutil.copytree(ROOT / name, folder / name, ignore=strange)
     for file in part.files:
         path = folder / PACKAGE / file
         module = libcst.parse_module(path.read_text(encoding="utf-8"))
         path.write_text(module.visit(DecoratorsAsCalls()).code, encoding="utf-8")
+    write_settings(part, folder)
 
 
-def copy_tests(part: Part, folder: Path) -> None:
-    """The tests as they are now, and which of them to run."""
-    shutil.copytree(ROOT / "tests", folder / "tests", dirs_exist_ok=True)
+def write_settings(part: Part, folder: Path) -> None:
+    """What mutmut mutates, and which tests it runs."""
     chosen = [*part.tests, *(("-k", part.without) if part.without else ())]
     settings = {
         "source_paths": ["src"],
@@ -125,7 +127,6 @@ def copy_tests(part: Part, folder: Path) -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     text = "\n".join([project, "[tool.mutmut]", *lines, ""])
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
-    (folder / "mutants/mutmut-stats.json").unlink(missing_ok=True)
 
 
 def plant(folder: Path, names: Sequence[str], children: int) -> None:
@@ -141,12 +142,30 @@ def plant(folder: Path, names: Sequence[str], children: int) -> None:
         sys.exit(f"mutmut could not run in {folder}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
 
 
+def forget_missed(part: Part, folder: Path) -> None:
+    """Let mutmut plant again what was not killed, and what is new; the rest it leaves out."""
+    for file in part.files:
+        path = meta(folder, file)
+        values = json.loads(path.read_text(encoding="utf-8"))
+        codes = values["exit_code_by_key"]
+        values["exit_code_by_key"] = {
+            name: code if status_by_exit_code[code] == "killed" else None
+            for name, code in codes.items()
+        }
+        path.write_text(json.dumps(values), encoding="utf-8")
+    (folder / "mutants/mutmut-stats.json").unlink(missing_ok=True)  # which test meets what
+
+
+def meta(folder: Path, file: str) -> Path:
+    """Where mutmut keeps what became of the faults of a file."""
+    return folder / "mutants" / PACKAGE / f"{file}.meta"
+
+
 def faults(part: Part, folder: Path) -> list[Fault]:
     """What became of each fault that was planted."""
     found = []
     for file in part.files:
-        meta = folder / "mutants" / PACKAGE / f"{file}.meta"
-        codes = json.loads(meta.read_text(encoding="utf-8"))["exit_code_by_key"]
+        codes = json.loads(meta(folder, file).read_text(encoding="utf-8"))["exit_code_by_key"]
         found += [Fault(name, file, status_by_exit_code[code]) for name, code in codes.items()]
     return [fault for fault in found if fault.status != "not checked"]
 
@@ -174,15 +193,12 @@ def summed_up(name: str, found: Sequence[Fault], folder: Path) -> dict[str, Any]
 def run(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Mutate one part."""
     part, folder = PARTS[name], WORK / ("quick" if args.quick else name)
-    names = [QUICK] if args.quick else []
-    goes_on = args.survivors and (folder / "mutants").is_dir()
-    if goes_on:
-        names = [each.name for each in faults(part, folder) if each.status != "killed"]
+    if args.survivors and (folder / "mutants").is_dir():
+        forget_missed(part, folder)
     else:
-        lay_out(part, folder)
-    copy_tests(part, folder)
-    if names or not goes_on:
-        plant(folder, names, args.children)
+        shutil.rmtree(folder, ignore_errors=True)
+    lay_out(part, folder)
+    plant(folder, [QUICK] if args.quick else [], args.children)
     return summed_up(name, faults(part, folder), folder)
 
 
