@@ -23,7 +23,7 @@ soak: .venv/ready
 
 # Small faults, planted one by one: which of them no test notices (make mutate PARTS="gate draft")
 mutate: .venv/ready
-	$(BIN)/python -c "import mutmut" || $(BIN)/python -m pip install --quiet --constraint constraints.txt mutmut
+	$(BIN)/python -c "import mutmut" 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt mutmut
 	$(BIN)/python benchmarks/mutation.py $(PARTS)
 
 check: .venv/ready
