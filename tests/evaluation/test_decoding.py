@@ -102,3 +102,21 @@ def test_answers_end_where_the_model_can_read_no_further(tmp_path):
 def test_nothing_to_answer_gives_nothing(tmp_path):
     network = load(tmp_path, "llama")
     assert list(Decoder(network, ENDS, Limits(12)).run([])) == []
+
+
+def test_tokens_whose_values_round_to_the_same_are_told_apart_as_the_server_does(tmp_path):
+    network = load(tmp_path, "llama").to(torch.bfloat16)
+    head, seen = network.get_output_embeddings(), {}
+    head.register_forward_hook(lambda _, given, out: seen.update(hidden=given[0][0, -1]))
+    prompt = PROMPTS[0]
+    with torch.no_grad():
+        network(torch.tensor([prompt]))
+        head.weight.mul_(0.01)
+        head.weight[40] = head.weight[41] = seen["hidden"] * 2
+        head.weight[41, 0] += 0.02 * seen["hidden"][0].sign()
+        coarse = network(torch.tensor([prompt])).logits[0, -1]
+    assert coarse[40] == coarse[41] == coarse.max(), "they must round to the same"
+    limits = Limits(1)
+    (ours,) = Decoder(network, ENDS, limits).run([prompt])
+    (theirs,) = decode_by_generate(network, ENDS, limits, [prompt])
+    assert ours.ids == theirs.ids == (41,)

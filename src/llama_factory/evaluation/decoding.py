@@ -6,6 +6,7 @@ finished rows; what all prompts begin with goes through the model once.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from llama_factory.evaluation.cached_network import Begun, CachedNetwork, padded
 from llama_factory.evaluation.growing_cache import chosen, joined
+from llama_factory.model.likeliest import in_float32
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Decoder:
 
     def __init__(self, network: Any, end_tokens: frozenset[int], limits: Limits) -> None:
         self._network = CachedNetwork(network)
+        self._in_float32 = partial(in_float32, network)
         self._end_tokens = end_tokens
         self._limits = limits
 
@@ -123,7 +126,8 @@ class Decoder:
 
     def _start(self, prompts: Mapping[int, Sequence[int]], shared: Begun | None) -> _Batch:
         """Prompts by their number, read, with the first token of each answer."""
-        begun = self._network.read(list(prompts.values()), shared)
+        with self._in_float32():  # as the server chooses tokens
+            begun = self._network.read(list(prompts.values()), shared)
         tokens = _likeliest(begun.logits)
         written = {number: [token] for number, token in zip(prompts, tokens, strict=True)}
         return _Batch(written, begun.cache, begun.mask)
@@ -149,7 +153,8 @@ class Decoder:
         last = torch.tensor([[ids[-1]] for ids in batch.written.values()])
         batch.mask = F.pad(batch.mask, (0, 1), value=1)
         last = last.to(self._network.device)
-        logits = self._network.logits(last, batch.mask, batch.cache, last=1)[:, 0]
+        with self._in_float32():
+            logits = self._network.logits(last, batch.mask, batch.cache, last=1)[:, 0]
         for ids, token in zip(batch.written.values(), _likeliest(logits), strict=True):
             ids.append(token)
         return batch
@@ -173,15 +178,16 @@ def decode_by_generate(
     for start in range(0, len(order), limits.max_rows):
         numbers = order[start : start + limits.max_rows]
         ids, mask = padded([prompts[i] for i in numbers], network.device)
-        out = network.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=limits.max_new_tokens,
-            do_sample=False,
-            repetition_penalty=1.0,
-            pad_token_id=0,
-            eos_token_id=sorted(end_tokens),
-        )
+        with in_float32(network):
+            out = network.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=limits.max_new_tokens,
+                do_sample=False,
+                repetition_penalty=1.0,
+                pad_token_id=0,
+                eos_token_id=sorted(end_tokens),
+            )
         for number, answer in zip(numbers, out[:, ids.shape[1] :].tolist(), strict=True):
             yield _until_end(number, answer, end_tokens)
 
