@@ -304,9 +304,6 @@ def serve(folder: Path, changes: Sequence[str], say: Callable[[str], None]) -> N
     """Answer OpenAI-style requests with the released version, until stopped."""
     workspace = Workspace.open(folder)
     config = load_config(workspace.settings, changes)
-    # Beside a round that trains, torch's waiting threads would take the cores from both: each ran
-    # at a fifth of its fair share (docs/log.md). Read when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from llama_factory.continual.encoding import encode_options
     from llama_factory.serving.server import serve as run_server
 

@@ -76,6 +76,12 @@ for data_command in (
 app.add_typer(data, name="data")
 
 
+SPIN_COUNT = "1000"
+"""How often a thread of OpenMP looks again before it gives its core away. The usual 300,000 looks
+gain nothing measurable, and take the cores from the very threads that are waited for as soon as
+another program runs (docs/log.md, `benchmarks/busy_machine.py`)."""
+
+
 def main() -> None:
     """Run the command line."""
     guarded(app)
@@ -84,6 +90,8 @@ def main() -> None:
 def guarded(command: Callable[[], object]) -> None:
     """Run a command; what a user can mend is one message without a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "OMP_WAIT_POLICY" not in os.environ:  # both are read when torch is imported
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     warnings.filterwarnings("ignore", category=FutureWarning)  # between our libraries
     raise_on_signals()
     try:
