@@ -27,6 +27,11 @@ def _no_pictures(monkeypatch):
     monkeypatch.setattr(report, "_drawn", lambda *_: (b"", b""))
 
 
+def slow(*values):
+    """One of several cases of a kind, which `make test-all` runs."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def checks(done):
     return {(check.name, check.reason.split(" (")[0]) for check in done.verdict.checks}
 
@@ -78,6 +83,7 @@ def test_a_round_of_answers_that_people_disliked_is_held(bot):
     assert not done.is_released
 
 
+@pytest.mark.slow
 def test_a_task_of_a_new_group_and_one_of_the_same_group_are_both_the_round_s_own(bot):
     drop(bot, "faq")
     learn(bot)
@@ -110,7 +116,7 @@ def meanwhile(monkeypatch):
     return at_the_end
 
 
-@pytest.mark.parametrize("operator", ["rollback", "promote"])
+@pytest.mark.parametrize("operator", ["rollback", slow("promote")])
 def test_who_moved_the_release_while_a_round_trained_is_not_overridden(bot, operator, meanwhile):
     for name in ("faq", "news"):
         drop(bot, name)
@@ -129,6 +135,7 @@ def test_who_moved_the_release_while_a_round_trained_is_not_overridden(bot, oper
     assert [p.name for p in bot.inbox.iterdir()] == ["shop.jsonl"]
 
 
+@pytest.mark.slow
 def test_a_consolidation_does_not_override_an_operator_either(bot, meanwhile):
     drop(bot, "faq")
     learn(bot)
@@ -144,6 +151,7 @@ def said_nothing():
     return SILENT
 
 
+@pytest.mark.slow
 def test_a_release_that_a_crash_left_over_does_not_override_an_operator(bot, monkeypatch):
     for name in ("faq", "news"):
         drop(bot, name)
@@ -256,6 +264,7 @@ def test_how_a_version_is_asked_is_kept_whatever_later_settings_say(bot):
     assert model.options.format.enable_thinking is False
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_not_wanted_any_more_is_no_reason_to_test_again(bot):
     drop(bot, "faq")
     learn(bot)
@@ -288,10 +297,10 @@ def test_another_guard_is_held_against_the_base_model_on_that_guard(bot, tmp_pat
     ("change", "name"),
     [
         ("evaluation.max_rows=2", "max_rows"),
-        ("evaluation.max_new_tokens=6", "max_new_tokens"),
+        slow("evaluation.max_new_tokens=6", "max_new_tokens"),
         ("data.max_tokens=48", "prompts"),
-        ("data.enable_thinking=false", "prompts"),
-        ("model.dtype=bfloat16", "dtype"),
+        slow("data.enable_thinking=false", "prompts"),
+        slow("model.dtype=bfloat16", "dtype"),
     ],
 )
 def test_whatever_scores_depend_on_is_noticed(bot, change, name):
@@ -304,6 +313,7 @@ def test_whatever_scores_depend_on_is_noticed(bot, change, name):
     assert measured == {"v0001 faq", "v0002 news"}
 
 
+@pytest.mark.slow
 def test_a_version_made_before_scores_told_what_they_depend_on_is_tested_again(bot):
     drop(bot, "faq")
     done, _ = learn(bot)
@@ -356,7 +366,9 @@ def test_a_refused_round_is_not_trained_again_until_something_changes(bot):
     assert run.learn(bot.folder, [REFUSED], said_nothing(), again=True).version.id == "v0002"
 
 
-@pytest.mark.parametrize("what", ["a setting", "a file", "a new file", "a name", "the parent"])
+@pytest.mark.parametrize(
+    "what", ["a setting", "a file", slow("a new file"), slow("a name"), slow("the parent")]
+)
 def test_a_refused_round_is_trained_again_when_something_changed(bot, what):
     drop(bot, "start")
     learn(bot)
@@ -418,7 +430,10 @@ END = {
 }
 
 
-@pytest.mark.parametrize("when", END)
+QUICK = ("before the page", "before it appears", "before the release")
+
+
+@pytest.mark.parametrize("when", [name if name in QUICK else slow(name) for name in END])
 def test_a_round_that_is_killed_at_its_end_is_finished_and_not_trained_again(
     bot, when, monkeypatch
 ):
@@ -437,6 +452,7 @@ def test_a_round_that_is_killed_at_its_end_is_finished_and_not_trained_again(
     assert not bot.building.exists()
 
 
+@pytest.mark.slow
 def test_settings_that_changed_after_a_round_was_judged_do_not_undo_it(bot, monkeypatch):
     drop(bot, "faq")
     with monkeypatch.context() as patch:
@@ -447,6 +463,7 @@ def test_settings_that_changed_after_a_round_was_judged_do_not_undo_it(bot, monk
     assert (done.version.id, done.is_released) == ("v0001", True)
 
 
+@pytest.mark.slow
 def test_files_that_a_killed_write_left_behind_are_no_part_of_the_version(bot, monkeypatch):
     drop(bot, "faq")
     with monkeypatch.context() as patch:
