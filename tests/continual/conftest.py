@@ -3,8 +3,15 @@
 import pytest
 
 from llama_factory import run
+from llama_factory.evaluation import report
 from tests.continual.rounds import SETTINGS
 from tests.tiny import make_tiny_model
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    """Half the time of a tiny round is the drawing of pictures, which have tests of their own."""
+    monkeypatch.setattr(report, "_drawn", lambda *_: (b"", b""))
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,6 @@ from llama_factory.core.files import read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import EvalReport
 from llama_factory.data import inbox
-from llama_factory.evaluation import report as pages
 from llama_factory.versions import releases, store
 from tests.continual.rounds import SETTINGS
 from tests.tiny import make_tiny_model
@@ -314,9 +313,8 @@ class Life(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def life(tmp_path_factory, monkeypatch):
-    """The machine on a tiny model; pictures, half of a round's time, have tests of their own."""
-    monkeypatch.setattr(pages, "_drawn", lambda *_: (b"", b""))
+def life(tmp_path_factory):
+    """The machine on a tiny model."""
     model = make_tiny_model(tmp_path_factory.mktemp("life") / "tiny")
     return type("Life", (Life,), {"model": model, "happened": Counter()})
 

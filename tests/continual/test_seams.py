@@ -13,18 +13,11 @@ from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.files import read_json, read_jsonl
 from llama_factory.core.progress import SILENT
-from llama_factory.evaluation import report
 from llama_factory.model import prompt
 from llama_factory.trained import Source
 from llama_factory.versions import proof, releases, store
 from llama_factory.versions.workspace import Workspace
 from tests.continual.rounds import drop, learn
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    """Half the time of a tiny round is the drawing of pictures, which have tests of their own."""
-    monkeypatch.setattr(report, "_drawn", lambda *_: (b"", b""))
 
 
 def slow(*values):
