@@ -361,6 +361,7 @@ def kill_in_training(workspace, number, after_steps):
     return process
 
 
+@pytest.mark.slow
 def test_a_round_killed_in_the_middle_ends_with_the_loss_of_an_uninterrupted_one(
     bot, tiny, tmp_path
 ):

@@ -199,6 +199,7 @@ def test_vectors_before_every_row_take_their_room_from_the_context(tmp_path: Pat
     assert longest.prompt_tokens + longest.completion_tokens <= MAX_TOKENS - 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answering", ["v0000", "v0001"])
 @pytest.mark.parametrize(
     "options", [GREEDY, Options(16, temperature=1.5, seed=7)], ids=["greedy", "drawn"]
