@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from llama_factory import run
-from llama_factory.continual import finishing, round
+from llama_factory.continual import draft, finishing, round
 from llama_factory.continual.encoding import encode_options
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
@@ -185,6 +185,22 @@ def test_rows_appended_while_a_round_reads_are_taught_by_the_next(bot, monkeypat
     assert len(taught(first)) + len(taught(second)) == 32
     assert not taught(first) & taught(second)
     assert list(bot.inbox.iterdir()) == []
+
+
+def test_rows_appended_between_copying_and_reading_are_not_read(bot, monkeypatch):
+    path = drop(bot, "faq")
+    real = draft._prepare
+
+    def late(*args):
+        with path.open("a") as file:
+            file.write(json.dumps({"instruction": "late?", "output": "late."}) + "\n")
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(draft, "_prepare", late)
+        done, _ = learn(bot)
+    assert len(taught(done)) == 20
+    assert path.exists()
 
 
 def taught(done):
