@@ -228,9 +228,22 @@ def promote(folder: Path, name: str) -> str:
     """
     workspace = Workspace.open(folder)
     version = store.get(workspace, name)
-    proof.require_servable(version, load_config(workspace.settings).model.base_model)
-    releases.promote(workspace.releases, version.id, "promoted by hand")
+    _release(workspace, version, "promoted by hand")
     return version.id
+
+
+def _release(workspace: Workspace, version: ModelVersion, why: str) -> None:
+    """Release a version that can answer; settings that cannot be read keep nobody from going back.
+
+    Raises:
+        VersionError: it cannot answer.
+    """
+    try:
+        base_model = load_config(workspace.settings).model.base_model
+    except ConfigError:
+        base_model = version.base_model
+    proof.require_servable(version, base_model)
+    releases.promote(workspace.releases, version.id, why)
 
 
 def rollback(folder: Path, to: str | None) -> tuple[str, str]:
@@ -250,8 +263,7 @@ def rollback(folder: Path, to: str | None) -> tuple[str, str]:
     version = store.get(workspace, target)
     if version.id == current.production:
         raise VersionError(f"{folder}: {version.id} is the released version already.")
-    proof.require_servable(version, load_config(workspace.settings).model.base_model)
-    releases.promote(workspace.releases, version.id, "rolled back")
+    _release(workspace, version, "rolled back")
     return current.production, version.id
 
 

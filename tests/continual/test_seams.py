@@ -596,6 +596,15 @@ def test_what_cannot_answer_is_not_released_by_hand(bot):
     refused("no adapter")
 
 
+def test_settings_that_cannot_be_read_keep_nobody_from_going_back(bot):
+    drop(bot, "faq")
+    learn(bot)
+    for broken in ("model: {base_model: [", "no_such_section: 1\n"):
+        bot.settings.write_text(broken)
+        assert run.rollback(bot.folder, "v0000") == ("v0001", "v0000")
+        assert run.promote(bot.folder, "v0001") == "v0001"
+
+
 def spoil(path):
     import torch
     from safetensors.torch import load_file, save_file
