@@ -8,7 +8,6 @@ the released lineage exactly once. Usage: ten_rounds.py PATH/TO/cl_benchmark [--
 
 import argparse
 import json
-import os
 import random
 import signal
 import subprocess
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import common
 
 from llama_factory.core.files import read_jsonl
+from llama_factory.evaluation import wording
 from llama_factory.versions import releases, store
 from llama_factory.versions.workspace import Workspace
 
@@ -40,6 +40,7 @@ PHASES: dict[str, Callable[[Path], bool]] = {
     "training": lambda draft: num_lines(draft / "metrics.jsonl") >= 2,
     "testing after": lambda draft: any((draft / "testing").glob("on-all-rounds*/*.jsonl")),
     "finishing": lambda draft: (draft / "report.json").exists(),
+    "consolidating": lambda draft: draft.exists(),
 }
 """How each phase of a round shows in the folder in which its version is built."""
 
@@ -77,40 +78,50 @@ class Life:
     def learn(self, what: str, *words: str, kill: str = "") -> dict[str, Any]:
         """A round, killed once in a phase where one is named; noted in the table."""
         started = time.perf_counter()
-        killed = self.kill(kill, *words) if kill else ""
+        killed = self.kill(kill, "learn", str(self.folder), *words) if kill else ""
         done = json.loads(self.call("learn", str(self.folder), "--json", *words))["round"]
         found = done or {"version": "-", "verdict": {}, "released": False, "new": False}
         self.note(what, found, killed=killed, seconds=time.perf_counter() - started)
         return found
 
-    def kill(self, phase: str, *words: str) -> str:
-        """Begin a round and end it with SIGKILL as soon as a phase shows."""
-        process = subprocess.Popen(
-            command("learn", str(self.folder), *words),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+    def begin(self, phase: str, *words: str) -> subprocess.Popen[bytes]:
+        """Start a command and leave it running as soon as a phase shows."""
+        silent = subprocess.DEVNULL
+        process = subprocess.Popen(command(*words), stdout=silent, stderr=silent)
         while process.poll() is None and not PHASES[phase](self.bot.building):
             time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
+        return process
+
+    def kill(self, phase: str, *words: str) -> str:
+        """Begin a command and end it with SIGKILL as soon as a phase shows."""
+        process = self.begin(phase, *words)
+        process.kill()
         return phase if process.wait() == -signal.SIGKILL else f"{phase}: over before the kill"
+
+    def learn_beside(self, what: str, action: Callable[[], None]) -> dict[str, Any]:
+        """A round, beside which something else happens while it trains; noted in the table."""
+        process = self.begin("training", "learn", str(self.folder))
+        action()
+        process.wait()
+        newest = store.get(self.bot, store.ids(self.bot)[-1])
+        found = {"version": newest.id, "verdict": newest.report["verdict"], "new": True}
+        found["released"] = self.production == newest.id
+        self.note(what, found, killed="", seconds=0)
+        return found
+
+    @property
+    def production(self) -> str:
+        """The released version."""
+        return releases.read(self.bot.releases).production
 
     def note(self, what: str, found: dict[str, Any], *, killed: str, seconds: float) -> None:
         """One line of the table."""
         verdict = found["verdict"]
-        word = (
-            "made before, not trained again"
-            if found["version"] != "-" and not found["new"]
-            else (
-                "nothing new"
-                if not verdict
-                else "promoted"
-                if verdict["promoted"]
-                else "held"
-                if verdict.get("held")
-                else "refused"
-            )
-        )
+        word = "nothing new"
+        if verdict:
+            word = wording.verdict(promoted=verdict["promoted"], held=verdict["held"])
+        if verdict and not found["new"]:
+            word = "made before, not trained again"
         failed = [check["reason"] for check in verdict.get("checks", ()) if not check["passed"]]
         line = {
             "event": what,
@@ -118,7 +129,7 @@ class Life:
             "version": found["version"],
             "gate": word,
             "released": found["released"],
-            "production": releases.read(self.bot.releases).production,
+            "production": self.production,
             "seconds": round(seconds),
             "why": "; ".join(failed),
         }
@@ -128,8 +139,7 @@ class Life:
     def operate(self, what: str, *words: str) -> None:
         """What an operator does; noted in the table."""
         said = self.call(*words).strip()
-        production = releases.read(self.bot.releases).production
-        self.log.append({"event": f"{what}: {said}", "production": production})
+        self.log.append({"event": f"{what}: {said}", "production": self.production})
         print(f"{what}: {said}", flush=True)
 
     def accept(self, found: dict[str, Any]) -> None:
@@ -200,40 +210,20 @@ def live(life: Life) -> None:
 def grow(life: Life, count: int) -> None:
     """Rows come while the round that reads their file trains; the next round teaches them."""
     life.drop("dbpedia", count)
-    process = subprocess.Popen(
-        command("learn", str(life.folder)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while process.poll() is None and not PHASES["training"](life.bot.building):
-        time.sleep(0.01)
-    life.drop("dbpedia", count // 2)
-    process.wait()
-    newest = store.get(life.bot, store.ids(life.bot)[-1])
-    production = releases.read(life.bot.releases).production
-    verdict = newest.report["verdict"]
-    found = {"version": newest.id, "verdict": verdict, "new": True}
-    found["released"] = production == newest.id
-    life.note("dbpedia arrives, and grows while it is taught", found, killed="", seconds=0)
-    life.accept(found)
+    what = "dbpedia arrives, and grows while it is taught"
+    life.accept(life.learn_beside(what, lambda: life.drop("dbpedia", count // 2)))
     life.accept(life.learn("what dbpedia grew by", kill="testing after"))
 
 
 def overrule(life: Life) -> None:
     """An operator goes back while a round trains: its version is held, and accepted later."""
-    before = releases.read(life.bot.releases).production
-    process = subprocess.Popen(
-        command("learn", str(life.folder)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    before, folder = life.production, str(life.folder)
+    life.learn_beside(
+        "yelp arrives, and the release is moved meanwhile",
+        lambda: life.operate("operator, while yelp is taught", "rollback", folder),
     )
-    while process.poll() is None and not PHASES["training"](life.bot.building):
-        time.sleep(0.01)
-    life.operate("operator, while yelp is taught", "rollback", str(life.folder))
-    process.wait()
-    newest = store.get(life.bot, store.ids(life.bot)[-1])
-    found = {"version": newest.id, "verdict": newest.report["verdict"], "new": True}
-    found["released"] = releases.read(life.bot.releases).production == newest.id
-    life.note("yelp arrives, and the release is moved meanwhile", found, killed="", seconds=0)
-    life.operate("operator", "promote", str(life.folder), before)
-    found = life.learn("the same files, settings and parent again")
-    life.accept(found)
+    life.operate("operator", "promote", folder, before)
+    life.accept(life.learn("the same files, settings and parent again"))
     life.learn("yelp's files once more: all taught")
 
 
@@ -252,21 +242,11 @@ def harm(life: Life, count: int) -> None:
 
 def consolidate(life: Life) -> None:
     """All updates go into the weights; killed once."""
-    process = subprocess.Popen(
-        command("consolidate", str(life.folder)),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None and not life.bot.building.exists():
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
+    killed = life.kill("consolidating", "consolidate", str(life.folder))
     started = time.perf_counter()
     done = json.loads(life.call("consolidate", str(life.folder), "--json"))
-    production = releases.read(life.bot.releases).production
-    found = {**done, "released": production == done["version"], "new": True}
-    seconds = time.perf_counter() - started
-    life.note("consolidation", found, killed="consolidating", seconds=seconds)
+    found = {**done, "released": life.production == done["version"], "new": True}
+    life.note("consolidation", found, killed=killed, seconds=time.perf_counter() - started)
     life.accept(found)
 
 

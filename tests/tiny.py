@@ -63,13 +63,20 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(SENTENCES, trainer)
+    return wrap_tokenizer(tokenizer, CHAT_TEMPLATE)
+
+
+def wrap_tokenizer(inner: Tokenizer, template: str) -> PreTrainedTokenizerFast:
+    """A tokenizer as Transformers uses it, with ChatML's tokens and a chat template."""
+    unknown = {"unk_token": "<unk>"} if inner.token_to_id("<unk>") is not None else {}
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=inner,
         eos_token=END,
         pad_token=END,
         additional_special_tokens=[START],
+        **unknown,
     )
-    wrapped.chat_template = CHAT_TEMPLATE
+    wrapped.chat_template = template
     return wrapped
 
 

@@ -3,7 +3,9 @@
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tests.tiny import END, SENTENCES, START, make_tokenizer
+from llama_factory.model.naming import give_template
+from llama_factory.model.templates import find
+from tests.tiny import END, SENTENCES, START, make_tokenizer, wrap_tokenizer
 
 WORDS = [
     *SENTENCES,
@@ -83,7 +85,7 @@ def pieces(prepend: str) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(WORDS, trainer)
-    return _wrapped(tokenizer)
+    return wrap_tokenizer(tokenizer, TEMPLATES["chatml"])
 
 
 def byte_fallback() -> PreTrainedTokenizerFast:
@@ -105,7 +107,7 @@ def byte_fallback() -> PreTrainedTokenizerFast:
         vocab_size=900, special_tokens=["<unk>", END, START, *bytes_], show_progress=False
     )
     tokenizer.train_from_iterator([text.replace("\n", " ") for text in WORDS], trainer)
-    return _wrapped(tokenizer)
+    return wrap_tokenizer(tokenizer, TEMPLATES["chatml"])
 
 
 def merging() -> PreTrainedTokenizerFast:
@@ -122,19 +124,18 @@ def merging() -> PreTrainedTokenizerFast:
     )
     spaced = ["assistant\n    return x", "assistant\n\n\n1. First", "assistant\n  * item"] * 50
     inner.train_from_iterator([*WORDS, *spaced], trainer)
-    return _wrapped(inner, tokenizer.chat_template)
+    return wrap_tokenizer(inner, tokenizer.chat_template)
 
 
-def _wrapped(inner: Tokenizer, template: str = TEMPLATES["chatml"]) -> PreTrainedTokenizerFast:
-    unknown = {"unk_token": "<unk>"} if inner.token_to_id("<unk>") is not None else {}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        eos_token=END,
-        pad_token=END,
-        additional_special_tokens=[START],
-        **unknown,
+def named_tokenizer(template: str) -> PreTrainedTokenizerFast:
+    """The tiny tokenizer with a named template, its tokens, a start and an end token."""
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = None
+    listed = [token for token in find(template).tokens if not token.endswith("os_token")]
+    tokenizer.add_special_tokens(
+        {"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": listed}
     )
-    tokenizer.chat_template = template
+    give_template(tokenizer, template, where="tiny")
     return tokenizer
 
 

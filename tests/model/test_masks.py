@@ -2,7 +2,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from transformers import PreTrainedTokenizerBase
 
 from llama_factory.core.errors import ModelError
 from llama_factory.core.types import TEXT, Example, Message, ToolCall
@@ -16,6 +15,7 @@ from llama_factory.model.masks import (
     prompt_ids,
 )
 from llama_factory.model.prompt import PromptFormat
+from tests.model.kinds import WithoutPlaces
 from tests.tiny import CHAT_TEMPLATE, END, START, make_tokenizer, render
 
 LONG = EncodeOptions(10_000)
@@ -188,25 +188,8 @@ def test_where_a_template_writes_no_end_token_the_last_answer_gets_one(tokenizer
 
 
 def test_a_tokenizer_without_offsets_trains_the_same_tokens(tokenizer):
-    class Slow:
-        """The same tokenizer, which cannot tell the places of its tokens."""
-
-        is_fast = False
-
-        def __init__(self, inner: PreTrainedTokenizerBase) -> None:
-            self.inner = inner
-
-        def __getattr__(self, name):
-            return getattr(self.inner, name)
-
-        def __len__(self):
-            return len(self.inner)
-
-        def __call__(self, text, **options):
-            return self.inner(text, **options)
-
     row = talk("Hi?", "你好，世界", "And?", "Good.")
-    assert encode(row, Slow(tokenizer), LONG) == encode(row, tokenizer, LONG)
+    assert encode(row, WithoutPlaces(tokenizer), LONG) == encode(row, tokenizer, LONG)
 
 
 def test_characters_of_several_tokens_are_trained_whole(tokenizer):

@@ -14,6 +14,7 @@ from llama_factory.model.prompt import PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.template import MARKS, Renderer
 from llama_factory.model.templates import ALIASES, find, names
+from tests.model.kinds import named_tokenizer
 from tests.tiny import END, make_tokenizer
 
 FILES = sorted({find(name).name for name in names()})
@@ -57,18 +58,6 @@ ROWS = [
 ]
 
 
-def tokenizer_for(name):
-    """The tiny tokenizer with a template's tokens, a start and an end token."""
-    tokenizer = make_tokenizer()
-    tokenizer.chat_template = None
-    listed = [token for token in find(name).tokens if not token.endswith("os_token")]
-    tokenizer.add_special_tokens(
-        {"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": listed}
-    )
-    give_template(tokenizer, name, where="tiny")
-    return tokenizer
-
-
 def unmarked(template):
     return re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", template)
 
@@ -76,7 +65,7 @@ def unmarked(template):
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("example", ROWS)
 def test_prefixes_find_the_tokens_that_the_template_marks(name, example):
-    tokenizer = tokenizer_for(name)
+    tokenizer = named_tokenizer(name)
     marked = encode(example, tokenizer, LONG)
     turns, tools = Renderer(tokenizer, example.tools).turns(example.messages)
     theirs = tokenizer.apply_chat_template(
@@ -94,7 +83,7 @@ def test_prefixes_find_the_tokens_that_the_template_marks(name, example):
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_answer_is_taught_whole_with_a_token_that_ends_it(name):
-    tokenizer = tokenizer_for(name)
+    tokenizer = named_tokenizer(name)
     code = encode(row(TALKS["chinese"]), tokenizer, LONG)
     trained = [i for i, t in zip(code.ids, code.is_trained, strict=True) if t]
     assert trained.count(tokenizer.eos_token_id) == 2
@@ -106,13 +95,13 @@ def test_every_answer_is_taught_whole_with_a_token_that_ends_it(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_role_that_a_template_does_not_know_makes_the_row_unfit(name):
-    code = encode(row([("critic", "x"), ("assistant", "y")]), tokenizer_for(name), LONG)
+    code = encode(row([("critic", "x"), ("assistant", "y")]), named_tokenizer(name), LONG)
     assert f"role 'critic' is unknown to the {name} template" in code.reason
 
 
 def rendered(name, turns, ask=False, **options):
     how = PromptFormat(**options)
-    return Renderer(tokenizer_for(name), format=how).text(row(turns).messages, ask=ask)
+    return Renderer(named_tokenizer(name), format=how).text(row(turns).messages, ask=ask)
 
 
 def test_known_formats_are_written_as_their_documentation_says():
@@ -179,7 +168,7 @@ def test_tokens_that_the_vocabulary_lacks_are_told(caplog):
 
 
 def test_answers_end_with_the_templates_end_token(caplog):
-    tokenizer = tokenizer_for("gemma")
+    tokenizer = named_tokenizer("gemma")
     assert tokenizer.eos_token == "<end_of_turn>"
     assert "answers now end with <end_of_turn>, not </s>" in caplog.text
 

@@ -11,7 +11,6 @@ from llama_factory import run
 from llama_factory.core import files
 from llama_factory.core.types import Example, Message, ToolCall
 from llama_factory.model.masks import EncodeOptions, Unfit, encode, prompt_ids
-from llama_factory.model.naming import give_template
 from llama_factory.model.prompt import FILE, PromptFormat
 from llama_factory.model.saved import SavedModel
 from llama_factory.model.templates import find, names
@@ -21,7 +20,7 @@ from llama_factory.serving.generation import Answer, Options, Question
 from llama_factory.serving.prompts import Prompts
 from llama_factory.serving.shapes import ChatRequest
 from llama_factory.versions import releases, store
-from tests.model.kinds import KINDS, TEMPLATES
+from tests.model.kinds import KINDS, TEMPLATES, named_tokenizer
 from tests.serving.running import settings_of
 from tests.tiny import END, START, make_tokenizer, make_workspace, random_adapter
 
@@ -58,14 +57,7 @@ def tokenizer_of(template):
         tokenizer = KINDS["byte-level that merges line breaks"]()
         tokenizer.chat_template = TEMPLATES[template]
         return tokenizer
-    tokenizer = make_tokenizer()
-    tokenizer.chat_template = None
-    listed = [token for token in find(template).tokens if not token.endswith("os_token")]
-    tokenizer.add_special_tokens(
-        {"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": listed}
-    )
-    give_template(tokenizer, template, where="tiny")
-    return tokenizer
+    return named_tokenizer(template)
 
 
 class Noting:

@@ -194,7 +194,7 @@ def _made_before(
     wanted = parent.id, draft.data.report.fingerprint
     for version_id in reversed(store.ids(workspace)):
         try:
-            version = store.get(workspace, version_id, verify=False)
+            version = ModelVersion.read(workspace.versions / version_id)
             same = (version.parent, version.data_fingerprint) == wanted
             if same and _is_made_with(version, draft.taken, config):
                 return version
@@ -269,7 +269,7 @@ def _clear_useless(
         progress.say(f"Left in the inbox: {name}: its rows are tests, and wait for rows to teach.")
     inbox.clear(
         workspace.inbox,
-        {name: digest for name, digest in taken.items() if name not in waiting},
+        _only(taken, taken.keys() - waiting),
         workspace.parked,
     )
 
@@ -291,7 +291,7 @@ def _tell(data: PreparedData, workspace: Workspace, copies: Path, progress: Prog
             f"Retired: {len(data.report.retired)} held-out questions of earlier rounds, which this "
             "round answers otherwise. No version is asked them any more."
         )
-    for told in filter(None, (each.told_unread for each in data.report.sets)):
+    for told in data.report.told_unread:
         progress.say(f"Unread: {told}")
     for reason, count in data.report.dropped.items():
         progress.say(f"Dropped: {count} rows, {reason}.")

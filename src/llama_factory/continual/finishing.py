@@ -68,8 +68,7 @@ def publish(workspace: Workspace, parent: ModelVersion, folder: Path) -> ModelVe
 
 def release(workspace: Workspace, version: ModelVersion) -> Round:
     """Move the aliases as the verdict says; files that were learned leave the inbox."""
-    verdict = read_verdict(version.report)
-    assert verdict is not None, f"{version.id} was not judged"
+    verdict = _verdict_of(version)
     if not verdict.is_promoted:
         releases.hold(workspace.releases, version.id, f"{verdict.word}: {verdict.summary}")
         return Round(version, verdict, is_released=False)
@@ -84,9 +83,13 @@ def release(workspace: Workspace, version: ModelVersion) -> Round:
 
 def made_before(version: ModelVersion) -> Round:
     """A version that the same files, settings and parent made in an earlier round."""
+    return Round(version, _verdict_of(version), is_released=False, is_new=False)
+
+
+def _verdict_of(version: ModelVersion) -> Verdict:
     verdict = read_verdict(version.report)
     assert verdict is not None, f"{version.id} was not judged"
-    return Round(version, verdict, is_released=False, is_new=False)
+    return verdict
 
 
 def finish_interrupted(workspace: Workspace, progress: Progress) -> Round | None:

@@ -7,8 +7,8 @@ from typing import Any
 from llama_factory.continual.settings import GateSettings
 from llama_factory.core.types import EvalReport, TaskScores
 from llama_factory.data.exact import FEWEST_ROWS_TO_SPLIT
+from llama_factory.evaluation import wording
 from llama_factory.evaluation.statistics import Estimate
-from llama_factory.evaluation.wording import interval
 
 LEARNED, KEPT, GENERAL, HELD_OUT = "learned", "kept", "general", "held_out"
 """The gate's questions. The last one fails where no row shows whether anything was learned."""
@@ -61,9 +61,7 @@ class Verdict:
     @property
     def word(self) -> str:
         """`promoted`, `held` or `refused`."""
-        if self.is_promoted:
-            return "promoted"
-        return "held" if self.is_held else "refused"
+        return wording.verdict(promoted=self.is_promoted, held=self.is_held)
 
     @property
     def has_forgotten(self) -> bool:
@@ -126,7 +124,7 @@ def _told_change(
     if metric not in after.scores:
         return ""
     told = f"{metric} {before.scores[metric]:.2f} -> {after.scores[metric]:.2f}"
-    between = interval(change)
+    between = wording.interval(change)
     return told + (f" (95 % of the change: {between}, {after.count} rows)" if between else "")
 
 

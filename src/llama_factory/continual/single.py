@@ -174,7 +174,7 @@ def _read(config: RoundConfig, output: Path, progress: Progress) -> PreparedData
     data = prepare(sources, Seen(), settings, folders, progress=progress)
     for refused in data.report.refused:
         progress.say(f"Left out: {refused}")
-    for told in filter(None, (each.told_unread for each in data.report.sets)):
+    for told in data.report.told_unread:
         progress.say(f"Unread: {told}")
     for reason, count in data.report.dropped.items():
         progress.say(f"Dropped: {count} rows, {reason}.")

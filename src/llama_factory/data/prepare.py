@@ -105,6 +105,11 @@ class DataReport:
     retired: tuple[str, ...] = ()
     fingerprint: str = ""
 
+    @property
+    def told_unread(self) -> list[str]:
+        """What to say of the fields that nothing reads, set by set."""
+        return [each.told_unread for each in self.sets if each.unread]
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for report.json; refused rows without their text."""
         refused = [{"file": r.file, "line": r.line, "reason": r.reason} for r in self.refused]

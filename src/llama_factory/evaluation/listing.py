@@ -1,11 +1,10 @@
 """The versions of a workspace as a list with their mean scores."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from llama_factory.core.errors import VersionError
+from llama_factory.evaluation.wording import verdict as word
 from llama_factory.versions import releases, store
 from llama_factory.versions.version import ModelVersion
 from llama_factory.versions.workspace import Workspace
@@ -47,7 +46,7 @@ def list_versions(workspace: Workspace) -> list[VersionRow]:
 def _row(workspace: Workspace, version_id: str, aliases: dict[str, str]) -> VersionRow:
     own = [alias for alias, target in aliases.items() if target == version_id]
     try:
-        return _described(store.get(workspace, version_id, verify=False), own)
+        return _described(ModelVersion.read(workspace.versions / version_id), own)
     except VersionError as error:
         return VersionRow(version_id, "", "", 0, {}, own, None, problem=str(error))
 
@@ -65,11 +64,5 @@ def _described(version: ModelVersion, aliases: list[str]) -> VersionRow:
         means,
         aliases,
         verdict["promoted"] if verdict else None,
-        _word(verdict) if verdict else "",
+        word(promoted=verdict["promoted"], held=verdict.get("held", False)) if verdict else "",
     )
-
-
-def _word(verdict: Mapping[str, Any]) -> str:
-    if verdict["promoted"]:
-        return "promoted"
-    return "held" if verdict.get("held") else "refused"

@@ -17,6 +17,7 @@ from llama_factory.evaluation.prediction import Prediction
 from llama_factory.evaluation.statistics import Estimate
 from llama_factory.evaluation.story import Story
 from llama_factory.evaluation.wording import IN_BRACKETS, MEANINGS, cell, interval, number, row_name
+from llama_factory.evaluation.wording import verdict as word
 from llama_factory.versions.version import REPORT
 
 HEAT_MAP, CURVES = "forgetting.png", "curves.png"
@@ -71,7 +72,8 @@ def page(story: Story, drawn: Sequence[tuple[bytes, bytes]]) -> str:
     verdict = story.report.get("verdict")
     return template.render(
         version=story.version,
-        verdict={"held": False, **verdict} if verdict else None,
+        verdict=verdict,
+        gate=word(promoted=verdict["promoted"], held=verdict.get("held", False)) if verdict else "",
         left_out=story.left_out,
         consolidated=story.report.get("consolidated"),
         ends=story.report.get("ends", []),

@@ -14,6 +14,13 @@ MEANINGS = (
 IN_BRACKETS = "In brackets: before the task was taught."
 
 
+def verdict(*, promoted: bool, held: bool) -> str:
+    """What the gate said of a version, in a word."""
+    if promoted:
+        return "promoted"
+    return "held" if held else "refused"
+
+
 def number(value: float | None, digits: int = 2) -> str:
     """A number; `-` where there is none."""
     return "-" if value is None or value != value else f"{value:.{digits}f}"  # NaN is unlike itself

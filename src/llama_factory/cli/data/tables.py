@@ -16,7 +16,7 @@ def print_data_report(report: DataReport) -> None:
     for step, count in report.changed.items():
         console.print(f"[yellow]changed[/] {count} rows by {step}")
         _print_samples(report, step, "")
-    for told in filter(None, (each.told_unread for each in report.sets)):
+    for told in report.told_unread:
         console.print(f"[yellow]unread[/]  {escape(told)}", soft_wrap=True)
     for reason, count in report.dropped.items():
         console.print(f"[yellow]dropped[/] {count} rows: {escape(reason)}")
