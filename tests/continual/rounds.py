@@ -1,6 +1,7 @@
 """A workspace that learns on a tiny model, and what is dropped into it."""
 
 import json
+import os
 
 from llama_factory import run
 from llama_factory.core.progress import SILENT
@@ -32,6 +33,12 @@ def drop(workspace, name, count=20, start=0):
     ]
     path = workspace.inbox / f"{name}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return at_rest(path)
+
+
+def at_rest(path):
+    """A file as if it had lain there for a while: a round waits to see whether a new one grows."""
+    os.utime(path, (1, 1))
     return path
 
 

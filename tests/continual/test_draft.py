@@ -1,7 +1,6 @@
 """A round in progress, on workspaces made by hand: no model is loaded and nothing is trained."""
 
 import json
-import os
 import shutil
 
 import pytest
@@ -18,10 +17,8 @@ from llama_factory.data.intake import Sample
 from llama_factory.evaluation.prediction import Prediction
 from llama_factory.versions import releases, store
 from llama_factory.versions.version import ModelVersion
-from tests.continual.rounds import Listener
+from tests.continual.rounds import Listener, at_rest
 from tests.tiny import make_workspace
-
-LONG_AGO = 1_600_000_000
 
 
 @pytest.fixture
@@ -34,8 +31,7 @@ def put(workspace, name, rows):
     path = workspace.inbox / name
     lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows)
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    os.utime(path, (LONG_AGO, LONG_AGO))
-    return path
+    return at_rest(path)
 
 
 def asked(question, answer):
@@ -208,7 +204,7 @@ def test_a_file_that_grew_after_it_was_learned_is_taken_again(bot):
     grown = bot.parked / "0123" / "faq.jsonl"
     grown.parent.mkdir(parents=True)
     grown.write_text("\n".join(map(json.dumps, rows("faq"))))
-    os.utime(grown, (LONG_AGO, LONG_AGO))
+    at_rest(grown)
     draft, said = begin(bot)
     assert said == ["Back in the inbox: faq.jsonl grew after it was learned."]
     assert list(draft.taken) == ["faq.jsonl"]
@@ -445,7 +441,7 @@ def test_a_file_that_is_no_set_of_rows_goes_to_quarantine_at_once(bot):
     put(bot, "faq.jsonl", rows("faq"))
     broken = bot.inbox / "broken.parquet"
     broken.write_bytes(b"no parquet")
-    os.utime(broken, (LONG_AGO, LONG_AGO))
+    at_rest(broken)
     digest = files.sha256(broken)
     draft, said = begin(bot)
     assert list(draft.taken) == ["faq.jsonl"]
@@ -463,7 +459,7 @@ def test_where_rows_may_not_be_kept_a_refused_file_lies_in_quarantine_only(bot, 
         put(bot, name, rows("faq"))
     broken = bot.inbox / "broken.parquet"
     broken.write_bytes(b"no parquet")
-    os.utime(broken, (LONG_AGO, LONG_AGO))
+    at_rest(broken)
     made, _ = begin(bot, config(data={"keep_rows": False}))
     assert (made is None) == (not others)
     assert (bot.quarantine / "broken.parquet").exists()

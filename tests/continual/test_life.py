@@ -32,7 +32,7 @@ from llama_factory.core.progress import SILENT
 from llama_factory.core.types import EvalReport
 from llama_factory.data import inbox
 from llama_factory.versions import releases, store
-from tests.continual.rounds import SETTINGS
+from tests.continual.rounds import SETTINGS, at_rest
 from tests.tiny import make_tiny_model
 
 GATED = SETTINGS.replace(
@@ -124,6 +124,7 @@ class Life(RuleBasedStateMachine):
                     self.dropped.append(f"{group} question {number}?")
                     row = {"instruction": self.dropped[-1], "output": f"{group} answer {number}."}
                     file.write(json.dumps(row) + "\n")
+            at_rest(self.bot.inbox / f"{group}.jsonl")
 
     @rule(arrivals=arrivals, changes=st.sampled_from(CHANGES))
     def learn(self, arrivals, changes):
