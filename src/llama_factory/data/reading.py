@@ -144,7 +144,7 @@ def _example(
         images = tuple(_found(image, folder) for image in images)
     return Example(
         content.messages,
-        _own_group(value, columns.group),
+        content.group or _own_group(value, columns.group),
         content.file,
         content.line,
         _weight(value, columns.weight),
@@ -152,7 +152,7 @@ def _example(
         content.rejected,
         content.is_desirable,
         images,
-        optional_text(value, "augmented_by"),
+        content.augmented_by or optional_text(value, "augmented_by"),
     )
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_factory.core.types import TEXT, Example, Message, ToolCall
+from llama_factory.data.formats.values import MISSING_WORDS
 from llama_factory.data.reading import RawRow, to_example
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(str.strip)
@@ -49,6 +50,14 @@ examples = st.builds(
 @given(examples)
 def test_what_is_written_is_read_back_exactly(example):
     row = json.loads(json.dumps(example.to_json(), ensure_ascii=False))
+    assert to_example(RawRow(7, row), group="other", file="other.jsonl", layout=None) == example
+
+
+@pytest.mark.parametrize("word", sorted(MISSING_WORDS - {""}))
+def test_words_for_an_empty_cell_are_texts_like_others(word):
+    turns = (Message("system", word), Message("user", word), Message("assistant", word))
+    example = Example(turns, word, word, 3, images=(word,), augmented_by=word)
+    row = json.loads(json.dumps(example.to_json()))
     assert to_example(RawRow(7, row), group="other", file="other.jsonl", layout=None) == example
 
 

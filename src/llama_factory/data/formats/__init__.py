@@ -33,7 +33,7 @@ __all__ = [
 class Content:
     """What a row teaches; the fields are those of an Example.
 
-    `file` and `line` are set only in rows that we wrote ourselves.
+    `group`, `file`, `line` and `augmented_by` are set only in rows that we wrote ourselves.
     """
 
     messages: tuple[Message, ...]
@@ -41,8 +41,10 @@ class Content:
     rejected: Message | None = None
     is_desirable: bool | None = None
     images: tuple[str, ...] = ()
+    group: str = ""
     file: str = ""
     line: int = 0
+    augmented_by: str = ""
 
 
 @dataclass(frozen=True)

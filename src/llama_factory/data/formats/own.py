@@ -8,7 +8,7 @@ from llama_factory.core.types import TEXT
 from llama_factory.data.formats import Content, Format, conversation, register
 from llama_factory.data.formats.layout import Columns, Layout
 from llama_factory.data.formats.turns import OPENAI, parse_turn, plain_text
-from llama_factory.data.formats.values import BadRowError, flag_of, list_of, text_of
+from llama_factory.data.formats.values import BadRowError, checked, flag_of, list_of, text_of
 
 TURNS = Layout("openai", columns=Columns.only(messages="messages", tools="tools"), tags=None)
 
@@ -26,9 +26,16 @@ def parse(row: Mapping[str, Any], layout: Layout) -> Content:
         rejected=parse_turn(rejected, OPENAI).message if rejected else None,
         is_desirable=flag_of(row, "is_desirable"),
         images=tuple(text_of({"images": image}, "images") for image in images),
+        group=_verbatim(row, "group"),
         file=text_of(row, "file", required=False),
         line=line,
+        augmented_by=_verbatim(row, "augmented_by"),
     )
+
+
+def _verbatim(row: Mapping[str, Any], name: str) -> str:
+    """A text as we wrote it: a task may be called "NULL". Empty where it is no text."""
+    return checked(row[name], name) if isinstance(row.get(name), str) else ""
 
 
 def _turns(row: Mapping[str, Any]) -> Content:
