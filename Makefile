@@ -19,7 +19,7 @@ test-all: .venv/ready
 # Lives of a workspace, with kills and operators at random, for as long as one likes: make soak LIVES=1000
 LIVES ?= 200
 soak: .venv/ready
-	LIVES=$(LIVES) $(BIN)/python -m pytest tests/continual/test_life.py --timeout=0 -s
+	LIVES=$(LIVES) $(BIN)/python -m pytest tests/rounds/test_life.py --timeout=0 -s
 
 # Small faults, planted one by one: which of them no test notices (make mutate PARTS="gate draft")
 mutate: .venv/ready

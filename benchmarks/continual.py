@@ -29,11 +29,11 @@ from continual_tiers import STREAMS, TIERS, Stream, Tier, cut_short
 from filelock import FileLock, Timeout
 
 from llama_factory.cli.progress import TerminalProgress
-from llama_factory.continual.settings import RoundConfig
 from llama_factory.core.errors import FactoryError
 from llama_factory.model import precision
 from llama_factory.model.load import load_tokenizer
 from llama_factory.model.source import resolve
+from llama_factory.rounds.settings import RoundConfig
 
 
 def main() -> None:

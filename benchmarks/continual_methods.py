@@ -10,7 +10,7 @@ from continual_tiers import Tier
 
 from llama_factory.config.changes import apply, read_changes
 from llama_factory.continual.presets import PRESETS
-from llama_factory.continual.settings import RoundConfig
+from llama_factory.rounds.settings import RoundConfig
 from llama_factory.training.settings import WITHOUT_EFFECT
 
 BASE, NAIVE, JOINT = "base", "naive", "joint"

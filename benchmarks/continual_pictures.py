@@ -9,8 +9,8 @@ import numpy as np
 from continual_methods import hash_of
 
 from llama_factory.evaluation.forgetting import Drift, ForgettingMatrix
-from llama_factory.evaluation.pictures import draw_curves, draw_matrix
 from llama_factory.evaluation.statistics import Estimate, mean
+from llama_factory.reports.pictures import draw_curves, draw_matrix
 
 
 @dataclass(frozen=True)

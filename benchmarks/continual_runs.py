@@ -18,11 +18,11 @@ from continual_methods import BASE, JOINT, hash_of, plain
 from continual_scores import Scores, score_guard, score_rows
 from continual_tiers import Stream
 
-from llama_factory.continual.settings import RoundConfig
 from llama_factory.core import files
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
 from llama_factory.model.load import AdaptedModel, adapt
+from llama_factory.rounds.settings import RoundConfig
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.versions import memory
 

@@ -154,7 +154,7 @@ def clean(job: dict[str, Any]) -> dict[str, Any]:
     from llama_factory.data.prepare import DataFolders, prepare
     from llama_factory.data.seen import Seen, open_seen
     from llama_factory.data.settings import DataSettings
-    from llama_factory.data.sources import source_of
+    from llama_factory.data.sources.files import source_of
 
     output = Path(job["output"])
     chosen: dict[str, Any] = {"cleaning": ["near_duplicates"], "held_out_fraction": 0.0}

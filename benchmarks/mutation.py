@@ -52,7 +52,7 @@ class Part:
 
 
 PARTS = {
-    "gate": Part(("continual/gate.py",), ("tests/continual/test_gate.py",)),
+    "gate": Part(("rounds/gate.py",), ("tests/rounds/test_gate.py",)),
     "releases": Part(("versions/releases.py",), ("tests/versions",), "not two_writers"),
     "merging": Part(
         ("continual/merging.py", "continual/combining.py", "continual/strategies/merge.py"),
@@ -64,7 +64,7 @@ PARTS = {
         "not frozen_layers and not resumed_run and not plain_training",  # they train
     ),
     "batching": Part(("training/batching.py",), ("tests/training/test_batching.py",)),
-    "draft": Part(("continual/draft.py",), ("tests/continual/test_draft.py",)),
+    "draft": Part(("rounds/draft.py",), ("tests/rounds/test_draft.py",)),
 }
 
 

@@ -23,7 +23,7 @@ import common
 import yaml
 from planted_values import FILLERS, VALUES
 
-from llama_factory.data.private import KINDS, find_all
+from llama_factory.text.private import KINDS, find_all
 
 SENTENCES = Path(__file__).with_suffix(".yaml")
 PARTS = ("tuning", "held_out")

@@ -28,11 +28,11 @@ from continual_data import Place, load_tasks, options_for
 from continual_tiers import STREAMS, TIERS, Tier, cut_short
 from pydantic import PrivateAttr
 
-from llama_factory.continual.settings import RoundConfig
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Memory
 from llama_factory.model.load import AdaptedModel, adapt, load_tokenizer
 from llama_factory.model.source import resolve
+from llama_factory.rounds.settings import RoundConfig
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.training.strategy import STRATEGIES, Strategy
 

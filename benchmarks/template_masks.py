@@ -135,10 +135,10 @@ def compare(real: str, marked: str, rows: Sequence[Example]) -> Iterator[Verdict
 
 def compare_row(tokenizer: Any, real: str, marked: str, row: Example) -> Verdict:
     """Our mask on the real template and the marked template's own, token by token."""
-    from llama_factory.model.conversation import write
-    from llama_factory.model.masks import EncodeOptions, Unfit, encode
-    from llama_factory.model.prompt import PromptFormat
-    from llama_factory.model.template import REFUSALS, Renderer
+    from llama_factory.model.chat.conversation import write
+    from llama_factory.model.chat.masks import EncodeOptions, Unfit, encode
+    from llama_factory.model.chat.prompt import PromptFormat
+    from llama_factory.model.chat.template import REFUSALS, Renderer
 
     tokenizer.chat_template = real
     ours = encode(row, tokenizer, EncodeOptions(max_tokens=10**6))

@@ -18,29 +18,29 @@ from llama_factory.config.loading import load_config, resolve
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, DataError, VersionError
 from llama_factory.core.types import BASE_VERSION
-from llama_factory.evaluation.listing import VersionRow, list_versions
+from llama_factory.jobs.trained import Source
 from llama_factory.model.export_options import ExportOptions
-from llama_factory.trained import Source
+from llama_factory.reports.listing import VersionRow, list_versions
 from llama_factory.versions import proof, releases, store, temporary
 from llama_factory.versions.version import ModelVersion
 from llama_factory.versions.workspace import Workspace
 
 if TYPE_CHECKING:
     from llama_factory.config.run import RunConfig
-    from llama_factory.continual.finishing import Round
     from llama_factory.core.progress import Progress
     from llama_factory.core.types import Example
     from llama_factory.data.prepare import DataReport
     from llama_factory.data.settings import DataSettings
     from llama_factory.evaluation.compare import Comparison
-    from llama_factory.evaluation.cross_validation import CrossValidation
+    from llama_factory.evaluation.lineage import Story
     from llama_factory.evaluation.predict import PredictReport
-    from llama_factory.evaluation.story import Story
     from llama_factory.evaluation.suites.running import SuiteResult
+    from llama_factory.jobs.cross_validation import CrossValidation
+    from llama_factory.jobs.runs import RunRow
     from llama_factory.model.export import Exported
     from llama_factory.model.saved import SavedModel
+    from llama_factory.rounds.finishing import Round
     from llama_factory.serving.chat import ChatSession
-    from llama_factory.training.runs import RunRow
 
 
 def init(folder: Path, base_model: str) -> Workspace:
@@ -65,18 +65,20 @@ def learn(
     workspace = Workspace.open(folder)
     config = load_config(workspace.settings, changes)
     config.training.check()
-    from llama_factory.continual import round as rounds
+    from llama_factory.reports.page import write_pages
+    from llama_factory.rounds import round as rounds
 
-    return rounds.learn(workspace, config, progress, again=again)
+    return rounds.learn(workspace, config, progress, draw=write_pages, again=again)
 
 
 def consolidate(folder: Path, changes: Sequence[str], progress: Progress) -> Round:
     """Put the updates of all rounds so far into the weights; a fresh adapter begins."""
     workspace = Workspace.open(folder)
     config = load_config(workspace.settings, changes)
-    from llama_factory.continual.consolidate import consolidate as begin_anew
+    from llama_factory.reports.page import write_pages
+    from llama_factory.rounds.consolidate import consolidate as begin_anew
 
-    return begin_anew(workspace, config, progress)
+    return begin_anew(workspace, config, progress, draw=write_pages)
 
 
 def train(path: Path | None, changes: Sequence[str], progress: Progress) -> dict[str, Any]:
@@ -91,15 +93,18 @@ def train(path: Path | None, changes: Sequence[str], progress: Progress) -> dict
     config = resolved.config
     config.training.check()
     output = config.output_dir or Path("outputs") / (path.stem if path else "train")
-    from llama_factory.continual.single import Extras, fit
+    from llama_factory.jobs.train import Extras, fit
 
     if not config.do_train:
         return _predict_only(config, output, progress) | {"output_dir": str(output)}
+    from llama_factory.reports.pictures import draw_loss
+
     extras = Extras(
         config.log_dir,
         config.do_predict,
         overwrites=config.overwrite_output_dir,
         resume=config.resume_from_checkpoint,
+        draw_loss=draw_loss,
     )
     results = fit(config, output, progress, extras)
     return results and results | {"output_dir": str(output)}
@@ -107,7 +112,7 @@ def train(path: Path | None, changes: Sequence[str], progress: Progress) -> dict
 
 def _predict_only(config: RunConfig, output: Path, progress: Progress) -> dict[str, Any]:
     """Answers of saved adapters, or of the base model alone."""
-    from llama_factory.continual.predicting import predict_only
+    from llama_factory.jobs.predict import predict_only
     from llama_factory.model.saved import find_adapters, of_version
 
     paths, base = config.model.adapter_paths, config.model.base_model
@@ -135,7 +140,7 @@ def runs(folder: Path) -> list[RunRow]:
     """Every run found at or below a folder with its state, the latest first."""
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder. Give one that holds runs or workspaces.")
-    from llama_factory.training.runs import find_runs
+    from llama_factory.jobs.runs import find_runs
 
     return find_runs(folder)
 
@@ -151,13 +156,13 @@ def show(
         picture: where to draw the last of the matrices as a heat map.
         curves: where to draw how its scores moved from version to version.
     """
-    from llama_factory.evaluation.story import tell
+    from llama_factory.evaluation.lineage import tell
 
     version = store.get(Workspace.open(folder), name)
     lineage, wrong = store.readable_lineage(version)
     story = tell(lineage, version, left_out=map(str, wrong))
     if picture is not None or curves is not None:
-        from llama_factory.evaluation.report import write_curves, write_heat_map
+        from llama_factory.reports.page import write_curves, write_heat_map
 
         for path, write in ((picture, write_heat_map), (curves, write_curves)):
             if path is not None:
@@ -167,7 +172,7 @@ def show(
 
 def report(folder: Path, name: str, output: Path | None) -> Path:
     """Write what `show` tells, with pictures, as one HTML file; returns where it is."""
-    from llama_factory.evaluation.report import write_report
+    from llama_factory.reports.page import write_report
 
     story = show(folder, name)
     path = output or folder / "reports" / f"{story.version.id}.html"
@@ -186,7 +191,7 @@ def compare(
     from llama_factory.evaluation.measured import Measuring, compare_versions
 
     def find(version: ModelVersion) -> SavedModel:
-        return Source(str(folder), version.id).find(config)
+        return Source(str(folder), version.id).find(config.model)
 
     how = Measuring(find, encode_options(config.data), config.evaluation)
     return compare_versions(workspace, (before, after), how, progress=progress)
@@ -199,11 +204,11 @@ def evaluate(
     from llama_factory.evaluation.suites import Bench
     from llama_factory.evaluation.suites.running import choose_suites, run_suites
 
-    config, tasks = source.config(), source.tasks()
+    config, tasks = _config_of(source), source.tasks()
     chosen = choose_suites(suites, tasks)
     from llama_factory.continual.encoding import encode_options
 
-    saved = source.find(config)
+    saved = source.find(config.model)
     folder = output or source.evaluations
     model = saved.open(encode_options(config.data))
     bench = Bench(model, saved.identity(), tasks, config.evaluation, folder, progress)
@@ -215,7 +220,7 @@ def cross_validate(
 ) -> CrossValidation:
     """Train as `train` would on all folds but one and test on that one, for each of them."""
     config = load_config(path, changes)
-    from llama_factory.continual.folds import cross_validate as run_folds
+    from llama_factory.jobs.folds import cross_validate as run_folds
 
     return run_folds(config, num_folds, output, progress)
 
@@ -291,9 +296,9 @@ def _data_settings(path: Path | None, changes: Sequence[str]) -> DataSettings:
 
 
 def _prepare(path: Path, folder: Path, settings: DataSettings, progress: Progress) -> DataReport:
-    from llama_factory.data.gather import gather_path
     from llama_factory.data.prepare import DataFolders, prepare
     from llama_factory.data.seen import Seen
+    from llama_factory.data.sources.gather import gather_path
 
     folders = DataFolders(folder, files.cache_folder() / "data")
     sources = gather_path(path, settings)
@@ -358,14 +363,14 @@ def export(
     progress: Progress,
 ) -> Exported:
     """Merge a trained model into one that needs no adapter, checked on prompts."""
-    config = source.config()
+    config = _config_of(source)
     options = ExportOptions(dtype, shard_size, config.data.enable_thinking)
     options.check()
     from llama_factory.evaluation.suite import BUILT_IN_GUARD
     from llama_factory.model.export import export as write
 
     rows = _rows(prompts or BUILT_IN_GUARD, progress)
-    return write(source.find(config), output, rows, options=options, progress=progress)
+    return write(source.find(config.model), output, rows, options=options, progress=progress)
 
 
 def predict(
@@ -380,17 +385,22 @@ def predict(
     """Answer every row of a file and judge the answers; a stopped run goes on."""
     changes = [f"evaluation.metrics=[{', '.join(metrics)}]"] if metrics else []
     changes += [f"evaluation.max_new_tokens={max_new_tokens}"] if max_new_tokens else []
-    config = source.config(changes)
+    config = _config_of(source, changes)
     from llama_factory.continual.encoding import encode_options
     from llama_factory.evaluation.predict import PredictOptions, usual_metrics
     from llama_factory.evaluation.predict import predict as write
 
-    saved, rows = source.find(config), _rows(path, progress, may_lack_answer=True)
+    saved, rows = source.find(config.model), _rows(path, progress, may_lack_answer=True)
     judged = config.evaluation.metrics if metrics else usual_metrics(config.evaluation)
     how = config.evaluation
     options = PredictOptions(judged, how.max_new_tokens, saved.identity(), how.batch_tokens)
     model = saved.open(encode_options(config.data))
     return write(model, rows, output, options=options, progress=progress)
+
+
+def _config_of(source: Source, changes: Sequence[str] = ()) -> RunConfig:
+    """The settings of the workspace, or the usual ones, with what was changed."""
+    return load_config(source.settings, [*source.changes, *changes])
 
 
 def _rows(path: Path, progress: Progress, *, may_lack_answer: bool = False) -> list[Example]:

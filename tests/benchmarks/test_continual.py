@@ -13,10 +13,10 @@ import pytest
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message
 from llama_factory.evaluation.answered import TaskRow
-from llama_factory.evaluation.decoding import Decoder, Limits
 from llama_factory.evaluation.option_likelihood import option_likelihoods
+from llama_factory.inference.decoding import Decoder, Limits
+from llama_factory.model.chat.masks import EncodeOptions, prompt_ids
 from llama_factory.model.load import adapt, load_tokenizer
-from llama_factory.model.masks import EncodeOptions, prompt_ids
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training.strategy import STRATEGIES
 from tests.tiny import make_tiny_model

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_factory.model.templates import find
+from llama_factory.model.chat.templates import find
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "template_masks.py"
 

@@ -21,8 +21,8 @@ from llama_factory.cli.data.review import review as command
 from llama_factory.core import files
 from llama_factory.core.errors import DataError, VersionError
 from llama_factory.core.types import Example, Message
-from llama_factory.data import review
 from llama_factory.data.conflicts import ConflictSettings, conflict_among
+from llama_factory.data.review import folder as review
 
 app = typer.Typer()
 app.command()(command)

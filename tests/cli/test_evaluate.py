@@ -13,7 +13,7 @@ from llama_factory.cli.app import app
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import SILENT
 from llama_factory.evaluation.suites import SUITES
-from llama_factory.trained import Source
+from llama_factory.jobs.trained import Source
 from tests.cli.taught import invoke, write_rows
 
 SHORT = ("--set", "evaluation.max_new_tokens=4")

@@ -10,10 +10,10 @@ from matplotlib import image
 
 from llama_factory import run
 from llama_factory.cli.tables import print_story
-from llama_factory.continual.gate import read_verdict
 from llama_factory.core.files import read_json, read_jsonl
-from llama_factory.evaluation.report import draw, page
 from llama_factory.evaluation.statistics import Estimate
+from llama_factory.reports.page import draw, page
+from llama_factory.rounds.gate import read_verdict
 from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace
 from tests.cli.taught import invoke

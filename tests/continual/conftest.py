@@ -3,8 +3,8 @@
 import pytest
 
 from llama_factory import run
-from llama_factory.evaluation import report
-from tests.continual.rounds import SETTINGS
+from llama_factory.reports import page as report
+from tests.rounds.rounds import SETTINGS
 from tests.tiny import make_tiny_model
 
 

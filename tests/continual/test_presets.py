@@ -5,9 +5,9 @@ import pytest
 
 from llama_factory.config.loading import load_config
 from llama_factory.continual.presets import PRESETS, default_strategies, empty_starts
-from llama_factory.continual.settings import RoundConfig
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.types import Example, Memory, Message
+from llama_factory.rounds.settings import RoundConfig
 from llama_factory.training.strategy import STRATEGIES
 
 

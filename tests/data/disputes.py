@@ -1,9 +1,9 @@
 """Conflicts and cases for tests of the review."""
 
 from llama_factory.core.types import Example, Message
-from llama_factory.data import review
-from llama_factory.data.cases import Choice
 from llama_factory.data.conflicts import ConflictSettings, conflict_among
+from llama_factory.data.review import folder as review
+from llama_factory.data.review.cases import Choice
 
 ALL = ConflictSettings(review="all")
 DROP, UNRESOLVED = Choice(), Choice(is_unresolved=True)

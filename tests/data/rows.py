@@ -9,7 +9,7 @@ from llama_factory.data.prepare import DataFolders, PreparedData, prepare
 from llama_factory.data.seen import Seen
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sorting import Sorting
-from llama_factory.data.sources import source_of
+from llama_factory.data.sources.files import source_of
 from llama_factory.data.table import Part, RowTable, make_fragment, write_part
 
 LONG_QUESTION = "What should a customer do when the parcel has arrived with a torn wrapping?"

@@ -10,7 +10,7 @@ from llama_factory.core.progress import SILENT
 from llama_factory.data import intake
 from llama_factory.data.cleaning import CLEANERS
 from llama_factory.data.intake import Taken, take
-from llama_factory.data.sources import source_of
+from llama_factory.data.sources.files import source_of
 from llama_factory.data.table import RowTable
 from tests.data.rows import write
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from llama_factory.core.types import TEXT, Example, Message
 from llama_factory.data import stats as stats_module
-from llama_factory.data.pictures import _quality, _short, _top, draw_stats
 from llama_factory.data.reading import Refused
 from llama_factory.data.stats import OTHERS, Histogram, collect
+from llama_factory.reports.data_pictures import _quality, _short, _top, draw_stats
 
 ENGLISH = "The little cat sleeps on the couch while the children play."
 
@@ -149,7 +149,7 @@ def test_long_names_are_cut_in_the_middle():
 
 
 def test_a_missing_chinese_font_is_told(tmp_path, monkeypatch, caplog):
-    from llama_factory.core import fonts
+    from llama_factory.reports import fonts
 
     monkeypatch.setattr(fonts, "CHINESE_FONTS", ("No Such Font",))
     fonts._tell_of_boxes.cache_clear()

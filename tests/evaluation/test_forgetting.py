@@ -1,10 +1,10 @@
 import pytest
 
-from llama_factory.core import fonts
 from llama_factory.core.types import EvalReport, TaskScores
 from llama_factory.evaluation import statistics
 from llama_factory.evaluation.forgetting import Drift, build_matrix
-from llama_factory.evaluation.pictures import draw_curves, draw_loss, draw_matrix
+from llama_factory.reports import fonts
+from llama_factory.reports.pictures import draw_curves, draw_loss, draw_matrix
 
 
 def report(**scores):

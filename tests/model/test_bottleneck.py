@@ -5,11 +5,11 @@ import torch
 
 from llama_factory.core.errors import ModelError
 from llama_factory.core.types import Message
+from llama_factory.inference.engines.transformers import TransformersEngine
+from llama_factory.inference.generation import Options, Question
 from llama_factory.model.bottleneck import BottleneckLayer
 from llama_factory.model.saved import find_adapters
 from llama_factory.model.settings import ModelSettings
-from llama_factory.serving.engines.transformers import TransformersEngine
-from llama_factory.serving.generation import Options, Question
 from llama_factory.versions import store
 from tests.model.adapting import logits, make
 from tests.model.test_lineage import OPTIONS, begin, reopened, shake, trained

@@ -7,12 +7,12 @@ import torch
 
 from llama_factory.core.errors import ModelError
 from llama_factory.core.files import read_json
+from llama_factory.jobs.starting import start_of
 from llama_factory.model import lineage
+from llama_factory.model.chat.masks import EncodeOptions
 from llama_factory.model.load import adapt, fingerprint
-from llama_factory.model.masks import EncodeOptions
 from llama_factory.model.saved import find_adapters
 from llama_factory.model.settings import ModelSettings
-from llama_factory.model.starting import start_of
 from tests.model.adapting import logits, settings
 from tests.tiny import make_tiny_model
 

@@ -14,10 +14,10 @@ from openai import OpenAI
 from peft import PeftModel
 
 from llama_factory.core.types import Message
+from llama_factory.inference.engines.transformers import TransformersEngine
+from llama_factory.inference.generation import Answer, Options, Question
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.api import create_app
-from llama_factory.serving.engines.transformers import TransformersEngine
-from llama_factory.serving.generation import Answer, Options, Question
 from llama_factory.serving.server import Server, listen
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions import releases, store

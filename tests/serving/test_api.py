@@ -11,8 +11,8 @@ from openai import OpenAI
 
 from llama_factory.core.types import Message
 from llama_factory.data.formats.turns import OPENAI, parse_turns
-from llama_factory.model import conversation
-from llama_factory.model.template import Renderer
+from llama_factory.model.chat import conversation
+from llama_factory.model.chat.template import Renderer
 from llama_factory.serving import fields
 from llama_factory.versions import releases
 from llama_factory.versions.workspace import Workspace

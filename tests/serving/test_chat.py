@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from llama_factory.core.types import Message
+from llama_factory.inference.refusals import PromptTooLongError
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.chat import open_session
-from llama_factory.serving.refusals import PromptTooLongError
 from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace
 from tests.serving.running import MAX_TOKENS, answer_alone

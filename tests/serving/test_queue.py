@@ -9,9 +9,9 @@ import openai
 import pytest
 from openai import OpenAI
 
+from llama_factory.inference.engines.transformers import TransformersEngine
+from llama_factory.inference.generation import Answer
 from llama_factory.serving.api import create_app
-from llama_factory.serving.engines.transformers import TransformersEngine
-from llama_factory.serving.generation import Answer
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions.workspace import Workspace
 from tests.serving.running import (

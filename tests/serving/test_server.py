@@ -138,7 +138,7 @@ def test_a_released_version_that_cannot_be_served_is_told_at_the_start(
 
 STUCK = """
 from llama_factory.serving import server, worker
-from llama_factory.serving.engines.transformers import TransformersEngine
+from llama_factory.inference.engines.transformers import TransformersEngine
 
 def generate(self, version_id, question, options, on_text, should_stop):
     on_text("*")

@@ -8,10 +8,10 @@ import pytest
 
 from llama_factory.core.types import Message, ToolCall
 from llama_factory.data.formats.turns import OPENAI, parse_turns
-from llama_factory.model.conversation import ask
-from llama_factory.model.template import Renderer
+from llama_factory.inference.refusals import RequestError
+from llama_factory.model.chat.conversation import ask
+from llama_factory.model.chat.template import Renderer
 from llama_factory.serving import fields
-from llama_factory.serving.refusals import RequestError
 from llama_factory.serving.shapes import ChatRequest
 from tests.tiny import make_tokenizer
 

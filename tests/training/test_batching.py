@@ -4,7 +4,7 @@ from itertools import combinations, pairwise
 import pytest
 import torch
 
-from llama_factory.model.masks import EncodedRow
+from llama_factory.model.chat.masks import EncodedRow
 from llama_factory.model.padding import IGNORED, LAUNCH_TOKENS
 from llama_factory.training.batching import BatchOptions, make_batch
 from llama_factory.training.items import Items, by_part, packed

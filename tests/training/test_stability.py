@@ -211,7 +211,7 @@ MEASURE = """
     from transformers import LlamaConfig, LlamaForCausalLM
     from llama_factory.model.load import AdaptedModel
     from llama_factory.training import memory
-    from llama_factory.model.masks import EncodedRow
+    from llama_factory.model.chat.masks import EncodedRow
     from llama_factory.training.batching import BatchOptions, make_batch
     from llama_factory.training.planning import NEW, RowRef
     from llama_factory.training.items import Items

@@ -1,8 +1,8 @@
 import pytest
 
 from llama_factory.core.errors import VersionError
-from llama_factory.model import prompt
-from llama_factory.model.prompt import PromptFormat
+from llama_factory.model.chat import prompt
+from llama_factory.model.chat.prompt import PromptFormat
 from llama_factory.versions import releases, store, temporary
 from llama_factory.versions.workspace import Workspace
 

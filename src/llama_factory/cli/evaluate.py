@@ -13,8 +13,8 @@ from llama_factory.core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from llama_factory.evaluation.cross_validation import CrossValidation
     from llama_factory.evaluation.marks import TaskResult
+    from llama_factory.jobs.cross_validation import CrossValidation
 
 
 ModelOrSettings = Annotated[
@@ -53,7 +53,7 @@ def evaluate(
         return
     from llama_factory import run
     from llama_factory.cli.progress import TerminalProgress
-    from llama_factory.trained import Source
+    from llama_factory.jobs.trained import Source
 
     found = run.evaluate(
         Source(source, version, base, changes or []), suite or [], output, TerminalProgress()

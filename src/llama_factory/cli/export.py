@@ -41,7 +41,7 @@ def export(
     """Merge an adapter into its base model: one plain folder, checked against the adapter."""
     from llama_factory import run
     from llama_factory.cli.progress import TerminalProgress
-    from llama_factory.trained import Source
+    from llama_factory.jobs.trained import Source
 
     if source.endswith((".yaml", ".yml")):
         asked = read_export_request(Path(source))

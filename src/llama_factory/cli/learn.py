@@ -9,7 +9,7 @@ import typer
 from llama_factory.cli.options import Changes, Folder, Json
 
 if TYPE_CHECKING:
-    from llama_factory.continual.finishing import Round
+    from llama_factory.rounds.finishing import Round
 
 
 def learn(

@@ -29,7 +29,7 @@ def predict(
     """Answer every row of a file and judge the answers; a stopped run goes on where it was."""
     from llama_factory import run
     from llama_factory.cli.progress import TerminalProgress
-    from llama_factory.trained import Source
+    from llama_factory.jobs.trained import Source
 
     done = run.predict(
         Source(source, version, base, changes or []),

@@ -10,7 +10,7 @@ import typer
 from llama_factory.cli.options import Json
 
 if TYPE_CHECKING:
-    from llama_factory.training.runs import RunRow
+    from llama_factory.jobs.runs import RunRow
 
 COLORS = {"running": "green", "finished": "bold", "stopped": "yellow"}
 

@@ -26,7 +26,7 @@ def show(
         print(json.dumps(story.to_json(), indent=2, ensure_ascii=False))
         return
     from llama_factory.cli.tables import print_story
-    from llama_factory.continual.gate import read_verdict
+    from llama_factory.rounds.gate import read_verdict
 
     print_story(story, read_verdict(story.report))
     for path in (picture, curves):

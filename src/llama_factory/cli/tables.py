@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from llama_factory.continual.gate import Verdict
 from llama_factory.data.prepare import SetReport
 from llama_factory.evaluation.forgetting import Drift, ForgettingMatrix
-from llama_factory.evaluation.listing import VersionRow
 from llama_factory.evaluation.wording import (
     IN_BRACKETS,
     MEANINGS,
@@ -19,11 +17,13 @@ from llama_factory.evaluation.wording import (
     row_name,
     with_interval,
 )
+from llama_factory.reports.listing import VersionRow
+from llama_factory.rounds.gate import Verdict
 
 if TYPE_CHECKING:
     from llama_factory.evaluation.intervals import Intervals
+    from llama_factory.evaluation.lineage import Story
     from llama_factory.evaluation.statistics import Estimate
-    from llama_factory.evaluation.story import Story
 
 # a file or a pipe has no width of its own; 80 columns would cut the tables
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)

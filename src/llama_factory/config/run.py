@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from llama_factory.continual.settings import RoundConfig
+from llama_factory.rounds.settings import RoundConfig
 from llama_factory.serving.settings import ServingSettings
 
 

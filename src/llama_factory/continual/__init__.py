@@ -1,1 +1,1 @@
-"""The round: learn without forgetting, judge, release."""
+"""Strategies against forgetting, and the algebra of weights that they share."""

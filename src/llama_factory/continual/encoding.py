@@ -1,8 +1,8 @@
 """The settings that say how rows become tokens, as the model layer takes them."""
 
 from llama_factory.data.settings import DataSettings
-from llama_factory.model.masks import EncodeOptions
-from llama_factory.model.prompt import PromptFormat
+from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.prompt import PromptFormat
 
 
 def encode_options(settings: DataSettings) -> EncodeOptions:

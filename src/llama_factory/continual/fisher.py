@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from llama_factory.continual.taught import answering, padded
+from llama_factory.model.chat.masks import EncodedRow
 from llama_factory.model.layers import causal_of
 from llama_factory.model.load import AdaptedModel
 from llama_factory.model.log_probs import TokenLogProbs
-from llama_factory.model.masks import EncodedRow
 from llama_factory.model.padding import IGNORED
 
 SAMPLED, EMPIRICAL = "sampled", "empirical"

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from llama_factory.core.settings import Settings
 from llama_factory.core.types import Example, Message, ToolCall
-from llama_factory.data.wording import MAX_EDITS, normalised, num_edits
+from llama_factory.text.similar_questions import MAX_EDITS, normalised, num_edits
 
 Rule = Literal["majority", "newest", "trusted_source", "none"]
 

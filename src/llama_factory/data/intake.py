@@ -24,14 +24,14 @@ from llama_factory.core import files
 from llama_factory.core.errors import DataError
 from llama_factory.core.progress import Bar, Progress
 from llama_factory.core.types import Example
-from llama_factory.data import signatures
 from llama_factory.data.cleaning import CLEANERS, Dropped, RowStep
 from llama_factory.data.formats.unread import unread_fields
-from llama_factory.data.hub import pinned
 from llama_factory.data.reading import RawRow, Refused, to_example
-from llama_factory.data.sources import DataSource, data_files, rows_of
+from llama_factory.data.sources.files import DataSource, data_files, rows_of
+from llama_factory.data.sources.hub import pinned
 from llama_factory.data.table import Fragment, Part, make_fragment, write_part
 from llama_factory.data.workers import Workers, workers
+from llama_factory.text import signatures
 
 BATCH_ROWS = 500
 """Rows handed to a process at once."""

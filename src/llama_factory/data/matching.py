@@ -22,8 +22,8 @@ import numpy as np
 
 from llama_factory.core import files
 from llama_factory.core.types import Example
-from llama_factory.data import signatures
 from llama_factory.data.table import Array, RowTable, class_runs, comparable_text, prompt_text
+from llama_factory.text import signatures
 
 MOST_ROWS_AT_ONCE = 1 << 20
 """Rows whose band is sorted at once; more are done in shares of the hash's range."""

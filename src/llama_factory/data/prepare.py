@@ -20,12 +20,12 @@ from llama_factory.data.cleaning import RowStep, SetStep
 from llama_factory.data.conflicts import Conflict
 from llama_factory.data.intake import Sample, Taken, Tally, file_name, take
 from llama_factory.data.reading import Refused
-from llama_factory.data.review import read_book
+from llama_factory.data.review.case_book import read_book
 from llama_factory.data.rows import RowFile
 from llama_factory.data.seen import HELD_OUT, TRAIN, Seen, columns_folder, rows_file
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sorting import Sorting
-from llama_factory.data.sources import DataSource
+from llama_factory.data.sources.files import DataSource
 from llama_factory.data.table import Array, RowTable
 
 MOST_SHOWN = 200

@@ -10,7 +10,6 @@ import numpy as np
 
 from llama_factory.core import files
 from llama_factory.core.types import Example
-from llama_factory.data import signatures
 from llama_factory.data.table import (
     ABOUT,
     Array,
@@ -20,6 +19,7 @@ from llama_factory.data.table import (
     make_fragment,
     write_part,
 )
+from llama_factory.text import signatures
 
 TRAIN, HELD_OUT = "train", "held_out"
 

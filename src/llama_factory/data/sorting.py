@@ -7,7 +7,7 @@ import numpy as np
 
 from llama_factory.data.conflicts import Conflict
 from llama_factory.data.intake import Sample, Tally, difference
-from llama_factory.data.review import Book
+from llama_factory.data.review.case_book import Book
 from llama_factory.data.seen import Seen
 from llama_factory.data.table import Array, RowTable
 

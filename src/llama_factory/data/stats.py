@@ -11,9 +11,9 @@ import numpy as np
 
 from llama_factory.core.errors import DataError
 from llama_factory.core.types import Example, Message
-from llama_factory.data.languages import UNKNOWN, language_of
 from llama_factory.data.reading import Refused, to_example
-from llama_factory.data.sources import DataSource, rows_of
+from llama_factory.data.sources.files import DataSource, rows_of
+from llama_factory.text.languages import UNKNOWN, language_of
 
 BINS_PER_DECADE = 40
 """A percentile read from the bins is at most 3 % off; minimum, mean and maximum are exact."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from llama_factory.core import files
 from llama_factory.core.types import Example
-from llama_factory.data import signatures
+from llama_factory.text import signatures
 
 ROWS = "rows.jsonl"
 ABOUT = "about.json"

@@ -1,1 +1,1 @@
-"""What a model knows, and what it forgot."""
+"""What a model knows, and what it forgot: tasks, metrics, suites, statistics."""

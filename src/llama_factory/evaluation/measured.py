@@ -12,12 +12,12 @@ from llama_factory.evaluation import prediction
 from llama_factory.evaluation.asking import put_resumable
 from llama_factory.evaluation.compare import Comparison, compare
 from llama_factory.evaluation.exam import Exam, file_name, of_task
+from llama_factory.evaluation.lineage import PREDICTIONS
 from llama_factory.evaluation.marks import Marks, judge
 from llama_factory.evaluation.metrics import ModelMetric
 from llama_factory.evaluation.prediction import Prediction, by_task
 from llama_factory.evaluation.settings import EvaluationSettings
-from llama_factory.evaluation.story import PREDICTIONS
-from llama_factory.model.masks import EncodeOptions
+from llama_factory.model.chat.masks import EncodeOptions
 from llama_factory.model.saved import SavedModel
 from llama_factory.versions import store
 from llama_factory.versions.version import ModelVersion

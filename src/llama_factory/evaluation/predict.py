@@ -18,8 +18,8 @@ from llama_factory.evaluation.marks import estimate
 from llama_factory.evaluation.metrics import METRICS, Metric, ModelMetric, require_fits
 from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.statistics import Estimate
+from llama_factory.model.chat.masks import Unfit, prompt_ids
 from llama_factory.model.load import AdaptedModel
-from llama_factory.model.masks import Unfit, prompt_ids
 
 ROWS_AT_A_TIME = 4 * ROWS_AT_ONCE
 """Rows between two writes: answered shortest first, so that little is padded."""

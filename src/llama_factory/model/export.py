@@ -18,11 +18,11 @@ from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
 from llama_factory.model import parity
 from llama_factory.model.adapters.lora import Lora
+from llama_factory.model.chat.prompt import PromptFormat
 from llama_factory.model.export_options import EXPORT_DTYPES, ExportOptions
 from llama_factory.model.load import load_network
 from llama_factory.model.modelfile import modelfile
 from llama_factory.model.parity import Parity
-from llama_factory.model.prompt import PromptFormat
 from llama_factory.model.saved import SavedModel, merge
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in EXPORT_DTYPES}

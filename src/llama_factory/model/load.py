@@ -15,15 +15,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils import logging as transformers_logging
 
 from llama_factory.core.errors import ModelError
-from llama_factory.model import lineage, new_tokens, prompt, value_head
+from llama_factory.model import lineage, new_tokens, value_head
 from llama_factory.model.adapters import ADAPTERS, Adapter
 from llama_factory.model.attention import implementation
+from llama_factory.model.chat import prompt
+from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.naming import give_template
+from llama_factory.model.chat.prompt import PromptFormat
 from llama_factory.model.lineage import TOKENIZER_FILE, Lineage
-from llama_factory.model.masks import EncodeOptions
-from llama_factory.model.naming import give_template
 from llama_factory.model.new_tokens import NewTokens
 from llama_factory.model.precision import AS_LOADED, Precision, choose, settle
-from llama_factory.model.prompt import PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.source import resolve
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedTokenizerBase
 
 from llama_factory.core.types import Message
-from llama_factory.model.template import REFUSALS, Renderer
+from llama_factory.model.chat.template import REFUSALS, Renderer
 
 SYSTEM, FIRST, ANSWER, SECOND = "zqsystem", "zqfirst", "zqanswer", "zqsecond"
 """Contents that no template writes itself, to be found again in what it renders."""

@@ -11,8 +11,11 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_factory.core import files
 from llama_factory.core.errors import ModelError
-from llama_factory.model import bottleneck, lineage, prompt
+from llama_factory.model import bottleneck, lineage
 from llama_factory.model.adapters.lora import Lora
+from llama_factory.model.chat import prompt
+from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.prompt import PromptFormat
 from llama_factory.model.lineage import ADAPTER_FILE
 from llama_factory.model.load import (
     AdaptedModel,
@@ -21,10 +24,8 @@ from llama_factory.model.load import (
     rounded,
     tokenizer_of,
 )
-from llama_factory.model.masks import EncodeOptions
 from llama_factory.model.names import HUB_IDS
 from llama_factory.model.new_tokens import make_room
-from llama_factory.model.prompt import PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.source import resolve
 

@@ -9,7 +9,7 @@ from llama_factory.core.errors import ModelError
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.model.adapters import ADAPTERS, Adapter
 from llama_factory.model.adapters.lora import Lora
-from llama_factory.model.templates import find
+from llama_factory.model.chat.templates import find
 
 
 class ModelSettings(Settings):

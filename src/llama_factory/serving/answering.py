@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from llama_factory.core.types import BASE_VERSION
-from llama_factory.serving.generation import Answer, Engine, Options, Question
-from llama_factory.serving.refusals import QueueFullError, ShuttingDownError
+from llama_factory.inference.generation import Answer, Engine, Options, Question
+from llama_factory.inference.refusals import QueueFullError, ShuttingDownError
 from llama_factory.serving.worker import AT_ONCE, BEFORE_THE_NEXT, Worker
 from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace

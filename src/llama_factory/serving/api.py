@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from llama_factory.inference.generation import Engine
 from llama_factory.serving import door, errors
 from llama_factory.serving.answering import AnswerQueue
-from llama_factory.serving.generation import Engine
 from llama_factory.serving.released import ReleasedVersions
 from llama_factory.serving.service import ChatService
 from llama_factory.serving.settings import ServingSettings

@@ -16,14 +16,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llama_factory.serving.answering import PendingAnswer
-from llama_factory.serving.errors import CLIENT_GONE, body_of
-from llama_factory.serving.refusals import (
+from llama_factory.inference.refusals import (
     BodyTooLargeError,
     BodyTooSlowError,
     KeyRefusedError,
     RequestError,
 )
+from llama_factory.serving.answering import PendingAnswer
+from llama_factory.serving.errors import CLIENT_GONE, body_of
 from llama_factory.serving.settings import ServingSettings
 
 logger = logging.getLogger(__name__)

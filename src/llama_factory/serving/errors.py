@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from llama_factory.core.errors import FactoryError
-from llama_factory.serving.refusals import QueueFullError, RequestError
+from llama_factory.inference.refusals import QueueFullError, RequestError
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_factory.core.errors import suggest
-from llama_factory.serving.refusals import RequestError
+from llama_factory.inference.refusals import RequestError
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     # OpenAI's

@@ -18,7 +18,8 @@ from fastapi import FastAPI
 
 from llama_factory.core.errors import ServingError
 from llama_factory.core.signals import Stopped
-from llama_factory.model.prompt import USUAL, PromptFormat
+from llama_factory.inference.engines.transformers import TransformersEngine
+from llama_factory.model.chat.prompt import USUAL, PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving import log
 from llama_factory.serving.api import create_app
@@ -28,7 +29,6 @@ from llama_factory.serving.connections import (
     Connection,
     raise_file_limit,
 )
-from llama_factory.serving.engines.transformers import TransformersEngine
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions.workspace import Workspace
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from llama_factory.inference.generation import Answer, Options, Question
+from llama_factory.inference.refusals import RequestError
 from llama_factory.serving.fields import require_known
-from llama_factory.serving.generation import Answer, Options, Question
-from llama_factory.serving.refusals import RequestError
 from llama_factory.serving.turns import read_tools, read_turns
 
 SURROGATE = re.compile("[\ud800-\udfff]")

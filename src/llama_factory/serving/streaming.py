@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from llama_factory.inference.generation import Answer
 from llama_factory.serving.errors import body_of
-from llama_factory.serving.generation import Answer
 from llama_factory.serving.shapes import Reply
 
 Result = TypeVar("Result")

@@ -7,8 +7,8 @@ from typing import Any
 from llama_factory.core.types import Message
 from llama_factory.data.formats.turns import OPENAI, THOUGHTS, parse_turn
 from llama_factory.data.formats.values import BadRowError, kind_of, tools_of
+from llama_factory.inference.refusals import RequestError
 from llama_factory.serving.fields import IGNORED_IN_TURNS
-from llama_factory.serving.refusals import RequestError
 
 ROLES = {"developer": "system"}
 """Roles under another name than chat templates know."""

@@ -10,8 +10,8 @@ from itertools import pairwise, starmap
 import torch
 from torch import Tensor
 
-from llama_factory.model.encodings import Sequences
-from llama_factory.model.masks import EncodedRow
+from llama_factory.model.chat.encodings import Sequences
+from llama_factory.model.chat.masks import EncodedRow
 from llama_factory.model.padding import Alike, begins_alike, cut, cut_at_cost, pad
 from llama_factory.training.items import Items
 from llama_factory.training.objectives import Objective

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from llama_factory.model.encodings import Sequences
-from llama_factory.model.token_cache import Cut
+from llama_factory.model.chat.encodings import Sequences
+from llama_factory.model.chat.token_cache import Cut
 from llama_factory.training.objectives import Objective
 
 MOST_OPEN_PACKS = 64

@@ -20,7 +20,7 @@ from llama_factory.core.signals import Stopped, stopping_safely
 from llama_factory.core.types import Example
 from llama_factory.model.compiling import compile_layers
 from llama_factory.model.load import AdaptedModel
-from llama_factory.training import checkpoints, diverging, memory, precision
+from llama_factory.training import checkpoints, diverging, memory
 from llama_factory.training import held_out as held
 from llama_factory.training.batching import Batch
 from llama_factory.training.checkpoints import Position
@@ -37,6 +37,7 @@ from llama_factory.training.monitor import (
     monitored,
 )
 from llama_factory.training.outcome import TrainedModel
+from llama_factory.training.parallel import precision
 from llama_factory.training.planning import NEW, RowRef, mix
 from llama_factory.training.rates import learning_rate_at
 from llama_factory.training.reference import with_reference

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from llama_factory.core.errors import FactoryError
-from llama_factory.model.encodings import Sequences
+from llama_factory.model.chat.encodings import Sequences
+from llama_factory.model.chat.masks import EncodedRow
+from llama_factory.model.chat.token_cache import Cut
 from llama_factory.model.log_probs import CHUNK_ROWS
-from llama_factory.model.masks import EncodedRow
 from llama_factory.model.padding import IGNORED
 from llama_factory.model.recomputation import recompute
-from llama_factory.model.token_cache import Cut
 from llama_factory.training import recomputation
 from llama_factory.training.batching import Batch, BatchOptions, MicroBatch, make_batch
 from llama_factory.training.items import Items

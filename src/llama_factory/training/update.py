@@ -19,8 +19,8 @@ from llama_factory.training.groups import weight_groups
 from llama_factory.training.kernels import Kernels
 from llama_factory.training.neftune import EmbeddingNoise
 from llama_factory.training.objectives import OBJECTIVES, Losses, Scored
-from llama_factory.training.precision import lower_scale, open_fabric, unscale
-from llama_factory.training.processes import Processes, current
+from llama_factory.training.parallel.precision import lower_scale, open_fabric, unscale
+from llama_factory.training.parallel.processes import Processes, current
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.strategy import Protection
 

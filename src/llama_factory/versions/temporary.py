@@ -7,7 +7,8 @@ from pathlib import Path
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import EvalReport
-from llama_factory.model import lineage, prompt
+from llama_factory.model import lineage
+from llama_factory.model.chat import prompt
 from llama_factory.versions import releases, store
 from llama_factory.versions.version import REPORT, ModelVersion
 from llama_factory.versions.workspace import Workspace

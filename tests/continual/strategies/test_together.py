@@ -93,7 +93,7 @@ def test_a_recipe_does_the_same_in_every_order_of_its_strategies(tiny_model, tmp
 
 
 def test_settings_come_back_from_what_a_version_records():
-    from llama_factory.continual.settings import RoundConfig
+    from llama_factory.rounds.settings import RoundConfig
 
     config = RoundConfig(strategies=[Ewc(lambda_=0.2), Merge(method="ties"), Agem(rows=4)])
     recorded = config.model_dump(mode="json")

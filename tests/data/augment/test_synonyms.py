@@ -6,7 +6,7 @@ import pytest
 
 from llama_factory.core.errors import DataError
 from llama_factory.data.augment.synonyms import BUILT_IN, read_synonyms
-from llama_factory.data.augment.words import cut
+from llama_factory.text.words import cut
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
 
-from llama_factory.data import review
 from llama_factory.data.conflicts import ConflictSettings
+from llama_factory.data.review import folder as review
 from tests.data.rows import prepared, write
 
 QUESTION = "Is a parcel that was sent on a Sunday counted from the Monday after?"

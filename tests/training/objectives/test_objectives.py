@@ -121,7 +121,7 @@ def test_the_gradient_of_rows_that_begin_alike_equals_that_of_one_row_at_a_time(
 
 def scored(kind, sums, reference, lengths, is_desirable=None, found=None, **options):
     """A micro-batch whose sequences have given log-probabilities."""
-    from llama_factory.model.masks import EncodedRow
+    from llama_factory.model.chat.masks import EncodedRow
     from llama_factory.training.items import Items
 
     objective = OBJECTIVES.parse({"type": kind} | options)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from llama_factory.data.settings import DataSettings
-    from llama_factory.model.preview import Piece, RowPreview
+    from llama_factory.model.chat.preview import Piece, RowPreview
     from llama_factory.model.settings import ModelSettings
 
 TRAINED, ASKED = "black on green", "dim"
@@ -53,8 +53,8 @@ def _previews(
     """The file's first rows; those that cannot be read come with the reason."""
     from llama_factory.continual.encoding import encode_options
     from llama_factory.data.reading import Refused, read_examples
+    from llama_factory.model.chat.preview import RowPreview, preview
     from llama_factory.model.load import load_tokenizer
-    from llama_factory.model.preview import RowPreview, preview
     from llama_factory.model.source import resolve_tokenizer
 
     tokenizer = load_tokenizer(

@@ -18,7 +18,7 @@ from llama_factory.core.signals import Stopped
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_factory.data.cases import Case, Choice
+    from llama_factory.data.review.cases import Case, Choice
 
 KEYS = "number: keep (1,3 keeps two)  d: drop all  e: write  s: skip  b: back  q: quit  # note"
 REFUSED_KEYS = "e: mend the row  d: drop it  number: take that one  s: skip  b: back  q: quit"
@@ -73,15 +73,15 @@ class Desk:
 
     def tell_damage(self) -> None:
         """Say which lines on disk cannot be read."""
-        from llama_factory.data import review
+        from llama_factory.data.review.case_book import read_book
 
-        for place in review.read_book(self.folder).damaged:
+        for place in read_book(self.folder).damaged:
             print(f"{self.folder}/{place}", file=sys.stderr)
 
     def show(self, case: "Case", title: str, earlier: "Mapping[str, Case]") -> None:
         """One case with everything that was said about it, and about parts of it in `earlier`."""
         from llama_factory.cli.data import case_view
-        from llama_factory.data.cases import short
+        from llama_factory.data.review.cases import short
 
         level = f"waits for its {case_view.PEOPLE[case.level]}" if case.level else case.state
         case_view.print_case(case, f"{title}  {case.kind} {short(case.id)}  {level}", earlier)
@@ -89,7 +89,7 @@ class Desk:
     def list_open(self, *, as_json: bool) -> None:
         """The cases that wait for anybody."""
         from llama_factory.cli.data import case_view
-        from llama_factory.data import review
+        from llama_factory.data.review import folder as review
 
         cases = review.open_cases(self.folder)
         if as_json:
@@ -119,31 +119,31 @@ class Desk:
 
     def case(self, case_id: str) -> "Case":
         """A case as it stands now."""
-        from llama_factory.data import review
+        from llama_factory.data.review.case_book import read_book
 
-        return review.read_book(self.folder).case(case_id)
+        return read_book(self.folder).case(case_id)
 
     def cases(self) -> "Mapping[str, Case]":
         """All cases by id as they stand now."""
-        from llama_factory.data import review
+        from llama_factory.data.review.case_book import read_book
 
-        return review.read_book(self.folder).cases
+        return read_book(self.folder).cases
 
     def decide(self, case: "Case", choice: "Choice", note: str) -> "Case":
         """Log a decision."""
-        from llama_factory.data import review
+        from llama_factory.data.review import folder as review
 
         return review.decide(self.folder, case.id, self.reviewer, choice, note)
 
     def take_back(self, case: "Case", note: str = "") -> "Case":
         """Log that the last decision about a case does not count."""
-        from llama_factory.data import review
+        from llama_factory.data.review import folder as review
 
         return review.take_back(self.folder, case.id, self.reviewer, note)
 
     def work(self) -> None:
         """Go through all cases that this reviewer may decide."""
-        from llama_factory.data import review
+        from llama_factory.data.review import folder as review
 
         cases = review.open_cases(self.folder, self.reviewer)
         place: int | None = 0
@@ -180,7 +180,7 @@ class Desk:
 
     def _take(self, case: "Case", line: str) -> bool:
         """Do what was typed; returns whether anything was decided."""
-        from llama_factory.data.cases import Choice
+        from llama_factory.data.review.cases import Choice
 
         wanted, _, note = (part.strip() for part in line.partition("#"))
         if not wanted:
@@ -206,13 +206,13 @@ class Desk:
         return self.decided.pop()
 
     def _is_mine(self, case: "Case") -> bool:
-        from llama_factory.data import review
+        from llama_factory.data.review import folder as review
 
         mine = review.open_cases(self.folder, self.reviewer)
         return any(each.id == case.id for each in mine)
 
     def _sum_up(self) -> None:
-        from llama_factory.data import review
+        from llama_factory.data.review import folder as review
 
         found = review.summary(self.folder)
         states = ", ".join(f"{count} {state}" for state, count in found.states.items())
@@ -225,7 +225,7 @@ def choice_of(case: "Case", text: str) -> "Choice":
     Raises:
         DataError: it is none of these, or a number is out of range.
     """
-    from llama_factory.data.cases import Choice
+    from llama_factory.data.review.cases import Choice
 
     word = text.strip().lower()
     if word in ("d", "drop"):
@@ -241,7 +241,7 @@ def choice_of(case: "Case", text: str) -> "Choice":
 
 def _edited(case: "Case", text: str) -> "Choice":
     """An edit, which unlike dropping everything must say something."""
-    from llama_factory.data.cases import Choice
+    from llama_factory.data.review.cases import Choice
 
     case.rewritten(text)
     return Choice(edited=text)
@@ -249,13 +249,14 @@ def _edited(case: "Case", text: str) -> "Choice":
 
 def _review_folder(folder: Path) -> Path:
     """Where the cases lie; those of a workspace take in what is in quarantine."""
-    from llama_factory.data import review
+    from llama_factory.data.review.case_book import CASES
+    from llama_factory.data.review.folder import add_refused
     from llama_factory.versions.workspace import Workspace
 
-    if (folder / review.CASES).is_file():
+    if (folder / CASES).is_file():
         return folder
     workspace = Workspace.open(folder)
-    review.add_refused(workspace.review, workspace.quarantine)
+    add_refused(workspace.review, workspace.quarantine)
     return workspace.review
 
 

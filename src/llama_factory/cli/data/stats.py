@@ -33,7 +33,7 @@ def stats(
 
     counted = collect(_rows(path))
     if picture:
-        from llama_factory.data.pictures import draw_stats
+        from llama_factory.reports.data_pictures import draw_stats
 
         draw_stats(counted, picture)
     if as_json:
@@ -45,8 +45,8 @@ def stats(
 
 
 def _rows(path: Path) -> "Iterator[Example | Refused]":
-    from llama_factory.data.gather import gather_path
     from llama_factory.data.settings import DataSettings
+    from llama_factory.data.sources.gather import gather_path
     from llama_factory.data.stats import rows_in
 
     return rows_in(gather_path(path, DataSettings()))

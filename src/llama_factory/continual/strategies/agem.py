@@ -25,8 +25,8 @@ from llama_factory.training.strategy import STRATEGIES, Strategy, Turn
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from llama_factory.model.chat.masks import EncodedRow
     from llama_factory.model.load import AdaptedModel
-    from llama_factory.model.masks import EncodedRow
 
 NAME = "agem"
 SEED = f"{NAME}.seed"
@@ -117,7 +117,7 @@ class Agem(Strategy):
         """Some old rows, by the update's seed: the same ones in every process."""
         import torch
 
-        from llama_factory.training.processes import current
+        from llama_factory.training.parallel.processes import current
 
         places = range(len(self._old.rows))
         # The loop seeds every update by the run's seed and its number, so that a resumed run draws
@@ -147,7 +147,7 @@ class Agem(Strategy):
 
         from llama_factory.continual.taught import answering
         from llama_factory.model.log_probs import TokenLogProbs
-        from llama_factory.training.processes import current
+        from llama_factory.training.parallel.processes import current
 
         processes, num_trained = current(), sum(row.num_trained for row in rows)
         own = rows[processes.rank :: processes.count]

@@ -86,7 +86,7 @@ class Distill(Strategy):
         """Adds nothing: shows the mean divergence of the update's old tokens, in nats."""
         import torch
 
-        from llama_factory.training.processes import current
+        from llama_factory.training.parallel.processes import current
 
         own, self._means = self._means, {}
         means: dict[str, float] = {}

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from llama_factory.continual.anchored import UpdateAnchor, WeightAnchor
     from llama_factory.continual.fisher import Fisher
     from llama_factory.continual.updates import LayerNames
+    from llama_factory.model.chat.masks import EncodedRow
     from llama_factory.model.load import AdaptedModel
-    from llama_factory.model.masks import EncodedRow
     from llama_factory.training.batching import MicroBatch
 
 NAME = "ewc"
@@ -120,7 +120,7 @@ class Ewc(Strategy):
         """The pull; its size beside the loss is told with it."""
         import torch
 
-        from llama_factory.training.processes import current
+        from llama_factory.training.parallel.processes import current
 
         own = [float(self._hold.loss), self._hold.num_tokens]
         self._hold.loss, self._hold.num_tokens = 0.0, 0

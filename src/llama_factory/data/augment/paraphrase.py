@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from llama_factory.core.errors import ConfigError, DataError
 from llama_factory.data.augment import AUGMENTATIONS, Augmentation
-from llama_factory.data.augment.words import KEPT
+from llama_factory.text.words import KEPT
 
 if TYPE_CHECKING:
     import httpx

@@ -4,7 +4,7 @@ import re
 from random import Random
 
 from llama_factory.data.augment import AUGMENTATIONS, Augmentation
-from llama_factory.data.augment.words import HAN, KEPT, chosen, is_han
+from llama_factory.text.words import HAN, KEPT, chosen, is_han
 
 WIDE = dict(zip(",.!?;:()", "，。！？；：（）", strict=True))
 NARROW = {wide: narrow for narrow, wide in WIDE.items()}

@@ -8,7 +8,7 @@ import re
 from random import Random
 
 from llama_factory.data.augment import AUGMENTATIONS, Augmentation
-from llama_factory.data.augment.words import Piece, chosen, cut, joined, places_of_words
+from llama_factory.text.words import Piece, chosen, cut, joined, places_of_words
 
 _NEGATION = re.compile(
     r"not?|never|none|neither|nor|nothing|nobody|without|except|\w+n['’]t|.*[不没沒无無未非别別勿莫].*",

@@ -9,7 +9,7 @@ from random import Random
 
 from llama_factory.data.augment import AUGMENTATIONS, Augmentation
 from llama_factory.data.augment.synonyms import read_synonyms
-from llama_factory.data.augment.words import Piece, cut, how_many, joined, places_of_words
+from llama_factory.text.words import Piece, cut, how_many, joined, places_of_words
 
 
 @AUGMENTATIONS.register("random_insertion")

@@ -11,7 +11,7 @@ from random import Random
 from pydantic import Field
 
 from llama_factory.data.augment import AUGMENTATIONS, Augmentation
-from llama_factory.data.augment.words import Piece, chosen, cut, joined
+from llama_factory.text.words import Piece, chosen, cut, joined
 
 _END = re.compile(r"[.!?;:。！？；：\n]")
 

@@ -9,7 +9,7 @@ from random import Random
 
 from llama_factory.data.augment import AUGMENTATIONS, Augmentation
 from llama_factory.data.augment.synonyms import Synonyms, read_synonyms
-from llama_factory.data.augment.words import Piece, chosen, cut, joined, places_of_words
+from llama_factory.text.words import Piece, chosen, cut, joined, places_of_words
 
 
 @AUGMENTATIONS.register("synonym_replacement")

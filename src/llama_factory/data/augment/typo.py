@@ -7,7 +7,7 @@ from random import Random
 from pydantic import Field
 
 from llama_factory.data.augment import AUGMENTATIONS, Augmentation
-from llama_factory.data.augment.words import Piece, cut, how_many, is_han, joined
+from llama_factory.text.words import Piece, cut, how_many, is_han, joined
 
 ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 """The letters of a QWERTY keyboard; each row lies half a key to the right of the one above."""

@@ -5,7 +5,7 @@ from pydantic import Field, field_validator
 from llama_factory.core.errors import suggest
 from llama_factory.core.types import Example
 from llama_factory.data.cleaning import CLEANERS, Dropped, RowStep
-from llama_factory.data.languages import CODES, SAME_AS, language_of
+from llama_factory.text.languages import CODES, SAME_AS, language_of
 
 _SECOND_LOOK = 2000
 """Characters that are read before a row is dropped."""

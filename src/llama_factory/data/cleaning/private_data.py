@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 from llama_factory.core.errors import suggest
 from llama_factory.core.types import Example, Message, ToolCall
 from llama_factory.data.cleaning import CLEANERS, Dropped, RowStep
-from llama_factory.data.private import KINDS, find_all, may_hold
+from llama_factory.text.private import KINDS, find_all, may_hold
 
 Action = Literal["mask", "hash", "drop", "keep"]
 Mark = Callable[[str, str], str]

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from rapidfuzz.distance import LCSseq
 
-from llama_factory.data.augment.words import jieba_words
 from llama_factory.evaluation.metrics import METRICS, Metric
+from llama_factory.text.words import jieba_words
 
 END = re.compile(r"([。！？?]|\.{6})(.)", re.DOTALL)
 """Where rouge-chinese breaks a line."""

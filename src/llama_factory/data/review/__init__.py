@@ -1,0 +1,1 @@
+"""Review by people: disputed rows, their cases, decisions."""

@@ -1,0 +1,291 @@
+"""Review by people: cases and decisions on disk, from which the rows to teach follow.
+
+A case goes from the automatic rule's proposal to a first reviewer; to a second one if the first
+disagrees with the proposal, or where there is none and `always_second` is on; and to a third
+person, the referee, if the two disagree. `cases.jsonl` and `decisions.jsonl` only grow; the state
+is always derived from them, so that nothing decided is ever lost or edited.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from llama_factory.core import files
+from llama_factory.core.errors import DataError, suggest
+from llama_factory.core.types import Example
+from llama_factory.data import conflicts as rules
+from llama_factory.data.conflicts import Conflict, ConflictSettings, claim
+from llama_factory.data.review import ledger
+from llama_factory.data.review.case_book import CASES, DECISIONS, Book, read_book
+from llama_factory.data.review.cases import Case, Choice, Level, State, Vote, refused_id, short
+
+REFUSED_SUFFIX = ".rows.jsonl"
+WAIT_SECONDS = 10.0
+"""How long one reviewer's write waits for another's."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How the review of a folder stands.
+
+    Attributes:
+        states: number of cases by state.
+        levels: number of open cases by who must look next.
+        reviewers: number of decisions that count by reviewer, the rule's left out.
+        num_rows: rows accepted.
+        damaged: lines that cannot be read, with their places.
+    """
+
+    states: Mapping[State, int]
+    levels: Mapping[Level, int]
+    reviewers: Mapping[str, int]
+    num_rows: int
+    damaged: tuple[str, ...]
+
+
+def open_cases(folder: Path, reviewer: str | None = None) -> list[Case]:
+    """Cases that wait for a decision; of a reviewer, only those that this one may decide."""
+    waiting = [case for case in read_book(folder).cases.values() if case.state == "open"]
+    if reviewer is None:
+        return waiting
+    name = _reviewer(reviewer)
+    return [case for case in waiting if _earlier(case, name) is None]
+
+
+def add_cases(
+    folder: Path, conflicts: Iterable[Conflict], settings: ConflictSettings
+) -> list[Case]:
+    """Note conflicts; what is known already, or is a part of it, is not asked again.
+
+    The rule's decision is the proposal, and with `review: undecided` it is final and logged.
+
+    Returns:
+        The cases that are new.
+    """
+    with _writing(folder):
+        book = read_book(folder)
+        new: dict[str, Case] = {}
+        votes: list[Vote] = []
+        for conflict in conflicts:
+            if conflict.id in new or book.covering(conflict):
+                continue
+            case = _new_case(conflict, settings, book)
+            new[case.id] = case
+            if case.proposal and settings.review == "undecided" and case.id not in book.logs:
+                rule = f"rule {settings.rule}"
+                votes.append(Vote(case.id, "rule", rule, case.proposal, _now(), case.why))
+        # votes first: one without its case is found again, a case without its vote would be asked
+        ledger.append(folder / DECISIONS, (vote.to_json() for vote in votes))
+        _add(folder, new.values())
+    return _fresh(folder, new)
+
+
+def add_refused(folder: Path, quarantine: Path, *, always_second: bool = False) -> list[Case]:
+    """Note the refused rows in a quarantine folder, so that people may mend or drop them.
+
+    Returns:
+        The cases that are new.
+    """
+    with _writing(folder):
+        known = read_book(folder).cases
+        found = [
+            Case(
+                id=refused_id(file, row["row"] or str(row["line"])),
+                kind="refused",
+                why=row["reason"],
+                always_second=always_second,
+                file=file,
+                line=row["line"],
+                text=row["row"],
+            )
+            for file, row in _refused_rows(quarantine)
+        ]
+        new = {case.id: case for case in found if case.id not in known}
+        _add(folder, new.values())
+    return _fresh(folder, new)
+
+
+def decide(folder: Path, case_id: str, reviewer: str, choice: Choice, note: str = "") -> Case:
+    """Log what a reviewer decides.
+
+    Args:
+        folder: the review folder.
+        case_id: its id or the beginning of it.
+        reviewer: who decides.
+        choice: made by `Case.keep`; `Choice()` drops all, `Choice(edited=TEXT)` writes an answer.
+        note: why.
+
+    Returns:
+        The case as it stands now.
+
+    Raises:
+        DataError: there is no such case, it is settled, the choice is none of its options, or the
+            reviewer has decided it before.
+    """
+    name = _reviewer(reviewer)
+    with _writing(folder):
+        case = read_book(folder).case(case_id)
+        _require_open(case)
+        _require_another(case, name, choice)
+        _require_possible(case, choice)
+        assert case.level is not None
+        vote = Vote(case.id, case.level, name, choice, _now(), note)
+        ledger.append(folder / DECISIONS, [vote.to_json()])
+    return replace(case, log=(*case.log, vote))
+
+
+def take_back(folder: Path, case_id: str, reviewer: str, note: str = "") -> Case:
+    """Log that the last decision about a case, a person's or the rule's, no longer counts.
+
+    Raises:
+        DataError: there is no such case, or nobody has decided it yet.
+    """
+    name = _reviewer(reviewer)
+    with _writing(folder):
+        case = read_book(folder).case(case_id)
+        if not case.votes:
+            raise DataError(f"case {short(case.id)}: nobody has decided it, nothing to take back.")
+        vote = Vote(case.id, "taken_back", name, Choice(), _now(), note)
+        ledger.append(folder / DECISIONS, [vote.to_json()])
+    return replace(case, log=(*case.log, vote))
+
+
+def accepted_rows(folder: Path) -> Iterator[Example]:
+    """The rows of all resolved cases, edited and mended ones included, to be checked like any.
+
+    Raises:
+        DataError: what somebody wrote is no row (any more).
+    """
+    book = read_book(folder)
+    for case in book.cases.values():
+        if book.is_accepted(case):
+            yield from _accepted(case)
+
+
+def summary(folder: Path) -> Summary:
+    """How many cases stand where, who decided how many, and what cannot be read."""
+    book = read_book(folder)
+    cases = book.cases.values()
+    people = [vote for case in cases for vote in case.votes if vote.level != "rule"]
+    return Summary(
+        states=Counter(case.state for case in cases),
+        levels=Counter(case.level for case in cases if case.state == "open" and case.level),
+        reviewers=Counter(vote.reviewer for vote in people),
+        num_rows=sum(len(_accepted(case)) for case in cases if book.is_accepted(case)),
+        damaged=book.damaged,
+    )
+
+
+def _accepted(case: Case) -> tuple[Example, ...]:
+    try:
+        return case.accepted()
+    except DataError as error:
+        last = case.votes[-1]
+        raise DataError(
+            f"case {short(case.id)}: what {last.reviewer} wrote on {last.when} cannot be taught: "
+            f"{error} Take it back: `llama-factory data review FOLDER --case {short(case.id)} "
+            "--take-back`."
+        ) from None
+
+
+def _new_case(conflict: Conflict, settings: ConflictSettings, book: Book) -> Case:
+    decision = rules.decide(conflict, settings)
+    kept = decision.kept if decision else ()
+    claims = dict.fromkeys(claim(row) for row in conflict.rows if row.key in kept)
+    return Case(
+        id=conflict.id,
+        kind="conflict",
+        rows=conflict.rows,
+        is_exact=conflict.is_exact,
+        proposal=Choice(tuple(claims)) if decision else None,
+        why=decision.why if decision else "",
+        always_second=settings.always_second,
+        replaces=book.parts_of(conflict),
+    )
+
+
+def _require_open(case: Case) -> None:
+    if case.result is None and not case.replaced_by:
+        return
+    if case.result is None:
+        raise DataError(
+            f"case {short(case.id)} has become a part of case {short(case.replaced_by)}, which has "
+            "more answers. Decide that one."
+        )
+    last = case.votes[-1]
+    raise DataError(
+        f"case {short(case.id)} is settled: {last.reviewer} decided on {last.when}. "
+        "If that was wrong, it can be taken back (--take-back)."
+    )
+
+
+def _require_another(case: Case, name: str, choice: Choice) -> None:
+    """Each level is another person; only that nobody can tell may be said by anyone."""
+    if choice.is_unresolved:
+        if case.level != "referee":
+            raise DataError(
+                f"case {short(case.id)}: only when two reviewers disagree can it be left "
+                "unresolved. Skip it instead."
+            )
+        return
+    earlier = _earlier(case, name)
+    if earlier:
+        raise DataError(
+            f"{name} has already decided case {short(case.id)} ({earlier.level} reviewer, "
+            f"{earlier.when}). The {case.level} must be somebody else."
+        )
+
+
+def _require_possible(case: Case, choice: Choice) -> None:
+    known = {option.id for option in case.options if option.id}
+    strange = [key for key in choice.keep if key not in known]
+    if strange:
+        raise DataError(
+            f"case {short(case.id)} has no option '{strange[0]}'.{suggest(strange[0], known)} "
+            f"It has {len(known)} answers; choose them by number with Case.keep."
+        )
+    if choice.edited:
+        case.rewritten(choice.edited)
+
+
+def _earlier(case: Case, name: str) -> Vote | None:
+    """What a person said at the first or second level; names differ by more than case."""
+    said = [vote for vote in case.votes if vote.reviewer.casefold() == name.casefold()]
+    return said[0] if said and said[0].level != "rule" else None
+
+
+def _reviewer(name: str) -> str:
+    plain = " ".join(unicodedata.normalize("NFKC", name).split())
+    if not plain:
+        raise DataError("the reviewer's name is empty. Give one with --reviewer NAME.")
+    return plain
+
+
+def _refused_rows(quarantine: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in sorted(quarantine.glob(f"*{REFUSED_SUFFIX}")):
+        for row in files.read_jsonl(path):
+            yield path.name.removesuffix(REFUSED_SUFFIX), row
+
+
+def _add(folder: Path, cases: Iterable[Case]) -> None:
+    ledger.append(folder / CASES, (case.to_json() for case in cases))
+
+
+def _fresh(folder: Path, new: Mapping[str, Case]) -> list[Case]:
+    if not new:
+        return []
+    cases = read_book(folder).cases
+    return [cases[key] for key in new]
+
+
+def _writing(folder: Path) -> AbstractContextManager[None]:
+    return files.locked(folder / ".lock", what="writing decisions", seconds=WAIT_SECONDS)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

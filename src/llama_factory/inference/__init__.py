@@ -1,0 +1,1 @@
+"""How a model answers: decoding, caches, engines. Knows folders of weights, and no HTTP."""

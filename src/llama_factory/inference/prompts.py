@@ -1,0 +1,55 @@
+"""How each version is asked: as it was taught and tested, whatever the settings say today."""
+
+from dataclasses import replace
+
+from transformers import PreTrainedTokenizerBase
+
+from llama_factory.inference.generation import Question
+from llama_factory.model.chat import prompt
+from llama_factory.model.chat.conversation import ask
+from llama_factory.model.chat.prompt import PromptFormat
+from llama_factory.model.chat.template import Renderer
+from llama_factory.versions.version import ModelVersion
+
+
+class Prompts:
+    """The prompts of versions that answer.
+
+    Args:
+        tokenizer: of the base model.
+        usual: how the base version is asked, and versions that nothing was written down for.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, usual: PromptFormat) -> None:
+        self._tokenizer = tokenizer
+        self._usual = usual
+        self._formats: dict[str, PromptFormat] = {}
+
+    def add(self, version: ModelVersion) -> None:
+        """Look up how a version was taught.
+
+        Raises:
+            ModelError: the file that says so is damaged.
+        """
+        if version.adapter is not None:
+            found = prompt.read(version.adapter, self._usual, self._tokenizer)
+            self._formats[version.id] = found
+
+    def remove(self, version_id: str) -> None:
+        """Forget a version."""
+        self._formats.pop(version_id, None)
+
+    def ids(self, version_id: str, question: Question) -> list[int]:
+        """The tokens that ask a version a question.
+
+        Raises:
+            TemplateError: the chat template refuses the turns.
+        """
+        how = self._formats.get(version_id, self._usual)
+        if question.enable_thinking is not None:
+            how = replace(how, enable_thinking=question.enable_thinking)
+        return list(ask(question.messages, Renderer(self._tokenizer, question.tools, how)).ids)
+
+    def end(self, version_id: str) -> int | None:
+        """The token that ends a version's answers."""
+        return self._formats.get(version_id, self._usual).end_id(self._tokenizer)

@@ -1,0 +1,1 @@
+"""Conversations as text and tokens: chat templates, masks, prompts, the cache of tokens."""

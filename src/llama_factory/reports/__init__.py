@@ -1,0 +1,1 @@
+"""What people look at: pictures, the page of a version, lists. Measures nothing."""

@@ -1,0 +1,206 @@
+"""A version's report as one HTML file that opens without a server: pictures are inside it."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from llama_factory.core import files
+from llama_factory.core.types import EvalReport
+from llama_factory.evaluation.changes import RowChange, row_changes
+from llama_factory.evaluation.forgetting import Drift, ForgettingMatrix
+from llama_factory.evaluation.lineage import Story
+from llama_factory.evaluation.prediction import Prediction
+from llama_factory.evaluation.statistics import Estimate
+from llama_factory.evaluation.wording import IN_BRACKETS, MEANINGS, cell, interval, number, row_name
+from llama_factory.evaluation.wording import verdict as word
+from llama_factory.reports.pictures import draw_curves, draw_matrix
+
+HEAT_MAP, CURVES = "forgetting.png", "curves.png"
+"""Pictures of the metric that was named last."""
+MOST_ROWS = 20
+"""Of each list of rows that changed; `llama-factory compare --json` has all of them."""
+
+
+def write_pages(story: Story, folder: Path) -> None:
+    """The page and the pictures that lie in a version's folder."""
+    drawn = draw(story)
+    files.write_text(folder / "report.html", page(story, drawn))
+    for heat_map, curves in drawn[-1:]:
+        (folder / HEAT_MAP).write_bytes(heat_map)
+        (folder / CURVES).write_bytes(curves)
+
+
+def write_report(story: Story, path: Path) -> None:
+    """Write the whole page."""
+    files.write_text(path, page(story, draw(story)))
+
+
+def draw(story: Story) -> list[tuple[bytes, bytes]]:
+    """The heat map and the curves of each matrix, as PNG files."""
+    return [_drawn(story, matrix) for matrix in story.matrices]
+
+
+def _drawn(story: Story, matrix: ForgettingMatrix) -> tuple[bytes, bytes]:
+    heat_map, curves = io.BytesIO(), io.BytesIO()
+    draw_matrix(matrix, heat_map)
+    draw_curves(matrix, story.drift, curves, story.of_metric(matrix.metric))
+    return heat_map.getvalue(), curves.getvalue()
+
+
+def page(story: Story, drawn: Sequence[tuple[bytes, bytes]]) -> str:
+    """The page as HTML; every text in it is escaped.
+
+    Args:
+        story: of the version.
+        drawn: the pictures of its matrices.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("report.html.jinja")
+    metrics, scores = _scores(story)
+    verdict = story.report.get("verdict")
+    return template.render(
+        version=story.version,
+        verdict=verdict,
+        gate=word(promoted=verdict["promoted"], held=verdict.get("held", False)) if verdict else "",
+        left_out=story.left_out,
+        consolidated=story.report.get("consolidated"),
+        ends=story.report.get("ends", []),
+        metrics=metrics,
+        scores=scores,
+        in_brackets=IN_BRACKETS,
+        matrices=[_matrix(story, *both) for both in zip(story.matrices, drawn, strict=True)],
+        drift=_drift(story.drift),
+        costs=_costs(story.report.get("strategies", {})),
+        changes=_changes(story),
+        training=_training(story.report.get("training", {})),
+    )
+
+
+def write_heat_map(story: Story, path: Path) -> None:
+    """The matrix of the metric that was named last; nothing for the untouched base model."""
+    for matrix in story.matrices[-1:]:
+        draw_matrix(matrix, path)
+
+
+def write_curves(story: Story, path: Path) -> None:
+    """Its scores from version to version."""
+    for matrix in story.matrices[-1:]:
+        draw_curves(matrix, story.drift, path, story.of_metric(matrix.metric))
+
+
+def _scores(story: Story) -> tuple[list[str], list[dict[str, Any]]]:
+    """Column names, and a line a task with score, interval and the parent's score."""
+    tasks = EvalReport.from_json(story.report["evaluation"]).tasks
+    before = EvalReport.from_json(story.report.get("before", story.report["evaluation"])).tasks
+    names = list(dict.fromkeys(name for task in tasks.values() for name in task.scores))
+    found = story.own_intervals
+    lines = []
+    for task in tasks.values():
+        old = before[task.task].scores if task.task in before else {}
+        cells = [
+            _cell(task.scores.get(name), found.get(task.task, {}).get(name), old.get(name))
+            for name in names
+        ]
+        lines.append({"task": task.task, "count": task.count, "cells": cells})
+    return names, lines
+
+
+def _cell(value: float | None, found: Estimate | None, before: float | None) -> dict[str, str]:
+    return {
+        "value": number(value),
+        "interval": interval(found),
+        "before": "" if before is None else number(before),
+    }
+
+
+def _matrix(story: Story, matrix: ForgettingMatrix, drawn: tuple[bytes, bytes]) -> dict[str, Any]:
+    found = story.of_metric(matrix.metric)
+    alts = "heat map of tasks and versions", "scores from version to version"
+    pictures = [_picture(alt, content) for alt, content in zip(alts, drawn, strict=True)]
+    return {
+        "metric": matrix.metric,
+        "tasks": matrix.tasks,
+        "rows": [_row(matrix, name, scores, found) for name, scores in matrix.lines()],
+        "summary": [_summary(matrix, name, meaning) for name, meaning in MEANINGS],
+        "pictures": pictures,
+    }
+
+
+def _row(
+    matrix: ForgettingMatrix,
+    version: str,
+    scores: Sequence[float | None],
+    found: Mapping[tuple[str, str], Estimate],
+) -> dict[str, Any]:
+    cells = [
+        {
+            "value": cell(score, is_taught=matrix.is_taught(version, task)),
+            "interval": "" if score is None else interval(found.get((version, task))),
+        }
+        for task, score in zip(matrix.tasks, scores, strict=True)
+    ]
+    return {"name": row_name(version), "cells": cells}
+
+
+def _summary(matrix: ForgettingMatrix, name: str, meaning: str) -> dict[str, str]:
+    return {
+        "name": name.replace("_", " "),
+        "value": number(matrix.summary[name]),
+        "interval": interval(matrix.intervals.get(name)),
+        "meaning": meaning,
+    }
+
+
+def _picture(alt: str, content: bytes) -> dict[str, str]:
+    return {"alt": alt, "source": f"data:image/png;base64,{base64.b64encode(content).decode()}"}
+
+
+def _drift(drift: Drift) -> list[dict[str, str]]:
+    rows = zip(drift.versions, drift.ratios, drift.divergences, strict=True)
+    return [
+        {
+            "version": version,
+            "ratio": number(ratio),
+            "ratio_interval": interval(drift.ratio_intervals.get(version)),
+            "divergence": number(divergence, 3),
+            "divergence_interval": interval(drift.divergence_intervals.get(version), 3),
+        }
+        for version, ratio, divergence in rows
+    ]
+
+
+def _costs(strategies: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, str]]:
+    """Of each strategy: its name, seconds in its hooks, bytes kept."""
+    return [
+        (name, f"{cost['hook_seconds']:.1f}", f"{cost['bytes']:,}")
+        for name, cost in strategies.items()
+    ]
+
+
+def _changes(story: Story) -> list[tuple[str, list[RowChange], int]]:
+    """Rows that got worse and better since the parent, on the tasks that both answered."""
+    own = story.predictions.get(story.version.id, ())
+    parent = _by_row(story.predictions.get(story.version.parent, ()))
+    shared = [new for new in own if new.key and (new.task, new.key) in parent]
+    worse, better = row_changes([parent[new.task, new.key] for new in shared], shared)
+    titles = (("Answers that got worse", worse), ("Answers that got better", better))
+    return [(title, rows[:MOST_ROWS], len(rows)) for title, rows in titles if rows]
+
+
+def _by_row(predictions: Sequence[Prediction]) -> Mapping[tuple[str, str], Prediction]:
+    return {(each.task, each.key): each for each in predictions}
+
+
+def _training(training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    names = ("steps", "tokens", "seconds", "tokens_per_second", "loss")
+    return [(name, f"{training[name]:.6g}") for name in names if name in training]

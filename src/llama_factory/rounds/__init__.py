@@ -1,0 +1,1 @@
+"""The round: from files in the inbox to a version that is released, held or refused."""

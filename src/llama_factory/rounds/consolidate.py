@@ -1,0 +1,208 @@
+"""Consolidation: the update of all rounds so far becomes part of the weights that rounds go on
+with, and a fresh adapter begins.
+
+The weights are the *original* base plus the chain of updates, added in float32 and rounded once:
+rounded weights are never added to again. The updates lie beside the new adapter as they were
+trained, so that nothing is lost and a rollback undoes it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama_factory.continual.encoding import encode_options
+from llama_factory.core import files
+from llama_factory.core.errors import ConfigError, VersionError
+from llama_factory.core.progress import Progress
+from llama_factory.core.types import EvalReport, Memory
+from llama_factory.evaluation import prediction, row_drift
+from llama_factory.evaluation.conditions import conditions_of, differences
+from llama_factory.evaluation.drift import divergence
+from llama_factory.evaluation.intervals import of_changes
+from llama_factory.evaluation.lineage import DRIFT, PREDICTIONS
+from llama_factory.evaluation.prediction import Prediction
+from llama_factory.evaluation.suite import evaluate
+from llama_factory.model import lineage
+from llama_factory.model.adapters.lora import Lora
+from llama_factory.model.load import AdaptedModel, adapt, asked_as_taught
+from llama_factory.model.saved import of_version
+from llama_factory.rounds import finishing
+from llama_factory.rounds.finishing import Draw, Round
+from llama_factory.rounds.gate import Verdict, decide
+from llama_factory.rounds.settings import RoundConfig
+from llama_factory.rounds.untouched import general_drift
+from llama_factory.training.strategy import STRATEGIES
+from llama_factory.versions import memory, releases, store
+from llama_factory.versions.version import MEMORY, REPORT, ModelVersion
+from llama_factory.versions.workspace import Workspace
+
+
+def consolidate(
+    workspace: Workspace, config: RoundConfig, progress: Progress, *, draw: Draw | None = None
+) -> Round:
+    """Make a version of the released one whose updates so far are in the weights.
+
+    It answers as the released version does but for rounding; the gate makes sure of it. What
+    strategies remember goes on as far as it still holds (`Strategy.consolidated`).
+
+    Raises:
+        FactoryError: the message says what is wrong; nothing was changed.
+    """
+    with (
+        files.locked(workspace.lock, what="consolidating here", seconds=0),
+        files.telling_of_full_disk(workspace.folder, what="a version is consolidated"),
+    ):
+        finishing.finish_interrupted(workspace, progress, draw)
+        parent = store.get(workspace, releases.PRODUCTION)
+        chain = _chain(workspace, parent, config)
+        store.discard_unfinished(workspace)
+        folder = _consolidate(workspace, parent, chain, config, progress)
+        return finishing.release(workspace, finishing.publish(workspace, parent, folder, draw))
+
+
+def carried(kept: Memory) -> Memory:
+    """What a memory holds after consolidation, whichever strategies it is of."""
+    for strategy in STRATEGIES.parts.values():
+        kept = strategy.consolidated(kept)
+    return kept
+
+
+def _chain(workspace: Workspace, parent: ModelVersion, config: RoundConfig) -> tuple[Path, ...]:
+    """The adapters whose updates go into the weights, in their order."""
+    if (workspace.building / store.PLAN).exists():
+        raise VersionError(
+            f"{workspace.folder}: a round was interrupted here, and would begin anew on other "
+            "weights. Finish it first: llama-factory learn."
+        )
+    if parent.adapter is None:
+        raise VersionError(
+            f"{workspace.folder}: {parent.id}, the released version, is the untouched base model, "
+            "so there is no update to consolidate. Teach it something first: llama-factory learn."
+        )
+    adapter = config.model.adapter
+    if type(adapter) is not Lora or adapter.use_dora or adapter.modules_to_save:
+        raise ConfigError(
+            "model.adapter: consolidation adds up updates, and only those of plain LoRA layers "
+            "add up (type lora, without use_dora and modules_to_save). Export the version instead, "
+            "and start a workspace on the result: llama-factory export."
+        )
+    if "consolidated" in parent.report:
+        raise VersionError(
+            f"{workspace.folder}: {parent.id} was consolidated and taught nothing since, so there "
+            "is no update to consolidate."
+        )
+    lineage.require_sum(parent.adapter)
+    return of_version(config.model, (parent.adapter,), parent.base_fingerprint).adapters
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What a consolidated model is judged by.
+
+    Attributes:
+        conditions: what the scores depend on.
+        scores: of the released version, on all that was ever taught.
+        answers: behind them.
+        base_guard: the base model's perplexity on the guard.
+    """
+
+    conditions: dict[str, Any]
+    scores: EvalReport
+    answers: Sequence[Prediction]
+    base_guard: float
+
+
+def _consolidate(
+    workspace: Workspace,
+    parent: ModelVersion,
+    chain: tuple[Path, ...],
+    config: RoundConfig,
+    progress: Progress,
+) -> Path:
+    """Everything of the version but its manifest, in a folder; the report comes last."""
+    progress.say(f"Adding {len(chain)} update(s) to {parent.base_model} in float32.")
+    options, seed = encode_options(config.data), config.training.seed
+    fresh = adapt(config.model, None, options=options, seed=seed, merged=chain)
+    model = asked_as_taught(fresh, parent.adapter)
+    before = _before(model, parent, config, progress)
+    folder = workspace.building
+    folder.mkdir(parents=True)
+    after, verdict = _judge(model, parent, before, folder, config, progress)
+    kept = carried(parent.memory)
+    model.save(folder / "adapter")
+    memory.save(kept, folder / MEMORY)
+    files.write_jsonl(folder / "data" / "held_out.jsonl", [])
+    drift = divergence(row_drift.keep(folder / DRIFT, general_drift(model, config)))
+    finishing.write_settings(config, folder)
+    report: dict[str, Any] = {
+        "consolidated": {"of": parent.id, "updates": len(chain)},
+        "conditions": before.conditions,
+        "before": before.scores.to_json(),
+        "evaluation": after.to_json(),
+        "base_fingerprint": model.fingerprint,
+        "base_guard_perplexity": before.base_guard,
+        "base_divergence": drift,
+        "strategies": finishing.costs(kept, {}),
+        "verdict": verdict.to_json(),
+    }
+    files.write_json(folder / REPORT, report)
+    return folder
+
+
+def _before(
+    model: AdaptedModel, parent: ModelVersion, config: RoundConfig, progress: Progress
+) -> _Before:
+    """What the parent's report says, measured again where scores would come out otherwise today."""
+    conditions, report = conditions_of(model, config.evaluation), parent.report
+    stale = differences(report.get("conditions"), conditions)
+    if not stale:
+        answers = prediction.read(parent.folder / PREDICTIONS)
+        return _Before(conditions, parent.scores, answers, report["base_guard_perplexity"])
+    progress.say(f"{parent.id} was tested in another way ({', '.join(stale)}): it is tested again.")
+    assert parent.adapter is not None, "what is consolidated was taught"
+    whole = of_version(config.model, (parent.adapter,), parent.base_fingerprint)
+    scores, answers = evaluate(
+        whole.open(model.options),
+        store.tasks(parent),
+        config.evaluation,
+        title=f"testing {parent.id}",
+        progress=progress,
+    )
+    base, _ = evaluate(
+        of_version(config.model, (), "").open(model.options),
+        (),
+        config.evaluation,
+        title="testing the base model",
+        progress=progress,
+    )
+    return _Before(conditions, scores, answers, base.guard_perplexity or math.nan)
+
+
+def _judge(
+    model: AdaptedModel,
+    parent: ModelVersion,
+    before: _Before,
+    folder: Path,
+    config: RoundConfig,
+    progress: Progress,
+) -> tuple[EvalReport, Verdict]:
+    """The consolidated model beside its parent, on all that was ever taught."""
+    after, answers = evaluate(
+        model,
+        store.tasks(parent),
+        config.evaluation,
+        title="testing the consolidated model",
+        progress=progress,
+    )
+    files.write_jsonl(folder / PREDICTIONS, (each.to_json() for each in answers))
+    verdict = decide(
+        after,
+        before.scores,
+        new=None,
+        base_guard=before.base_guard,
+        settings=config.gate,
+        changes=of_changes(before.answers, answers, config.gate.metric),
+    )
+    return after, verdict

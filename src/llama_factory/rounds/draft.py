@@ -1,0 +1,333 @@
+"""The round in progress, on disk: what it was begun with, so that a killed one goes on.
+
+It lies in `versions/.building`. Its rows are fixed when it begins: files that arrive later wait for
+the next round.
+"""
+
+import shutil
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llama_factory.core import files
+from llama_factory.core.errors import VersionError
+from llama_factory.core.progress import Progress
+from llama_factory.core.types import EvalReport, Task, tasks_by_group
+from llama_factory.data import prepare
+from llama_factory.data.conflicts import ConflictSettings
+from llama_factory.data.prepare import DataFolders, DataReport, PreparedData
+from llama_factory.data.review import folder as review
+from llama_factory.data.seen import TRAIN, Seen, open_seen
+from llama_factory.data.settings import DataSettings
+from llama_factory.data.sources import inbox
+from llama_factory.data.sources.files import DataSource, source_of
+from llama_factory.data.table import hash_of
+from llama_factory.evaluation.prediction import Prediction
+from llama_factory.rounds.settings import RoundConfig
+from llama_factory.versions import store
+from llama_factory.versions.version import SETTINGS, ModelVersion
+from llama_factory.versions.workspace import Workspace
+
+TESTING = "testing"
+"""Folder of predictions while a model is tested."""
+FILES = "data/files"
+"""The files that a round took, as they were then."""
+NOT_PART_OF_A_VERSION = (
+    "checkpoints",
+    "checkpoints.replaced",
+    "before.json",
+    "base.json",
+    TESTING,
+    "data/refused.jsonl",
+)
+
+ACCEPTED = "review.jsonl"
+"""Rows that people accepted, in the cache."""
+TAUGHT_ROWS = (FILES, f"data/{TRAIN}.jsonl")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A round that was begun.
+
+    Attributes:
+        id: of the version it becomes.
+        folder: where it is built.
+        data: its rows.
+        taken: SHA-256 of each file it took from the inbox, by name.
+    """
+
+    id: str
+    folder: Path
+    data: PreparedData
+    taken: dict[str, str]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The held-out rows of this round, one task a group."""
+        return tasks_by_group(self.id, self.data.held_out)
+
+
+def open_draft(
+    workspace: Workspace,
+    config: RoundConfig,
+    parent: ModelVersion,
+    progress: Progress,
+    *,
+    again: bool = False,
+) -> Draft | ModelVersion | None:
+    """The interrupted round if there is one that still fits, else a new one from the inbox.
+
+    Args:
+        workspace: where it is built.
+        config: settings.
+        parent: the released version.
+        progress: told what is left out.
+        again: train also where the same files, settings and parent made a version already.
+
+    Returns:
+        That version where they did, which is not trained again; None when the inbox holds nothing
+        new to teach.
+    """
+    plan = read_plan(workspace)
+    if plan is not None:
+        differs = _differences(plan, config, parent)
+        if not differs:
+            progress.say(f"Going on with the interrupted round {plan['id']}.")
+            data = prepare.load(workspace.building / "data")
+            return Draft(plan["id"], workspace.building, data, plan["taken"])
+        progress.say(f"The interrupted round is begun anew: {differs} changed since.")
+    store.discard_unfinished(workspace)
+    draft = _begin(workspace, config, parent, progress)
+    if draft is None:
+        return None
+    made = None if again else _made_before(draft, workspace, config, parent)
+    if made is not None:
+        store.discard_unfinished(workspace)
+        return made
+    plan = {"id": draft.id, "parent": parent.id, "taken": draft.taken, "config": sections(config)}
+    files.write_json(draft.folder / store.PLAN, plan)
+    return draft
+
+
+def keep_scores(
+    path: Path, report: EvalReport, answers: Iterable[Prediction], conditions: dict[str, Any]
+) -> None:
+    """Write scores that a round goes on with, and what they depend on.
+
+    The answers behind them, in a file beside it, stay for good.
+    """
+    files.write_jsonl(path.with_suffix(".jsonl"), (each.to_json() for each in answers))
+    files.write_json(path, report.to_json() | {"conditions": conditions})
+
+
+def kept_scores(path: Path, conditions: dict[str, Any]) -> EvalReport | None:
+    """What `keep_scores` wrote, unless scores would come out otherwise today."""
+    if not path.exists():
+        return None
+    saved = files.read_json(path)
+    return EvalReport.from_json(saved) if saved.get("conditions") == conditions else None
+
+
+def strip(folder: Path, workspace: Workspace, *, keep_rows: bool) -> None:
+    """Remove what only the making of the version needed, and rows that may not be kept."""
+    _remove(folder / name for name in NOT_PART_OF_A_VERSION)
+    _remove(folder.rglob(".*.tmp"))  # writes that a crash cut short
+    if not keep_rows:
+        report = prepare.load(folder / "data").report
+        _remove(folder / name for name in TAUGHT_ROWS)
+        files.write_json(folder / "data/report.json", told_of_data(report, keep_rows=keep_rows))
+        _forget_texts(workspace)
+
+
+def _forget_texts(workspace: Workspace) -> None:
+    """Remove what files came to when they were read and tokenised."""
+    _remove(workspace.cache / name for name in ("data", "tokens", ACCEPTED))
+    _remove([workspace.parked])
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in list(paths):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def told_of_data(report: DataReport, *, keep_rows: bool) -> dict[str, Any]:
+    """The data report as plain values; its samples do not say what rows said that may not stay."""
+    if not keep_rows:
+        silent = (replace(sample, before="", after="") for sample in report.samples)
+        report = replace(report, samples=tuple(silent))
+    return report.to_json()
+
+
+def read_plan(workspace: Workspace) -> dict[str, Any] | None:
+    """What the round in progress was begun with; None where none is that becomes the next id."""
+    path = workspace.building / store.PLAN
+    if not path.exists():
+        return None
+    try:
+        plan: dict[str, Any] = dict(files.read_json(path))
+    except (ValueError, TypeError):
+        return None
+    return plan if plan.get("id") == store.next_id(workspace) else None
+
+
+def sections(config: RoundConfig) -> dict[str, Any]:
+    """The settings of a round as plain values, by section."""
+    values = config.model_dump(mode="json")
+    return {name: values[name] for name in RoundConfig.model_fields}
+
+
+def _differences(plan: dict[str, Any], config: RoundConfig, parent: ModelVersion) -> str:
+    """Which sections of the settings, or the parent, are not those the round was begun with."""
+    now = sections(config)
+    changed = [name for name, values in now.items() if plan["config"].get(name) != values]
+    if plan["parent"] != parent.id:
+        changed.append("the released version")
+    return ", ".join(changed)
+
+
+def _made_before(
+    draft: Draft, workspace: Workspace, config: RoundConfig, parent: ModelVersion
+) -> ModelVersion | None:
+    """The newest version that the same rows, settings and parent made, whatever became of it."""
+    wanted = parent.id, draft.data.report.fingerprint
+    for version_id in reversed(store.ids(workspace)):
+        try:
+            version = ModelVersion.read(workspace.versions / version_id)
+            same = (version.parent, version.data_fingerprint) == wanted
+            if same and _is_made_with(version, draft.taken, config):
+                return version
+        except VersionError:
+            continue  # what cannot be read decided nothing
+    return None
+
+
+def _is_made_with(version: ModelVersion, taken: dict[str, str], config: RoundConfig) -> bool:
+    settings = version.folder / SETTINGS
+    if version.report.get("taken") != taken or not settings.is_file():
+        return False
+    values: Any = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    now = sections(config)
+    return isinstance(values, dict) and all(values.get(name) == now[name] for name in now)
+
+
+def _begin(
+    workspace: Workspace, config: RoundConfig, parent: ModelVersion, progress: Progress
+) -> Draft | None:
+    for name in inbox.settle(workspace.inbox, workspace.parked):
+        progress.say(f"Back in the inbox: {name} grew after it was learned.")
+    paths, notes = inbox.arrived(workspace.inbox)
+    folder = workspace.building
+    copies = folder / FILES
+    taken, changing = inbox.take_copies(paths, copies)
+    for note in [*notes, *changing]:
+        progress.say(f"Left in the inbox: {note}")
+    data = _prepare(workspace, config, parent, [copies / name for name in taken], progress)
+    _tell(data, workspace, copies, progress)
+    _ask(data, workspace, config.data, progress)
+    refused = {each.file for each in data.refused() if each.line == 0}
+    parked = workspace.parked if config.data.keep_rows else None
+    inbox.clear(workspace.inbox, _only(taken, refused), parked)
+    _remove(copies / name for name in refused)
+    taken = _only(taken, {each.file for each in data.report.sets})
+    if not len(data.train):
+        _clear_useless(data, taken, workspace, progress)
+        if not config.data.keep_rows:
+            _forget_texts(workspace)
+        store.discard_unfinished(workspace)
+        return None
+    return Draft(store.next_id(workspace), folder, data, taken)
+
+
+def _prepare(
+    workspace: Workspace,
+    config: RoundConfig,
+    parent: ModelVersion,
+    copies: Sequence[Path],
+    progress: Progress,
+) -> PreparedData:
+    cache = workspace.cache / "data"
+    seen = _seen(parent, cache)
+    # Pictures lie in the inbox, beside the file that names them.
+    taken = [replace(source_of(copy), picture_folder=workspace.inbox) for copy in copies]
+    folders = DataFolders(workspace.building / "data", cache, workspace.review)
+    sources = [*taken, *_accepted(workspace, seen)]
+    return prepare.prepare(sources, seen, config.data, folders, progress=progress)
+
+
+def _only(taken: dict[str, str], names: Container[str]) -> dict[str, str]:
+    return {name: digest for name, digest in taken.items() if name in names}
+
+
+def _clear_useless(
+    data: PreparedData, taken: dict[str, str], workspace: Workspace, progress: Progress
+) -> None:
+    """Take files without a new row out of the inbox; rows to test wait for rows to teach."""
+    waiting = {each.file for each in data.report.sets if each.num_kept}
+    for name in sorted(waiting):
+        progress.say(f"Left in the inbox: {name}: its rows are tests, and wait for rows to teach.")
+    inbox.clear(
+        workspace.inbox,
+        _only(taken, taken.keys() - waiting),
+        workspace.parked,
+    )
+
+
+def _tell(data: PreparedData, workspace: Workspace, copies: Path, progress: Progress) -> None:
+    """Say what was left out and why, and put refused rows where a person finds them."""
+    inbox.quarantine(data.refused(), copies, workspace.quarantine)
+    for refused in data.report.refused:
+        progress.say(f"Quarantined: {refused}")
+    more = data.report.num_refused - len(data.report.refused)
+    if more:
+        progress.say(f"Quarantined: {more} rows more, all in {workspace.quarantine}.")
+    for step, count in data.report.changed.items():
+        progress.say(f"Changed: {count} rows by {step}.")
+    if data.report.corrected:
+        progress.say(f"Corrected: {len(data.report.corrected)} rows of earlier rounds.")
+    if data.report.retired:
+        progress.say(
+            f"Retired: {len(data.report.retired)} held-out questions of earlier rounds, which this "
+            "round answers otherwise. No version is asked them any more."
+        )
+    for told in data.report.told_unread:
+        progress.say(f"Unread: {told}")
+    for reason, count in data.report.dropped.items():
+        progress.say(f"Dropped: {count} rows, {reason}.")
+
+
+def _accepted(workspace: Workspace, seen: Seen) -> list[DataSource]:
+    """Rows that people accepted and that were not taught yet: they pass the same checks again."""
+    keys = [each.taught.column("key") for each in seen]
+    rows = [
+        row
+        for row in review.accepted_rows(workspace.review)
+        if not any(hash_of(row.key) in taught for taught in keys)
+    ]
+    if not rows:
+        return []
+    path = workspace.cache / ACCEPTED
+    files.write_jsonl(path, (row.to_json() for row in rows))
+    return [source_of(path)]
+
+
+def _ask(
+    data: PreparedData, workspace: Workspace, settings: DataSettings, progress: Progress
+) -> None:
+    """Note conflicts for people to decide, and say how many wait."""
+    for step in settings.cleaning:
+        if isinstance(step, ConflictSettings):
+            review.add_cases(workspace.review, data.conflicts, step)
+    waiting = len(review.open_cases(workspace.review))
+    if waiting:
+        progress.say(f"{waiting} cases wait for `llama-factory data review {workspace.folder}`.")
+
+
+def _seen(parent: ModelVersion, cache: Path) -> Seen:
+    """What the lineage was taught and tested on."""
+    lineage = store.lineage(parent)
+    folders = {version.id: version.folder / "data" for version in lineage}
+    return open_seen(folders, cache, store.retired(lineage))

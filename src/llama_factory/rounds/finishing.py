@@ -1,0 +1,151 @@
+"""The end of a round: what was made becomes a version, and the gate's verdict moves the release."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from llama_factory.core import files
+from llama_factory.core.errors import VersionError
+from llama_factory.core.progress import Progress
+from llama_factory.core.types import Memory
+from llama_factory.data.sources import inbox
+from llama_factory.evaluation.lineage import Story, tell
+from llama_factory.rounds import draft as drafts
+from llama_factory.rounds.gate import Verdict, read_verdict
+from llama_factory.rounds.settings import RoundConfig
+from llama_factory.versions import memory, releases, store
+from llama_factory.versions.version import REPORT, SETTINGS, ModelVersion
+from llama_factory.versions.workspace import Workspace
+
+Draw = Callable[[Story, Path], None]
+"""Writes the page and the pictures of a version into its folder."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round came to.
+
+    Attributes:
+        version: the new version.
+        verdict: of the gate.
+        is_released: whether it answers users now: a version that passed is held all the same where
+            somebody moved the release meanwhile.
+        is_new: whether it was made just now; a version that the same files, settings and parent
+            made before is not made again.
+    """
+
+    version: ModelVersion
+    verdict: Verdict
+    is_released: bool
+    is_new: bool = True
+
+
+def publish(
+    workspace: Workspace, parent: ModelVersion, folder: Path, draw: Draw | None
+) -> ModelVersion:
+    """Complete a folder by what its lineage came to, and give it its final name.
+
+    Whatever stops it, doing it again comes to the same.
+
+    Args:
+        workspace: where it appears.
+        parent: what it was made from.
+        folder: everything of the version but its manifest, the page and the pictures.
+        draw: writes the page and the pictures; None leaves them out.
+    """
+    report = files.read_json(folder / REPORT)
+    version = ModelVersion(
+        id=store.next_id(workspace),
+        parent=parent.id,
+        created=releases.now(),
+        base_model=parent.base_model,
+        base_fingerprint=report["base_fingerprint"],
+        data_fingerprint=report.get("data", {}).get("fingerprint", ""),
+        num_rows=report.get("num_rows", 0),
+        folder=folder,
+        files={},
+    )
+    story = tell([*store.lineage(parent), version], version)
+    files.write_json(folder / REPORT, story.report | story.learned())
+    if draw is not None:
+        draw(story, folder)
+    return store.publish(workspace, version)
+
+
+def release(workspace: Workspace, version: ModelVersion) -> Round:
+    """Move the aliases as the verdict says; files that were learned leave the inbox."""
+    verdict = _verdict_of(version)
+    if not verdict.is_promoted:
+        releases.hold(workspace.releases, version.id, f"{verdict.word}: {verdict.summary}")
+        return Round(version, verdict, is_released=False)
+    is_released = releases.promote_child(
+        workspace.releases, version.id, parent=version.parent, why="promoted by the gate"
+    )
+    if is_released:
+        parked = workspace.parked if (version.folder / drafts.FILES).exists() else None
+        inbox.clear(workspace.inbox, version.report.get("taken", {}), parked)
+    return Round(version, verdict, is_released)
+
+
+def made_before(version: ModelVersion) -> Round:
+    """A version that the same files, settings and parent made in an earlier round."""
+    return Round(version, _verdict_of(version), is_released=False, is_new=False)
+
+
+def _verdict_of(version: ModelVersion) -> Verdict:
+    verdict = read_verdict(version.report)
+    assert verdict is not None, f"{version.id} was not judged"
+    return verdict
+
+
+def finish_interrupted(workspace: Workspace, progress: Progress, draw: Draw | None) -> Round | None:
+    """What a crash left of the end of a round is done: to publish the version, to release it."""
+    version = store.publish_complete(workspace) or _judged(workspace, draw) or _unnamed(workspace)
+    if version is None or read_verdict(version.report) is None:
+        return None
+    progress.say(f"Finishing the interrupted round {version.id}.")
+    return release(workspace, version)
+
+
+def _judged(workspace: Workspace, draw: Draw | None) -> ModelVersion | None:
+    """A round whose training and tests were over: its report is the last that they write."""
+    plan = drafts.read_plan(workspace)
+    if plan is None or not (workspace.building / REPORT).exists():
+        return None
+    parent = store.get(workspace, plan["parent"])
+    keep_rows: bool = plan["config"]["data"]["keep_rows"]
+    drafts.strip(workspace.building, workspace, keep_rows=keep_rows)
+    return publish(workspace, parent, workspace.building, draw)
+
+
+def _unnamed(workspace: Workspace) -> ModelVersion | None:
+    """The newest version where no release names it."""
+    try:
+        newest = store.get(workspace, store.ids(workspace)[-1], verify=False)
+    except VersionError:
+        return None  # what cannot be read cannot be released
+    history = releases.read(workspace.releases).history
+    is_named = any(newest.id in entry.aliases.values() for entry in history)
+    return None if is_named or newest.is_base else newest
+
+
+def costs(kept: Memory, seconds: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """What each strategy spent in its hooks and keeps, and the numbers it tells of itself."""
+    sizes = memory.num_bytes(kept)
+    names = dict.fromkeys([*seconds, *sizes, *(key.partition(".")[0] for key in kept.numbers)])
+    found: dict[str, dict[str, float]] = {
+        name: {"hook_seconds": round(seconds.get(name, 0.0), 3), "bytes": sizes.get(name, 0)}
+        for name in names
+    }
+    for key, number in kept.numbers.items():
+        name, _, what = key.partition(".")
+        found[name][what] = number
+    return found
+
+
+def write_settings(config: RoundConfig, folder: Path) -> None:
+    """Keep what a version was made with."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    files.write_text(folder / SETTINGS, text)

@@ -1,0 +1,1 @@
+"""Number formats and several processes: what Lightning Fabric is asked for."""
