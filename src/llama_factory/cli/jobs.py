@@ -12,7 +12,7 @@ from rich.text import Text
 from llama_factory.cli import launching
 from llama_factory.cli.options import Base, Changes, Json, ModelSource, Version, read_words
 from llama_factory.cli.terminal import TerminalProgress, console, print_json
-from llama_factory.config.dialects.llama_factory.exporting import read_export_request
+from llama_factory.config.dialects.exporting import read_export_request
 from llama_factory.core.errors import ConfigError
 
 if TYPE_CHECKING:
