@@ -8,8 +8,7 @@ from typing import Literal
 
 from llama_factory.core.types import Example
 from llama_factory.data.augment import AUGMENTATIONS
-from llama_factory.data.augment.examples import augment_example
-from llama_factory.data.augment.rows import rng_of
+from llama_factory.data.augment.variants import augment_example, rng_of
 from llama_factory.evaluation.answered import TaskRow
 from llama_factory.text.words import HAN
 

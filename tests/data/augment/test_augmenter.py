@@ -73,15 +73,6 @@ def test_a_list_and_a_dataset_give_the_same_rows(rows):
     assert plain(from_data) == plain(from_list)
 
 
-def test_only_train_is_augmented_in_a_dict_of_splits():
-    split = datasets.Dataset.from_list(ROWS)
-    data = datasets.DatasetDict(train=split, test=split)
-    result = DataAugmenter(methods=["typo"]).process(data)
-    assert isinstance(result, datasets.DatasetDict)
-    assert len(result["train"]) == 5
-    assert plain(result["test"].to_list()) == ROWS
-
-
 def test_what_is_made_does_not_depend_on_the_order_of_rows():
     def made(rows):
         found = DataAugmenter(methods=["typo"], seed=3).process(rows)
@@ -139,13 +130,6 @@ def test_no_rows_stay_no_rows():
     assert DataAugmenter().process([]) == []
     empty = datasets.Dataset.from_list(ROWS).select([])
     assert len(DataAugmenter().process(empty)) == 0
-
-
-def test_a_stream_stays_a_stream():
-    data = datasets.Dataset.from_list(ROWS).to_iterable_dataset()
-    result = DataAugmenter(methods=["typo"]).process(data)
-    assert isinstance(result, datasets.IterableDataset)
-    assert sum(bool(row["augmented_by"]) for row in result) == 2
 
 
 def test_the_dictionary_given_is_used(tmp_path):

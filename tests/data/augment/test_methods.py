@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_factory.data.augment import AUGMENTATIONS
+from llama_factory.core.errors import ConfigError
+from llama_factory.data.augment import AUGMENTATIONS, parse_methods
 from llama_factory.data.augment.punctuation import Punctuation
 from llama_factory.data.augment.random_deletion import RandomDeletion
 from llama_factory.data.augment.random_insertion import RandomInsertion
@@ -198,3 +199,34 @@ def test_punctuation_noise_changes_marks_alone():
 def test_marks_are_dropped_doubled_and_switched_in_width():
     results = {Punctuation(rate=1.0).change("你好，世界！", Random(seed)) for seed in range(200)}
     assert {"你好世界", "你好，，世界！！", "你好,世界!"} <= results
+
+
+def test_methods_are_names_settings_or_themselves():
+    assert parse_methods(["typo", {"type": "typo", "rate": 0.5}, Typo(rate=0.2)]) == (
+        Typo(),
+        Typo(rate=0.5),
+        Typo(rate=0.2),
+    )
+
+
+def test_the_dictionary_goes_to_methods_without_one_of_their_own(tmp_path):
+    given, own = tmp_path / "given.txt", tmp_path / "own.txt"
+    for path in (given, own):
+        path.write_text("big, large\n")
+    asked = ["random_insertion", {"type": "synonym_replacement", "synonyms": own}, "typo"]
+    assert parse_methods(asked, given) == (
+        RandomInsertion(synonyms=given),
+        SynonymReplacement(synonyms=own),
+        Typo(),
+    )
+
+
+def test_one_method_instead_of_a_list_is_told():
+    with pytest.raises(ConfigError) as told:
+        parse_methods({"type": "typo"})
+    assert str(told.value) == 'methods must be a list, as in methods=[{"type": "typo"}].'
+
+
+def test_a_paraphrase_without_its_endpoint_is_told():
+    with pytest.raises(ConfigError, match="paraphrase: base_url: Field required"):
+        parse_methods(["paraphrase"])

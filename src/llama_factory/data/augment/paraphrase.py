@@ -1,4 +1,4 @@
-"""Paraphrase: a language model behind any OpenAI-style endpoint says it in other words.
+"""Paraphrase: a language model behind any OpenAI-style endpoint rewrites the text in other words.
 
 What comes back is taken only if it keeps the numbers, code and placeholders of the text.
 """
@@ -45,7 +45,7 @@ class Paraphrase(Augmentation):
     api_key_env: str = ""
     """Environment variable that holds the endpoint's key; empty where it needs none."""
     rate: float = Field(1.0, ge=0, le=1)
-    """Share of the texts that are rewritten. Higher makes more new rows and more requests."""
+    """Fraction of the texts that are rewritten. Higher makes more new rows and more requests."""
     temperature: float = Field(0.7, ge=0)
     """Higher gives freer wording and strays further from the meaning; 0 is the likeliest one."""
     max_tokens: int = Field(2048, ge=1)
@@ -59,7 +59,7 @@ class Paraphrase(Augmentation):
     wait_seconds: float = Field(1.0, ge=0)
     """Pause before the second try, doubled before each further one. Higher is more patient."""
     instruction: str = INSTRUCTION
-    """What the model is told to do with the text."""
+    """Instruction to the model, its system prompt."""
 
     @field_validator("base_url")
     @classmethod
@@ -83,10 +83,10 @@ class Paraphrase(Augmentation):
         seed = rng.getrandbits(31)
         if not text.strip() or rng.random() >= self.rate:
             return text
-        written = self._answer(self._asked(text, seed))
+        written = self._answer(self._request(text, seed))
         return written if written and _keeps(text, written) else text
 
-    def _asked(self, text: str, seed: int) -> dict[str, Any]:
+    def _request(self, text: str, seed: int) -> dict[str, Any]:
         turns = [
             {"role": "system", "content": self.instruction},
             {"role": "user", "content": text},
@@ -99,9 +99,9 @@ class Paraphrase(Augmentation):
             "seed": seed,
         }
 
-    def _answer(self, asked: dict[str, Any]) -> str:
+    def _answer(self, request: dict[str, Any]) -> str:
         for attempt in range(1, self.attempts + 1):
-            problem, pause = self._attempt(asked)
+            problem, pause = self._attempt(request)
             if not isinstance(problem, str):
                 return _written(problem, self._address)
             if attempt < self.attempts:
@@ -111,7 +111,7 @@ class Paraphrase(Augmentation):
             "endpoint runs, or give it more time with timeout_seconds, attempts or wait_seconds."
         )
 
-    def _attempt(self, asked: dict[str, Any]) -> "tuple[httpx.Response | str, float]":
+    def _attempt(self, request: dict[str, Any]) -> "tuple[httpx.Response | str, float]":
         """One request: the answer, or what went wrong and how long the endpoint wants us to wait.
 
         Raises:
@@ -121,14 +121,14 @@ class Paraphrase(Augmentation):
 
         try:
             answer = _client().post(
-                self._address, json=asked, headers=self._headers(), timeout=self.timeout_seconds
+                self._address, json=request, headers=self._headers(), timeout=self.timeout_seconds
             )
         except httpx.TimeoutException:
             return f"no answer within {self.timeout_seconds:g} s", 0.0
         except httpx.TransportError as error:
             return str(error) or type(error).__name__, 0.0
         if answer.status_code in BUSY:
-            return f"status {answer.status_code}: {_short(answer.text)}", _asked_to_wait(answer)
+            return f"status {answer.status_code}: {_short(answer.text)}", _retry_after(answer)
         if answer.status_code != 200:
             raise ConfigError(self._refusal(answer))
         return answer, 0.0
@@ -186,7 +186,8 @@ def _keeps(text: str, written: str) -> bool:
     return Counter(_KEPT_EXACTLY.findall(text)) == Counter(_KEPT_EXACTLY.findall(written))
 
 
-def _asked_to_wait(answer: "httpx.Response") -> float:
+def _retry_after(answer: "httpx.Response") -> float:
+    """Seconds that the endpoint wants us to wait; 0 where it names none."""
     try:
         return float(answer.headers.get("retry-after", 0))
     except ValueError:

@@ -23,7 +23,7 @@ _MARKS = re.compile(
 
 @AUGMENTATIONS.register("punctuation")
 class Punctuation(Augmentation):
-    """Mistypes a share of the punctuation marks; a text that ends without one may get one."""
+    """Mistypes a fraction of the punctuation marks; a text that ends without one may get one."""
 
     def change(self, text: str, rng: Random) -> str:
         """See `Augmentation.change`."""

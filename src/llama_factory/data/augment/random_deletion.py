@@ -1,7 +1,7 @@
 """Random deletion: words are left out.
 
-Wei and Zou 2019, "EDA", section 2, https://arxiv.org/abs/1901.11196. Differs: a fixed share of the
-words goes instead of each with a probability, and words that turn the meaning round stay.
+Wei and Zou 2019, "EDA", section 2, https://arxiv.org/abs/1901.11196. Differs: a fixed fraction
+of the words goes instead of each with a probability, and negations stay.
 """
 
 import re
@@ -18,7 +18,7 @@ _NEGATION = re.compile(
 
 @AUGMENTATIONS.register("random_deletion")
 class RandomDeletion(Augmentation):
-    """Leaves out a share of the words, never the last one and never a negation."""
+    """Leaves out a fraction of the words, never the last one and never a negation."""
 
     def change(self, text: str, rng: Random) -> str:
         """See `Augmentation.change`."""

@@ -1,7 +1,7 @@
 """Random insertion: synonyms of words of the text appear at other places in it.
 
 Wei and Zou 2019, "EDA", section 2, https://arxiv.org/abs/1901.11196. Differs: where no word has a
-synonym in the dictionary, a word is said twice.
+synonym in the dictionary, a word of the text is repeated.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from llama_factory.text.words import Piece, cut, how_many, joined, places_of_wor
 
 @AUGMENTATIONS.register("random_insertion")
 class RandomInsertion(Augmentation):
-    """Adds words: their number is a share of the words there are."""
+    """Adds words: their number is a fraction of the words there are."""
 
     synonyms: Path | None = None
     """Dictionary: one group of synonyms a line, set apart by commas, tabs or spaces. Empty: the

@@ -18,7 +18,7 @@ _END = re.compile(r"[.!?;:。！？；：\n]")
 
 @AUGMENTATIONS.register("random_swap")
 class RandomSwap(Augmentation):
-    """Swaps a share of the words with a neighbour."""
+    """Swaps a fraction of the words with a neighbour."""
 
     max_distance: int = Field(3, ge=1)
     """How many words apart two words that change places are at most. Higher disturbs more."""

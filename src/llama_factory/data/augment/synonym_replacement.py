@@ -14,7 +14,7 @@ from llama_factory.text.words import Piece, chosen, cut, joined, places_of_words
 
 @AUGMENTATIONS.register("synonym_replacement")
 class SynonymReplacement(Augmentation):
-    """Writes synonyms for a share of the words that have any."""
+    """Writes synonyms for a fraction of the words that have any."""
 
     synonyms: Path | None = None
     """Dictionary: one group of synonyms a line, set apart by commas, tabs or spaces. Empty: the

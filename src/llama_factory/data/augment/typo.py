@@ -17,14 +17,14 @@ NUMERALS = frozenset("零〇一二两三四五六七八九十百千万亿")
 
 @AUGMENTATIONS.register("typo")
 class Typo(Augmentation):
-    """Mistypes a share of the letters and Chinese characters.
+    """Mistypes a fraction of the letters and Chinese characters.
 
     A letter becomes one beside it on the keyboard, is left out, or typed twice; a Chinese character
     becomes another common one of the same pinyin.
     """
 
     rate: float = Field(0.05, ge=0, le=1)
-    """Share of letters and Chinese characters that are mistyped; above 0 at least one is. Higher
+    """Fraction of letters and Chinese characters that are mistyped; above 0 at least one is. Higher
     makes rows more varied and harder to understand, lower keeps them closer to the original."""
 
     def change(self, text: str, rng: Random) -> str:

@@ -1,0 +1,1 @@
+"""`llama-factory data ...`: look at rows, clean them, decide about them. No model is loaded."""

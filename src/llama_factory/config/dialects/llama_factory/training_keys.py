@@ -1,0 +1,166 @@
+"""Flat keys of the objective, the course of training and what it leaves behind."""
+
+from llama_factory.config.dialects.llama_factory.key import (
+    Key,
+    boolean,
+    count,
+    ignored,
+    limited,
+    missing,
+    names,
+    number,
+    one_of,
+    part,
+    setting,
+    text,
+    text_or_boolean,
+)
+
+RAY = "run one process; many machines come with an issue of their own."
+STAGES = ("pt", "sft", "rm", "ppo", "dpo", "kto")
+PREFERENCES = ("sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo")
+
+OBJECTIVE: dict[str, Key] = {
+    "stage": part("training.objective.type", one_of(*STAGES), "sft"),
+    "pref_loss": part("training.objective", one_of(*PREFERENCES), "sigmoid"),
+    "pref_beta": part("training.objective.beta", number, 0.1),
+    "pref_ftx": part("training.objective.sft_weight", number, 0.0, off=(0.0,)),
+    "simpo_gamma": part("training.objective.gamma", number, 0.5),
+    "dpo_label_smoothing": part("training.objective.label_smoothing", number, 0.0, off=(0.0,)),
+    "kto_chosen_weight": part("training.objective.chosen_weight", number, 1.0, off=(1.0,)),
+    "kto_rejected_weight": part("training.objective.rejected_weight", number, 1.0, off=(1.0,)),
+    "use_dft_loss": part("training.objective.dft", boolean, True),
+    "compute_accuracy": ignored("exact_match and token_f1 of held-out rows are always told.",
+                                boolean, True),
+}  # fmt: skip
+"""What is minimised."""
+
+COURSE: dict[str, Key] = {
+    "per_device_train_batch_size": part(
+        "training.batch_size, training.micro_batch_size",
+        count,
+        2,
+        about="An update has this many rows x accumulation x processes.",
+    ),
+    "gradient_accumulation_steps": part("training.batch_size, training.micro_batch_size", count, 8),
+    "learning_rate": setting("training.learning_rate", number, 1e-4),
+    "num_train_epochs": setting("training.epochs", number, 3.0),
+    "max_steps": setting(
+        "training.max_steps", count, 1000, about="-1 leaves it to the epochs.", off=(-1,)
+    ),
+    "lr_scheduler_type": part("training.schedule", text, "cosine"),
+    "warmup_ratio": part("training.warmup_fraction", number, 0.1),
+    "warmup_steps": part(
+        "training.warmup_steps", number, 20, about="Below 1 a fraction; 0 leaves it to the ratio."
+    ),
+    "weight_decay": setting("training.weight_decay", number, 0.01),
+    "max_grad_norm": setting("training.max_grad_norm", number, 1.0),
+    "optim": part(
+        "training.optimizer",
+        text,
+        "adamw_torch",
+        about="AdamW in its fused form, of 8 bits, Adafactor, SGD or Muon.",
+    ),
+    "adam_beta1": part("training.optimizer.betas", number, 0.9),
+    "adam_beta2": part("training.optimizer.betas", number, 0.999),
+    "adam_epsilon": part("training.optimizer.eps", number, 1e-8),
+    "neftune_noise_alpha": setting("training.neftune_alpha", number, 5),
+    "early_stopping_steps": part(
+        "training.early_stopping_steps", count, 3, about="Needs eval_strategy steps."
+    ),
+    "seed": setting("training.seed", count, 42),
+    "lr_scheduler_kwargs": missing("set `training.schedule` with its own settings.", None),
+    "group_by_length": ignored("micro-batches are cut from rows of like length.", boolean, True),
+    "torch_compile": setting("training.compile", boolean, True),
+    "tf32": ignored("float32 products take the fast way where there is one.", boolean, True),
+    "use_galore": missing("use optim adamw_torch."),
+    "use_apollo": missing("use optim adamw_torch."),
+    "use_badam": missing("use optim adamw_torch."),
+    "use_llama_pro": missing("use finetuning_type lora."),
+}
+"""How long, how fast, with what."""
+
+OUTPUT: dict[str, Key] = {
+    "do_train": part("do_train", boolean, True),
+    "output_dir": setting("output_dir", text, "saves/qwen/lora/sft"),
+    "overwrite_output_dir": setting(
+        "overwrite_output_dir",
+        boolean,
+        True,
+        about="A finished run is replaced once the new one is whole.",
+    ),
+    "save_steps": part(
+        "training.checkpoint_steps", number, 500, about="A fraction is one of the whole run."
+    ),
+    "save_strategy": limited(("steps",), "give save_steps; whole runs are saved at the end."),
+    "save_total_limit": ignored("the two newest checkpoints are kept until a run is done.",
+                                count, 1),
+    "save_only_model": ignored("a checkpoint holds what going on needs, and goes with the end.",
+                               boolean, False),
+    "resume_from_checkpoint": setting(
+        "resume_from_checkpoint",
+        text_or_boolean,
+        "saves/qwen/lora/sft/checkpoints/step-00000500",
+        about="Not given: a run that was interrupted goes on from its newest checkpoint by itself.",
+    ),
+    "logging_steps": ignored("every step is logged.", number, 10),
+    "logging_strategy": ignored("every step is logged.", text, "steps"),
+    "logging_first_step": ignored("every step is logged.", boolean, True),
+    "log_level": ignored("problems are always told.", text, "info"),
+    "disable_tqdm": ignored("the bar is drawn on terminals only.", boolean, True),
+    "logging_dir": part("log_dir", text, "logs", about="TensorBoard's logs."),
+    "log_dir": part("log_dir", text, "logs", about="TensorBoard's logs."),
+    "report_to": part("training.report_to", names, "none"),
+    "run_name": part("training.report_to", text, "first", about="Weights & Biases shows it."),
+    "plot_loss": ignored("training_loss.png is always drawn.", boolean, True),
+    "include_num_input_tokens_seen": ignored("tokens are always counted.", boolean, True),
+    "dataloader_num_workers": ignored("batches are cut from tokens that are there already.",
+                                      count, 4),
+    "dataloader_pin_memory": ignored("batches are small beside the model.", boolean, True),
+    "remove_unused_columns": ignored("only known columns are read.", boolean, False),
+    "ddp_timeout": ignored("one process waits for nobody.", number, 180000000),
+    "deepspeed": missing(RAY, None),
+    "fsdp": missing(RAY, None),
+    "fsdp_config": missing(RAY, None),
+    "save_safetensors": ignored("weights are always safetensors.", boolean, True),
+    "push_to_hub": missing("upload the output folder yourself."),
+}  # fmt: skip
+"""What a run writes, and where it runs."""
+
+EVALUATION: dict[str, Key] = {
+    "do_eval": ignored("held-out rows are tested before and after training.", boolean, True),
+    "do_predict": part("do_predict", boolean, True, about="Without `do_train` nothing is trained."),
+    "predict_with_generate": ignored("held-out rows are always answered.", boolean, True),
+    "eval_strategy": part("training.eval_steps", one_of("no", "steps", "epoch"), "no"),
+    "evaluation_strategy": part("training.eval_steps", one_of("no", "steps", "epoch"), "no"),
+    "eval_steps": part("training.eval_steps", number, 500),
+    "per_device_eval_batch_size": ignored("evaluation.batch_tokens bounds it.", count, 1),
+    "eval_on_each_dataset": ignored("scores are told for each set.", boolean, True),
+    "load_best_model_at_end": missing(
+        "give early_stopping_steps: the best weights are put back then."
+    ),
+    "metric_for_best_model": ignored("the loss on held-out rows decides.", text, "eval_loss"),
+    "max_new_tokens": setting("evaluation.max_new_tokens", count, 512),
+}
+"""Tests during and after a run."""
+
+GENERATION: dict[str, Key] = {
+    "infer_backend": limited(("huggingface", "hf"), "use huggingface."),
+    "do_sample": ignored("tests take the likeliest answer; the API takes it with a request.",
+                         boolean, True),
+    "temperature": ignored("tests take the likeliest answer; the API takes it with a request.",
+                           number, 0.95),
+    "top_p": ignored("tests take the likeliest answer; the API takes it with a request.",
+                     number, 0.7),
+    "top_k": ignored("tests take the likeliest answer; the API takes it with a request.",
+                     count, 50),
+    "repetition_penalty": ignored("tests take the likeliest answer; the API takes it with a "
+                                  "request.", number, 1.0),
+    "export_dir": missing("a run exports nothing: `python src/export_model.py`.", None),
+    "export_size": ignored("it matters to an export.", count, 5),
+    "export_device": ignored("it matters to an export.", text, "cpu"),
+    "export_legacy_format": missing("weights are always safetensors; the older format is pickled."),
+    "export_quantization_bit": missing("quantise the exported folder yourself.", None),
+    "export_hub_model_id": missing("upload the exported folder yourself.", None),
+}  # fmt: skip
+"""Answers and exports, which other commands make."""

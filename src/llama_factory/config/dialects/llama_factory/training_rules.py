@@ -1,0 +1,185 @@
+"""Flat keys of training that mean something only together: objective, batch, rate, optimizer."""
+
+from llama_factory.config import schema
+from llama_factory.config.dialects.llama_factory.translation import Translation
+from llama_factory.core.errors import suggest
+
+OBJECTIVES = {"pt": "pretrain", "sft": "sft", "rm": "reward", "ppo": "ppo", "kto": "kto"}
+PREFERENCES = {"orpo": "orpo", "simpo": "simpo"}
+"""pref_loss -> objective; the others are losses of `dpo`."""
+OBJECTIVE_KEYS = {
+    "sft": {"use_dft_loss": "dft"},
+    "dpo": {
+        "pref_beta": "beta",
+        "pref_ftx": "sft_weight",
+        "dpo_label_smoothing": "label_smoothing",
+    },
+    "orpo": {"pref_beta": "beta"},
+    "simpo": {"pref_beta": "beta", "simpo_gamma": "gamma"},
+    "kto": {
+        "pref_beta": "beta",
+        "kto_chosen_weight": "chosen_weight",
+        "kto_rejected_weight": "rejected_weight",
+    },
+}
+"""Objective -> flat key -> the objective's own setting."""
+
+THEIR_DEFAULTS = {("simpo", "pref_beta"): 0.1, ("simpo", "simpo_gamma"): 0.5}
+"""Objective and key -> value in LLaMA-Factory where ours is another one."""
+PACKED_STAGES = ("pt", "sft")
+INSTEAD = {"ppo": "Use dpo or kto on preferences, which need no reward model in the loop."}
+"""Stage -> what to use in its place."""
+
+SCHEDULES = {
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant",
+    "constant_with_warmup": "constant",
+    "warmup_stable_decay": "wsd",
+}
+OPTIMIZERS = {
+    "adamw_torch": "adamw",
+    "adamw_torch_fused": "adamw",
+    "adamw_hf": "adamw",
+    "adamw_8bit": "adamw_8bit",
+    "adamw_bnb_8bit": "adamw_8bit",
+    "paged_adamw_8bit": "adamw_8bit",
+    "adafactor": "adafactor",
+    "sgd": "sgd",
+    "muon": "muon",
+}
+"""optim -> ours."""
+
+
+def objective(done: Translation) -> None:
+    """Stage and preference loss, and the keys of that objective."""
+    stage = done.values.get("stage")
+    if stage is None:
+        return
+    loss = done.values.get("pref_loss", "sigmoid")
+    kind = PREFERENCES.get(loss, "dpo") if stage == "dpo" else OBJECTIVES[stage]
+    known = schema.PARTS["training.objective"].parts
+    if kind not in known:
+        done.refuse("stage", f"'{stage}' is known, but not supported. {INSTEAD[stage]}")
+        return
+    if loss == "kto_pair":
+        done.refuse("pref_loss", "'kto_pair' is not supported. Use sigmoid, or stage kto.")
+        return
+    done.put("training.objective.type", kind, "stage")
+    if kind == "dpo":
+        done.put("training.objective.loss", loss, "pref_loss")
+    for name, field in OBJECTIVE_KEYS.get(kind, {}).items():
+        value = done.values.get(name, THEIR_DEFAULTS.get((kind, name)))
+        if value is not None:
+            source = name if name in done.values else "pref_loss"
+            done.put(f"training.objective.{field}", value, source)
+
+
+def packing(done: Translation) -> None:
+    """Rows that are compared as a whole are never packed, there as here."""
+    for name in ("packing", "neat_packing"):
+        if name not in done.values:
+            continue
+        if done.values.get("stage", "sft") in PACKED_STAGES:
+            done.put("training.packing", done.values[name], name)
+        else:
+            done.note(name, "not read: this stage compares whole rows.")
+
+
+def batch(done: Translation) -> None:
+    """Rows of an update = rows that a process computes at once x accumulation x processes."""
+    size = done.values.get("per_device_train_batch_size")
+    times = done.values.get("gradient_accumulation_steps")
+    if size is None and times is None:
+        return
+    at_once = size or done.native("training.micro_batch_size") or done.native("training.batch_size")
+    key = "per_device_train_batch_size" if times is None else "gradient_accumulation_steps"
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        if done.values.get(name) is not None and done.values[name] < 1:
+            done.refuse(name, f"must be at least 1; it is {done.values[name]}.")
+            return
+    if not isinstance(at_once, int):
+        done.refuse(key, "give per_device_train_batch_size (or training.micro_batch_size) too.")
+        return
+    if times is None:
+        times = _native_times(done)
+    source = "per_device_train_batch_size" if size else key
+    done.put("training.micro_batch_size", at_once, source)
+    rows = at_once * times * done.num_processes
+    done.put("training.batch_size", rows, key if key in done.given else source)
+    if done.num_processes > 1:
+        done.notes.append(
+            f"training.batch_size is {rows}: {at_once} rows of a process at once x {times} "
+            f"(gradient_accumulation_steps) x {done.num_processes} processes."
+        )
+
+
+def _native_times(done: Translation) -> int:
+    """How often the native file accumulates."""
+    whole, at_once = done.native("training.batch_size"), done.native("training.micro_batch_size")
+    if isinstance(whole, int) and isinstance(at_once, int) and at_once > 0:
+        return max(1, whole // at_once)
+    return 1
+
+
+def course(done: Translation) -> None:
+    """Length, schedule and warm-up."""
+    if done.values.get("max_steps") == -1:
+        done.values = {name: each for name, each in done.values.items() if name != "max_steps"}
+    schedule = done.values.get("lr_scheduler_type")
+    if schedule is not None:
+        known = {name: ours for name, ours in SCHEDULES.items() if _has_schedule(ours)}
+        if schedule in known:
+            done.put("training.schedule", known[schedule], "lr_scheduler_type")
+        else:
+            done.refuse(
+                "lr_scheduler_type", f"'{schedule}' is not supported. Use {', '.join(known)}."
+            )
+    _warmup(done, is_constant=schedule == "constant")
+
+
+def _has_schedule(name: str) -> bool:
+    return name in schema.choices("training.schedule")
+
+
+def _warmup(done: Translation, *, is_constant: bool) -> None:
+    """Steps win over the ratio; `constant` has no warm-up in Transformers."""
+    steps, ratio = done.values.get("warmup_steps", 0), done.values.get("warmup_ratio")
+    if is_constant:
+        for key in ("warmup_steps", "warmup_ratio"):
+            done.note(key, "not read with lr_scheduler_type constant; use constant_with_warmup.")
+        done.put("training.warmup_fraction", 0.0, "lr_scheduler_type")
+    elif 0 < steps < 1:
+        done.put("training.warmup_fraction", steps, "warmup_steps")
+    elif steps:
+        done.put("training.warmup_steps", steps, "warmup_steps")
+    elif ratio is not None:
+        done.put("training.warmup_fraction", ratio, "warmup_ratio")
+    elif "warmup_steps" in done.given:
+        done.put("training.warmup_steps", 0, "warmup_steps")
+
+
+def optimizer(done: Translation) -> None:
+    """optim, and Adam's own numbers."""
+    name = done.values.get("optim")
+    if name is not None and OPTIMIZERS.get(name) not in schema.choices("training.optimizer"):
+        known = ", ".join(OPTIMIZERS)
+        told = f"'{name}' is not supported.{suggest(name, OPTIMIZERS)} Known: {known}."
+        done.refuse("optim", told)
+        return
+    if name is not None:
+        done.put("training.optimizer.type", OPTIMIZERS[name], "optim")
+    _adam(done, OPTIMIZERS[name or "adamw_torch"])
+
+
+def _adam(done: Translation, kind: str) -> None:
+    keys = [name for name in ("adam_beta1", "adam_beta2", "adam_epsilon") if name in done.given]
+    if not keys or kind not in ("adamw", "adamw_8bit", "muon"):
+        return
+    if "optim" not in done.values:
+        done.put("training.optimizer.type", kind, keys[0])
+    betas = [done.values.get("adam_beta1", 0.9), done.values.get("adam_beta2", 0.999)]
+    if keys != ["adam_epsilon"]:
+        done.put("training.optimizer.betas", betas, keys[0])
+    if "adam_epsilon" in keys:
+        done.put("training.optimizer.eps", done.values["adam_epsilon"], "adam_epsilon")
