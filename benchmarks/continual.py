@@ -28,7 +28,7 @@ from continual_runs import ALL, Bench, Clock, Run, perform, rounds_of
 from continual_tiers import STREAMS, TIERS, Stream, Tier, cut_short
 from filelock import FileLock, Timeout
 
-from llama_factory.cli.progress import TerminalProgress
+from llama_factory.cli.terminal import TerminalProgress
 from llama_factory.core.errors import FactoryError
 from llama_factory.model import precision
 from llama_factory.model.load import load_tokenizer

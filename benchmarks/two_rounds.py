@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import common
 
 from llama_factory import run
-from llama_factory.cli.progress import TerminalProgress
+from llama_factory.cli.terminal import TerminalProgress
 from llama_factory.model.load import load_tokenizer
 from llama_factory.model.source import resolve
 

@@ -26,7 +26,7 @@ from llama_factory.versions.version import ModelVersion
 from llama_factory.versions.workspace import Workspace
 
 if TYPE_CHECKING:
-    from llama_factory.config.run import RunConfig
+    from llama_factory.config.schema import RunConfig
     from llama_factory.core.progress import Progress
     from llama_factory.core.types import Example
     from llama_factory.data.prepare import DataReport

@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from llama_factory.cli.data.augment import augment
+from llama_factory.cli.data import augment
 from llama_factory.core.errors import ConfigError, DataError
 from llama_factory.core.types import Example
 from llama_factory.data.reading import read_examples

@@ -16,8 +16,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from llama_factory.cli.data.case_view import visible
-from llama_factory.cli.data.review import review as command
+from llama_factory.cli.case_view import visible
+from llama_factory.cli.review import review as command
 from llama_factory.core import files
 from llama_factory.core.errors import DataError, VersionError
 from llama_factory.core.types import Example, Message
@@ -29,7 +29,7 @@ app.command()(command)
 
 PROGRAM = """
 import sys, typer
-from llama_factory.cli.data.review import review
+from llama_factory.cli.review import review
 from llama_factory.core.signals import Stopped, raise_on_signals
 app = typer.Typer(); app.command()(review)
 raise_on_signals()

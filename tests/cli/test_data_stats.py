@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from llama_factory.cli.data.stats import stats
+from llama_factory.cli.data_views import stats
 from llama_factory.core.errors import ConfigError
 
 app = typer.Typer()
@@ -82,7 +82,7 @@ def test_a_folder_without_rows_says_so(tmp_path):
 
 def test_no_torch_is_loaded(folder):
     code = (
-        "import sys\nfrom pathlib import Path\nfrom llama_factory.cli.data.stats import stats\n"
+        "import sys\nfrom pathlib import Path\nfrom llama_factory.cli.data_views import stats\n"
         f"stats(Path({str(folder)!r}))\nassert 'torch' not in sys.modules\n"
         "assert 'transformers' not in sys.modules\n"
     )

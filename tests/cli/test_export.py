@@ -10,8 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from llama_factory.cli.export import export
-from llama_factory.cli.predict import predict
+from llama_factory.cli.jobs import export, predict
 from llama_factory.core.errors import ConfigError, DataError, ModelError, VersionError
 from tests.tiny import make_tiny_model, make_workspace, publish_version, random_adapter
 
@@ -173,8 +172,8 @@ def test_an_unknown_metric_is_told(workspace, rows, tmp_path):
 def test_wrong_options_and_help_are_answered_without_torch(tmp_path):
     code = """
 import sys, typer
-from llama_factory.cli.export import export
-from llama_factory.cli.predict import predict
+from llama_factory.cli.jobs import export
+from llama_factory.cli.jobs import predict
 from llama_factory.core.errors import ConfigError
 app = typer.Typer()
 app.command()(export)

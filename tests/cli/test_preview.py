@@ -4,7 +4,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from llama_factory.cli.data.preview import preview
+from llama_factory.cli.data_views import preview
 from llama_factory.core.errors import DataError, ModelError
 from tests.tiny import END, START, make_tiny_model
 

@@ -11,7 +11,7 @@ import typer
 from filelock import FileLock
 from typer.testing import CliRunner
 
-from llama_factory.cli.runs import runs
+from llama_factory.cli.jobs import runs
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.files import is_held

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from llama_factory import run
-from llama_factory.cli.progress import TerminalProgress
+from llama_factory.cli.terminal import TerminalProgress
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import SILENT
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_factory.cli.words import read_words
+from llama_factory.cli.options import read_words
 from llama_factory.core.errors import ConfigError
 
 

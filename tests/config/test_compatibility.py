@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from llama_factory.config.compatibility import guide
-from llama_factory.config.dialects.llama_factory.table import KEYS
+from llama_factory.config.dialects.keys import KEYS
 
 
 def test_the_guide_in_docs_is_that_of_the_table():

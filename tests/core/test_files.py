@@ -15,7 +15,7 @@ def test_a_failed_write_leaves_the_old_content_and_no_scraps(tmp_path):
         "import resource, sys; from pathlib import Path; from llama_factory.core import files\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         f"path = Path({str(path)!r})\n"
-        "with files.telling_of_full_disk(path.parent, what='saving'):\n"
+        "with files.reporting_full_disk(path.parent, what='saving'):\n"
         "    files.write_json(path, 'x' * 5000)\n"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -8,27 +8,8 @@ from collections.abc import Callable
 
 import typer
 
-from llama_factory.cli import (
-    chat,
-    compare,
-    consolidate,
-    demo,
-    evaluate,
-    export,
-    init,
-    learn,
-    predict,
-    promote,
-    report,
-    rollback,
-    runs,
-    serve,
-    show,
-    train,
-    version,
-)
-from llama_factory.cli import versions as versions_command
-from llama_factory.cli.data import augment, check, clean, preview, review, stats
+from llama_factory import __version__
+from llama_factory.cli import data, data_views, demo, evaluate, jobs, review, rounds, serving
 from llama_factory.core.errors import FactoryError
 from llama_factory.core.files import READ_ONLY
 from llama_factory.core.signals import Stopped, raise_on_signals
@@ -41,40 +22,46 @@ app = typer.Typer(
 )
 for command in (
     demo.demo,
-    init.init,
-    learn.learn,
-    consolidate.consolidate,
-    versions_command.versions,
-    show.show,
-    compare.compare,
+    rounds.init,
+    rounds.learn,
+    rounds.consolidate,
+    rounds.versions,
+    rounds.show,
+    evaluate.compare,
     evaluate.evaluate,
-    report.report,
-    promote.promote,
-    rollback.rollback,
-    chat.chat,
-    serve.serve,
-    predict.predict,
-    export.export,
-    runs.runs,
-    version.version,
+    rounds.report,
+    rounds.promote,
+    rounds.rollback,
+    serving.chat,
+    serving.serve,
+    jobs.predict,
+    jobs.export,
+    jobs.runs,
 ):
     app.command()(command)
-app.command(context_settings=train.WORDS)(train.train)
 
-data = typer.Typer(
+
+@app.command()
+def version() -> None:
+    """The version of this program."""
+    print(__version__)
+
+
+app.command(context_settings=jobs.WORDS)(jobs.train)
+
+rows = typer.Typer(
     help="Look at rows, clean them, decide about them. No model is loaded.", no_args_is_help=True
 )
 for data_command in (
-    check.check,
-    stats.stats,
-    preview.preview,
-    clean.clean,
-    augment.augment,
+    data.check,
+    data_views.stats,
+    data_views.preview,
+    data.clean,
+    data.augment,
     review.review,
 ):
-    data.command()(data_command)
-app.add_typer(data, name="data")
-
+    rows.command()(data_command)
+app.add_typer(rows, name="data")
 
 SPIN_COUNT = "1000"
 """How often a thread of OpenMP looks again before it gives its core away. The usual 300,000 looks

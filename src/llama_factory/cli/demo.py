@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from llama_factory.cli import init, learn, report, show, versions
+from llama_factory.cli import rounds
 from llama_factory.versions import releases
 from llama_factory.versions.workspace import SETTINGS_FILE, Workspace
 
@@ -28,10 +28,10 @@ def demo(
     curves and a page come last.
     """
     if not (folder / SETTINGS_FILE).exists():
-        _show(f"init {folder} --model {model}", init.init, folder, model)
+        _show(f"init {folder} --model {model}", rounds.init, folder, model)
     for number in ROUNDS:
         _show(f"learn {folder}", _teach, folder, number)
-    _show(f"versions {folder}", versions.versions, folder)
+    _show(f"versions {folder}", rounds.versions, folder)
     _show(f"chat {folder}", _ask, folder)
     print(
         f"\nNext: llama-factory serve {folder} --port 8000\n"
@@ -47,8 +47,8 @@ def _picture(folder: Path) -> None:
     heat_map, curves = reports / "forgetting.png", reports / "curves.png"
     page = reports / f"{releases.read(Workspace.open(folder).releases).production}.html"
     command = f"show {folder} --picture {heat_map} --curves {curves}"
-    _show(command, show.show, folder, picture=heat_map, curves=curves)
-    _show(f"report {folder}", report.report, folder)
+    _show(command, rounds.show, folder, picture=heat_map, curves=curves)
+    _show(f"report {folder}", rounds.report, folder)
     print("\nWhat it learned and what it kept:")
     for name, path in (("heat map", heat_map), ("curves", curves), ("page", page)):
         if path.exists():
@@ -63,7 +63,7 @@ def _show(command: str, step: Callable[..., None], *args: Any, **options: Any) -
 def _teach(folder: Path, number: str) -> None:
     for path in sorted((ROWS / number).glob("*.jsonl")):
         shutil.copy(path, folder / "inbox" / path.name)
-    learn.learn(folder)
+    rounds.learn(folder)
 
 
 def _ask(folder: Path) -> None:

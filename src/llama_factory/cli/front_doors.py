@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from llama_factory.cli import app
-from llama_factory.cli.export import export
+from llama_factory.cli.jobs import export
 
 
 def train() -> None:

@@ -1,12 +1,11 @@
 """How versions, reports and verdicts are printed for people."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
+from llama_factory.cli.terminal import console
 from llama_factory.data.prepare import SetReport
 from llama_factory.evaluation.forgetting import Drift, ForgettingMatrix
 from llama_factory.evaluation.wording import (
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from llama_factory.evaluation.intervals import Intervals
     from llama_factory.evaluation.lineage import Story
     from llama_factory.evaluation.statistics import Estimate
-
-# a file or a pipe has no width of its own; 80 columns would cut the tables
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def print_verdict(verdict: Verdict) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from llama_factory.config.dialects.llama_factory.translate import is_flat
-from llama_factory.config.run import RunConfig
+from llama_factory.config.dialects.translate import is_flat
+from llama_factory.config.schema import RunConfig
 from llama_factory.core.errors import ConfigError, suggest
 
 PARTS = frozenset({"adapter", "objective", "optimizer", "schedule"})

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 
 from llama_factory.config import schema
-from llama_factory.config.dialects.llama_factory.key import Key
-from llama_factory.config.dialects.llama_factory.table import DEFAULTS, GROUPS
+from llama_factory.config.dialects.keys import DEFAULTS, GROUPS
+from llama_factory.config.dialects.values import Key
 
 HEAD = """\
 # LLaMA-Factory's settings and commands

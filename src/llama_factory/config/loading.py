@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from llama_factory.config import changes as changing
 from llama_factory.config.changes import Change
 from llama_factory.config.dialects import article
-from llama_factory.config.dialects.llama_factory.table import KEYS
-from llama_factory.config.dialects.llama_factory.translate import is_flat, translate
+from llama_factory.config.dialects.keys import KEYS
+from llama_factory.config.dialects.translate import is_flat, translate
 from llama_factory.config.origins import Location, Origin, Origins, find
-from llama_factory.config.run import RunConfig
+from llama_factory.config.schema import RunConfig
 from llama_factory.core.errors import ConfigError, suggest
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from llama_factory.config.changes import Change
 from llama_factory.config.dialects import article
-from llama_factory.config.dialects.llama_factory.translation import Translation
+from llama_factory.config.dialects.translation import Translation
 
 Location = tuple[str | int, ...]
 

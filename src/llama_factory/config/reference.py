@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from llama_factory.config.run import RunConfig
+from llama_factory.config.schema import RunConfig
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.data.cleaning import CLEANERS
 from llama_factory.evaluation.metrics import METRICS

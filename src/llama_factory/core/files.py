@@ -226,7 +226,7 @@ def require_space(folder: Path, num_bytes: int, *, what: str) -> None:
 
 
 @contextlib.contextmanager
-def telling_of_full_disk(folder: Path, *, what: str) -> Iterator[None]:
+def reporting_full_disk(folder: Path, *, what: str) -> Iterator[None]:
     """Turn 'no space left' into an error that says what is safe.
 
     Raises:

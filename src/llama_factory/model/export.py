@@ -86,7 +86,7 @@ def export(
     try:
         _require_space(saved, temporary, dtype)
         job = _Job(_in_float32(saved), temporary, replace(options, dtype=dtype), progress)
-        with files.telling_of_full_disk(output, what="writing the merged model"):
+        with files.reporting_full_disk(output, what="writing the merged model"):
             num_parameters, found = job.run(prompts)
             files.publish(temporary, output)
     finally:

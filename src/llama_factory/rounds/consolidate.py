@@ -52,7 +52,7 @@ def consolidate(
     """
     with (
         files.locked(workspace.lock, what="consolidating here", seconds=0),
-        files.telling_of_full_disk(workspace.folder, what="a version is consolidated"),
+        files.reporting_full_disk(workspace.folder, what="a version is consolidated"),
     ):
         finishing.finish_interrupted(workspace, progress, draw)
         parent = store.get(workspace, releases.PRODUCTION)

@@ -120,7 +120,7 @@ def learn(
     _check(config)
     with (
         files.locked(workspace.lock, what="running a round here", seconds=0),
-        files.telling_of_full_disk(workspace.folder, what="a round is made"),
+        files.reporting_full_disk(workspace.folder, what="a round is made"),
     ):
         finished = finishing.finish_interrupted(workspace, progress, draw)
         if finished is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from llama_factory.core.errors import ConfigError, FactoryError
-from llama_factory.core.files import telling_of_full_disk
+from llama_factory.core.files import reporting_full_disk
 from llama_factory.core.progress import Bar, Progress
 from llama_factory.core.signals import Stopped, stopping_safely
 from llama_factory.core.types import Example
@@ -133,7 +133,7 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
             progress.say(text)
     if settings.compile:
         compile_layers(model.network)
-    with telling_of_full_disk(folders.checkpoints, what="training"), run.prefix.on():
+    with reporting_full_disk(folders.checkpoints, what="training"), run.prefix.on():
         job = _prepare(run, _Job(plan, rows, describe(run, rows), None, folders, progress), tests)
         position = _follow(run, job)
         measured = held.measure(run, job.tests) if job.tests else {}

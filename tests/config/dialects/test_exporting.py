@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from llama_factory.config.dialects.llama_factory.exporting import (
+from llama_factory.config.dialects.exporting import (
     export_request,
     read_export_request,
 )

@@ -3,8 +3,8 @@
 import pytest
 
 from llama_factory.config import schema
-from llama_factory.config.dialects.llama_factory.table import DEFAULTS, KEYS
-from llama_factory.config.dialects.llama_factory.translate import translate
+from llama_factory.config.dialects.keys import DEFAULTS, KEYS
+from llama_factory.config.dialects.translate import translate
 from llama_factory.config.explain import explain
 from llama_factory.config.loading import load_config, resolve
 from llama_factory.core.errors import ConfigError

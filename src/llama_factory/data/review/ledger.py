@@ -22,7 +22,7 @@ def append(path: Path, records: Iterable[Any]) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
-        files.telling_of_full_disk(path.parent, what=f"adding to {path.name}"),
+        files.reporting_full_disk(path.parent, what=f"adding to {path.name}"),
         path.open("a+b", buffering=0) as file,
     ):
         size = file.seek(0, os.SEEK_END)

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from llama_factory.config.dialects.llama_factory.key import Key, count, limited, one_of, part, text
-from llama_factory.config.dialects.llama_factory.table import KEYS
+from llama_factory.config.dialects.keys import KEYS
+from llama_factory.config.dialects.values import Key, count, limited, one_of, part, text
 from llama_factory.core.errors import ConfigError, suggest
 
 PICKLED = "weights are always safetensors; the older format is pickled, and reading it runs code."

@@ -1,6 +1,6 @@
-"""Flat keys of the objective, the course of training and what it leaves behind."""
+"""LLaMA-Factory's flat keys of the objective, the course of training and what it leaves behind."""
 
-from llama_factory.config.dialects.llama_factory.key import (
+from llama_factory.config.dialects.values import (
     Key,
     boolean,
     count,

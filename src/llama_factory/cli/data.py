@@ -1,12 +1,14 @@
-"""`llama-factory data augment`."""
+"""The commands that clean and add rows: `data check`, `data clean`, `data augment`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
-from llama_factory.cli.options import Json
+from llama_factory.cli.options import Changes, Json, SettingsFile
+from llama_factory.cli.terminal import TerminalProgress, console, print_json
 from llama_factory.core.errors import ConfigError, DataError, suggest
 
 if TYPE_CHECKING:
@@ -15,7 +17,47 @@ if TYPE_CHECKING:
     from llama_factory.core.types import Example
     from llama_factory.data.augment import AugmentPlan
     from llama_factory.data.augment.augmented_files import AugmentReport
+    from llama_factory.data.prepare import DataReport
     from llama_factory.data.reading import Refused
+
+
+def check(
+    path: Annotated[Path, typer.Argument(help="File or folder of rows.")],
+    settings: SettingsFile = None,
+    changes: Changes = None,
+    strict: Annotated[bool, typer.Option(help="Exit with 1 where a row is refused.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What a round would make of these rows: kept, changed, dropped, refused, and why."""
+    from llama_factory import run
+
+    report = run.check_data(path, settings, changes or [], TerminalProgress())
+    if as_json:
+        print_json(report.to_json())
+    else:
+        print_data_report(report)
+    if strict and report.num_refused:
+        raise typer.Exit(1)
+
+
+def clean(
+    path: Annotated[Path, typer.Argument(help="File or folder of rows.")],
+    output: Annotated[Path, typer.Argument(help="New folder for the clean rows.")],
+    settings: SettingsFile = None,
+    changes: Changes = None,
+    as_json: Json = False,
+) -> None:
+    """Write the clean rows: train.jsonl, held_out.jsonl, refused.jsonl and report.json."""
+    from llama_factory import run
+
+    report = run.clean_data(path, output, settings, changes or [], TerminalProgress())
+    if as_json:
+        print_json(report.to_json())
+        return
+    print_data_report(report)
+    kept, held = sum(report.kept.values()), sum(report.held_out.values())
+    print(f"{kept} rows to teach and {held} to test: {output}")
+
 
 DEFAULT = "synonym_replacement"
 
@@ -53,9 +95,9 @@ def augment(
     plan = AugmentPlan(parse_methods(options.values(), synonyms), copies, seed)
     report = write_augmented(_rows(path), output, plan, overwrite=overwrite)
     if as_json:
-        print(json.dumps(report.to_json() | {"output": str(output)}, ensure_ascii=False, indent=2))
+        print_json(report.to_json() | {"output": str(output)})
         return
-    _print_report(report, plan, output)
+    _print_augmented(report, plan, output)
 
 
 def _rows(path: Path) -> "Iterator[Example | Refused]":
@@ -95,12 +137,7 @@ def _change(options: dict[str, dict[str, Any]], changes: list[str]) -> None:
         options[name][setting] = yaml.safe_load(value)
 
 
-def _print_report(report: "AugmentReport", plan: "AugmentPlan", output: Path) -> None:
-    from rich.markup import escape
-
-    from llama_factory.cli.data.tables import MOST_REFUSED, print_refused
-    from llama_factory.cli.tables import console
-
+def _print_augmented(report: "AugmentReport", plan: "AugmentPlan", output: Path) -> None:
     total = report.num_rows + report.added.total()
     console.print(f"[bold]{report.num_rows:,} rows[/] became {total:,}: {escape(str(output))}")
     for name, count in report.added.items():
@@ -116,3 +153,56 @@ def _print_report(report: "AugmentReport", plan: "AugmentPlan", output: Path) ->
         console.print(f"[red]refused[/] {report.num_refused} rows, left out:")
         for refused in report.refused[:MOST_REFUSED]:
             print_refused(refused)
+
+
+MOST_REFUSED = 20
+
+
+def print_data_report(report: "DataReport") -> None:
+    """A table of all sets, then what was changed, dropped and refused, with examples."""
+    console.print(_sets(report))
+    for step, count in report.changed.items():
+        console.print(f"[yellow]changed[/] {count} rows by {step}")
+        _print_samples(report, step, "")
+    for told in report.told_unread:
+        console.print(f"[yellow]unread[/]  {escape(told)}", soft_wrap=True)
+    for reason, count in report.dropped.items():
+        console.print(f"[yellow]dropped[/] {count} rows: {escape(reason)}")
+        _print_samples(report, None, reason)
+    if report.num_refused:
+        console.print(f"[red]refused[/] {report.num_refused} rows or files:")
+        for refused in report.refused[:MOST_REFUSED]:
+            print_refused(refused)
+        if report.num_refused > MOST_REFUSED:
+            console.print(f"  ... and {report.num_refused - MOST_REFUSED} more")
+
+
+def print_refused(refused: "Refused") -> None:
+    """One line: where, and why."""
+    console.print(f"  {refused}", markup=False, soft_wrap=True)
+
+
+def _sets(report: "DataReport") -> Table:
+    table = Table("set", "file", show_footer=len(report.sets) > 1)
+    numbers = ("rows", "kept", "dropped", "refused")
+    rows = [
+        (each.num_rows, each.num_kept, each.num_dropped, each.num_refused) for each in report.sets
+    ]
+    for number, name in enumerate(numbers):
+        total = sum(row[number] for row in rows)
+        table.add_column(name, justify="right", footer=str(total))
+    for each, row in zip(report.sets, rows, strict=True):
+        table.add_row(escape(each.name), escape(each.file), *map(str, row))
+    return table
+
+
+def _print_samples(report: "DataReport", step: str | None, reason: str) -> None:
+    for sample in report.samples:
+        if sample.reason != reason or step not in (None, sample.step):
+            continue
+        console.print(f"  {sample.file}:{sample.line}", style="dim", markup=False)
+        before = sample.before.replace("\n", "⏎")
+        console.print(f"    - {before}", markup=False, soft_wrap=True, style="red")
+        if sample.after:
+            after = sample.after.replace("\n", "⏎")
+            console.print(f"    + {after}", markup=False, soft_wrap=True, style="green")

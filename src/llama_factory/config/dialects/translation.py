@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llama_factory.config import schema
-from llama_factory.config.dialects.llama_factory.table import KEYS
+from llama_factory.config.dialects.keys import KEYS
 
 
 @dataclass

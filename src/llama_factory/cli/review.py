@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama_factory.cli.options import Json
+from llama_factory.cli.terminal import print_json
 from llama_factory.core.errors import DataError
 from llama_factory.core.signals import Stopped
 
@@ -47,7 +48,7 @@ def review(
 ) -> None:
     """Decide about rows that contradict each other or were refused; who and when is kept."""
     desk = Desk(_review_folder(folder), _name(reviewer))
-    desk.tell_damage()
+    desk.warn_of_damage()
     wanted = _wanted(choose, edit, take_back)
     if case_id:
         desk.one(case_id, wanted, note, as_json=as_json)
@@ -71,7 +72,7 @@ class Desk:
     reviewer: str
     decided: list[int] = field(default_factory=list)
 
-    def tell_damage(self) -> None:
+    def warn_of_damage(self) -> None:
         """Say which lines on disk cannot be read."""
         from llama_factory.data.review.case_book import read_book
 
@@ -80,7 +81,7 @@ class Desk:
 
     def show(self, case: "Case", title: str, earlier: "Mapping[str, Case]") -> None:
         """One case with everything that was said about it, and about parts of it in `earlier`."""
-        from llama_factory.cli.data import case_view
+        from llama_factory.cli import case_view
         from llama_factory.data.review.cases import short
 
         level = f"waits for its {case_view.PEOPLE[case.level]}" if case.level else case.state
@@ -88,7 +89,7 @@ class Desk:
 
     def list_open(self, *, as_json: bool) -> None:
         """The cases that wait for anybody."""
-        from llama_factory.cli.data import case_view
+        from llama_factory.cli import case_view
         from llama_factory.data.review import folder as review
 
         cases = review.open_cases(self.folder)
@@ -103,7 +104,7 @@ class Desk:
         self, case_id: str, wanted: tuple[str, str] | None, note: str, *, as_json: bool
     ) -> None:
         """Do what the flags ask to one case, and show it."""
-        from llama_factory.cli.data import case_view
+        from llama_factory.cli import case_view
 
         case = self.case(case_id)
         verb, text = wanted or ("show", "")
@@ -113,7 +114,7 @@ class Desk:
             choice = _edited(case, text) if verb == "edit" else choice_of(case, text)
             case = self.decide(case, choice, note)
         if as_json:
-            print(json.dumps(case_view.to_json(case), indent=2, ensure_ascii=False))
+            print_json(case_view.to_json(case))
         else:
             self.show(case, "case", self.cases())
 
@@ -286,7 +287,7 @@ def _keys(case: "Case") -> str:
 
 
 def _outcome(case: "Case") -> str:
-    from llama_factory.cli.data.case_view import PEOPLE, spoken
+    from llama_factory.cli.case_view import PEOPLE, spoken
 
     if case.result is not None:
         return f"Settled: {spoken(case, case.result)}."

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from llama_factory.config.dialects.llama_factory.key import Key
-from llama_factory.config.dialects.llama_factory.rules import RULES
-from llama_factory.config.dialects.llama_factory.table import (
+from llama_factory.config.dialects.keys import (
     DEFAULTS,
     FAMILIES,
     KEYS,
     NATIVE_DEFAULTS,
 )
-from llama_factory.config.dialects.llama_factory.translation import Translation
+from llama_factory.config.dialects.rules import RULES
+from llama_factory.config.dialects.translation import Translation
+from llama_factory.config.dialects.values import Key
 from llama_factory.core.errors import suggest
 
 NATIVE_TOO = frozenset({"output_dir", "overwrite_output_dir", "resume_from_checkpoint"})

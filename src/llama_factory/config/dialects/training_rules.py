@@ -1,7 +1,7 @@
 """Flat keys of training that mean something only together: objective, batch, rate, optimizer."""
 
 from llama_factory.config import schema
-from llama_factory.config.dialects.llama_factory.translation import Translation
+from llama_factory.config.dialects.translation import Translation
 from llama_factory.core.errors import suggest
 
 OBJECTIVES = {"pt": "pretrain", "sft": "sft", "rm": "reward", "ppo": "ppo", "kto": "kto"}

@@ -1,6 +1,10 @@
-"""Flat keys of the model, its adapter and its number format."""
+"""The table of LLaMA-Factory's flat keys, which docs/compat.md shows."""
 
-from llama_factory.config.dialects.llama_factory.key import (
+from typing import Any
+
+from llama_factory.config.dialects import training_keys
+from llama_factory.config.dialects.values import (
+    Converter,
     Key,
     boolean,
     count,
@@ -130,3 +134,150 @@ ADAPTER: dict[str, Key] = {
     ),
 }
 """What trains."""
+
+
+MIXES = ("concat", "interleave_under", "interleave_over")
+
+DATA: dict[str, Key] = {
+    "dataset": setting("data.dataset", names, "alpaca_en_demo,identity"),
+    "dataset_dir": setting("data.dataset_dir", text, "data"),
+    "data_path": setting("data.train_path", text, "data/train.jsonl"),
+    "eval_dataset": setting("data.eval_dataset", names, "alpaca_zh_demo"),
+    "val_size": part(
+        "data.held_out_fraction",
+        number,
+        0.1,
+        about="A fraction up to 0.5; rows are chosen by content. A number of rows is an error.",
+    ),
+    "cutoff_len": setting(
+        "data.max_tokens",
+        count,
+        1024,
+        about="Longer conversations lose their oldest turns first, then the answer's end; told.",
+    ),
+    "max_samples": setting("data.mix.max_samples", count, 1000),
+    "mix_strategy": setting("data.mix.strategy", one_of(*MIXES), "concat"),
+    "interleave_probs": part(
+        "data.mix.shares", names, "0.7,0.3", about="One for each name in `dataset`."
+    ),
+    "train_on_prompt": setting("data.train_on_prompt", boolean, True),
+    "mask_history": setting("data.mask_history", boolean, True),
+    "enable_thinking": setting("data.enable_thinking", boolean, True),
+    "preprocessing_num_workers": setting("data.num_workers", count, 16),
+    "num_workers": setting("data.num_workers", count, 4),
+    "packing": part("training.packing", boolean, True, about="Packed rows never see each other."),
+    "neat_packing": part(
+        "training.packing", boolean, True, about="The same: packed rows never see each other."
+    ),
+    "streaming": ignored("rows lie on disk, not in memory, in any case.", boolean, False),
+    "buffer_size": ignored("all rows are shuffled, not a window of them.", count, 16384),
+    "tokenized_path": ignored(
+        "tokens are kept in a cache, found by content.", text, "saves/tokens"
+    ),
+    "overwrite_cache": ignored("the cache goes by content and is never stale.", boolean, True),
+    "preprocessing_batch_size": ignored("rows are read in pieces of a fixed size.", count, 1000),
+    "ignore_pad_token_for_loss": ignored("padding is never trained.", boolean, True),
+    "media_dir": missing("pictures are not trained.", None),
+    "default_system": missing("write it into the rows' `system` column.", None),
+    "tool_format": missing("the chat template writes the tools.", None),
+    "split_special_tokens": ignored(
+        "special tokens in rows are plain text in any case, but for `new_special_tokens`.",
+        boolean,
+        True,
+    ),
+}
+"""Rows and tokens."""
+
+
+def _from_zero(convert: Converter) -> Converter:
+    def checked(value: Any) -> Any:
+        found = convert(value)
+        if found < 0:
+            raise ValueError(f"must be 0 (off) or more; it is {value!r}.")
+        return found
+
+    return checked
+
+
+CONTINUAL: dict[str, Key] = {
+    "replay_buffer_size": part(
+        "strategies",
+        _from_zero(count),
+        1000,
+        about="`buffer_size` of the strategy `replay`, which is added where the list lacks it; 0 "
+        "takes it out. A workspace is what keeps the rows.",
+    ),
+    "ewc_lambda": part(
+        "strategies",
+        _from_zero(number),
+        0.1,
+        about="`lambda` of the strategy `ewc`, which is added where the list lacks it; 0 takes it "
+        "out. A workspace is what keeps the importance of weights.",
+    ),
+}
+"""Old knowledge."""
+
+
+GROUPS: dict[str, dict[str, Key]] = {
+    "Model": MODEL,
+    "What trains": ADAPTER,
+    "Rows": DATA,
+    "Objective": training_keys.OBJECTIVE,
+    "Course": training_keys.COURSE,
+    "Old knowledge": CONTINUAL,
+    "Output": training_keys.OUTPUT,
+    "Tests": training_keys.EVALUATION,
+    "Answers and exports": training_keys.GENERATION,
+}
+"""Key by name, in groups for people."""
+
+KEYS: dict[str, Key] = {name: key for group in GROUPS.values() for name, key in group.items()}
+"""Every key that is known."""
+
+OTHER_OPTIMIZER = "use optim adamw_torch."
+FAMILIES: dict[str, str] = {
+    "galore_": OTHER_OPTIMIZER,
+    "apollo_": OTHER_OPTIMIZER,
+    "badam_": OTHER_OPTIMIZER,
+    "ppo_": "use stage dpo or kto.",
+    "reward_model": "use stage dpo or kto.",
+    "ref_model": "the base without its adapter is the reference.",
+    "swanlab_": "use report_to tensorboard, wandb or mlflow.",
+    "use_swanlab": "use report_to tensorboard, wandb or mlflow.",
+    "ray_": training_keys.RAY,
+    "fsdp_": training_keys.RAY,
+    "vllm_": "the API runs Transformers.",
+    "sglang_": "the API runs Transformers.",
+    "hub_": "upload the output folder yourself.",
+    "export_quantization_": "quantise the exported folder yourself.",
+    "fp8": "use bf16.",
+    "image_": "pictures are not trained.",
+    "video_": "pictures are not trained.",
+    "audio_": "sound is not trained.",
+}
+"""Beginnings of keys that are known and not supported in any value, and what to do."""
+
+DEFAULTS: dict[str, object] = {
+    "cutoff_len": 2048,
+    "val_size": 0.0,
+    "finetuning_type": "lora",
+    "lora_rank": 8,
+    "stage": "sft",
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 5e-5,
+    "num_train_epochs": 3.0,
+    "lr_scheduler_type": "linear",
+    "warmup_ratio": 0.0,
+    "save_steps": 500,
+    "seed": 42,
+}
+"""What LLaMA-Factory takes where a key is not given, and we would take something else."""
+
+NATIVE_DEFAULTS: dict[str, object] = {
+    "training.final_lr_fraction": 0.0,
+    "data.cleaning": [],
+    "strategies": [],
+}
+"""The same for what has no key of its own: the rate falls to zero, rows are taught as they are, and
+nothing was learned before."""

@@ -1,1 +1,0 @@
-"""`llama-factory data ...`: look at rows, clean them, decide about them. No model is loaded."""

@@ -1,0 +1,185 @@
+"""The commands of a workspace: `init`, `learn`, `consolidate`, its versions and their release."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llama_factory.cli.options import Changes, Folder, Json
+from llama_factory.cli.terminal import TerminalProgress, print_json
+
+if TYPE_CHECKING:
+    from llama_factory.rounds.finishing import Round
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="The new folder.")],
+    model: Annotated[str, typer.Option(help="Short name, folder or hub id.")] = "smollm2",
+) -> None:
+    """Make a workspace: settings that explain themselves, an inbox, and version v0000."""
+    from llama_factory import run
+
+    workspace = run.init(folder, model)
+    print(f"Made {workspace.folder}")
+    print(f"  1. put .jsonl files into {folder}/inbox/")
+    print(f"  2. llama-factory learn {folder}")
+
+
+def learn(
+    folder: Folder,
+    changes: Changes = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="Train also what the same files, settings and released version made before.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """One round on what is in the inbox: train, test, and release the result if it is better."""
+    from llama_factory import run
+
+    done = run.learn(folder, changes or [], TerminalProgress(), again=again)
+    if as_json:
+        print(json.dumps({"round": _round_json(done) if done else None}))
+    elif done is None:
+        print(f"Nothing new to learn: {folder}/inbox holds no row that was not taught before.")
+    else:
+        _print_round(done, folder)
+
+
+def _round_json(done: "Round") -> dict[str, Any]:
+    return {
+        "version": done.version.id,
+        "verdict": done.verdict.to_json(),
+        "released": done.is_released,
+        "new": done.is_new,
+    }
+
+
+def _print_round(done: "Round", folder: Path) -> None:
+    from llama_factory.cli.tables import print_verdict
+
+    version, verdict = done.version, done.verdict
+    if not done.is_new:
+        print(
+            f"{version.id} was made from the same files, settings and released version "
+            f"({version.parent}), and was {verdict.word}. Nothing changed since, so it is not "
+            "trained again (--again does)."
+        )
+    print_verdict(verdict)
+    if done.is_released:
+        print(f"{version.id} is promoted: it answers from now on.")
+        return
+    if done.is_new and verdict.is_promoted:
+        print(
+            f"{version.id} passed and is held as candidate: it was made from {version.parent}, and "
+            "another version was released meanwhile. Its files stay in the inbox."
+        )
+    elif done.is_new:
+        print(f"{version.id} is {verdict.word} and kept as candidate; its files stay in the inbox.")
+    print(f"  look:    llama-factory show {folder} {version.id}")
+    print(f"  accept:  llama-factory promote {folder} {version.id}")
+    if verdict.has_forgotten:
+        print(f"  again, forgetting less:  llama-factory learn {folder} --set strategies=safe")
+    elif verdict.word == "refused":
+        print(f"  again, learning more:  llama-factory learn {folder} --set training.epochs=NUMBER")
+
+
+def consolidate(folder: Folder, changes: Changes = None, as_json: Json = False) -> None:
+    """Put the updates of all rounds into the weights and begin a fresh adapter; tested as a round.
+
+    Do so now and then, such as monthly: an adapter has room for a few rounds. The updates are kept,
+    and `rollback` undoes it.
+    """
+    from llama_factory import run
+
+    done = run.consolidate(folder, changes or [], TerminalProgress())
+    if as_json:
+        print(json.dumps({"version": done.version.id, "verdict": done.verdict.to_json()}))
+        return
+    from llama_factory.cli.tables import print_verdict
+
+    print_verdict(done.verdict)
+    if done.is_released:
+        print(f"{done.version.id} is promoted: rounds go on from it with a fresh adapter.")
+    elif done.verdict.is_promoted:
+        print(f"{done.version.id} is held as candidate: another version was released meanwhile.")
+    else:
+        print(f"{done.version.id} is refused and kept as candidate; nothing else changed.")
+
+
+def versions(folder: Folder, as_json: Json = False) -> None:
+    """All versions of a workspace: parent, time, rows, mean scores over tasks, aliases."""
+    from llama_factory import run
+
+    rows = run.versions(folder)
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    from llama_factory.cli.tables import print_versions
+
+    print_versions(rows)
+
+
+def show(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(help="Version id or alias.")] = "production",
+    picture: Annotated[Path | None, typer.Option(help="Draw the matrix as PNG here.")] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="Draw the scores from version to version as PNG here.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """One version: what was learned, what was forgotten, which rows were kept and dropped."""
+    from llama_factory import run
+
+    story = run.show(folder, name, picture, curves=curves)
+    if as_json:
+        print_json(story.to_json())
+        return
+    from llama_factory.cli.tables import print_story
+    from llama_factory.rounds.gate import read_verdict
+
+    print_story(story, read_verdict(story.report))
+    for path in (picture, curves):
+        if path and story.matrices:
+            print(f"Picture: {path}")
+        elif path:
+            print(f"No picture {path}: {story.version.id} was taught nothing that has a score.")
+
+
+def report(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(help="Version id or alias.")] = "production",
+    output: Annotated[
+        Path | None, typer.Option(help="The HTML file; empty: reports/ in the workspace.")
+    ] = None,
+) -> None:
+    """One version as an HTML page with pictures: verdict, scores, forgetting, changed answers."""
+    from llama_factory import run
+
+    print(run.report(folder, name, output))
+
+
+def promote(
+    folder: Folder, name: Annotated[str, typer.Argument(help="Version id or `candidate`.")]
+) -> None:
+    """Release a version by hand, whatever the gate said."""
+    from llama_factory import run
+
+    print(f"{run.promote(folder, name)} is released.")
+
+
+def rollback(
+    folder: Folder,
+    to: Annotated[str | None, typer.Option(help="Version id; empty: the one before.")] = None,
+) -> None:
+    """Release an earlier version again; a running server follows within two seconds."""
+    from llama_factory import run
+
+    before, now = run.rollback(folder, to)
+    print(f"Rolled back from {before} to {now}.")
