@@ -33,7 +33,7 @@ from llama_factory.core.errors import FactoryError
 from llama_factory.model import precision
 from llama_factory.model.load import load_tokenizer
 from llama_factory.model.source import resolve
-from llama_factory.rounds.settings import RoundConfig
+from llama_factory.rounds.settings import LearningConfig
 
 
 def main() -> None:
@@ -164,7 +164,7 @@ def _run(options: argparse.Namespace, bench: Bench, name: str, order: int, *, se
     return Run(common, options.stream, order, rounds, name, changes, config)
 
 
-def _common(options: argparse.Namespace, bench: Bench, config: RoundConfig) -> dict[str, Any]:
+def _common(options: argparse.Namespace, bench: Bench, config: LearningConfig) -> dict[str, Any]:
     """What all runs of a table share."""
     tier = vars(bench.place.tier)
     shown = {name: value for name, value in tier.items() if name not in ("methods", "num_orders")}

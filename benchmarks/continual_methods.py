@@ -10,7 +10,7 @@ from continual_tiers import Tier
 
 from llama_factory.config.changes import apply, read_changes
 from llama_factory.continual.presets import PRESETS
-from llama_factory.rounds.settings import RoundConfig
+from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.settings import WITHOUT_EFFECT
 
 BASE, NAIVE, JOINT = "base", "naive", "joint"
@@ -53,7 +53,7 @@ def settings(
     base_model: str,
     num_rounds: int,
     dtype: str = "auto",
-) -> RoundConfig:
+) -> LearningConfig:
     """The settings of a method.
 
     Args:
@@ -81,7 +81,7 @@ def settings(
     }
     for change in read_changes(changes):
         apply(values, change)
-    return RoundConfig.model_validate(values)
+    return LearningConfig.model_validate(values)
 
 
 def training(tier: Tier, learning_rate: float, seed: int) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def training(tier: Tier, learning_rate: float, seed: int) -> dict[str, Any]:
     }
 
 
-def plain(config: RoundConfig) -> dict[str, Any]:
+def plain(config: LearningConfig) -> dict[str, Any]:
     """The settings that change results; seed and number format are told beside them."""
     dumped = config.model_dump(mode="json", include={"model", "training", "strategies"})
     without = WITHOUT_EFFECT | {"seed"}

@@ -22,7 +22,7 @@ from llama_factory.core import files
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
 from llama_factory.model.load import AdaptedModel, adapt
-from llama_factory.rounds.settings import RoundConfig
+from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.versions import memory
 
@@ -50,7 +50,7 @@ class Run:
     rounds: tuple[tuple[str, ...], ...]
     method: str
     changes: tuple[str, ...]
-    config: RoundConfig
+    config: LearningConfig
 
     @property
     def name(self) -> str:

@@ -32,7 +32,7 @@ from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Memory
 from llama_factory.model.load import AdaptedModel, adapt, load_tokenizer
 from llama_factory.model.source import resolve
-from llama_factory.rounds.settings import RoundConfig
+from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.training.strategy import STRATEGIES, Strategy
 
@@ -135,7 +135,7 @@ class Bench:
     model: str
     dtype: str
 
-    def config(self, strategies: Sequence[Any], steps: int) -> RoundConfig:
+    def config(self, strategies: Sequence[Any], steps: int) -> LearningConfig:
         """The settings of a method."""
         shared = methods.training(self.tier, methods.LEARNING_RATE, 0)
         shared |= {"max_steps": steps, "try_longest_first": False, "checkpoint_steps": 1000}
@@ -149,7 +149,7 @@ class Bench:
         )
 
     def teach(
-        self, model: AdaptedModel, config: RoundConfig, name: str, task: str, **protection: Any
+        self, model: AdaptedModel, config: LearningConfig, name: str, task: str, **protection: Any
     ) -> TrainedModel:
         """One round."""
         folder = self.folder / name / task

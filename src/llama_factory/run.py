@@ -18,7 +18,7 @@ from llama_factory.config.loading import load_config, resolve
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, DataError, VersionError
 from llama_factory.core.types import BASE_VERSION
-from llama_factory.jobs.trained import Source
+from llama_factory.jobs.model_reference import ModelReference
 from llama_factory.model.export_options import ExportOptions
 from llama_factory.reports.listing import VersionRow, list_versions
 from llama_factory.versions import proof, releases, store, temporary
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from llama_factory.data.settings import DataSettings
     from llama_factory.evaluation.compare import Comparison
     from llama_factory.evaluation.lineage import Story
-    from llama_factory.evaluation.predict import PredictReport
     from llama_factory.evaluation.suites.running import SuiteResult
     from llama_factory.jobs.cross_validation import CrossValidation
+    from llama_factory.jobs.predict import PredictReport
     from llama_factory.jobs.runs import RunRow
     from llama_factory.model.export import Exported
     from llama_factory.model.saved import SavedModel
@@ -93,20 +93,20 @@ def train(path: Path | None, changes: Sequence[str], progress: Progress) -> dict
     config = resolved.config
     config.training.check()
     output = config.output_dir or Path("outputs") / (path.stem if path else "train")
-    from llama_factory.jobs.train import Extras, fit
+    from llama_factory.jobs.train import TrainOptions, fit
 
     if not config.do_train:
         return _predict_only(config, output, progress) | {"output_dir": str(output)}
     from llama_factory.reports.pictures import draw_loss
 
-    extras = Extras(
+    options = TrainOptions(
         config.log_dir,
         config.do_predict,
         overwrites=config.overwrite_output_dir,
         resume=config.resume_from_checkpoint,
         draw_loss=draw_loss,
     )
-    results = fit(config, output, progress, extras)
+    results = fit(config, output, progress, options)
     return results and results | {"output_dir": str(output)}
 
 
@@ -191,14 +191,14 @@ def compare(
     from llama_factory.evaluation.measured import Measuring, compare_versions
 
     def find(version: ModelVersion) -> SavedModel:
-        return Source(str(folder), version.id).find(config.model)
+        return ModelReference(str(folder), version.id).find(config.model)
 
     how = Measuring(find, encode_options(config.data), config.evaluation)
     return compare_versions(workspace, (before, after), how, progress=progress)
 
 
 def evaluate(
-    source: Source, suites: Sequence[str], output: Path | None, progress: Progress
+    source: ModelReference, suites: Sequence[str], output: Path | None, progress: Progress
 ) -> list[SuiteResult]:
     """Run suites on a model; predictions and results.json are in the output folder."""
     from llama_factory.evaluation.suites import Bench
@@ -220,9 +220,9 @@ def cross_validate(
 ) -> CrossValidation:
     """Train as `train` would on all folds but one and test on that one, for each of them."""
     config = load_config(path, changes)
-    from llama_factory.jobs.folds import cross_validate as run_folds
+    from llama_factory.jobs import cross_validation
 
-    return run_folds(config, num_folds, output, progress)
+    return cross_validation.cross_validate(config, num_folds, output, progress)
 
 
 def promote(folder: Path, name: str) -> str:
@@ -354,7 +354,7 @@ def api_demo(
 
 
 def export(
-    source: Source,
+    source: ModelReference,
     output: Path,
     *,
     prompts: Path | None,
@@ -374,7 +374,7 @@ def export(
 
 
 def predict(
-    source: Source,
+    source: ModelReference,
     path: Path,
     output: Path,
     *,
@@ -387,8 +387,8 @@ def predict(
     changes += [f"evaluation.max_new_tokens={max_new_tokens}"] if max_new_tokens else []
     config = _config_of(source, changes)
     from llama_factory.continual.encoding import encode_options
-    from llama_factory.evaluation.predict import PredictOptions, usual_metrics
-    from llama_factory.evaluation.predict import predict as write
+    from llama_factory.jobs.predict import PredictOptions, usual_metrics
+    from llama_factory.jobs.predict import predict as write
 
     saved, rows = source.find(config.model), _rows(path, progress, may_lack_answer=True)
     judged = config.evaluation.metrics if metrics else usual_metrics(config.evaluation)
@@ -398,7 +398,7 @@ def predict(
     return write(model, rows, output, options=options, progress=progress)
 
 
-def _config_of(source: Source, changes: Sequence[str] = ()) -> RunConfig:
+def _config_of(source: ModelReference, changes: Sequence[str] = ()) -> RunConfig:
     """The settings of the workspace, or the usual ones, with what was changed."""
     return load_config(source.settings, [*source.changes, *changes])
 

@@ -13,7 +13,7 @@ from llama_factory.cli.app import app
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import SILENT
 from llama_factory.evaluation.suites import SUITES
-from llama_factory.jobs.trained import Source
+from llama_factory.jobs.model_reference import ModelReference
 from tests.cli.taught import invoke, write_rows
 
 SHORT = ("--set", "evaluation.max_new_tokens=4")
@@ -66,7 +66,7 @@ def test_a_version_without_suites_named_gets_the_usual_ones(bot):
 
 
 def test_a_plain_adapter_is_measured_too(bot, suite, tmp_path):
-    source = Source(str(bot / "versions/v0002/adapter"))
+    source = ModelReference(str(bot / "versions/v0002/adapter"))
     (found,) = run.evaluate(source, [str(suite)], tmp_path / "out", SILENT)
     assert found.tasks[0].count == 6
 
@@ -108,7 +108,7 @@ def test_folds_train_and_test_every_row_once(bot, tmp_path):
 )
 def test_an_unknown_suite_is_told_with_the_nearest(bot, suites, told):
     with pytest.raises(ConfigError) as error:
-        run.evaluate(Source(str(bot)), suites, None, SILENT)
+        run.evaluate(ModelReference(str(bot)), suites, None, SILENT)
     assert told in str(error.value)
 
 

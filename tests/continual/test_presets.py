@@ -7,7 +7,7 @@ from llama_factory.config.loading import load_config
 from llama_factory.continual.presets import PRESETS, default_strategies, empty_starts
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.types import Example, Memory, Message
-from llama_factory.rounds.settings import RoundConfig
+from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.strategy import STRATEGIES
 
 
@@ -47,7 +47,7 @@ def test_the_article_means_its_numbers_literally():
 
 
 def test_without_a_word_the_default_recipe_holds():
-    assert RoundConfig().strategies == default_strategies()
+    assert LearningConfig().strategies == default_strategies()
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_safe_protects_more_than_default():
 
 
 def test_every_recipe_is_told_where_strategies_are_explained():
-    told = RoundConfig.model_fields["strategies"].description
+    told = LearningConfig.model_fields["strategies"].description
     assert all(f"`{name}`" in told for name in PRESETS)
     assert all(len(preset.about) > 10 for preset in PRESETS.values())
 

@@ -5,7 +5,7 @@ from llama_factory.core.types import Example, Message
 from llama_factory.evaluation.exam import Exam
 from llama_factory.evaluation.metrics import METRICS
 from llama_factory.evaluation.prediction import Prediction
-from llama_factory.jobs.cross_validation import cross_validate, make_folds
+from llama_factory.jobs.cross_validation import make_folds, score_folds
 
 
 def row(number, group="售后", answer="是"):
@@ -61,7 +61,7 @@ def test_scores_of_the_folds_are_put_together_by_row():
             for each in exam.rows
         ]
 
-    found = cross_validate(make_folds(ROWS, 4), EXAM, answer)
+    found = score_folds(make_folds(ROWS, 4), EXAM, answer)
     assert [each.scores["exact_match"].value for each in found.folds] == [1, 0, 0, 0]
     assert found.result.scores["exact_match"].value == 0.25
     assert found.result.count == 20

@@ -10,7 +10,7 @@ from llama_factory import run
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.files import read_json
 from llama_factory.core.progress import SILENT
-from llama_factory.jobs.trained import Source
+from llama_factory.jobs.model_reference import ModelReference
 from llama_factory.model.saved import find_adapters
 from llama_factory.model.settings import ModelSettings
 from tests.model.adapting import logits
@@ -70,7 +70,7 @@ def test_a_new_adapter_on_a_merged_one_is_exported_with_it(train, first, tmp_pat
     stacked = train("stacked", adapter_paths=[str(first)], create_new_adapter=True)
     assert (stacked / "merged_adapters/1/adapter_model.safetensors").is_file()
     run.export(
-        Source(str(stacked)),
+        ModelReference(str(stacked)),
         tmp_path / "out",
         prompts=None,
         dtype="float32",

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from llama_factory import run
+from llama_factory.config.loading import load_config
 from llama_factory.continual.encoding import encode_options
 from llama_factory.core.errors import ConfigError, ModelError, VersionError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Memory, Message
 from llama_factory.inference.engines.transformers import TransformersEngine
 from llama_factory.inference.generation import Options, Question
-from llama_factory.jobs.trained import Source
+from llama_factory.jobs.model_reference import ModelReference
 from llama_factory.model import lineage
 from llama_factory.model.load import adapt, fingerprint, load_network
 from llama_factory.model.settings import ModelSettings
@@ -36,9 +37,9 @@ def taught(workspace, name, *changes):
 
 
 def logits(workspace, version_id):
-    source = Source(str(workspace.folder), version_id)
-    config = source.config()
-    model = source.find(config).open(encode_options(config.data))
+    config = load_config(workspace.settings)
+    reference = ModelReference(str(workspace.folder), version_id)
+    model = reference.find(config.model).open(encode_options(config.data))
     with torch.no_grad():
         return model.network(IDS).logits
 
@@ -61,7 +62,7 @@ def test_answers_stay_rounds_go_on_and_rollback_undoes_it(bot, tiny):
     fresh = adapt(
         ModelSettings(base_model=str(tiny), adapter={"type": "lora", "rank": 4}, dtype="float32"),
         version.adapter,
-        options=encode_options(Source(str(bot.folder)).config().data),
+        options=encode_options(load_config(bot.settings).data),
         seed=0,
     )
     assert not any(w.any() for name, w in fresh.trainable().items() if "lora_B" in name)
@@ -98,7 +99,7 @@ def test_the_second_consolidation_begins_at_the_original_base(bot, tiny, tmp_pat
     for each in ("v0001", "v0002", "v0003"):
         shutil.rmtree(bot.versions / each)
     exported = run.export(
-        Source(str(bot.folder), version.id),
+        ModelReference(str(bot.folder), version.id),
         tmp_path / "whole",
         prompts=None,
         dtype="float32",
@@ -116,7 +117,7 @@ def test_weights_are_rounded_once(bot, tiny):
     taught(bot, "news")
     consolidate(bot)
     settings = {"base_model": str(tiny), "adapter": {"type": "lora", "rank": 4}}
-    options = encode_options(Source(str(bot.folder)).config().data)
+    options = encode_options(load_config(bot.settings).data)
     chain = lineage.read(store.get(bot, "v0004").adapter).merged
     exact, short = (
         adapt(ModelSettings(**settings, dtype=dtype), None, options=options, seed=0, merged=chain)

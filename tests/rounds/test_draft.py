@@ -14,7 +14,7 @@ from llama_factory.data.review.cases import Choice
 from llama_factory.evaluation.prediction import Prediction
 from llama_factory.rounds import draft as drafts
 from llama_factory.rounds.draft import Draft, open_draft
-from llama_factory.rounds.settings import RoundConfig
+from llama_factory.rounds.settings import LearningConfig
 from llama_factory.versions import releases, store
 from llama_factory.versions.version import ModelVersion
 from tests.rounds.rounds import Listener, at_rest
@@ -66,7 +66,7 @@ def rows(topic, count=12, start=0):
 def config(**sections):
     """Settings of a round that protects nothing and reads in this process."""
     sections["data"] = {"num_workers": 1, "held_out_fraction": 0.2} | sections.get("data", {})
-    return RoundConfig(**({"strategies": []} | sections))
+    return LearningConfig(**({"strategies": []} | sections))
 
 
 ALL_TAUGHT = config(data={"held_out_fraction": 0})

@@ -7,12 +7,13 @@ import shutil
 import pytest
 
 from llama_factory import run
+from llama_factory.config.loading import load_config
 from llama_factory.continual.encoding import encode_options
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.files import read_json, read_jsonl
 from llama_factory.core.progress import SILENT
-from llama_factory.jobs.trained import Source
+from llama_factory.jobs.model_reference import ModelReference
 from llama_factory.model.chat import prompt
 from llama_factory.rounds import draft, finishing, round
 from llama_factory.versions import proof, releases, store
@@ -267,9 +268,9 @@ def test_how_a_version_is_asked_is_kept_whatever_later_settings_say(bot):
     run.promote(bot.folder, second.version.id)
     third = run.consolidate(bot.folder, ["data.enable_thinking=false"], SILENT)
     assert thinking(third.version) is True  # its weights were taught nothing since
-    source = Source(str(bot.folder), first.version.id, changes=["data.enable_thinking=true"])
-    config = source.config()
-    model = source.find(config).open(encode_options(config.data))
+    config = load_config(bot.settings, ["data.enable_thinking=true"])
+    reference = ModelReference(str(bot.folder), first.version.id)
+    model = reference.find(config.model).open(encode_options(config.data))
     assert model.options.format.enable_thinking is False
 
 

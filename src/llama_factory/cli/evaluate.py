@@ -56,10 +56,13 @@ def evaluate(
         _cross_validate(source, folds, suite, output, changes or [], as_json=as_json)
         return
     from llama_factory import run
-    from llama_factory.jobs.trained import Source
+    from llama_factory.jobs.model_reference import ModelReference
 
     found = run.evaluate(
-        Source(source, version, base, changes or []), suite or [], output, TerminalProgress()
+        ModelReference(source, version, base, changes or []),
+        suite or [],
+        output,
+        TerminalProgress(),
     )
     if as_json:
         print_json([each.to_json() for each in found])

@@ -110,10 +110,10 @@ def predict(
 ) -> None:
     """Answer every row of a file and judge the answers; a stopped run goes on where it was."""
     from llama_factory import run
-    from llama_factory.jobs.trained import Source
+    from llama_factory.jobs.model_reference import ModelReference
 
     done = run.predict(
-        Source(source, version, base, changes or []),
+        ModelReference(source, version, base, changes or []),
         file,
         output,
         metrics=[name.strip() for name in metrics.split(",") if name.strip()],
@@ -160,7 +160,7 @@ def export(
 ) -> None:
     """Merge an adapter into its base model: one plain folder, checked against the adapter."""
     from llama_factory import run
-    from llama_factory.jobs.trained import Source
+    from llama_factory.jobs.model_reference import ModelReference
 
     if source.endswith((".yaml", ".yml")):
         asked = read_export_request(Path(source))
@@ -169,7 +169,7 @@ def export(
     if output is None:
         raise ConfigError("OUTPUT: not given. Name the new folder.")
     done = run.export(
-        Source(source, version, base, changes or []),
+        ModelReference(source, version, base, changes or []),
         output,
         prompts=prompts,
         dtype=dtype,

@@ -8,13 +8,13 @@ from pydantic import model_validator
 
 from llama_factory.core.settings import OneOf, Registry, Settings
 from llama_factory.model.adapters import ADAPTERS
-from llama_factory.rounds.settings import RoundConfig
+from llama_factory.rounds.settings import LearningConfig
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.training.objectives import OBJECTIVES
 from llama_factory.training.optimizers import OPTIMIZERS
 
 
-class RunConfig(RoundConfig):
+class RunConfig(LearningConfig):
     """The whole settings file."""
 
     serving: ServingSettings = ServingSettings()

@@ -7,16 +7,34 @@ in one fold, and every fold gets its share of each group.
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import stdev
 from typing import Any
 
-from llama_factory.core.errors import DataError
+from llama_factory.continual.encoding import encode_options
+from llama_factory.core import files
+from llama_factory.core.errors import ConfigError, DataError
+from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
+from llama_factory.data.prepare import DataFolders, prepare
+from llama_factory.data.seen import Seen
+from llama_factory.data.sources.gather import gather
+from llama_factory.evaluation.asking import put_resumable
 from llama_factory.evaluation.exam import Exam
 from llama_factory.evaluation.marks import Marks, TaskResult, judge
 from llama_factory.evaluation.prediction import Prediction
+from llama_factory.jobs.train import fit
+from llama_factory.model.lineage import ADAPTER_FILE
+from llama_factory.model.saved import find_adapters
+from llama_factory.rounds.settings import LearningConfig
 
-FOLDS = "fold"
+RESULTS = "cross_validation.json"
+NOTHING_HELD_OUT: dict[str, Any] = {
+    "held_out_fraction": 0.0,
+    "eval_path": None,
+    "eval_dataset": [],
+    "dataset": [],
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +48,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What the folds came to.
+    """The scores of all folds.
 
     Attributes:
         result: scores over all rows together, with intervals over rows.
@@ -47,6 +65,40 @@ class CrossValidation:
         """Plain values."""
         folds = [each.to_json() for each in self.folds]
         return {"all": self.result.to_json(), "folds": folds, "spread": self.spread}
+
+
+def cross_validate(
+    config: LearningConfig, num_folds: int, output: Path, progress: Progress
+) -> CrossValidation:
+    """Teach and test every fold; one that an earlier run has finished is not taught again.
+
+    Args:
+        config: settings of a single run; what they would hold out is taught and tested like all
+            other rows.
+        num_folds: how many parts the rows are cut into.
+        output: a folder a fold, and the results.
+        progress: shows how far it is.
+
+    Raises:
+        FactoryError: the message says what is wrong.
+    """
+    rows = _rows(config, output, progress)
+    evaluation = config.evaluation
+    exam = Exam(
+        name="all folds",
+        rows=(),
+        metrics=tuple(evaluation.metrics),
+        max_new_tokens=evaluation.max_new_tokens,
+        batch_tokens=evaluation.batch_tokens,
+    )
+
+    def answer(fold: Fold, asked: Exam) -> list[Prediction]:
+        progress.say(f"Fold {fold.number} of {num_folds}")
+        return _answer(config, fold, asked, output / f"fold-{fold.number}", progress)
+
+    result = score_folds(make_folds(rows, num_folds, seed=config.training.seed), exam, answer)
+    files.write_json(output / RESULTS, result.to_json())
+    return result
 
 
 def make_folds(rows: Sequence[Example], count: int, *, seed: int = 0) -> list[Fold]:
@@ -81,7 +133,7 @@ def make_folds(rows: Sequence[Example], count: int, *, seed: int = 0) -> list[Fo
     ]
 
 
-def cross_validate(
+def score_folds(
     folds: Iterable[Fold], exam: Exam, answer: Callable[[Fold, Exam], list[Prediction]]
 ) -> CrossValidation:
     """Test every fold and put the results together.
@@ -94,14 +146,22 @@ def cross_validate(
     """
     marks = []
     for fold in folds:
-        asked = exam.of_rows(f"{FOLDS} {fold.number}", fold.test)
+        asked = exam.of_rows(f"fold {fold.number}", fold.test)
         asked.check()
         marks.append(judge(asked, answer(fold, asked)))
     results = tuple(each.result for each in marks)
-    return CrossValidation(_together(exam, marks), results, _spread(results))
+    return CrossValidation(_pool(exam, marks), results, _spread(results))
 
 
-def _together(exam: Exam, marks: Sequence[Marks]) -> TaskResult:
+def _rank(seed: int) -> Callable[[str], str]:
+    def rank(key: str) -> str:
+        return hashlib.blake2b(f"{seed} {key}".encode(), digest_size=8).hexdigest()
+
+    return rank
+
+
+def _pool(exam: Exam, marks: Sequence[Marks]) -> TaskResult:
+    """Scores over the rows of all folds as if they were one test."""
     rows = tuple(row for each in marks for row in each.exam.rows)
     predictions = [p for each in marks for p in each.predictions]
     return judge(replace(exam, rows=rows), predictions).result
@@ -110,11 +170,47 @@ def _together(exam: Exam, marks: Sequence[Marks]) -> TaskResult:
 def _spread(results: Sequence[TaskResult]) -> dict[str, float]:
     names = dict.fromkeys(name for each in results for name in each.scores)
     values = {n: [r.scores[n].value for r in results if n in r.scores] for n in names}
-    return {name: stdev(found) for name, found in values.items() if len(found) > 1}
+    return {name: stdev(of_folds) for name, of_folds in values.items() if len(of_folds) > 1}
 
 
-def _rank(seed: int) -> Callable[[str], str]:
-    def rank(key: str) -> str:
-        return hashlib.blake2b(f"{seed} {key}".encode(), digest_size=8).hexdigest()
+def _rows(config: LearningConfig, output: Path, progress: Progress) -> Sequence[Example]:
+    """All usable rows, cleaned as for training."""
+    settings = config.data.model_copy(update={"held_out_fraction": 0.0})
+    folders = DataFolders(output / "rows", files.cache_folder() / "data")
+    data = prepare(gather(settings), Seen(), settings, folders, progress=progress)
+    return [*data.train, *data.held_out]
 
-    return rank
+
+def _answer(
+    config: LearningConfig, fold: Fold, exam: Exam, folder: Path, progress: Progress
+) -> list[Prediction]:
+    _require_same(config, fold, folder / "fold.json")
+    model_folder = folder / "model"
+    if not any(model_folder.glob("*.safetensors")):
+        _teach(config, fold, folder, progress)
+    is_adapter = (model_folder / ADAPTER_FILE).exists()
+    base = config.model.base_model if is_adapter else None
+    saved = find_adapters(str(model_folder), base, config.model)
+    model = saved.open(encode_options(config.data))
+    with progress.bar(f"testing fold {fold.number}", len(exam.rows)) as bar:
+        path = folder / "predictions.jsonl"
+        return put_resumable(model, exam, path, model_id=saved.identity(), bar=bar)
+
+
+def _require_same(config: LearningConfig, fold: Fold, record: Path) -> None:
+    """Refuse to go on with what was begun on other rows or with other settings."""
+    begun = {"train": [row.key for row in fold.train], "settings": config.model_dump(mode="json")}
+    if record.exists() and files.read_json(record) != begun:
+        raise ConfigError(
+            f"--output: {record.parent} was begun with other rows, settings or number of folds. "
+            "Give another folder, or remove this one first; nothing was changed."
+        )
+    files.write_json(record, begun)
+
+
+def _teach(config: LearningConfig, fold: Fold, folder: Path, progress: Progress) -> None:
+    train_path = folder / "train.jsonl"
+    files.write_jsonl(train_path, (row.to_json() for row in fold.train))
+    changes: dict[str, Any] = {"train_path": train_path, **NOTHING_HELD_OUT}
+    data = config.data.model_copy(update=changes)
+    fit(config.model_copy(update={"data": data}), folder / "model", progress)

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from llama_factory.jobs import outputs
 from llama_factory.jobs.predict import predict_rows, require_answerable
 from llama_factory.jobs.starting import start_of
 from llama_factory.model.load import AdaptedModel, adapt
-from llama_factory.rounds.settings import RoundConfig
+from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training import checkpoints
 from llama_factory.training.fitting import require_fitting
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
-from llama_factory.training.parallel.processes import Processes, joined
+from llama_factory.training.parallel.processes import joined
 
 CHECKPOINTS = "checkpoints"
 ROWS = ".data"
@@ -32,8 +32,8 @@ ROWS = ".data"
 
 
 @dataclass(frozen=True)
-class Extras:
-    """What a single run does besides.
+class TrainOptions:
+    """What a single run does besides training.
 
     Attributes:
         log_dir: of TensorBoard; None for a folder in the output.
@@ -50,8 +50,19 @@ class Extras:
     draw_loss: Callable[[Sequence[Mapping[str, Any]], Path], None] | None = None
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A single run in one of its processes, which writes into a folder until it is whole."""
+
+    config: LearningConfig
+    folder: Path
+    options: TrainOptions
+    progress: Progress
+    is_first: bool
+
+
 def fit(
-    config: RoundConfig, output: Path, progress: Progress, extras: Extras = Extras()
+    config: LearningConfig, output: Path, progress: Progress, options: TrainOptions = TrainOptions()
 ) -> dict[str, Any]:
     """Train on `data.train_path` and write adapter, tokenizer, logs and scores to `output`.
 
@@ -64,115 +75,51 @@ def fit(
         FactoryError: the message says what is wrong.
     """
     with joined(timeout=config.training.process_timeout) as processes:
-        if not processes.is_first:
-            progress = SILENT
+        is_first = processes.is_first
+        progress = progress if is_first else SILENT
         with processes.in_turn():
-            folder = _place(output, extras, progress, is_first=processes.is_first)
-        extras = replace(extras, resume=_resume(extras.resume, output, folder))
+            folder = _begin(output, options, progress, is_first=is_first)
+        run = _Run(config, folder, options, progress, is_first)
         try:
-            results = _prepare_and_fit(config, folder, progress, extras, processes)
+            resume = _resume(run, output)
+            with processes.in_turn():
+                data = _prepare(run) if is_first else load(folder / ROWS)
+            if options.do_predict:
+                require_answerable(data.held_out, config)
+            results = _train(run, data, resume)
         except FactoryError:
-            if processes.is_first:
+            if is_first:
                 outputs.give_up(folder, output)
             raise
-        if processes.is_first:
+        if is_first:
             outputs.finish(folder, output)
         return results
 
 
-def _prepare_and_fit(
-    config: RoundConfig,
-    output: Path,
-    progress: Progress,
-    extras: Extras,
-    processes: Processes,
-) -> dict[str, Any]:
-    checkpoints.require_some(output / CHECKPOINTS, extras.resume)
-    with processes.in_turn():
-        data = _data(config, output, progress, is_first=processes.is_first)
-    if extras.do_predict:
-        require_answerable(data.held_out, config)
-    job = _Job(config, output, data, extras, progress)
-    return _fit(job, is_first=processes.is_first)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A single run: settings, where it writes, its rows, what it does besides."""
-
-    config: RoundConfig
-    output: Path
-    data: PreparedData
-    extras: Extras
-    progress: Progress
-
-
-def _resume(asked: Path | bool | None, output: Path, folder: Path) -> Path | bool | None:
-    """What to go on from. A run's own folder may be named before there is anything in it."""
-    own = folder / CHECKPOINTS
-    names = {output.resolve(), (output / CHECKPOINTS).resolve()}
-    if not isinstance(asked, Path) or asked.expanduser().resolve() not in names:
-        return asked
-    return own if any(own.glob("step-*")) else None
-
-
-def _place(output: Path, extras: Extras, progress: Progress, *, is_first: bool) -> Path:
-    """Where the run writes until it is whole, which the first of several processes makes."""
+def _begin(output: Path, options: TrainOptions, progress: Progress, *, is_first: bool) -> Path:
+    """The folder that the run writes into, which the first of several processes makes."""
     if is_first:
-        return outputs.begin(output, replaces=extras.overwrites, progress=progress)
-    return outputs.place(output, replaces=extras.overwrites)
+        return outputs.begin(output, replaces=options.overwrites, progress=progress)
+    return outputs.place(output, replaces=options.overwrites)
 
 
-def _data(config: RoundConfig, output: Path, progress: Progress, *, is_first: bool) -> PreparedData:
-    """The rows, which the first of several processes prepares."""
-    if not is_first:
-        return load(output / ROWS)
-    data = _read(config, output, progress)
-    require_fitting(config.training.objective, data.train)
-    return data
+def _resume(run: _Run, output: Path) -> Path | bool | None:
+    """What to go on from. A run's own folder may be named before there is anything in it."""
+    asked, own = run.options.resume, run.folder / CHECKPOINTS
+    names = {output.resolve(), (output / CHECKPOINTS).resolve()}
+    if isinstance(asked, Path) and asked.expanduser().resolve() in names:
+        asked = own if any(own.glob("step-*")) else None
+    checkpoints.require_some(own, asked)
+    return asked
 
 
-def _fit(job: _Job, *, is_first: bool) -> dict[str, Any]:
-    config, data = job.config, job.data
-    options, seed = encode_options(config.data), config.training.seed
-    start = start_of(config.model)
-    model = adapt(start.settings, start.parent, options=options, seed=seed, merged=start.merged)
-    answered = data.held_out if is_first and config.training.objective.teaches_answers else ()
-    before = _score(model, answered, config, "testing the base model", job.progress)
-    trained = train(
-        model,
-        data.train,
-        config.training,
-        Protection(tuple(config.strategies)),
-        folders=_folders(job),
-        progress=job.progress,
-        held_out=data.held_out,
-    )
-    if not is_first:
-        return {}
-    after = _score(model, answered, config, "testing the trained model", job.progress)
-    results = {"training": trained.to_json(), "before": before, "after": after}
-    if job.extras.do_predict:
-        predict_rows(model, data.held_out, config, job.output, progress=job.progress)
-    return _write(trained, data, results, job)
-
-
-def _folders(job: _Job) -> TrainingFolders:
-    return TrainingFolders(
-        checkpoints=job.output / CHECKPOINTS,
-        metrics=job.output / "metrics.jsonl",
-        events=job.extras.log_dir or job.output / "runs",
-        tokens=files.cache_folder() / "tokens",
-        resume=job.extras.resume,
-    )
-
-
-def _read(config: RoundConfig, output: Path, progress: Progress) -> PreparedData:
-    settings = config.data
+def _prepare(run: _Run) -> PreparedData:
+    """Read and clean the rows, and report those left out."""
+    settings, progress = run.config.data, run.progress
     sources = gather(settings)
     if has_tests(settings):
         settings = settings.model_copy(update={"held_out_fraction": 0.0})
-    folders = DataFolders(output / ROWS, files.cache_folder() / "data")
+    folders = DataFolders(run.folder / ROWS, files.cache_folder() / "data")
     data = prepare(sources, Seen(), settings, folders, progress=progress)
     for refused in data.report.refused:
         progress.say(f"Left out: {refused}")
@@ -183,33 +130,68 @@ def _read(config: RoundConfig, output: Path, progress: Progress) -> PreparedData
     if not len(data.train):
         named = settings.train_path or ", ".join(settings.dataset)
         raise DataError(f"data.train_path: {named} holds no usable row.")
+    require_fitting(run.config.training.objective, data.train)
     return data
 
 
-def _score(
-    model: AdaptedModel,
-    rows: tuple[Example, ...],
-    config: RoundConfig,
-    title: str,
-    progress: Progress,
-) -> dict[str, Any]:
+def _train(run: _Run, data: PreparedData, resume: Path | bool | None) -> dict[str, Any]:
+    config = run.config
+    start = start_of(config.model)
+    model = adapt(
+        start.settings,
+        start.parent,
+        options=encode_options(config.data),
+        seed=config.training.seed,
+        merged=start.merged,
+    )
+    tested = data.held_out if run.is_first and config.training.objective.teaches_answers else ()
+    before = _score(run, model, tested, "testing the base model")
+    trained = train(
+        model,
+        data.train,
+        config.training,
+        Protection(tuple(config.strategies)),
+        folders=_folders(run, resume),
+        progress=run.progress,
+        held_out=data.held_out,
+    )
+    if not run.is_first:
+        return {}
+    after = _score(run, model, tested, "testing the trained model")
+    results = {"training": trained.to_json(), "before": before, "after": after}
+    if run.options.do_predict:
+        predict_rows(model, data.held_out, config, run.folder, progress=run.progress)
+    results |= {"data": data.report.to_json()}
+    _write(run, trained, results)
+    return results
+
+
+def _folders(run: _Run, resume: Path | bool | None) -> TrainingFolders:
+    return TrainingFolders(
+        checkpoints=run.folder / CHECKPOINTS,
+        metrics=run.folder / "metrics.jsonl",
+        events=run.options.log_dir or run.folder / "runs",
+        tokens=files.cache_folder() / "tokens",
+        resume=resume,
+    )
+
+
+def _score(run: _Run, model: AdaptedModel, rows: Sequence[Example], title: str) -> dict[str, Any]:
+    """Scores of held-out rows by group, with intervals."""
     if not len(rows):
         return EvalReport({}, None, 0.0).to_json()
     tasks = tasks_by_group("eval", rows)
-    report, answers = evaluate(model, tasks, config.evaluation, title=title, progress=progress)
+    settings = run.config.evaluation
+    report, answers = evaluate(model, tasks, settings, title=title, progress=run.progress)
     return report.to_json() | {"intervals": intervals.to_json(intervals.of_predictions(answers))}
 
 
-def _write(
-    trained: TrainedModel, data: PreparedData, results: dict[str, Any], job: _Job
-) -> dict[str, Any]:
-    output = job.output
-    trained.model.tokenizer.save_pretrained(output)
-    if job.extras.draw_loss is not None:
-        rows = list(files.read_jsonl(output / "metrics.jsonl"))
-        job.extras.draw_loss(rows, output / "training_loss.png")
-    results = results | {"data": data.report.to_json()}
-    files.write_json(output / outputs.RESULTS, results)
-    shutil.rmtree(output / ROWS)
-    outputs.save(trained.model, output)  # last: a folder with weights is complete
-    return results
+def _write(run: _Run, trained: TrainedModel, results: dict[str, Any]) -> None:
+    folder = run.folder
+    trained.model.tokenizer.save_pretrained(folder)
+    if run.options.draw_loss is not None:
+        rows = list(files.read_jsonl(folder / "metrics.jsonl"))
+        run.options.draw_loss(rows, folder / "training_loss.png")
+    files.write_json(folder / outputs.RESULTS, results)
+    shutil.rmtree(folder / ROWS)
+    outputs.save(trained.model, folder)  # last: a folder with weights is complete

@@ -31,8 +31,8 @@ from llama_factory.model.saved import of_version
 from llama_factory.rounds import finishing
 from llama_factory.rounds.finishing import Draw, Round
 from llama_factory.rounds.gate import Verdict, decide
-from llama_factory.rounds.settings import RoundConfig
-from llama_factory.rounds.untouched import general_drift
+from llama_factory.rounds.measure import general_drift
+from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.strategy import STRATEGIES
 from llama_factory.versions import memory, releases, store
 from llama_factory.versions.version import MEMORY, REPORT, ModelVersion
@@ -40,7 +40,7 @@ from llama_factory.versions.workspace import Workspace
 
 
 def consolidate(
-    workspace: Workspace, config: RoundConfig, progress: Progress, *, draw: Draw | None = None
+    workspace: Workspace, config: LearningConfig, progress: Progress, *, draw: Draw | None = None
 ) -> Round:
     """Make a version of the released one whose updates so far are in the weights.
 
@@ -69,7 +69,7 @@ def carried(kept: Memory) -> Memory:
     return kept
 
 
-def _chain(workspace: Workspace, parent: ModelVersion, config: RoundConfig) -> tuple[Path, ...]:
+def _chain(workspace: Workspace, parent: ModelVersion, config: LearningConfig) -> tuple[Path, ...]:
     """The adapters whose updates go into the weights, in their order."""
     if (workspace.building / store.PLAN).exists():
         raise VersionError(
@@ -118,7 +118,7 @@ def _consolidate(
     workspace: Workspace,
     parent: ModelVersion,
     chain: tuple[Path, ...],
-    config: RoundConfig,
+    config: LearningConfig,
     progress: Progress,
 ) -> Path:
     """Everything of the version but its manifest, in a folder; the report comes last."""
@@ -152,7 +152,7 @@ def _consolidate(
 
 
 def _before(
-    model: AdaptedModel, parent: ModelVersion, config: RoundConfig, progress: Progress
+    model: AdaptedModel, parent: ModelVersion, config: LearningConfig, progress: Progress
 ) -> _Before:
     """What the parent's report says, measured again where scores would come out otherwise today."""
     conditions, report = conditions_of(model, config.evaluation), parent.report
@@ -185,7 +185,7 @@ def _judge(
     parent: ModelVersion,
     before: _Before,
     folder: Path,
-    config: RoundConfig,
+    config: LearningConfig,
     progress: Progress,
 ) -> tuple[EvalReport, Verdict]:
     """The consolidated model beside its parent, on all that was ever taught."""

@@ -26,7 +26,7 @@ from llama_factory.data.sources import inbox
 from llama_factory.data.sources.files import DataSource, source_of
 from llama_factory.data.table import hash_of
 from llama_factory.evaluation.prediction import Prediction
-from llama_factory.rounds.settings import RoundConfig
+from llama_factory.rounds.settings import LearningConfig
 from llama_factory.versions import store
 from llama_factory.versions.version import SETTINGS, ModelVersion
 from llama_factory.versions.workspace import Workspace
@@ -73,7 +73,7 @@ class Draft:
 
 def open_draft(
     workspace: Workspace,
-    config: RoundConfig,
+    config: LearningConfig,
     parent: ModelVersion,
     progress: Progress,
     *,
@@ -174,13 +174,13 @@ def read_plan(workspace: Workspace) -> dict[str, Any] | None:
     return plan if plan.get("id") == store.next_id(workspace) else None
 
 
-def sections(config: RoundConfig) -> dict[str, Any]:
+def sections(config: LearningConfig) -> dict[str, Any]:
     """The settings of a round as plain values, by section."""
     values = config.model_dump(mode="json")
-    return {name: values[name] for name in RoundConfig.model_fields}
+    return {name: values[name] for name in LearningConfig.model_fields}
 
 
-def _differences(plan: dict[str, Any], config: RoundConfig, parent: ModelVersion) -> str:
+def _differences(plan: dict[str, Any], config: LearningConfig, parent: ModelVersion) -> str:
     """Which sections of the settings, or the parent, are not those the round was begun with."""
     now = sections(config)
     changed = [name for name, values in now.items() if plan["config"].get(name) != values]
@@ -190,7 +190,7 @@ def _differences(plan: dict[str, Any], config: RoundConfig, parent: ModelVersion
 
 
 def _made_before(
-    draft: Draft, workspace: Workspace, config: RoundConfig, parent: ModelVersion
+    draft: Draft, workspace: Workspace, config: LearningConfig, parent: ModelVersion
 ) -> ModelVersion | None:
     """The newest version that the same rows, settings and parent made, whatever became of it."""
     wanted = parent.id, draft.data.report.fingerprint
@@ -205,7 +205,7 @@ def _made_before(
     return None
 
 
-def _is_made_with(version: ModelVersion, taken: dict[str, str], config: RoundConfig) -> bool:
+def _is_made_with(version: ModelVersion, taken: dict[str, str], config: LearningConfig) -> bool:
     settings = version.folder / SETTINGS
     if version.report.get("taken") != taken or not settings.is_file():
         return False
@@ -215,7 +215,7 @@ def _is_made_with(version: ModelVersion, taken: dict[str, str], config: RoundCon
 
 
 def _begin(
-    workspace: Workspace, config: RoundConfig, parent: ModelVersion, progress: Progress
+    workspace: Workspace, config: LearningConfig, parent: ModelVersion, progress: Progress
 ) -> Draft | None:
     for name in inbox.settle(workspace.inbox, workspace.parked):
         progress.say(f"Back in the inbox: {name} grew after it was learned.")
@@ -244,7 +244,7 @@ def _begin(
 
 def _prepare(
     workspace: Workspace,
-    config: RoundConfig,
+    config: LearningConfig,
     parent: ModelVersion,
     copies: Sequence[Path],
     progress: Progress,

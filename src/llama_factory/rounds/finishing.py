@@ -14,7 +14,7 @@ from llama_factory.data.sources import inbox
 from llama_factory.evaluation.lineage import Story, tell
 from llama_factory.rounds import draft as drafts
 from llama_factory.rounds.gate import Verdict, read_verdict
-from llama_factory.rounds.settings import RoundConfig
+from llama_factory.rounds.settings import LearningConfig
 from llama_factory.versions import memory, releases, store
 from llama_factory.versions.version import REPORT, SETTINGS, ModelVersion
 from llama_factory.versions.workspace import Workspace
@@ -145,7 +145,7 @@ def costs(kept: Memory, seconds: Mapping[str, float]) -> dict[str, dict[str, flo
     return found
 
 
-def write_settings(config: RoundConfig, folder: Path) -> None:
+def write_settings(config: LearningConfig, folder: Path) -> None:
     """Keep what a version was made with."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     files.write_text(folder / SETTINGS, text)

@@ -27,8 +27,8 @@ from llama_factory.rounds import finishing
 from llama_factory.rounds.draft import TESTING, Draft
 from llama_factory.rounds.finishing import Draw, Round
 from llama_factory.rounds.gate import Verdict, decide
-from llama_factory.rounds.settings import RoundConfig
-from llama_factory.rounds.untouched import general_drift, untouched
+from llama_factory.rounds.measure import general_drift, untouched
+from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.training.outcome import End
 from llama_factory.versions import memory, releases, store
@@ -44,7 +44,7 @@ class _Work:
     """A round in progress: where, with which settings, from which parent, on which rows."""
 
     workspace: Workspace
-    config: RoundConfig
+    config: LearningConfig
     parent: ModelVersion
     draft: Draft
     progress: Progress
@@ -93,7 +93,7 @@ class _Tried:
 
 def learn(
     workspace: Workspace,
-    config: RoundConfig,
+    config: LearningConfig,
     progress: Progress,
     *,
     draw: Draw | None = None,
@@ -179,7 +179,7 @@ def _judge(work: _Work, trained: TrainedModel, measured: _Measured) -> list[_Tri
     return [*tried[1:], tried[0]]
 
 
-def _check(config: RoundConfig) -> None:
+def _check(config: LearningConfig) -> None:
     known = [metric.label for metric in config.evaluation.metrics]
     if config.gate.metric not in known:
         raise ConfigError(

@@ -26,7 +26,7 @@ class GateSettings(Settings):
     the general ability and refuses more."""
 
 
-class RoundConfig(Settings):
+class LearningConfig(Settings):
     """Everything that a round of learning needs."""
 
     model: ModelSettings = ModelSettings()

@@ -93,9 +93,9 @@ def test_a_recipe_does_the_same_in_every_order_of_its_strategies(tiny_model, tmp
 
 
 def test_settings_come_back_from_what_a_version_records():
-    from llama_factory.rounds.settings import RoundConfig
+    from llama_factory.rounds.settings import LearningConfig
 
-    config = RoundConfig(strategies=[Ewc(lambda_=0.2), Merge(method="ties"), Agem(rows=4)])
+    config = LearningConfig(strategies=[Ewc(lambda_=0.2), Merge(method="ties"), Agem(rows=4)])
     recorded = config.model_dump(mode="json")
     assert recorded["strategies"][0]["lambda"] == 0.2
-    assert RoundConfig.model_validate(recorded).strategies == config.strategies
+    assert LearningConfig.model_validate(recorded).strategies == config.strategies

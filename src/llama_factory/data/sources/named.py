@@ -54,7 +54,7 @@ def local_names(dataset_dir: Path) -> list[str]:
 @cache
 def well_known() -> Mapping[str, Mapping[str, Any]]:
     """Sets that people call by their names, as entries of a `dataset_info.json`."""
-    text = files("llama_factory.data").joinpath("named.yaml").read_text(encoding="utf-8")
+    text = files("llama_factory.data.sources").joinpath("named.yaml").read_text(encoding="utf-8")
     entries: dict[str, dict[str, Any]] = {}
     for kind in yaml.safe_load(text):
         shared = {name: value for name, value in kind.items() if name != "sets"}

@@ -10,7 +10,7 @@ from llama_factory.model.load import AdaptedModel
 from llama_factory.model.saved import of_version
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.switching import without_adapter
-from llama_factory.rounds.settings import RoundConfig
+from llama_factory.rounds.settings import LearningConfig
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def untouched(model: AdaptedModel, settings: ModelSettings) -> Iterator[AdaptedM
         yield model
 
 
-def general_drift(model: AdaptedModel, config: RoundConfig) -> list[RowDrift]:
+def general_drift(model: AdaptedModel, config: LearningConfig) -> list[RowDrift]:
     """How far a model has moved from its base on the general rows."""
     settings = config.evaluation
     rows = load_guard(settings.guard or BUILT_IN_GUARD)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelReference:
     """A trained model: a version of a workspace, or PEFT folders with commas between them.
 
     `changes` are settings, as `--set` takes them.

@@ -10,7 +10,6 @@ import pytest
 from llama_factory.core.errors import ConfigError, DataError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import TEXT, Example, Message
-from llama_factory.evaluation import predict as module
 from llama_factory.evaluation import statistics
 from llama_factory.evaluation.answers import answer_rows, answers, perplexity
 from llama_factory.evaluation.metrics import METRICS, require_package
@@ -20,8 +19,9 @@ from llama_factory.evaluation.metrics.f1 import MacroF1
 from llama_factory.evaluation.metrics.perplexity import Perplexity
 from llama_factory.evaluation.metrics.termination import Termination
 from llama_factory.evaluation.metrics.token_f1 import TokenF1
-from llama_factory.evaluation.predict import PredictOptions, predict, usual_metrics
 from llama_factory.evaluation.settings import EvaluationSettings
+from llama_factory.jobs import predict as module
+from llama_factory.jobs.predict import PredictOptions, predict, usual_metrics
 from llama_factory.model.chat.masks import EncodeOptions
 from llama_factory.model.load import adapt
 from llama_factory.model.settings import ModelSettings
