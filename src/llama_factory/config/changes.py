@@ -1,12 +1,14 @@
-"""Single settings given beside the file: `--set`, flags, words such as `key=value`, environment."""
+"""Single settings given beside the file: `--set`, flags, words, the environment, from Python."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from llama_factory.config import schema
 from llama_factory.config.dialects.translate import is_flat
 from llama_factory.config.schema import RunConfig
 from llama_factory.core.errors import ConfigError, suggest
@@ -38,13 +40,40 @@ class Change:
     source: str
 
 
-def read_changes(written: Sequence[str]) -> list[Change]:
-    """Changes as written, `section.key=value`.
+Changes = Sequence[str | Change] | Mapping[str, Any]
+"""`["training.epochs=3"]`, `{"training.epochs": 3}` or `{"training": {"epochs": 3}}`."""
+
+
+def read_changes(changes: Changes) -> list[Change]:
+    """Changes as written `section.key=value`, or as a mapping from names to values.
+
+    In a mapping the settings of a section may be a mapping too; those that it does not name stay as
+    they are. A part (an adapter, an objective ...) is set as a whole.
 
     Raises:
         ConfigError: one is written in another way.
     """
-    return [_read(each) for each in written]
+    if isinstance(changes, Mapping):
+        return list(_from_mapping(changes))
+    return [each if isinstance(each, Change) else _read(each) for each in changes]
+
+
+def _from_mapping(values: Mapping[str, Any], section: str = "") -> Iterator[Change]:
+    for key, value in values.items():
+        name = f"{section}{key}"
+        if isinstance(value, Mapping) and schema.is_section(name):
+            yield from _from_mapping(value, f"{name}.")
+        else:
+            yield Change(name, as_in_yaml(value), f"{name}={value!r}")
+
+
+def as_in_yaml(value: Any) -> Any:
+    """A value of Python as a YAML file would hold it: a copy, with paths as text."""
+    if isinstance(value, Mapping):
+        return {key: as_in_yaml(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_in_yaml(inner) for inner in value]
+    return str(value) if isinstance(value, PurePath) else value
 
 
 def from_environment(environment: Mapping[str, str]) -> list[Change]:

@@ -1,10 +1,10 @@
-"""YAML file -> frozen settings. Every problem is reported at once, with its line."""
+"""YAML file or mapping -> frozen settings. Every problem is reported at once, with its line."""
 
 import copy
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import yaml
 from pydantic import ValidationError
 
 from llama_factory.config import changes as changing
-from llama_factory.config.changes import Change
+from llama_factory.config.changes import Change, Changes
 from llama_factory.config.dialects import article
 from llama_factory.config.dialects.keys import KEYS
 from llama_factory.config.dialects.translate import is_flat, translate
 from llama_factory.config.origins import Location, Origin, Origins, find
 from llama_factory.config.schema import RunConfig
+from llama_factory.core import plugins
 from llama_factory.core.errors import ConfigError, suggest
 
 
@@ -47,44 +48,82 @@ class _Native:
     origins: Origins
 
 
-def load_config(path: Path | None, changes: Sequence[str] = ()) -> RunConfig:
-    """Read and validate a settings file.
+SettingsSource = str | Path | Mapping[str, Any] | None
+"""A YAML file, or what one would hold; None for the defaults."""
+NO_FILE = Path("settings")
+"""What settings that are in no file are called in messages."""
+
+
+def load_config(settings: SettingsSource, changes: Changes = ()) -> RunConfig:
+    """Read and validate settings.
 
     Args:
-        path: YAML with the sections of `RunConfig`, or with LLaMA-Factory's flat keys; None for the
-            defaults.
-        changes: `section.key=value`, or a flat `key=value`, applied on top of the file.
+        settings: YAML with the sections of `RunConfig`, or with LLaMA-Factory's flat keys; or a
+            mapping of the same; None for the defaults.
+        changes: applied on top, see `Changes`.
 
     Raises:
         ConfigError: all problems found, one a line of text.
     """
-    return resolve(path, changes).config
+    return resolve(settings, changes).config
 
 
 def resolve(
-    path: Path | None, changes: Sequence[str] = (), *, num_processes: int | None = None
+    settings: SettingsSource, changes: Changes = (), *, num_processes: int | None = None
 ) -> Resolved:
     """The same as `load_config`, and where every value came from.
 
     Args:
-        path: see `load_config`.
+        settings: see `load_config`.
         changes: see `load_config`.
         num_processes: that will train together, which flat keys of the batch are for each of. None:
             as many as torchrun says it has started.
     """
-    tree, values = _parse(path)
+    path = Path(settings) if isinstance(settings, str | Path) else NO_FILE
+    if settings is None or isinstance(settings, Mapping):
+        tree, values = None, changing.as_in_yaml(settings or {})
+    else:
+        tree, values = _parse(path)
     given = [*changing.from_environment(os.environ), *changing.read_changes(changes)]
+    given = _import_plugins(path, tree, values, given)
     if num_processes is None:
         num_processes = int(os.environ.get("WORLD_SIZE") or 1)
     native = _put_together(tree, values, given, num_processes)
-    config = _validate(path or Path("settings"), native)
-    return Resolved(config, native.origins)
+    return Resolved(_validate(path, native), native.origins)
 
 
-def _parse(path: Path | None) -> tuple[yaml.Node | None, dict[str, Any]]:
+def _import_plugins(
+    path: Path, tree: yaml.Node | None, values: dict[str, Any], changes: Sequence[Change]
+) -> list[Change]:
+    """Import what `plugins` names, so that the settings may use its parts.
+
+    Returns:
+        The changes, with the plugins' absolute paths among them; `values` no longer has any.
+    """
+    plugins.import_installed()
+    in_file = Change("plugins", values.pop("plugins", None), f"line {find(tree, ('plugins',))[0]}")
+    named, folder = in_file, path.parent
+    for change in changes:
+        if change.name == "plugins":
+            named, folder = change, Path()
+    others = [change for change in changes if change.name != "plugins"]
+    if not named.value:
+        return others
+    written = named.value if isinstance(named.value, list) else [named.value]
+    try:
+        paths = [(folder / Path(each).expanduser()).resolve() for each in written]
+        plugins.import_files(paths)
+    except TypeError:
+        problem = f"{named.source}: plugins: must be Python files, as in [./mine.py]."
+        raise ConfigError(_listed(path, [problem])) from None
+    except ConfigError as error:
+        raise ConfigError(_listed(path, [f"{named.source}: {error}"])) from error
+    return [replace(named, value=[str(each) for each in paths]), *others]
+
+
+def _parse(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
     """The file with its lines, and its values."""
-    text = "" if path is None else _read(path)
-    path = path or Path("settings")
+    text = _read(path)
     tree = _compose(path, text)
     twice = [f"line {line}: {what}" for line, what in _duplicate_keys(tree)]
     if twice:
@@ -192,6 +231,8 @@ def _of_setting(origins: Origins, location: Location, message: str) -> tuple[int
     origin = origins.of(location) or _around(origins, location)
     if origin is not None and origin.label != f"line {origin.line}":
         return origin.line, f"{origin.label}: {message}"
+    if origins.tree is None:
+        return 0, f"{name}: {message}"
     line = origin.line if origin else find(origins.tree, location)[0]
     if len(location) == 1 and is_flat(name) and KEYS[name].target:
         message = f"a flat key of LLaMA-Factory; beside sections it is {KEYS[name].target}."

@@ -78,6 +78,19 @@ def is_anywhere(path: str) -> bool:
     return any(has(path, {owner: name}) for name in names)
 
 
+def is_section(path: str) -> bool:
+    """Whether a name is that of a section: settings of one kind, and no part that is picked."""
+    kind: Any = RunConfig
+    for name in path.split("."):
+        field = kind.model_fields.get(name)
+        if field is None or any(isinstance(mark, OneOf) for mark in field.metadata):
+            return False
+        kind = field.annotation
+        if not (isinstance(kind, type) and issubclass(kind, Settings)):
+            return False
+    return True
+
+
 def choices(path: str) -> tuple[Any, ...]:
     """What a setting with a fixed choice may be: values, or the names of parts."""
     *sections, name = path.split(".")

@@ -58,12 +58,15 @@ class Registry(Generic[Part]):
         self.parts: dict[str, type[Part]] = {}
 
     def register(self, name: str) -> Callable[[type[Part]], type[Part]]:
-        """Class decorator that makes `type: <name>` legal in YAML."""
+        """Class decorator that makes `type: <name>` legal in YAML.
+
+        The same class of the same module may come again, as when a plugin was edited.
+        """
 
         def add(part: type[Part]) -> type[Part]:
-            if name in self.parts:
-                owner = self.parts[name].__module__
-                raise ValueError(f"{self.kind} '{name}' already exists: {owner}")
+            known = self.parts.setdefault(name, part)
+            if (known.__module__, known.__qualname__) != (part.__module__, part.__qualname__):
+                raise ValueError(f"{self.kind} '{name}' already exists: {known.__module__}")
             self.parts[name] = part
             return part
 

@@ -19,11 +19,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llama_factory import __version__
-from llama_factory.core import files
+from llama_factory.core import files, plugins
 from llama_factory.core.errors import DataError
 from llama_factory.core.progress import Bar, Progress
 from llama_factory.core.types import Example
+from llama_factory.core.version import VERSION
 from llama_factory.data.cleaning import CLEANERS, Dropped, RowStep
 from llama_factory.data.formats.unread import unread_fields
 from llama_factory.data.reading import RawRow, Refused, to_example
@@ -409,7 +409,7 @@ def _fingerprint(source: DataSource, steps: Sequence[RowStep]) -> str:
     content = [[each.name, files.sha256(each)] for each in paths if each.is_file()]
     how = [source.name, repr(source.hub), repr(source.layout), source.encoding]
     folder = str(source.pictures.resolve()) if source.pictures else ""
-    parts = [__version__, READING, signatures.version(), content, how, folder]
+    parts = [VERSION, READING, signatures.version(), content, how, folder, *plugins.identity()]
     identity = json.dumps([*parts, *settings])
     return hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Protocol, TypeVar
 
+from llama_factory.core import plugins
+
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
@@ -54,7 +56,10 @@ def workers(count: int) -> Iterator[Workers]:
     if count == 1:
         yield _Here()
         return
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as executor:
+    parts = plugins.imported_files()
+    with ProcessPoolExecutor(
+        count, get_context("spawn"), initializer=plugins.import_files, initargs=(parts,)
+    ) as executor:
         try:
             yield _Processes(executor, count)
         except BaseException:

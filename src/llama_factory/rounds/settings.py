@@ -1,5 +1,6 @@
 """Settings of a round: those of the layers below, the strategies and the gate."""
 
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -49,6 +50,9 @@ class LearningConfig(Settings):
     """What is measured after training."""
     gate: GateSettings = GateSettings()
     """When a new version is released."""
+    plugins: list[Path] = []
+    """Python files of your own that register strategies, metrics, objectives and other parts; see
+    python.md. Paths go by the folder of the settings file. They are run when settings are read."""
 
     @field_validator("strategies", mode="before")
     @classmethod

@@ -19,10 +19,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 from transformers import __version__ as transformers_version
 
-from llama_factory import __version__
 from llama_factory.core import files
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
+from llama_factory.core.version import VERSION
 from llama_factory.model.chat.encodings import ENCODERS, Sequences
 from llama_factory.model.chat.masks import EncodedRow, EncodeOptions, Unfit
 
@@ -152,7 +152,7 @@ def _way(tokenizer: PreTrainedTokenizerBase, options: EncodeOptions, encoding: s
     special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
     parts = [
         REVISION,
-        __version__,
+        VERSION,
         transformers_version,
         spelling,
         special,
