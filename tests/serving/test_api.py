@@ -10,7 +10,8 @@ import pytest
 from openai import OpenAI
 
 from llama_factory.core.types import Message
-from llama_factory.data.formats.turns import OPENAI, parse_turns
+from llama_factory.data.formats.layout import OPENAI
+from llama_factory.data.formats.turn_parsing import parse_turns
 from llama_factory.model.chat import conversation
 from llama_factory.model.chat.template import Renderer
 from llama_factory.serving import fields

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from llama_factory.core.types import Message, ToolCall
-from llama_factory.data.formats.turns import OPENAI, parse_turns
+from llama_factory.data.formats.layout import OPENAI
+from llama_factory.data.formats.turn_parsing import parse_turns
 from llama_factory.inference.refusals import RequestError
 from llama_factory.model.chat.conversation import ask
 from llama_factory.model.chat.template import Renderer

@@ -14,9 +14,9 @@ from llama_factory.data.formats import (
     Content,
     Layout,
     as_object,
+    parse_question,
     parse_row,
 )
-from llama_factory.data.formats.questions import parse_question
 from llama_factory.data.formats.values import checked, is_missing, optional_text, without_nan
 from llama_factory.data.readers import RawRow, Refused, shown, storable
 from llama_factory.data.readers.kinds import by_suffix, kind_of, suffix_of

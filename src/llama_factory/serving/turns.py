@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llama_factory.core.types import Message
-from llama_factory.data.formats.turns import OPENAI, THOUGHTS, parse_turn
-from llama_factory.data.formats.values import BadRowError, kind_of, tools_of
+from llama_factory.data.formats.layout import OPENAI
+from llama_factory.data.formats.turn_parsing import THOUGHTS, parse_turn
+from llama_factory.data.formats.values import BadRowError, tools_of, type_name
 from llama_factory.inference.refusals import RequestError
 from llama_factory.serving.fields import IGNORED_IN_TURNS
 
@@ -75,8 +76,8 @@ def _require_known(turn: Mapping[str, Any], place: str) -> None:
     for name in unknown:
         if turn[name] not in (None, "", [], {}):
             raise RequestError(
-                f"{place}.{name}: this server does not read {kind_of(turn[name])} under this name. "
-                "Leave it out.",
+                f"{place}.{name}: this server does not read {type_name(turn[name])} under this "
+                "name. Leave it out.",
                 param=f"{place}.{name}",
             )
 

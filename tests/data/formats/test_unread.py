@@ -3,7 +3,7 @@
 import pytest
 
 from llama_factory.data.formats import Layout
-from llama_factory.data.formats.unread import says_where_from, unread_fields
+from llama_factory.data.formats.unread import is_provenance, unread_fields
 from llama_factory.data.reading import RawRow, to_example
 
 USER, BOT = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
@@ -89,7 +89,7 @@ def test_what_an_entry_does_not_name_is_not_read():
     ],
 )
 def test_names_that_say_where_a_row_came_from_are_silent(name):
-    assert says_where_from(name)
+    assert is_provenance(name)
     assert unread(ALPACA | {name: "x"}) == []
 
 
@@ -102,4 +102,4 @@ def test_names_that_say_where_a_row_came_from_are_silent(name):
     ],
 )
 def test_names_of_content_are_not(name):
-    assert not says_where_from(name)
+    assert not is_provenance(name)

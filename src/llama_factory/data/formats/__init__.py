@@ -1,4 +1,4 @@
-"""Layouts of a row, one file each: how a JSON object becomes the turns of a conversation."""
+"""Formats of rows, one file each: how a JSON object becomes what it teaches."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -9,9 +9,17 @@ from typing import Any
 from llama_factory.core.errors import suggest
 from llama_factory.core.settings import import_parts
 from llama_factory.core.types import Message
-from llama_factory.data.formats.layout import Columns, Layout, Tags
-from llama_factory.data.formats.turns import is_spoken
-from llama_factory.data.formats.values import BadRowError, kind_of, names_in
+from llama_factory.data.formats.content import Content
+from llama_factory.data.formats.layout import (
+    ASSISTANT,
+    Columns,
+    Layout,
+    Tags,
+    infer_style,
+    style_for,
+)
+from llama_factory.data.formats.turn_parsing import has_turn_fields, turns_in
+from llama_factory.data.formats.values import BadRowError, is_missing, names_in, type_name
 
 __all__ = [
     "BadRowError",
@@ -24,41 +32,24 @@ __all__ = [
     "find_layout",
     "formats",
     "is_turn",
+    "parse_question",
     "parse_row",
-    "register",
+    "register_format",
 ]
 
 
 @dataclass(frozen=True)
-class Content:
-    """What a row teaches; the fields are those of an Example.
-
-    `group`, `file`, `line` and `augmented_by` are set only in rows that we wrote ourselves.
-    """
-
-    messages: tuple[Message, ...]
-    tools: str = ""
-    rejected: Message | None = None
-    is_desirable: bool | None = None
-    images: tuple[str, ...] = ()
-    group: str = ""
-    file: str = ""
-    line: int = 0
-    augmented_by: str = ""
-
-
-@dataclass(frozen=True)
 class Format:
-    """One layout of rows.
+    """One format of rows.
 
     Attributes:
         name: as people call it.
         rank: formats are tried from the lowest to the highest.
-        names: what people call each column, the usual name first.
-        required: a row with all of these columns is in this layout.
-        layout: what the columns found are put into.
+        names: names of each column in small letters, the usual one first.
+        required: a row with all of these columns is in this format.
+        layout: the layout of such rows, without their columns.
         parse: row and layout -> what it teaches; raises BadRowError.
-        is_ours: whether only this program writes such rows, and spells their fields.
+        is_ours: whether only this program writes such rows; field names must then match exactly.
     """
 
     name: str
@@ -73,31 +64,39 @@ class Format:
         """The layout of rows with these fields, if they are in this format.
 
         Args:
-            fields: as the rows spell them, by what they are in small letters.
+            fields: names as the rows spell them, by the same names in small letters.
         """
-        found = {}
-        for column, names in {**self.names, **OWN_NAMES}.items():
-            called = next((fields[name] for name in names if name in fields), None)
-            if called is not None:
-                found[column] = called
-        if not all(column in found for column in self.required):
+        columns = {}
+        for column, names in {**self.names, **SHARED_NAMES}.items():
+            field = next((fields[name] for name in names if name in fields), None)
+            if field is not None:
+                columns[column] = field
+        if not all(column in columns for column in self.required):
             return None
         if self.is_ours and any(name != fields[name] for name in self.required):
             return None
-        return replace(self.layout, columns=Columns.only(**found), is_found=True)
+        return replace(self.layout, columns=Columns.only(**columns), is_inferred=True)
 
 
-OWN_NAMES = {"group": ("group",), "weight": ("weight",)}
-"""Columns of any layout that nobody named: a row's task, and its share in the loss."""
+SHARED_NAMES = {"group": ("group",), "weight": ("weight",)}
+"""Columns of any format: a row's task, and its weight in the loss."""
+NO_ANSWER = "\N{OBJECT REPLACEMENT CHARACTER}"
+"""Stands for the missing answer while its row is read."""
+ANSWER_NAME = "output"
+"""What an answer may be called beside any question."""
+ONE_TURN = (
+    "this is one turn of a conversation, not a row. Put the turns of each conversation into one "
+    'row, as in {"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}.'
+)
 
 
 formats: dict[str, Format] = {}
 
 
-def register(layout: Format) -> Format:
-    """Make a layout known to `parse_row`."""
-    formats[layout.name] = layout
-    return layout
+def register_format(part: Format) -> Format:
+    """Make a format known to `parse_row`."""
+    formats[part.name] = part
+    return part
 
 
 def as_object(row: Any, layout: Layout | None = None) -> dict[str, Any]:
@@ -110,7 +109,7 @@ def as_object(row: Any, layout: Layout | None = None) -> dict[str, Any]:
     if name and isinstance(row, list) and row and isinstance(row[0], dict) and is_turn(row[0]):
         return {name: row}
     if not isinstance(row, dict):
-        raise BadRowError(f"a row must be a JSON object, this is {kind_of(row)}.")
+        raise BadRowError(f"a row must be a JSON object, this is {type_name(row)}.")
     return row
 
 
@@ -119,7 +118,7 @@ def parse_row(row: Mapping[str, Any], layout: Layout | None = None) -> Content:
 
     Args:
         row: as it was read.
-        layout: how it is laid out; None finds that by its fields.
+        layout: how it is laid out; None infers that from its fields.
 
     Raises:
         BadRowError: it is in no known layout, or its values are wrong.
@@ -134,15 +133,67 @@ def parse_row(row: Mapping[str, Any], layout: Layout | None = None) -> Content:
     return found[0].parse(row, found[1])
 
 
-ONE_TURN = (
-    "this is one turn of a conversation, not a row. Put the turns of each conversation into one "
-    'row, as in {"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}.'
-)
+def parse_question(row: Mapping[str, Any], layout: Layout | None = None) -> Content:
+    """What a row asks, and the answer that it expects: an empty one where it has none.
+
+    Args:
+        row: as it was read.
+        layout: how it is laid out; None infers that from its fields.
+
+    Raises:
+        BadRowError: it is in no known layout, or what it holds is wrong.
+    """
+    whole = _with_answer(row, layout)
+    if whole is None:
+        return parse_row(row, layout)
+    content = parse_row(whole, layout)
+    last = content.messages[-1]
+    if (last.role, last.content) != (ASSISTANT, NO_ANSWER):
+        return parse_row(row, layout)
+    return replace(content, messages=(*content.messages[:-1], Message(ASSISTANT, "")))
+
+
+def _with_answer(row: Mapping[str, Any], layout: Layout | None) -> dict[str, Any] | None:
+    """The row with a placeholder for its missing answer; None where it has one, or takes none."""
+    found = layout or _layout_of(row)
+    if found is None or found.ranking:
+        return None
+    if found.formatting != "alpaca":
+        return _with_last_turn(row, found)
+    name = found.columns.response
+    if name is None or not _is_blank(row.get(name)):
+        return None
+    asked = row.get(found.columns.prompt or "")
+    if isinstance(asked, list):
+        return {**row, name: [infer_style(asked).turn(ASSISTANT, NO_ANSWER)]}
+    return {**row, name: NO_ANSWER}
+
+
+def _layout_of(row: Mapping[str, Any]) -> Layout | None:
+    """The layout of a row as it is, or as it would be with an answer."""
+    found = find_layout(tuple(row)) or find_layout((*row, ANSWER_NAME))
+    return found[1] if found else None
+
+
+def _with_last_turn(row: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
+    listed = turns_in(row, layout)
+    style = style_for(layout, listed)
+    last = listed[-1] if isinstance(listed[-1], dict) else {}
+    is_answer = style.roles.get(str(last.get(style.role_field))) == ASSISTANT
+    if is_answer and not (_is_blank(last.get(style.content_field)) and not last.get("tool_calls")):
+        return dict(row)
+    asked = listed[:-1] if is_answer else listed
+    name = layout.columns.messages or "messages"
+    return {**row, name: [*asked, style.turn(ASSISTANT, NO_ANSWER)]}
+
+
+def _is_blank(value: Any) -> bool:
+    return value.isspace() or not value if isinstance(value, str) else is_missing(value)
 
 
 def is_turn(row: Mapping[str, Any]) -> bool:
     """Whether an object is a turn of a conversation, and in no layout but that of plain text."""
-    if not is_spoken(row):
+    if not has_turn_fields(row):
         return False
     found = find_layout(tuple(row))
     return found is None or found[0].name == "text"

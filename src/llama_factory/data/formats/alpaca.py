@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_factory.core.types import Message
-from llama_factory.data.formats import Content, Format, register
-from llama_factory.data.formats.extras import EXTRA_NAMES, finished
+from llama_factory.data.formats import Content, Format, register_format
+from llama_factory.data.formats.content import EXTRA_NAMES, content_of
 from llama_factory.data.formats.layout import Columns, Layout
-from llama_factory.data.formats.turns import plain_text
+from llama_factory.data.formats.turn_parsing import plain_text
 from llama_factory.data.formats.values import (
     BadRowError,
     is_missing,
@@ -17,19 +17,19 @@ from llama_factory.data.formats.values import (
 )
 
 
-def parse(row: Mapping[str, Any], layout: Layout) -> Content:
+def parse_alpaca(row: Mapping[str, Any], layout: Layout) -> Content:
     """The prompt is the instruction, then the input on a line of its own (LLaMA-Factory's rule)."""
     columns = layout.columns
     question = _question(row, columns)
     if columns.response is None and not layout.ranking:
-        return finished(plain_text(question), row, layout)
+        return content_of(plain_text(question), row, layout)
     turns = [*_system(row, columns), *_history(row, columns), Message("user", question)]
     if layout.ranking:
         better = Message("assistant", text_of(row, columns.chosen or "chosen"))
         worse = Message("assistant", text_of(row, columns.rejected or "rejected"))
-        return finished((*turns, better), row, layout, rejected=worse)
+        return content_of((*turns, better), row, layout, rejected=worse)
     answer = Message("assistant", text_of(row, columns.response or "output"))
-    return finished((*turns, answer), row, layout)
+    return content_of((*turns, answer), row, layout)
 
 
 def _question(row: Mapping[str, Any], columns: Columns) -> str:
@@ -67,16 +67,16 @@ def _history(row: Mapping[str, Any], columns: Columns) -> list[Message]:
     return turns
 
 
-ONE_ANSWER = {"prompt": ("instruction",), "query": ("input",), "response": ("output", "response")}
-TALK_NAMES = {"history": ("history",), "system": ("system", "system_prompt"), **EXTRA_NAMES}
+ANSWER_NAMES = {"prompt": ("instruction",), "query": ("input",), "response": ("output", "response")}
+ROW_NAMES = {"history": ("history",), "system": ("system", "system_prompt"), **EXTRA_NAMES}
 
-register(
+register_format(
     Format(
         name="alpaca",
         rank=50,
-        names=ONE_ANSWER | TALK_NAMES,
+        names=ANSWER_NAMES | ROW_NAMES,
         required=("prompt", "response"),
         layout=Layout("alpaca"),
-        parse=parse,
+        parse=parse_alpaca,
     )
 )

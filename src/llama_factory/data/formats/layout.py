@@ -1,17 +1,19 @@
-"""How the rows of a named dataset are laid out, with the meaning `dataset_info.json` gives it."""
+"""How rows and their turns are laid out; columns and tags mean what `dataset_info.json` defines."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from llama_factory.core.errors import DataError, suggest
 
+SYSTEM, USER, ASSISTANT, TOOL, FUNCTION = "system", "user", "assistant", "tool", "function_call"
 FORMATTINGS = ("alpaca", "sharegpt", "openai")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which field of a row holds what; None where none does. Without `columns`, these hold."""
+    """Which field of a row holds what; None where none does. These hold without `columns`."""
 
     prompt: str | None = "instruction"
     query: str | None = "input"
@@ -37,7 +39,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Tags:
-    """How turns name who speaks and what is said. Without `tags`, these hold."""
+    """Names of the fields and roles of turns. These hold without `tags`."""
 
     role_tag: str | None = "from"
     content_tag: str | None = "value"
@@ -61,15 +63,15 @@ class Layout:
         formatting: one question and answer a row (alpaca), or a list of turns.
         ranking: whether rows are pairs of a better and a worse answer.
         columns: which field holds what.
-        tags: how turns are written; None finds it by the first turn of a row.
-        is_found: whether nobody named the columns: they are taken for what they are called.
+        tags: names in turns; None infers them from the first turn of a row.
+        is_inferred: whether the columns were inferred from their names, as nobody listed them.
     """
 
     formatting: Literal["alpaca", "sharegpt", "openai"] = "alpaca"
     ranking: bool = False
     columns: Columns = field(default_factory=Columns)
     tags: Tags | None = field(default_factory=Tags)
-    is_found: bool = False
+    is_inferred: bool = False
 
     @staticmethod
     def of(entry: Mapping[str, Any]) -> "Layout":
@@ -115,3 +117,119 @@ def _named(
         if value is not None and not isinstance(value, str):
             raise DataError(f"{part}: '{name}' must be text.")
     return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class TurnStyle:
+    """How turns are written.
+
+    Attributes:
+        role_field: field that names the speaker.
+        content_field: field that holds the text.
+        roles: role by the name of a speaker.
+        has_many_results: whether several tool results in a row may answer one turn.
+        has_weights: whether `weight` and `loss` of a turn set how much it is taught.
+        is_inferred: whether the style was inferred from a turn; speakers then match in any case.
+    """
+
+    role_field: str
+    content_field: str
+    roles: Mapping[str, str]
+    has_many_results: bool
+    has_weights: bool = True
+    is_inferred: bool = True
+
+    def role_of(self, speaker: Any) -> str | None:
+        """The role of a speaker as the row names it; None where it is unknown."""
+        if not isinstance(speaker, str):
+            return None
+        role = self.roles.get(speaker)
+        return role or (self.roles.get(speaker.strip().lower()) if self.is_inferred else None)
+
+    def speaker_of(self, role: str) -> str:
+        """How turns in this style name a role."""
+        return next((name for name, meant in self.roles.items() if meant == role), role)
+
+    def turn(self, role: str, content: str) -> dict[str, str]:
+        """A turn in this style."""
+        return {self.role_field: self.speaker_of(role), self.content_field: content}
+
+
+OPENAI = TurnStyle(
+    "role",
+    "content",
+    {
+        "system": SYSTEM,
+        "developer": SYSTEM,
+        "user": USER,
+        "assistant": ASSISTANT,
+        "tool": TOOL,
+        "function": TOOL,
+        "human": USER,
+        "gpt": ASSISTANT,
+        "observation": TOOL,
+        "function_call": FUNCTION,
+    },
+    has_many_results=True,
+)
+SHAREGPT = TurnStyle(
+    "from",
+    "value",
+    {
+        "system": SYSTEM,
+        "human": USER,
+        "gpt": ASSISTANT,
+        "observation": TOOL,
+        "function_call": FUNCTION,
+        "user": USER,
+        "assistant": ASSISTANT,
+        "chatgpt": ASSISTANT,
+        "tool": TOOL,
+    },
+    has_many_results=False,
+)
+
+
+@lru_cache(maxsize=64)
+def style_of_tags(tags: Tags, *, is_openai: bool) -> TurnStyle:
+    """The style that a dataset's tags describe; only OpenAI's turns have weights."""
+    named = {
+        tags.system_tag: SYSTEM,
+        tags.user_tag: USER,
+        tags.assistant_tag: ASSISTANT,
+        tags.observation_tag: TOOL,
+        tags.function_tag: FUNCTION,
+    }
+    roles = {name: role for name, role in named.items() if name}
+    return TurnStyle(
+        tags.role_tag or "",
+        tags.content_tag or "",
+        roles,
+        has_many_results=is_openai,
+        has_weights=is_openai,
+        is_inferred=False,
+    )
+
+
+def infer_style(turns: list[Any]) -> TurnStyle:
+    """The style of turns without tags: that of the first turn."""
+    first = turns[0] if turns and isinstance(turns[0], dict) else {}
+    return _style_of_fields(tuple(name for name, value in first.items() if value is not None))
+
+
+@lru_cache(maxsize=256)
+def _style_of_fields(fields: tuple[str, ...]) -> TurnStyle:
+    """The style of a turn with these fields; role and content may be named by different styles."""
+    small = {name.strip().lower(): name for name in fields}
+    style = SHAREGPT if "from" in small else OPENAI
+    role, content = style.role_field, "value" if "value" in small else "content"
+    return replace(
+        style, role_field=small.get(role, role), content_field=small.get(content, content)
+    )
+
+
+def style_for(layout: Layout, listed: list[Any]) -> TurnStyle:
+    """The style of the turns of a row: from its layout's tags, else inferred."""
+    if layout.tags is None:
+        return infer_style(listed)
+    return style_of_tags(layout.tags, is_openai=layout.formatting == "openai")

@@ -5,15 +5,16 @@ from dataclasses import replace
 from typing import Any
 
 from llama_factory.core.types import TEXT
-from llama_factory.data.formats import Content, Format, conversation, register
-from llama_factory.data.formats.layout import Columns, Layout
-from llama_factory.data.formats.turns import OPENAI, parse_turn, plain_text
+from llama_factory.data.formats import Content, Format, register_format
+from llama_factory.data.formats.layout import OPENAI, Columns, Layout
+from llama_factory.data.formats.turn_lists import parse_turn_list
+from llama_factory.data.formats.turn_parsing import TURN_LIST, parse_turn, plain_text
 from llama_factory.data.formats.values import BadRowError, checked, flag_of, list_of, text_of
 
 TURNS = Layout("openai", columns=Columns.only(messages="messages", tools="tools"), tags=None)
 
 
-def parse(row: Mapping[str, Any], layout: Layout) -> Content:
+def parse_own(row: Mapping[str, Any], layout: Layout) -> Content:
     """Messages, as anyone's, and the fields of an Example beside them."""
     content = _turns(row)
     line = row["line"]
@@ -39,20 +40,20 @@ def _verbatim(row: Mapping[str, Any], name: str) -> str:
 
 
 def _turns(row: Mapping[str, Any]) -> Content:
-    listed = list_of(row, "messages", conversation.WHAT)
+    listed = list_of(row, "messages", TURN_LIST)
     if len(listed) == 1 and isinstance(listed[0], dict) and listed[0].get("role") == TEXT:
         return Content(plain_text(text_of(listed[0], "content")))
-    return conversation.parse(row, TURNS)
+    return parse_turn_list(row, TURNS)
 
 
-register(
+register_format(
     Format(
         name="own",
         rank=0,
         names={name: (name,) for name in ("messages", "group", "file", "line")},
         required=("messages", "group", "file", "line"),
         layout=TURNS,
-        parse=parse,
+        parse=parse_own,
         is_ours=True,
     )
 )

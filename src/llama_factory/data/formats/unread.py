@@ -1,6 +1,6 @@
-"""Fields that a row holds and nothing reads: counted, so that a person is told of them.
+"""Fields of a row that nothing reads, so that they can be reported.
 
-Those that only say where a row came from are not meant to be taught and are left out.
+Fields with a row's provenance (ids, dates, sources) are not meant to be taught and are left out.
 """
 
 import re
@@ -10,9 +10,9 @@ from functools import lru_cache
 from typing import Any
 
 from llama_factory.data.formats import Layout, as_object, find_layout
-from llama_factory.data.formats.conversation import turns_in, wording_for
-from llama_factory.data.formats.extras import verdict_of
-from llama_factory.data.formats.turns import THOUGHTS
+from llama_factory.data.formats.content import verdict_of
+from llama_factory.data.formats.layout import style_for
+from llama_factory.data.formats.turn_parsing import THOUGHTS, turns_in
 from llama_factory.data.formats.values import is_missing, without_nan
 
 PROVENANCE = re.compile(
@@ -23,11 +23,11 @@ PROVENANCE = re.compile(
     r"author|annotator|worker|creator|user_?name|copyright|revision|num_\w+|n_\w+|augmented_by|"
     r"unnamed: \d+|__\w+__"
 )
-"""Names, in small letters, that say where a row came from or how large it is."""
-OF_A_TURN = frozenset({"tool_calls", "function_call", "tool_call_id", "name", *THOUGHTS})
-OF_TALKS = frozenset({"messages"})
-OF_ONE_ANSWER = frozenset({"prompt", "query", "response", "history"})
-OF_PAIRS = frozenset({"chosen", "rejected"})
+"""Names, in small letters, of fields that hold where a row came from or how large it is."""
+READ_IN_TURNS = frozenset({"tool_calls", "function_call", "tool_call_id", "name", *THOUGHTS})
+TURN_COLUMNS = frozenset({"messages"})
+ANSWER_COLUMNS = frozenset({"prompt", "query", "response", "history"})
+PAIR_COLUMNS = frozenset({"chosen", "rejected"})
 
 
 def unread_fields(row: Any, layout: Layout | None) -> Iterator[str]:
@@ -35,7 +35,7 @@ def unread_fields(row: Any, layout: Layout | None) -> Iterator[str]:
 
     Args:
         row: as it was read, and in this layout.
-        layout: how it is laid out; None finds that by its fields.
+        layout: how it is laid out; None infers that from its fields.
     """
     row = as_object(row, layout)
     if layout is None:
@@ -62,26 +62,26 @@ def _unread(names: tuple[str, ...], layout: Layout) -> tuple[str, ...]:
     """Of the names of a row's fields, those that are in no column and look like content."""
     columns = layout.columns
     read = {getattr(columns, each.name) for each in fields(columns) if _is_read(each.name, layout)}
-    return tuple(name for name in names if name not in read and not says_where_from(name))
+    return tuple(name for name in names if name not in read and not is_provenance(name))
 
 
 def _is_read(column: str, layout: Layout) -> bool:
-    """Whether rows in a layout are asked for a column; an entry may name others, too."""
-    if column in OF_PAIRS:
+    """Whether parsing rows in this layout reads a column; an entry may name others, too."""
+    if column in PAIR_COLUMNS:
         return layout.ranking
-    return column not in (OF_TALKS if layout.formatting == "alpaca" else OF_ONE_ANSWER)
+    return column not in (TURN_COLUMNS if layout.formatting == "alpaca" else ANSWER_COLUMNS)
 
 
-def says_where_from(name: str) -> bool:
-    """Whether a field of this name says where a row came from, and nothing to be taught."""
+def is_provenance(name: str) -> bool:
+    """Whether a field of this name holds where a row came from, and nothing to be taught."""
     small = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip()).lower()
     return PROVENANCE.fullmatch(small) is not None
 
 
 def _unread_in_turns(row: Mapping[str, Any], layout: Layout) -> list[str]:
     listed = turns_in(row, layout)
-    wording = wording_for(layout, listed)
-    read = OF_A_TURN | {wording.role, wording.content}
-    read |= {"weight", "loss"} if wording.has_weights else set()
+    style = style_for(layout, listed)
+    read = READ_IN_TURNS | {style.role_field, style.content_field}
+    read |= {"weight", "loss"} if style.has_weights else set()
     others = (name for turn in listed for name in turn.keys() - read if _holds(turn, name))
-    return [name for name in dict.fromkeys(others) if not says_where_from(name)]
+    return [name for name in dict.fromkeys(others) if not is_provenance(name)]

@@ -48,7 +48,7 @@ def text_of(row: Mapping[str, Any], name: str, *, required: bool = True) -> str:
     if not isinstance(value, str):
         if name not in row:
             raise BadRowError(f"'{name}' is missing; the row has {names_in(row)}.")
-        raise BadRowError(f"'{name}' must be text, this is {kind_of(value)}.")
+        raise BadRowError(f"'{name}' must be text, this is {type_name(value)}.")
     if required and (not value or value.isspace()):
         raise BadRowError(f"'{name}' is empty.")
     return checked(value, name)
@@ -87,7 +87,7 @@ def list_of(row: Mapping[str, Any], name: str, what: str) -> list[Any]:
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         value = without_nan(parse_json(value) or _parse_python(value) or value)
     if not isinstance(value, list):
-        raise BadRowError(f"'{name}' must be a list of {what}, this is {kind_of(value)}.")
+        raise BadRowError(f"'{name}' must be a list of {what}, this is {type_name(value)}.")
     return value
 
 
@@ -103,7 +103,7 @@ def flag_of(row: Mapping[str, Any], name: str) -> bool | None:
     flag = FLAGS.get(str(value).strip().lower())
     if flag is not None and isinstance(value, bool | int | float | str):
         return flag
-    shown = f"{kind_of(value)} ({value!r:.40})"
+    shown = f"{type_name(value)} ({value!r:.40})"
     raise BadRowError(
         f"'{name}' must be true or false (or 1 or 0), this is {shown}. Rename the field if it is "
         "no verdict on the answer."
@@ -171,7 +171,7 @@ def parse_json(text: str) -> Any:
         return None
 
 
-def kind_of(value: Any) -> str:
+def type_name(value: Any) -> str:
     """What a value is, in words."""
     names = {dict: "an object", list: "a list", str: "text", bool: "true/false", type(None): "null"}
     kinds = names | {int: "a number", float: "a number", bytes: "bytes"}

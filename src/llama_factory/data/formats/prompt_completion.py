@@ -3,39 +3,39 @@
 from collections.abc import Mapping
 from typing import Any
 
-from llama_factory.data.formats import Content, Format, alpaca, register
-from llama_factory.data.formats.alpaca import TALK_NAMES
-from llama_factory.data.formats.extras import VERDICT, finished
-from llama_factory.data.formats.layout import Layout
-from llama_factory.data.formats.turns import check_order, parse_turns, wording_in
+from llama_factory.data.formats import Content, Format, register_format
+from llama_factory.data.formats.alpaca import ROW_NAMES, parse_alpaca
+from llama_factory.data.formats.content import VERDICT_NAMES, content_of
+from llama_factory.data.formats.layout import Layout, infer_style
+from llama_factory.data.formats.turn_parsing import check_order, parse_turns
 from llama_factory.data.formats.values import list_of
 
 
-def parse(row: Mapping[str, Any], layout: Layout) -> Content:
+def parse_prompt_completion(row: Mapping[str, Any], layout: Layout) -> Content:
     """As an Alpaca row; question and answer may also be lists of turns (TRL's conversations)."""
     prompt = layout.columns.prompt or "prompt"
     if not isinstance(row[prompt], list):
-        return alpaca.parse(row, layout)
+        return parse_alpaca(row, layout)
     answer = layout.columns.response or "completion"
     listed = [*row[prompt], *list_of(row, answer, "turns, as the question is")]
-    wording = wording_in(listed)
-    turns = parse_turns(listed, wording)
-    check_order(turns, wording, ends_with_answer=True)
-    return finished(tuple(turn.message for turn in turns), row, layout)
+    style = infer_style(listed)
+    turns = parse_turns(listed, style)
+    check_order(turns, style, ends_with_answer=True)
+    return content_of(tuple(turn.message for turn in turns), row, layout)
 
 
-register(
+register_format(
     Format(
         name="prompt and completion",
         rank=60,
         names={
             "prompt": ("prompt", "question", "query", "input"),
             "response": ("completion", "response", "answer", "output"),
-            **TALK_NAMES,
-            **VERDICT,
+            **ROW_NAMES,
+            **VERDICT_NAMES,
         },
         required=("prompt", "response"),
         layout=Layout("alpaca"),
-        parse=parse,
+        parse=parse_prompt_completion,
     )
 )

@@ -1,18 +1,18 @@
-"""What every layout may have beside the turns: tools, pictures, a second answer, a verdict."""
+"""What a row teaches: its turns, and beside them tools, pictures, a second answer, a verdict."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from llama_factory.core.types import Message
-from llama_factory.data.formats import Content
 from llama_factory.data.formats.layout import Layout
 from llama_factory.data.formats.values import (
     BadRowError,
     checked,
     flag_of,
     is_missing,
-    kind_of,
     tools_of,
+    type_name,
 )
 
 EXTRA_NAMES = {
@@ -22,13 +22,31 @@ EXTRA_NAMES = {
     "audios": ("audios",),
     "kto_tag": ("kto_tag", "is_desirable"),
 }
-VERDICT = {"kto_tag": ("kto_tag", "is_desirable", "label")}
+VERDICT_NAMES = {"kto_tag": ("kto_tag", "is_desirable", "label")}
 """For layouts in which `label` may be a verdict on the answer."""
-LABEL, TRL = "label", ["prompt", "completion"]
+TRL_COLUMNS = ["prompt", "completion"]
 IMAGE_MARK = "<image>"
 
 
-def finished(
+@dataclass(frozen=True)
+class Content:
+    """What a row teaches; the fields are those of an Example.
+
+    `group`, `file`, `line` and `augmented_by` are set only in rows that we wrote ourselves.
+    """
+
+    messages: tuple[Message, ...]
+    tools: str = ""
+    rejected: Message | None = None
+    is_desirable: bool | None = None
+    images: tuple[str, ...] = ()
+    group: str = ""
+    file: str = ""
+    line: int = 0
+    augmented_by: str = ""
+
+
+def content_of(
     messages: tuple[Message, ...],
     row: Mapping[str, Any],
     layout: Layout,
@@ -54,7 +72,7 @@ def finished(
 
 
 def verdict_of(row: Mapping[str, Any], layout: Layout) -> bool | None:
-    """Whether people liked the answer; None where nobody said.
+    """Whether people liked the answer; None where the row has no verdict.
 
     A `label` that nobody named is one beside `prompt` and `completion`, as TRL lays out such rows.
     Elsewhere it may be a class, and is a verdict only where it is true or false.
@@ -65,8 +83,8 @@ def verdict_of(row: Mapping[str, Any], layout: Layout) -> bool | None:
     columns = layout.columns
     if columns.kto_tag is None:
         return None
-    is_trl = [str(name).lower() for name in (columns.prompt, columns.response)] == TRL
-    may_be_class = layout.is_found and columns.kto_tag.lower() == LABEL and not is_trl
+    is_trl = [str(name).lower() for name in (columns.prompt, columns.response)] == TRL_COLUMNS
+    may_be_class = layout.is_inferred and columns.kto_tag.lower() == "label" and not is_trl
     if may_be_class and str(row.get(columns.kto_tag)).strip().lower() not in ("true", "false"):
         return None
     return flag_of(row, columns.kto_tag)
@@ -81,7 +99,9 @@ def _images(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
 def _image(value: Any, name: str) -> str:
     path = value.get("path") if isinstance(value, dict) else value
     if not isinstance(path, str) or not path:
-        raise BadRowError(f"'{name}' must be a list of paths of pictures, not of {kind_of(value)}.")
+        raise BadRowError(
+            f"'{name}' must be a list of paths of pictures, not of {type_name(value)}."
+        )
     if "://" in path:
         raise BadRowError(f"the picture '{path}' is an address; save it and give its path.")
     return checked(path, name)

@@ -4,23 +4,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_factory.core.types import Message
-from llama_factory.data.formats import Content, Format, alpaca, register
-from llama_factory.data.formats.alpaca import TALK_NAMES
-from llama_factory.data.formats.extras import finished
-from llama_factory.data.formats.layout import Layout
-from llama_factory.data.formats.turns import check_order, parse_turns, wording_in
+from llama_factory.data.formats import Content, Format, register_format
+from llama_factory.data.formats.alpaca import ROW_NAMES, parse_alpaca
+from llama_factory.data.formats.content import content_of
+from llama_factory.data.formats.layout import Layout, infer_style
+from llama_factory.data.formats.turn_parsing import check_order, parse_turns
 from llama_factory.data.formats.values import BadRowError, list_of
 
 CHOSEN, REJECTED = "chosen", "rejected"
 PAIR = {CHOSEN: (CHOSEN,), REJECTED: (REJECTED,)}
 
 
-def parse(row: Mapping[str, Any], layout: Layout) -> Content:
+def parse_chosen_rejected(row: Mapping[str, Any], layout: Layout) -> Content:
     """Answers as text beside the question, or as lists of turns (TRL's conversations)."""
     columns = layout.columns
     chosen, rejected = columns.chosen or CHOSEN, columns.rejected or REJECTED
     if not isinstance(row[chosen], list) and columns.prompt:
-        return alpaca.parse(row, layout)
+        return parse_alpaca(row, layout)
     better, worse = (_talk(row, name, columns.prompt) for name in (chosen, rejected))
     place = next((i for i, (a, b) in enumerate(zip(better, worse, strict=False)) if a != b), None)
     if place is not None and (place != len(better) - 1 or len(better) != len(worse)):
@@ -28,7 +28,7 @@ def parse(row: Mapping[str, Any], layout: Layout) -> Content:
             f"'chosen' and 'rejected' must be the same up to the last answer; message {place + 1} "
             "differs."
         )
-    return finished(better, row, layout, rejected=worse[-1])
+    return content_of(better, row, layout, rejected=worse[-1])
 
 
 def _talk(row: Mapping[str, Any], name: str, prompt: str | None) -> tuple[Message, ...]:
@@ -37,22 +37,22 @@ def _talk(row: Mapping[str, Any], name: str, prompt: str | None) -> tuple[Messag
     if len(listed) == 1 and prompt:
         before = row[prompt]
         listed = [*(before if isinstance(before, list) else [_asked(before, listed[0])]), *listed]
-    wording = wording_in(listed)
-    turns = parse_turns(listed, wording)
+    style = infer_style(listed)
+    turns = parse_turns(listed, style)
     try:
-        check_order(turns, wording, ends_with_answer=True)
+        check_order(turns, style, ends_with_answer=True)
     except BadRowError as error:
         raise BadRowError(f"'{name}': {error}") from None
     return tuple(turn.message for turn in turns)
 
 
 def _asked(question: Any, answer: Any) -> dict[str, Any]:
-    """A question as a turn, in the wording of its answer."""
-    wording = wording_in([answer])
-    return {wording.role: "user", wording.content: question}
+    """A question as a turn, in the style of its answer."""
+    style = infer_style([answer])
+    return {style.role_field: "user", style.content_field: question}
 
 
-register(
+register_format(
     Format(
         name="preference",
         rank=10,
@@ -60,20 +60,20 @@ register(
             "prompt": ("instruction", "prompt", "question"),
             "query": ("input",),
             **PAIR,
-            **TALK_NAMES,
+            **ROW_NAMES,
         },
         required=("prompt", CHOSEN, REJECTED),
         layout=Layout("alpaca", ranking=True),
-        parse=parse,
+        parse=parse_chosen_rejected,
     )
 )
-register(
+register_format(
     Format(
         name="preference without a prompt",
         rank=45,
         names={**PAIR, "tools": ("tools",)},
         required=(CHOSEN, REJECTED),
         layout=Layout("alpaca", ranking=True),
-        parse=parse,
+        parse=parse_chosen_rejected,
     )
 )

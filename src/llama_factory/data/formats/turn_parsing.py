@@ -1,154 +1,55 @@
-"""Turns of a conversation, in the words of ShareGPT, of OpenAI, or of a dataset's own tags."""
+"""Turns of a row -> messages: roles, texts, thoughts, tool calls, and the order of speakers."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
 from llama_factory.core.errors import suggest
 from llama_factory.core.types import TEXT, Message, ToolCall
-from llama_factory.data.formats.layout import Tags
+from llama_factory.data.formats.layout import (
+    ASSISTANT,
+    FUNCTION,
+    OPENAI,
+    SHAREGPT,
+    SYSTEM,
+    TOOL,
+    USER,
+    Layout,
+    TurnStyle,
+)
 from llama_factory.data.formats.values import (
     BadRowError,
     checked,
     is_missing,
-    kind_of,
+    list_of,
     names_in,
     parse_json,
     text_of,
+    type_name,
 )
 
-SYSTEM, USER, ASSISTANT, TOOL, FUNCTION = "system", "user", "assistant", "tool", "function_call"
-ANSWERS = (ASSISTANT, FUNCTION)
+TURN_LIST = "at least one user and one assistant message"
+CONTENT_FIELDS = ("content", "value", "text", "tool_calls", "function_call")
 
 
-@dataclass(frozen=True)
-class Wording:
-    """How turns are written.
-
-    Attributes:
-        role: field that says who speaks.
-        content: field that holds what is said.
-        roles: what each name of a speaker stands for.
-        has_many_results: whether several tool results in a row may answer one turn.
-        has_weights: whether `weight` and `loss` of a turn say how much it is taught.
-        is_found: whether nobody said how turns are written: names count in any case.
-    """
-
-    role: str
-    content: str
-    roles: Mapping[str, str]
-    has_many_results: bool
-    has_weights: bool = True
-    is_found: bool = True
-
-    def meant_by(self, said: Any) -> str | None:
-        """The role that a row's name of a speaker stands for; None where it is unknown."""
-        if not isinstance(said, str):
-            return None
-        return self.roles.get(said) or (
-            self.roles.get(said.strip().lower()) if self.is_found else None
-        )
-
-    def name(self, role: str) -> str:
-        """What the row calls a speaker."""
-        return next((name for name, meant in self.roles.items() if meant == role), role)
-
-
-OPENAI = Wording(
-    "role",
-    "content",
-    {
-        "system": SYSTEM,
-        "developer": SYSTEM,
-        "user": USER,
-        "assistant": ASSISTANT,
-        "tool": TOOL,
-        "function": TOOL,
-        "human": USER,
-        "gpt": ASSISTANT,
-        "observation": TOOL,
-        "function_call": FUNCTION,
-    },
-    has_many_results=True,
-)
-SHAREGPT = Wording(
-    "from",
-    "value",
-    {
-        "system": SYSTEM,
-        "human": USER,
-        "gpt": ASSISTANT,
-        "observation": TOOL,
-        "function_call": FUNCTION,
-        "user": USER,
-        "assistant": ASSISTANT,
-        "chatgpt": ASSISTANT,
-        "tool": TOOL,
-    },
-    has_many_results=False,
-)
-
-
-@lru_cache(maxsize=64)
-def wording_of(tags: Tags, *, is_openai: bool) -> Wording:
-    """The wording that a dataset's tags describe; OpenAI's may have weights."""
-    named = {
-        tags.system_tag: SYSTEM,
-        tags.user_tag: USER,
-        tags.assistant_tag: ASSISTANT,
-        tags.observation_tag: TOOL,
-        tags.function_tag: FUNCTION,
-    }
-    roles = {name: role for name, role in named.items() if name}
-    return Wording(
-        tags.role_tag or "",
-        tags.content_tag or "",
-        roles,
-        has_many_results=is_openai,
-        has_weights=is_openai,
-        is_found=False,
-    )
-
-
-def wording_in(turns: list[Any]) -> Wording:
-    """The wording of turns whose tags nobody gave: that of the first."""
-    first = turns[0] if turns and isinstance(turns[0], dict) else {}
-    return _wording_of(tuple(name for name, value in first.items() if value is not None))
-
-
-@lru_cache(maxsize=256)
-def _wording_of(fields: tuple[str, ...]) -> Wording:
-    """The wording of a turn with these fields: its speaker and what is said by either's name."""
-    small = {name.strip().lower(): name for name in fields}
-    wording = SHAREGPT if "from" in small else OPENAI
-    content = "value" if "value" in small else "content"
-    return replace(
-        wording, role=small.get(wording.role, wording.role), content=small.get(content, content)
-    )
-
-
-TURN_FIELDS = ("content", "value", "text", "tool_calls", "function_call")
-
-
-def is_spoken(value: Mapping[str, Any]) -> bool:
-    """Whether an object says who speaks and what is said."""
-    said = value.get("role") or value.get("from")
-    if not isinstance(said, str) or said not in {*OPENAI.roles, *SHAREGPT.roles}:
+def has_turn_fields(value: Mapping[str, Any]) -> bool:
+    """Whether an object has a known speaker and a field for what a turn holds."""
+    speaker = value.get("role") or value.get("from")
+    if not isinstance(speaker, str) or speaker not in {*OPENAI.roles, *SHAREGPT.roles}:
         return False
-    return any(name in value for name in TURN_FIELDS)
+    return any(name in value for name in CONTENT_FIELDS)
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """A turn with the name its row gives to the speaker."""
+class ParsedTurn:
+    """A turn, and its speaker as the row names it."""
 
-    said: str
+    speaker: str
     message: Message
 
 
-def parse_turns(listed: list[Any], wording: Wording) -> list[Spoken]:
+def parse_turns(listed: list[Any], style: TurnStyle) -> list[ParsedTurn]:
     """All turns of a list, a leading empty system turn left out.
 
     Raises:
@@ -157,7 +58,7 @@ def parse_turns(listed: list[Any], wording: Wording) -> list[Spoken]:
     turns = []
     for number, turn in enumerate(listed, 1):
         try:
-            turns.append(parse_turn(turn, wording))
+            turns.append(parse_turn(turn, style))
         except BadRowError as error:
             reason = str(error)
             separator = " " if reason.startswith("must") else ": "
@@ -167,7 +68,7 @@ def parse_turns(listed: list[Any], wording: Wording) -> list[Spoken]:
     return turns
 
 
-def parse_turn(turn: Any, wording: Wording) -> Spoken:
+def parse_turn(turn: Any, style: TurnStyle) -> ParsedTurn:
     """One turn.
 
     Raises:
@@ -175,19 +76,21 @@ def parse_turn(turn: Any, wording: Wording) -> Spoken:
     """
     if not isinstance(turn, dict):
         raise BadRowError(
-            f"must be an object with {wording.role} and {wording.content}, this is {kind_of(turn)}."
+            f"must be an object with {style.role_field} and {style.content_field}, "
+            f"this is {type_name(turn)}."
         )
-    said = turn.get(wording.role)
-    role = wording.meant_by(said)
+    speaker = turn.get(style.role_field)
+    role = style.role_of(speaker)
     if role is None:
-        raise BadRowError(_unknown_role(turn, wording, said))
+        raise BadRowError(_unknown_role(turn, style, speaker))
     if role == FUNCTION:
-        return Spoken(str(said), _function_call(turn, wording))
+        return ParsedTurn(str(speaker), _function_call(turn, style))
     calls = _calls(turn) if role == ASSISTANT else ()
-    content = _content(turn, wording.content, is_required=role in (USER, ASSISTANT) and not calls)
+    is_required = role in (USER, ASSISTANT) and not calls
+    content = _content(turn, style.content_field, is_required=is_required)
     if role == ASSISTANT:
         content = _with_thought(turn, content)
-    return Spoken(str(said), Message(role, content, _weight(turn, wording), calls))
+    return ParsedTurn(str(speaker), Message(role, content, _weight(turn, style), calls))
 
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought")
@@ -198,7 +101,7 @@ THOUGHT_NAMES = frozenset(THOUGHTS)
 def _with_thought(turn: Mapping[str, Any], content: str) -> str:
     """The content after the thought that its turn holds beside it, if any.
 
-    A field of such a name that is no text (`"thinking": true`) says something else.
+    A field of such a name that is no text (`"thinking": true`) is no thought.
     """
     if THOUGHT_NAMES.isdisjoint(turn):
         return content
@@ -224,13 +127,13 @@ def _thought(text: str) -> str:
     return f"<think>\n{text}\n</think>\n\n"
 
 
-def _unknown_role(turn: Mapping[str, Any], wording: Wording, said: Any) -> str:
-    if wording.role not in turn:
-        return f"'{wording.role}' is missing; the turn has {names_in(turn)}."
-    if not isinstance(said, str):
-        return f"'{wording.role}' must be text, this is {kind_of(said)}."
-    known = ", ".join(wording.roles)
-    return f"role '{said}' is unknown.{suggest(said, wording.roles)} Known: {known}."
+def _unknown_role(turn: Mapping[str, Any], style: TurnStyle, speaker: Any) -> str:
+    if style.role_field not in turn:
+        return f"'{style.role_field}' is missing; the turn has {names_in(turn)}."
+    if not isinstance(speaker, str):
+        return f"'{style.role_field}' must be text, this is {type_name(speaker)}."
+    known = ", ".join(style.roles)
+    return f"role '{speaker}' is unknown.{suggest(speaker, style.roles)} Known: {known}."
 
 
 def _content(turn: Mapping[str, Any], name: str, *, is_required: bool) -> str:
@@ -248,18 +151,18 @@ def _part(part: Mapping[str, Any]) -> str:
     if kind in ("thinking", "reasoning"):
         thought = text_of(part, "text" if kind not in part else str(kind), required=False)
         return _thought(thought) if thought else ""
-    if part.get("type") == "image":
+    if kind == "image":
         return "<image>"
     raise BadRowError(
-        f"a part of type '{part.get('type')}' cannot be taught; use 'text', or 'image' with the "
+        f"a part of type '{kind}' cannot be taught; use 'text', or 'image' with the "
         "paths in 'images'."
     )
 
 
-def _weight(turn: Mapping[str, Any], wording: Wording) -> float:
-    weight, loss = (turn.get("weight"), turn.get("loss")) if wording.has_weights else (None, None)
+def _weight(turn: Mapping[str, Any], style: TurnStyle) -> float:
+    weight, loss = (turn.get("weight"), turn.get("loss")) if style.has_weights else (None, None)
     if loss is not None and not isinstance(loss, bool):
-        raise BadRowError(f"'loss' must be true or false, this is {kind_of(loss)}.")
+        raise BadRowError(f"'loss' must be true or false, this is {type_name(loss)}.")
     if weight is None:
         return 0.0 if loss is False else 1.0
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 1e9:
@@ -272,23 +175,22 @@ def _calls(turn: Mapping[str, Any]) -> tuple[ToolCall, ...]:
     if not listed:
         return (_call(turn["function_call"]),) if turn.get("function_call") else ()
     if not isinstance(listed, list):
-        raise BadRowError(f"'tool_calls' must be a list, this is {kind_of(listed)}.")
+        raise BadRowError(f"'tool_calls' must be a list, this is {type_name(listed)}.")
     return tuple(map(_call, listed))
 
 
-def _function_call(turn: Mapping[str, Any], wording: Wording) -> Message:
+def _function_call(turn: Mapping[str, Any], style: TurnStyle) -> Message:
     """ShareGPT's way: the content is the call, or a list of calls, as JSON; a thought may lead."""
-    text = text_of(turn, wording.content)
-    thought, mark, rest = (
-        text.rpartition("</think>") if text.startswith("<think>") else ("", "", text)
-    )
+    text = text_of(turn, style.content_field)
+    has_thought = text.startswith("<think>")
+    thought, mark, rest = text.rpartition("</think>") if has_thought else ("", "", text)
     calls = parse_json(rest)
     listed = calls if isinstance(calls, list) else [calls]
     if not listed or not all(isinstance(call, dict) for call in listed):
         raise BadRowError(
             f"a function call must be JSON with name and arguments, this is {_short(text)}."
         )
-    return Message(ASSISTANT, thought + mark, _weight(turn, wording), tuple(map(_call, listed)))
+    return Message(ASSISTANT, thought + mark, _weight(turn, style), tuple(map(_call, listed)))
 
 
 def _call(call: Any) -> ToolCall:
@@ -353,8 +255,8 @@ def _own_arguments(call: Any, known: Mapping[str, set[str]]) -> Any:
     return {"name": value["name"], "arguments": kept}
 
 
-def check_order(turns: list[Spoken], wording: Wording, *, ends_with_answer: bool) -> None:
-    """Users (or tool results) and the assistant must speak in turn.
+def check_order(turns: list[ParsedTurn], style: TurnStyle, *, ends_with_answer: bool) -> None:
+    """Require that users (or tool results) and the assistant take turns.
 
     Raises:
         BadRowError: somebody speaks out of turn, or the last turn is missing.
@@ -363,10 +265,10 @@ def check_order(turns: list[Spoken], wording: Wording, *, ends_with_answer: bool
     is_answer_next, before = False, ""
     for number, turn in enumerate(turns[start:], start + 1):
         role = turn.message.role
-        if wording.has_many_results and role == before == TOOL:
+        if style.has_many_results and role == before == TOOL:
             continue
         if not _may_speak(role, before, is_answer_next=is_answer_next):
-            raise BadRowError(_out_of_turn(turn, number, before, wording, is_answer_next))
+            raise BadRowError(_out_of_turn(turn, number, before, style, is_answer_next))
         is_answer_next, before = not is_answer_next, role
     if ends_with_answer and before != ASSISTANT:
         raise BadRowError("the last message must be the assistant's answer, it is missing.")
@@ -381,17 +283,32 @@ def _may_speak(role: str, before: str, *, is_answer_next: bool) -> bool:
 
 
 def _out_of_turn(
-    turn: Spoken, number: int, before: str, wording: Wording, is_answer_next: bool
+    turn: ParsedTurn, number: int, before: str, style: TurnStyle, is_answer_next: bool
 ) -> str:
     if turn.message.role == SYSTEM:
-        return f"message {number} is from '{turn.said}'; only the first may be."
+        return f"message {number} is from '{turn.speaker}'; only the first may be."
     wanted = [ASSISTANT] if is_answer_next else [USER] + ([TOOL] if before else [])
     known = " or ".join(
-        f"'{wording.name(role)}'" for role in wanted if role in wording.roles.values()
+        f"'{style.speaker_of(role)}'" for role in wanted if role in style.roles.values()
     )
-    return f"message {number} is from '{turn.said}' where {known} must speak."
+    return f"message {number} is from '{turn.speaker}' where {known} must speak."
 
 
 def plain_text(text: str) -> tuple[Message, ...]:
     """The one turn of a row of plain text."""
     return (Message(TEXT, text),)
+
+
+def turns_in(row: Mapping[str, Any], layout: Layout) -> list[Any]:
+    """The turns of a row, as they are.
+
+    Raises:
+        BadRowError: it has none.
+    """
+    name = layout.columns.messages or "messages"
+    if name not in row:
+        raise BadRowError(f"'{name}' is missing; the row has {', '.join(map(str, row))}.")
+    listed = list_of(row, name, TURN_LIST)
+    if not listed:
+        raise BadRowError(f"'{name}' must be a list of {TURN_LIST}.")
+    return listed
