@@ -55,10 +55,10 @@ PARTS = {
     "gate": Part(("rounds/gate.py",), ("tests/rounds/test_gate.py",)),
     "releases": Part(("versions/releases.py",), ("tests/versions",), "not two_writers"),
     "merging": Part(
-        ("continual/merging.py", "continual/combining.py", "continual/strategies/merge.py"),
+        ("continual/merging.py", "continual/low_rank.py", "continual/strategies/merge.py"),
         (
             "tests/continual/test_merging.py",
-            "tests/continual/test_combining.py",
+            "tests/continual/test_low_rank.py",
             "tests/continual/strategies/test_merge.py",
         ),
         "not frozen_layers and not resumed_run and not plain_training",  # they train

@@ -21,8 +21,8 @@ from llama_factory.core.types import BASE_VERSION
 from llama_factory.jobs.model_reference import ModelReference
 from llama_factory.model.export_options import ExportOptions
 from llama_factory.reports.listing import VersionRow, list_versions
-from llama_factory.versions import proof, releases, store, temporary
-from llama_factory.versions.version import ModelVersion
+from llama_factory.versions import releases, store
+from llama_factory.versions.version import ModelVersion, require_servable
 from llama_factory.versions.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -187,8 +187,8 @@ def compare(
     workspace = Workspace.open(folder)
     config = load_config(workspace.settings, changes)
     before, after = (store.get(workspace, name) for name in names)
-    from llama_factory.continual.encoding import encode_options
     from llama_factory.evaluation.measured import Measuring, compare_versions
+    from llama_factory.model.chat.masks import encode_options
 
     def find(version: ModelVersion) -> SavedModel:
         return ModelReference(str(folder), version.id).find(config.model)
@@ -206,7 +206,7 @@ def evaluate(
 
     config, tasks = _config_of(source), source.tasks()
     chosen = choose_suites(suites, tasks)
-    from llama_factory.continual.encoding import encode_options
+    from llama_factory.model.chat.masks import encode_options
 
     saved = source.find(config.model)
     folder = output or source.evaluations
@@ -247,7 +247,7 @@ def _release(workspace: Workspace, version: ModelVersion, why: str) -> None:
         base_model = load_config(workspace.settings).model.base_model
     except ConfigError:
         base_model = version.base_model
-    proof.require_servable(version, base_model)
+    require_servable(version, base_model)
     releases.promote(workspace.releases, version.id, why)
 
 
@@ -310,7 +310,7 @@ def chat(folder: Path, name: str) -> ChatSession:
     workspace = Workspace.open(folder)
     config = load_config(workspace.settings)
     version = store.get(workspace, name)
-    from llama_factory.continual.encoding import encode_options
+    from llama_factory.model.chat.masks import encode_options
     from llama_factory.serving.chat import open_session
 
     usual = encode_options(config.data).format
@@ -321,7 +321,7 @@ def serve(folder: Path, changes: Sequence[str], say: Callable[[str], None]) -> N
     """Answer OpenAI-style requests with the released version, until stopped."""
     workspace = Workspace.open(folder)
     config = load_config(workspace.settings, changes)
-    from llama_factory.continual.encoding import encode_options
+    from llama_factory.model.chat.masks import encode_options
     from llama_factory.serving.server import serve as run_server
 
     run_server(
@@ -349,7 +349,7 @@ def api_demo(
         require_plain(adapter)
     with tempfile.TemporaryDirectory() as folder:
         name = Path(adapter or base_model).name or "model"
-        workspace = temporary.make(Path(folder) / name, base_model, adapter)
+        workspace = store.create_temporary(Path(folder) / name, base_model, adapter)
         serve(workspace.folder, changes, say)
 
 
@@ -386,9 +386,9 @@ def predict(
     changes = [f"evaluation.metrics=[{', '.join(metrics)}]"] if metrics else []
     changes += [f"evaluation.max_new_tokens={max_new_tokens}"] if max_new_tokens else []
     config = _config_of(source, changes)
-    from llama_factory.continual.encoding import encode_options
     from llama_factory.jobs.predict import PredictOptions, usual_metrics
     from llama_factory.jobs.predict import predict as write
+    from llama_factory.model.chat.masks import encode_options
 
     saved, rows = source.find(config.model), _rows(path, progress, may_lack_answer=True)
     judged = config.evaluation.metrics if metrics else usual_metrics(config.evaluation)

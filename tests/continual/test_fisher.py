@@ -11,8 +11,8 @@ from llama_factory.continual.fisher import (
     draw,
     measure,
 )
+from llama_factory.continual.low_rank import low_rank_layers
 from llama_factory.continual.taught import encoded, padded
-from llama_factory.continual.updates import low_rank_layers
 from llama_factory.model.padding import IGNORED
 from tests.continual.small import make, rows, shake
 

@@ -2,12 +2,30 @@
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from llama_factory.continual import merging
-from llama_factory.continual.combining import Combined, factored, magmax, ties
-from llama_factory.continual.merging import Rule, combine, interpolate
-from llama_factory.continual.updates import LowRank, low_rank_layers, other_names, snapshot
-from tests.continual.small import make, shake
+from llama_factory.continual.low_rank import (
+    Combined,
+    LowRank,
+    factorize,
+    low_rank_layers,
+    magmax,
+    other_names,
+    ties,
+)
+from llama_factory.continual.merging import (
+    Rule,
+    blending,
+    combine,
+    copy_into,
+    digest,
+    is_unchanged,
+    snapshot,
+)
+from llama_factory.model.load import AdaptedModel, load_network
+from llama_factory.model.settings import ModelSettings
+from tests.continual.small import flat, make, reopened, shake
 
 
 def drawn(seed, scale=2.0):
@@ -50,7 +68,7 @@ def test_replacing_a_takes_the_new_a_and_goes_a_part_of_the_way_to_the_new_b():
     ],
 )
 def test_rules_for_full_updates_see_the_products_whole_and_give_them_the_rank_again(rule, combined):
-    expected = factored(combined(OLD.dense(), NEW.dense()), 2, 2.0)
+    expected = factorize(combined(OLD.dense(), NEW.dense()), 2, 2.0)
     found = rule.products(OLD, NEW)
     same(found.product, expected.product)
     assert (found.lost, found.total) == (expected.lost, expected.total)
@@ -111,9 +129,11 @@ def test_interpolation_ends_at_the_new_and_at_the_previous_state(tiny_model, ada
     model = make(tiny_model, **adapter)
     previous = snapshot(shake(model))
     trained = snapshot(shake(model, seed=2))
-    assert interpolate(model, previous, 1) == 0
-    assert all(torch.equal(weight, trained[name]) for name, weight in model.trainable().items())
-    assert interpolate(model, previous, 0) < 1e-6
+    assert combine(model, previous, blending(1)) < 1e-6
+    for each in low_rank_layers(model).values():
+        found, expected = each.of(model.trainable()).dense(), each.of(trained).dense()
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert combine(model, previous, blending(0)) < 1e-6
     for each in low_rank_layers(model).values():
         found, expected = each.of(model.trainable()).dense(), each.of(previous).dense()
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -127,9 +147,69 @@ def test_interpolation_tells_what_the_rank_has_no_room_for(tiny_model):
     trained = snapshot(shake(model, seed=2))
     layers = low_rank_layers(model).values()
     exact = [0.5 * each.of(previous).dense() + 0.5 * each.of(trained).dense() for each in layers]
-    error = interpolate(model, previous, 0.5)
+    error = combine(model, previous, blending(0.5))
     merged = [each.of(model.trainable()).dense() for each in layers]
     lost = sum((x - y).double().square().sum() for x, y in zip(exact, merged, strict=True))
     total = sum(x.double().square().sum() for x in exact)
     assert error == pytest.approx(float(lost / total) ** 0.5, rel=1e-4)
     assert error > 0.01
+
+
+def with_embeddings(folder):
+    network = load_network(folder, ModelSettings(dtype="float32"))
+    config = LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"], task_type="CAUSAL_LM")
+    return shake(AdaptedModel(get_peft_model(network, config), None, "", None))
+
+
+def test_an_adapted_embedding_is_merged_as_a_product_too(tiny_model):
+    model = with_embeddings(tiny_model)
+    layers = low_rank_layers(model)
+    assert [each.is_plain for each in layers.values()].count(False) == 1
+    assert other_names(model, layers) == []
+    old = {name: each.module.get_delta_weight("default").detach() for name, each in layers.items()}
+    previous = snapshot(model)
+    for each in layers.values():
+        model.trainable()[each.b].data.mul_(3)
+    combine(model, previous, blending(0.5))
+    for name, each in layers.items():
+        merged = each.module.get_delta_weight("default").detach()
+        torch.testing.assert_close(merged, 2 * old[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_snapshot_is_put_back_bit_for_bit(tiny_model):
+    model = shake(make(tiny_model))
+    kept, before, known = snapshot(model), flat(model), digest(model)
+    shake(model, seed=2)
+    assert digest(model) != known
+    copy_into(model, kept)
+    assert torch.equal(flat(model), before)
+    assert digest(model) == known == float(int(known))
+
+
+@pytest.mark.parametrize("change", ["signs", "places", "one bit"])
+def test_weights_with_the_same_squares_are_other_weights(tiny_model, change):
+    model = shake(make(tiny_model))
+    numbers = {"ewc.digest": digest(model)}
+    assert is_unchanged(model, numbers, "ewc")
+    weight = next(iter(model.trainable().values())).data
+    if change == "signs":
+        weight.neg_()
+    elif change == "places":
+        weight.copy_(weight.flip(0))
+    else:
+        weight.view(-1)[3] = torch.nextafter(weight.view(-1)[3], torch.tensor(torch.inf))
+    assert not is_unchanged(model, numbers, "ewc")
+
+
+def test_the_sum_of_squares_of_earlier_releases_is_understood(tiny_model):
+    model = shake(make(tiny_model))
+    squares = float(flat(model).double().square().sum())
+    assert is_unchanged(model, {"merge.norm": squares}, "merge")
+    assert not is_unchanged(model, {"merge.norm": 1.01 * squares}, "merge")
+    assert not is_unchanged(model, {}, "merge")
+
+
+def test_saved_weights_are_the_same_when_they_are_read_again(tiny_model, tmp_path):
+    model = shake(make(tiny_model))
+    known = digest(model)
+    assert digest(reopened(model, tiny_model, tmp_path / "saved")) == known

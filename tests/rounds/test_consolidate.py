@@ -7,7 +7,6 @@ import torch
 
 from llama_factory import run
 from llama_factory.config.loading import load_config
-from llama_factory.continual.encoding import encode_options
 from llama_factory.core.errors import ConfigError, ModelError, VersionError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Memory, Message
@@ -15,6 +14,7 @@ from llama_factory.inference.engines.transformers import TransformersEngine
 from llama_factory.inference.generation import Options, Question
 from llama_factory.jobs.model_reference import ModelReference
 from llama_factory.model import lineage
+from llama_factory.model.chat.masks import encode_options
 from llama_factory.model.load import adapt, fingerprint, load_network
 from llama_factory.model.settings import ModelSettings
 from llama_factory.rounds.consolidate import carried

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from llama_factory import run
 from llama_factory.cli.app import app
-from llama_factory.continual.updates import low_rank_layers
+from llama_factory.continual.low_rank import low_rank_layers
 from llama_factory.core.errors import ConfigError, ModelError, VersionError
 from llama_factory.core.files import read_json, read_jsonl
 from llama_factory.core.progress import SILENT

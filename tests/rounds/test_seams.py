@@ -8,15 +8,16 @@ import pytest
 
 from llama_factory import run
 from llama_factory.config.loading import load_config
-from llama_factory.continual.encoding import encode_options
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.files import read_json, read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.jobs.model_reference import ModelReference
 from llama_factory.model.chat import prompt
+from llama_factory.model.chat.masks import encode_options
+from llama_factory.model.lineage import WEIGHTS_FILE
 from llama_factory.rounds import draft, finishing, round
-from llama_factory.versions import proof, releases, store
+from llama_factory.versions import releases, store
 from llama_factory.versions.workspace import Workspace
 from tests.rounds.rounds import drop, learn
 
@@ -579,7 +580,7 @@ def test_what_cannot_answer_is_not_released_by_hand(bot):
     drop(bot, "faq")
     done, _ = learn(bot, REFUSED)
     folder = done.version.folder
-    weights, manifest = folder / "adapter" / proof.WEIGHTS, read_json(folder / "manifest.json")
+    weights, manifest = folder / "adapter" / WEIGHTS_FILE, read_json(folder / "manifest.json")
 
     def refused(reason, **changed):
         own = files.hash_folder(folder, leave_out=frozenset({"manifest.json"}))

@@ -1,11 +1,14 @@
 import json
-import multiprocessing
+import subprocess
+import sys
 
 import pytest
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import Example, Memory, Message
+from llama_factory.model.chat import prompt
+from llama_factory.model.chat.prompt import PromptFormat
 from llama_factory.versions import memory, releases, store
 from llama_factory.versions.workspace import Workspace
 from tests.tiny import make_workspace
@@ -124,20 +127,19 @@ def test_a_damaged_release_file_says_what_to_do(workspace):
         releases.read(workspace.releases)
 
 
-def move_many(path, name):
-    for _ in range(20):
-        releases.promote(path, name, name)
+MOVES = """
+import sys
+from pathlib import Path
+from llama_factory.versions import releases
+for _ in range(20):
+    releases.promote(Path(sys.argv[1]), sys.argv[2], sys.argv[2])
+"""
 
 
 def test_two_writers_lose_no_move(workspace):
-    context = multiprocessing.get_context("spawn")
-    writers = [
-        context.Process(target=move_many, args=(workspace.releases, f"v000{i}")) for i in (1, 2)
-    ]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
+    command = [sys.executable, "-c", MOVES, str(workspace.releases)]
+    writers = [subprocess.Popen([*command, name]) for name in ("v0001", "v0002")]
+    assert [writer.wait() for writer in writers] == [0, 0]
     history = releases.read(workspace.releases).history
     assert sorted(entry.why for entry in history) == ["v0001"] * 20 + ["v0002"] * 20
 
@@ -164,3 +166,42 @@ def test_memory_survives_saving_and_loading(tmp_path):
     assert again.numbers == kept.numbers
     assert memory.load(tmp_path / "none") == Memory()
     assert json.loads((tmp_path / "memory/numbers.json").read_text()) == {"ewc.rounds": 2}
+
+
+def adapter_folder(folder):
+    folder.mkdir()
+    for name in store.ADAPTER_FILES:
+        (folder / name).write_text(name)
+    return folder
+
+
+def test_the_adapter_is_the_released_version_and_is_copied(tmp_path):
+    adapter = adapter_folder(tmp_path / "适配器")
+    store.create_temporary(tmp_path / "made", "tiny", adapter)
+    workspace = Workspace.open(tmp_path / "made")
+    version = store.get(workspace, releases.PRODUCTION)
+    assert (version.id, version.base_model) == ("v0001", "tiny")
+    assert version.adapter is not None
+    assert sorted(path.name for path in version.adapter.iterdir()) == sorted(store.ADAPTER_FILES)
+    assert (adapter / store.ADAPTER_FILES[0]).is_file()
+
+
+def test_without_an_adapter_the_base_model_answers(tmp_path):
+    workspace = store.create_temporary(tmp_path / "made", 'a "quoted" 模型', None)
+    assert store.get(workspace, releases.PRODUCTION).base_model == 'a "quoted" 模型'
+
+
+def test_a_folder_without_an_adapter_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(VersionError, match=r"empty: no adapter_config.json is there"):
+        store.create_temporary(tmp_path / "made", "tiny", tmp_path / "empty")
+
+
+def test_the_adapter_is_asked_as_it_was_taught(tmp_path):
+    adapter = adapter_folder(tmp_path / "a")
+    how = PromptFormat(False, ("<x>",), "{{ messages }}", "</s>")
+    how.save(adapter)
+    workspace = store.create_temporary(tmp_path / "made", "tiny", adapter)
+    version = store.get(workspace, releases.PRODUCTION)
+    assert version.adapter is not None
+    assert prompt.kept(version.adapter) == how

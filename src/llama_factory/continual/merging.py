@@ -1,19 +1,73 @@
-"""The trained weights of two versions combined into one, in place.
+"""Trained weights of two versions: copied, compared, and combined in place.
 
 Layers with a trained product s B A are combined as updates of the base model; all other trained
 weights element by element.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
-from llama_factory.continual.combining import Combined, blend, factored, magmax, ties
-from llama_factory.continual.updates import LowRank, low_rank_layers, other_names
+from llama_factory.continual.low_rank import (
+    Combined,
+    LowRank,
+    blend,
+    factorize,
+    low_rank_layers,
+    magmax,
+    other_names,
+    ties,
+)
 from llama_factory.model.load import AdaptedModel
+
+DIGEST = ".digest"
+"""After a strategy's name: the number in its memory that identifies the weights it kept."""
+
+
+def snapshot(model: AdaptedModel) -> dict[str, Tensor]:
+    """A copy of all trained weights, by name."""
+    return {name: weight.detach().clone() for name, weight in model.trainable().items()}
+
+
+@torch.no_grad()
+def copy_into(model: AdaptedModel, weights: Mapping[str, Tensor]) -> None:
+    """Give trained weights the values of a snapshot, bit for bit; what it lacks stays."""
+    trained = model.trainable()
+    for name in trained.keys() & weights.keys():
+        trained[name].copy_(weights[name])
+
+
+def digest(model: AdaptedModel) -> float:
+    """Hash of the values of all the model's own weights, frozen ones too.
+
+    A whole number of 52 bits, which a float holds exactly.
+    """
+    total = hashlib.blake2b(digest_size=8)
+    for name, weight in sorted(_own(model), key=itemgetter(0)):
+        total.update(name.encode())
+        total.update(weight.float().cpu().contiguous().numpy().tobytes())
+    return float(int.from_bytes(total.digest()) >> 12)
+
+
+def is_unchanged(model: AdaptedModel, numbers: Mapping[str, float], strategy: str) -> bool:
+    """Whether the model's weights are those of which a strategy remembers the digest.
+
+    Versions of earlier releases remember the sum of their squares.
+    """
+    if strategy + DIGEST in numbers:
+        return digest(model) == numbers[strategy + DIGEST]
+    squares = float(sum(weight.double().square().sum() for _, weight in _own(model)))
+    return math.isclose(squares, numbers.get(f"{strategy}.norm", 0.0), rel_tol=1e-6)
+
+
+def _own(model: AdaptedModel) -> list[tuple[str, Tensor]]:
+    named = model.network.named_parameters()
+    return [(name, weight.detach()) for name, weight in named if name in model.own]
 
 
 @dataclass(frozen=True)
@@ -55,23 +109,9 @@ def electing_signs(density: float) -> Rule:
 
 def _on_full_updates(combine: Callable[[Tensor, Tensor], Tensor]) -> Rule:
     def products(old: LowRank, new: LowRank) -> Combined:
-        return factored(combine(old.dense(), new.dense()), new.rank, new.scale)
+        return factorize(combine(old.dense(), new.dense()), new.rank, new.scale)
 
     return Rule(products, combine)
-
-
-def interpolate(model: AdaptedModel, previous: Mapping[str, Tensor], alpha: float) -> float:
-    """Move a trained model back towards what it was: (1 - alpha) previous + alpha trained updates.
-
-    Args:
-        model: its trained weights are changed in place; with alpha 1 not a bit of them.
-        previous: all of its trained weights as they were, by name.
-        alpha: 0 gives the previous updates, 1 the trained ones.
-
-    Returns:
-        What was lost by keeping the rank, as a share of the updates' norm.
-    """
-    return 0.0 if alpha == 1 else combine(model, previous, blending(alpha))
 
 
 @torch.no_grad()
@@ -91,7 +131,7 @@ def combine(
             not there counts as zero.
 
     Returns:
-        What was lost by keeping the rank, as a share of the updates' norm.
+        What was lost by keeping the rank, as a fraction of the updates' norm.
     """
     layers, weights = low_rank_layers(model), model.trainable()
     old = {name: previous[name].to(weight.device) for name, weight in weights.items()}

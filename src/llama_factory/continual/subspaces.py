@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llama_factory.continual.updates import LayerNames, low_rank_layers, other_names
+from llama_factory.continual.low_rank import LowRankLayer, low_rank_layers, other_names, overlap
 from llama_factory.core.errors import ConfigError
 from llama_factory.model.load import AdaptedModel
 
@@ -64,25 +64,7 @@ class Subspace:
         yield weight.narrow(dim, self.own.stop, weight.shape[dim] - self.own.stop)
 
 
-def overlap(own: Tensor, earlier: Tensor) -> Tensor:
-    """Sum of |a_i . a_j| over one round's directions and earlier ones; 0 at right angles.
-
-    Args:
-        own: [rank, in].
-        earlier: [ranks of earlier rounds, in].
-    """
-    return (own @ earlier.T).abs().sum()
-
-
-@torch.no_grad()
-def turn_away(own: Tensor, earlier: Tensor) -> None:
-    """Project earlier directions out of untrained ones in place; their lengths stay."""
-    basis, _ = torch.linalg.qr(earlier.T.float())  # [in, ranks of earlier rounds]
-    turned = own - (own @ basis) @ basis.T
-    own.copy_(turned * (own.norm(dim=1) / turned.norm(dim=1))[:, None])
-
-
-def plain_layers(model: AdaptedModel) -> list[LayerNames]:
+def plain_layers(model: AdaptedModel) -> list[LowRankLayer]:
     """The layers with a trained LoRA product.
 
     Raises:

@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
-from llama_factory.continual.encoding import encode_options
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, DataError
 from llama_factory.core.progress import Progress
@@ -24,6 +23,7 @@ from llama_factory.evaluation.exam import Exam
 from llama_factory.evaluation.marks import Marks, TaskResult, judge
 from llama_factory.evaluation.prediction import Prediction
 from llama_factory.jobs.train import fit
+from llama_factory.model.chat.masks import encode_options
 from llama_factory.model.lineage import ADAPTER_FILE
 from llama_factory.model.saved import find_adapters
 from llama_factory.rounds.settings import LearningConfig

@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llama_factory.continual.encoding import encode_options
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, DataError
 from llama_factory.core.progress import Progress
@@ -26,7 +25,7 @@ from llama_factory.evaluation.marks import estimate
 from llama_factory.evaluation.metrics import METRICS, Metric, ModelMetric, require_fits
 from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.statistics import Estimate
-from llama_factory.model.chat.masks import Unfit, prompt_ids
+from llama_factory.model.chat.masks import Unfit, encode_options, prompt_ids
 from llama_factory.model.load import AdaptedModel
 from llama_factory.model.saved import SavedModel
 from llama_factory.rounds.settings import LearningConfig

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama_factory.continual.encoding import encode_options
 from llama_factory.core import files
 from llama_factory.core.errors import DataError, FactoryError
 from llama_factory.core.progress import SILENT, Progress
@@ -19,6 +18,7 @@ from llama_factory.evaluation.suite import evaluate
 from llama_factory.jobs import outputs
 from llama_factory.jobs.predict import predict_rows, require_answerable
 from llama_factory.jobs.starting import start_of
+from llama_factory.model.chat.masks import encode_options
 from llama_factory.model.load import AdaptedModel, adapt
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training import checkpoints

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama_factory.continual.encoding import encode_options
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, VersionError
 from llama_factory.core.progress import Progress
@@ -26,6 +25,7 @@ from llama_factory.evaluation.prediction import Prediction
 from llama_factory.evaluation.suite import evaluate
 from llama_factory.model import lineage
 from llama_factory.model.adapters.lora import Lora
+from llama_factory.model.chat.masks import encode_options
 from llama_factory.model.load import AdaptedModel, adapt, asked_as_taught
 from llama_factory.model.saved import of_version
 from llama_factory.rounds import finishing

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llama_factory.continual.encoding import encode_options
 from llama_factory.continual.kept_rows import missing
 from llama_factory.continual.presets import empty_starts
 from llama_factory.core import files
@@ -21,6 +20,7 @@ from llama_factory.evaluation.lineage import BEFORE, DRIFT, PREDICTIONS
 from llama_factory.evaluation.suite import Prediction, evaluate
 from llama_factory.model import lineage
 from llama_factory.model.adapters import ADAPTERS
+from llama_factory.model.chat.masks import encode_options
 from llama_factory.model.load import AdaptedModel, adapt, asked_as_taught
 from llama_factory.rounds import draft as drafts
 from llama_factory.rounds import finishing

@@ -1,13 +1,17 @@
 """The versions of a workspace: list, get, publish. Moving a release is in `releases.py`."""
 
+import json
 import shutil
 from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError, suggest
 from llama_factory.core.types import BASE_VERSION, EvalReport, Task
+from llama_factory.model import lineage as trained_on
+from llama_factory.model.chat import prompt
 from llama_factory.versions import releases
 from llama_factory.versions.releases import VERSION_ID
 from llama_factory.versions.version import MANIFEST, REPORT, ModelVersion, number_of
@@ -15,6 +19,7 @@ from llama_factory.versions.workspace import Workspace
 
 PLAN = "plan.json"
 """What a round in progress was begun with; the last that leaves its folder before it appears."""
+ADAPTER_FILES = (trained_on.ADAPTER_FILE, trained_on.WEIGHTS_FILE)
 
 
 def ids(workspace: Workspace) -> list[str]:
@@ -93,9 +98,9 @@ def tasks(*ends: ModelVersion) -> tuple[Task, ...]:
     """
     versions: dict[str, ModelVersion] = {}
     gone: defaultdict[str, set[str]] = defaultdict(set)
-    for told in map(lineage, ends):
-        versions |= {each.id: each for each in told}
-        for version_id, keys in retired(told).items():
+    for chain in map(lineage, ends):
+        versions |= {each.id: each for each in chain}
+        for version_id, keys in retired(chain).items():
             gone[version_id] |= keys
     return tuple(
         task for each in versions.values() for task in without(each.tasks(), gone[each.id])
@@ -108,11 +113,11 @@ def retired(lineage: Sequence[ModelVersion]) -> dict[str, frozenset[str]]:
     What a version holds out again after a correction is asked again.
     """
     later: frozenset[str] = frozenset()
-    found = {}
+    keys = {}
     for version in reversed(lineage):
-        found[version.id] = later
+        keys[version.id] = later
         later |= frozenset(version.report.get("data", {}).get("retired", ()))
-    return found
+    return keys
 
 
 def without(tasks: Iterable[Task], keys: Container[str]) -> tuple[Task, ...]:
@@ -167,16 +172,62 @@ def _appear(workspace: Workspace, version: ModelVersion) -> ModelVersion:
     return replace(version, folder=final)
 
 
+def discard_unfinished(workspace: Workspace) -> None:
+    """Remove what an abandoned round left behind."""
+    shutil.rmtree(workspace.building, ignore_errors=True)
+
+
 def create_base(workspace: Workspace, base_model: str) -> ModelVersion:
     """Publish v0000, the untouched base model with no memory and no tasks."""
     folder = workspace.versions / f".{BASE_VERSION}"
     shutil.rmtree(folder, ignore_errors=True)
+    draft = _untrained(folder, BASE_VERSION, BASE_VERSION, base_model)
+    return publish(workspace, draft)
+
+
+def create_temporary(folder: Path, base_model: str, adapter: Path | None) -> Workspace:
+    """A workspace that serves one trained model; nothing learns in it.
+
+    Args:
+        folder: a new one.
+        base_model: name or folder.
+        adapter: a PEFT folder, which is released; None for the base model itself.
+
+    Raises:
+        VersionError: the adapter's folder has no adapter in it.
+    """
+    workspace = Workspace(folder.resolve())
+    workspace.versions.mkdir(parents=True)
+    name = json.dumps(base_model, ensure_ascii=False)
+    files.write_text(workspace.settings, f"model: {{base_model: {name}}}\n")
+    create_base(workspace, base_model)
+    if adapter is not None:
+        version = _publish_adapter(workspace, base_model, adapter)
+        releases.promote(workspace.releases, version.id, "the adapter to serve")
+    return workspace
+
+
+def _publish_adapter(workspace: Workspace, base_model: str, adapter: Path) -> ModelVersion:
+    missing = [name for name in ADAPTER_FILES if not (adapter / name).is_file()]
+    if missing:
+        raise VersionError(f"{adapter}: no {missing[0]} is there, so it is no adapter folder.")
+    draft = _untrained(workspace.building, next_id(workspace), ids(workspace)[-1], base_model)
+    (draft.folder / "adapter").mkdir()
+    extra = [prompt.FILE] if prompt.kept(adapter) else []
+    for name in (*ADAPTER_FILES, *extra):
+        shutil.copyfile(adapter / name, draft.folder / "adapter" / name)
+    files.write_jsonl(draft.folder / "data" / "held_out.jsonl", [])
+    return publish(workspace, replace(draft, base_fingerprint=trained_on.read(adapter).fingerprint))
+
+
+def _untrained(folder: Path, version_id: str, parent: str, base_model: str) -> ModelVersion:
+    """A draft in a new folder that was taught and measured nothing."""
     folder.mkdir(parents=True)
     nothing = EvalReport(tasks={}, guard_perplexity=None, seconds=0.0)
     files.write_json(folder / REPORT, {"evaluation": nothing.to_json()})
-    draft = ModelVersion(
-        id=BASE_VERSION,
-        parent=BASE_VERSION,
+    return ModelVersion(
+        id=version_id,
+        parent=parent,
         created=releases.now(),
         base_model=base_model,
         base_fingerprint="",
@@ -185,9 +236,3 @@ def create_base(workspace: Workspace, base_model: str) -> ModelVersion:
         folder=folder,
         files={},
     )
-    return publish(workspace, draft)
-
-
-def discard_unfinished(workspace: Workspace) -> None:
-    """Remove what an abandoned round left behind."""
-    shutil.rmtree(workspace.building, ignore_errors=True)

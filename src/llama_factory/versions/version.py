@@ -4,9 +4,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors import deserialize
+
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import BASE_VERSION, EvalReport, Example, Memory, Task, tasks_by_group
+from llama_factory.model.lineage import ADAPTER_FILE, WEIGHTS_FILE
 from llama_factory.versions import memory as memory_files
 from llama_factory.versions.releases import VERSION_ID
 
@@ -16,6 +20,13 @@ MEMORY = "memory"
 SETTINGS = "run.yaml"
 """The settings that a version was made with."""
 KEPT_ROWS = f"{MEMORY}/{memory_files.ROWS}"
+FLOATS = {
+    "F64": (np.uint64, 0x7FF0_0000_0000_0000),
+    "F32": (np.uint32, 0x7F80_0000),
+    "F16": (np.uint16, 0x7C00),
+    "BF16": (np.uint16, 0x7F80),
+}
+"""By safetensors' name of a number format: how its bits are stored, and those of its exponent."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,7 @@ class ModelVersion:
         data_fingerprint: identifies the rows that were taught.
         num_rows: rows taught in this round.
         folder: where it lies.
-        files: SHA-256 of every file by path, the manifest apart.
+        files: SHA-256 of every file by path, without the manifest.
     """
 
     id: str
@@ -157,3 +168,53 @@ def _damaged(path: Path, error: Exception) -> VersionError:
         f"{path} is missing or damaged ({what}), so this version is not used. Restore it from a "
         "backup, or roll back to another version."
     )
+
+
+def require_servable(version: ModelVersion, base_model: str) -> None:
+    """Refuse to release a version whose adapter cannot be read, or that has another base model.
+
+    Fast enough to be done while users wait for a rollback. Whether its answers are good is for the
+    gate to say.
+
+    Args:
+        version: its checksums were compared already.
+        base_model: what the workspace's settings name.
+
+    Raises:
+        VersionError: with the reason; nothing was released.
+    """
+    if problem := _problem(version, base_model):
+        raise VersionError(
+            f"{version.folder}: {problem}, so it cannot answer and is not released. Restore it "
+            "from a backup, or choose another version: llama-factory versions."
+        )
+
+
+def _problem(version: ModelVersion, base_model: str) -> str:
+    if version.is_base:
+        return ""
+    if version.base_model != base_model:
+        return f"it was made from {version.base_model} and model.base_model is {base_model}"
+    if version.adapter is None:
+        return "it has no adapter"
+    try:
+        kind = files.read_json(version.adapter / ADAPTER_FILE)["peft_type"]
+        weight = _first_not_finite(version.adapter / WEIGHTS_FILE)
+    except Exception as error:  # noqa: BLE001  # whatever is wrong, it is not released
+        return f"its adapter cannot be read ({type(error).__name__}: {error})"
+    return f"weight {weight} of its {kind} adapter is not a number" if weight else ""
+
+
+def _first_not_finite(weights: Path) -> str:
+    """Name of the first weight with an infinity or NaN, or "". Without torch, which loads slowly.
+
+    Raises:
+        SafetensorError: the file is damaged.
+    """
+    for name, tensor in deserialize(weights.read_bytes()):  # type: ignore[no-untyped-call]
+        if tensor["dtype"] in FLOATS:
+            stored, exponent = FLOATS[tensor["dtype"]]
+            bits = np.frombuffer(tensor["data"], stored)
+            if ((bits & exponent) == exponent).any():  # all bits of the exponent set: inf or NaN
+                return str(name)
+    return ""

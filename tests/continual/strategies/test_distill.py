@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from llama_factory.continual import reference
+from llama_factory.continual.earlier import States
 from llama_factory.continual.strategies.distill import Distill
 from llama_factory.continual.strategies.freeze import Freeze
 from llama_factory.core.errors import ConfigError
@@ -258,7 +258,7 @@ ADAPTERS = [
 def test_every_adapter_is_switched_off_as_peft_does_it(tiny_model, adapter):
     model = make(tiny_model, **adapter)
     disturb(model)
-    states, ids = reference.States(model.network), torch.arange(10, 40)[None]
+    states, ids = States(model.network), torch.arange(10, 40)[None]
     with torch.no_grad():
         on = states.again(ids)
         with model.network.disable_adapter():

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from llama_factory.continual.low_rank import low_rank_layers
 from llama_factory.continual.strategies.ewc import Ewc
 from llama_factory.continual.strategies.freeze import Freeze
-from llama_factory.continual.updates import low_rank_layers
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.files import read_jsonl
 from llama_factory.core.types import Memory

@@ -3,11 +3,10 @@ import logging
 import pytest
 import torch
 
-from llama_factory.continual.combining import magmax, ties
-from llama_factory.continual.merging import interpolate
+from llama_factory.continual.low_rank import low_rank_layers, magmax, ties
+from llama_factory.continual.merging import blending, combine, copy_into, snapshot
 from llama_factory.continual.strategies.freeze import Freeze
 from llama_factory.continual.strategies.merge import Merge
-from llama_factory.continual.updates import low_rank_layers, put_back, snapshot
 from llama_factory.core.types import Memory
 from llama_factory.versions import memory as on_disk
 from tests.continual.small import fit, flat, make, reopened, rows, shake
@@ -161,7 +160,7 @@ def test_dora_keeps_its_own_weights_and_blends_them_too(tiny_model):
     model = shake(make(tiny_model, use_dora=True))
     previous = snapshot(model)
     trained = snapshot(shake(model, seed=2))
-    interpolate(model, previous, 0.5)
+    combine(model, previous, blending(0.5))
     names = [name for name in previous if "magnitude" in name]
     for name in names:
         expected = 0.5 * previous[name] + 0.5 * trained[name]
@@ -177,7 +176,7 @@ def test_gentler_ends_are_the_later_alphas_on_the_same_weights(tiny_model):
     ends = merge.gentler()
     assert list(ends) == ["alpha 0.75", "alpha 0.5"]
     for alpha, end in zip((0.75, 0.5), ends.values(), strict=True):
-        put_back(model, trained)
+        copy_into(model, trained)
         kept = end.after_round(model, [], memory, seed=0)
         for name, merged in full_updates(model).items():
             assert close(merged, best_of_rank((1 - alpha) * old[name] + alpha * new[name]))
@@ -238,7 +237,7 @@ def test_it_goes_on_from_disk_as_if_it_had_never_been_saved(tiny_model, tmp_path
     assert again.numbers == memory.numbers
     one_round(model, merge, memory)
     straight = flat(model)
-    put_back(model, start)
+    copy_into(model, start)
     one_round(model, merge, again)
     assert torch.equal(flat(model), straight)
 
@@ -250,7 +249,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tiny_model, tmp_path):
 
     def second(path):
         model = make(tiny_model)
-        put_back(model, start)
+        copy_into(model, start)
         return fit(model, path, rows("b", 6), strategies, first.memory, **options)
 
     whole = second(tmp_path / "whole")
@@ -358,7 +357,7 @@ def test_training_goes_on_unmerged_only_from_the_weights_that_were_merged(tiny_m
         ({}, False),
     ]
     for told, goes_on in cases:
-        put_back(model, merged)
+        copy_into(model, merged)
         start(model, merge, Memory({}, memory.tensors, {"merge.rounds": 1, **told}))
         expected = trained if goes_on else merged
         assert all(torch.equal(model.trainable()[name], expected[name]) for name in expected), told

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from llama_factory.continual.low_rank import overlap, project_out
 from llama_factory.continual.strategies.olora import OLora
-from llama_factory.continual.subspaces import overlap, turn_away
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.types import Memory
 from llama_factory.training.strategy import STRATEGIES
@@ -40,7 +40,7 @@ def test_turned_directions_are_at_right_angles_and_as_long_as_before():
     generator = torch.Generator().manual_seed(0)
     own, earlier = (torch.randn(4, 32, generator=generator) for _ in range(2))
     lengths = own.norm(dim=1)
-    turn_away(own, earlier)
+    project_out(own, earlier)
     assert overlap(own, earlier) < 1e-4
     torch.testing.assert_close(own.norm(dim=1), lengths)
 

@@ -19,7 +19,7 @@ from llama_factory.training.strategy import STRATEGIES, Strategy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from llama_factory.continual.reference import Earlier
+    from llama_factory.continual.earlier import EarlierModel
     from llama_factory.model.load import AdaptedModel
     from llama_factory.training.batching import MicroBatch
 
@@ -48,7 +48,7 @@ class Distill(Strategy):
     every: int = Field(1, ge=1)
     """Only every n-th update is compared, for n times the weight. Higher is faster, less even."""
 
-    _earlier: "Earlier | None" = PrivateAttr(None)
+    _earlier: "EarlierModel | None" = PrivateAttr(None)
     _means: dict[str, float] = PrivateAttr(default_factory=dict)
 
     def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
@@ -58,11 +58,11 @@ class Distill(Strategy):
             ConfigError: the output head trains.
         """
         from llama_factory.continual import counters
-        from llama_factory.continual.reference import Earlier
+        from llama_factory.continual.earlier import EarlierModel
 
         counters.start(memory, SUMS, 1)
         self._forget()
-        self._earlier = Earlier(model)
+        self._earlier = EarlierModel(model)
 
     def extra_loss(
         self, model: "AdaptedModel", batch: "MicroBatch", log_probs: "Tensor", memory: Memory

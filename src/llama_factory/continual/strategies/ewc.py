@@ -25,9 +25,9 @@ from llama_factory.training.strategy import STRATEGIES, Strategy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from llama_factory.continual.anchored import UpdateAnchor, WeightAnchor
     from llama_factory.continual.fisher import Fisher
-    from llama_factory.continual.updates import LayerNames
+    from llama_factory.continual.low_rank import LowRankLayer
+    from llama_factory.continual.penalties import UpdatePenalty, WeightPenalty
     from llama_factory.model.chat.masks import EncodedRow
     from llama_factory.model.load import AdaptedModel
     from llama_factory.training.batching import MicroBatch
@@ -56,7 +56,7 @@ class _Hold:
         num_tokens: that went through the model for it, padding included.
     """
 
-    anchors: "Sequence[WeightAnchor | UpdateAnchor]" = ()
+    anchors: "Sequence[WeightPenalty | UpdatePenalty]" = ()
     loss: "Tensor | float" = 0.0
     num_tokens: int = 0
 
@@ -98,14 +98,14 @@ class Ewc(Strategy):
             ConfigError: the form does not fit the adapter.
         """
         from llama_factory.continual import counters
-        from llama_factory.continual.anchored import hold
+        from llama_factory.continual.penalties import penalties
 
         counters.start(memory, SUMS, 3)
         if self.form == "adapter":
             _forget_if_changed(model, memory)
         fisher = self._remembered(model, memory)
         self._tell(fisher, model, memory)
-        self._hold = _Hold(hold(fisher, self._layers(model), model.trainable()))
+        self._hold = _Hold(penalties(fisher, self._layers(model), model.trainable()))
 
     def extra_loss(
         self, model: "AdaptedModel", batch: "MicroBatch", log_probs: "Tensor", memory: Memory
@@ -129,7 +129,7 @@ class Ewc(Strategy):
         if not self._hold.anchors or self.lambda_ == 0:
             return {}
         weights = model.trainable()
-        distances = [anchor.distance(weights) for anchor in self._hold.anchors]
+        distances = [anchor.value(weights) for anchor in self._hold.anchors]
         penalty = self.lambda_ / 2 * torch.stack(distances).sum()
         ratio = float(penalty.detach()) / loss if loss > 0 else 0.0
         if 0 < loss < math.inf and math.isfinite(ratio):
@@ -143,7 +143,7 @@ class Ewc(Strategy):
     ) -> Memory:
         """Add the importance of the weights for this round's rows to that of earlier rounds."""
         from llama_factory.continual import counters
-        from llama_factory.continual.updates import DIGEST, digest
+        from llama_factory.continual.merging import DIGEST, digest
 
         tensors, sums = counters.end(memory, SUMS)
         sums = sums or [0.0] * 3
@@ -173,9 +173,9 @@ class Ewc(Strategy):
             return memory
         return memory.without(f"{NAME}.")
 
-    def _layers(self, model: "AdaptedModel") -> "dict[str, LayerNames]":
+    def _layers(self, model: "AdaptedModel") -> "dict[str, LowRankLayer]":
         """The layers whose update is held as a whole."""
-        from llama_factory.continual.updates import low_rank_layers
+        from llama_factory.continual.low_rank import low_rank_layers
 
         if self.form == "adapter":
             return {}
@@ -235,7 +235,7 @@ class Ewc(Strategy):
 
     def _measure(self, model: "AdaptedModel", rows: "Sequence[EncodedRow]", seed: int) -> "Fisher":
         from llama_factory.continual import fisher
-        from llama_factory.continual.updates import other_names
+        from llama_factory.continual.low_rank import other_names
 
         layers, weights = self._layers(model), model.trainable()
         others = other_names(model, layers)
@@ -264,10 +264,10 @@ def _measured(memory: Memory) -> "Fisher":
 
 
 def _shapes(
-    model: "AdaptedModel", layers: "Mapping[str, LayerNames]"
+    model: "AdaptedModel", layers: "Mapping[str, LowRankLayer]"
 ) -> "dict[str, tuple[int, ...]]":
     """Sizes of everything that is held: full updates of layers, and all other trained weights."""
-    from llama_factory.continual.updates import other_names
+    from llama_factory.continual.low_rank import other_names
 
     weights = model.trainable()
     full = {name: (len(weights[e.b]), weights[e.a].shape[1]) for name, e in layers.items()}
@@ -276,7 +276,7 @@ def _shapes(
 
 def _forget_if_changed(model: "AdaptedModel", memory: Memory) -> None:
     """Drop what was measured of A and B one by one where these are not what they were then."""
-    from llama_factory.continual.updates import is_unchanged
+    from llama_factory.continual.merging import is_unchanged
 
     tensors = cast("MutableMapping[str, Tensor]", memory.tensors)
     measured = [name for name in tensors if name.startswith(WEIGHTS)]

@@ -94,7 +94,8 @@ class Merge(Strategy):
 
     def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
         """Remember the parent's weights."""
-        from llama_factory.continual.updates import low_rank_layers, other_names, snapshot
+        from llama_factory.continual.low_rank import low_rank_layers, other_names
+        from llama_factory.continual.merging import snapshot
 
         previous = snapshot(model)
         others = other_names(model, low_rank_layers(model))
@@ -107,13 +108,13 @@ class Merge(Strategy):
 
     def begin(self, model: "AdaptedModel", memory: Memory) -> None:
         """Move the weights to where the method begins."""
-        from llama_factory.continual.combining import orthonormal
-        from llama_factory.continual.updates import low_rank_layers, put_back
+        from llama_factory.continual.low_rank import low_rank_layers, orthonormal
+        from llama_factory.continual.merging import copy_into
 
         if not self._before.num_rounds:
             return
         if self._starts_from_trained:
-            put_back(model, _trained(model, memory))
+            copy_into(model, _trained(model, memory))
         if self.method == "slao":
             weights = model.trainable()
             for layer in low_rank_layers(model).values():
@@ -123,19 +124,18 @@ class Merge(Strategy):
         self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
     ) -> Memory:
         """Merge in place, and keep what the next round needs."""
-        from llama_factory.continual import updates
-        from llama_factory.continual.merging import combine
+        from llama_factory.continual import merging
 
-        before, trained = self._before, updates.snapshot(model)
+        before, trained = self._before, merging.snapshot(model)
         rule = self._rule()
-        error = combine(model, before.previous, rule, before.origin) if rule else 0.0
+        error = merging.combine(model, before.previous, rule, before.origin) if rule else 0.0
         self._tell(error)
         kept = _prefixed(ORIGIN, before.origin) if self.method in FROM_ORIGIN else {}
         if self._starts_from_trained:
             kept |= _prefixed(TRAINED, trained)
         numbers = {
             NUM_ROUNDS: before.num_rounds + 1,
-            NAME + updates.DIGEST: updates.digest(model),
+            NAME + merging.DIGEST: merging.digest(model),
             f"{NAME}.error": error,
         }
         others = {k: t for k, t in memory.tensors.items() if not k.startswith(f"{NAME}.")}
@@ -148,7 +148,7 @@ class Merge(Strategy):
 
         `magmax` and `ties` compare how far weights are from the consolidated ones.
         """
-        from llama_factory.continual.updates import DIGEST
+        from llama_factory.continual.merging import DIGEST
 
         kept = memory.without(TRAINED).without(ORIGIN)
         return kept.without(NAME + DIGEST).without(f"{NAME}.norm")
@@ -199,7 +199,7 @@ class Merge(Strategy):
 
 def _trained(model: "AdaptedModel", memory: Memory) -> "dict[str, Tensor]":
     """The weights that were trained last, if the model is still what they were merged into."""
-    from llama_factory.continual.updates import is_unchanged
+    from llama_factory.continual.merging import is_unchanged
 
     trained = _named(memory, TRAINED)
     if not trained:
@@ -217,7 +217,7 @@ def _has_update(model: "AdaptedModel", origin: "dict[str, Tensor]") -> bool:
     """Whether the model differs from its base."""
     import torch
 
-    from llama_factory.continual.updates import low_rank_layers
+    from llama_factory.continual.low_rank import low_rank_layers
 
     weights = model.trainable()
     layers = low_rank_layers(model).values()

@@ -54,6 +54,7 @@ class OLora(Strategy):
             ConfigError: there is no room left, or the adapter is not of a kind that has parts.
         """
         from llama_factory.continual import subspaces
+        from llama_factory.continual.low_rank import project_out
 
         used = int(memory.numbers.get(USED, 0))
         own = slice(used, used + self.rank)
@@ -67,7 +68,7 @@ class OLora(Strategy):
             known = _directions(memory, layer.a)
             earlier = known.to(a.device, a.dtype) if len(known) else None
             if earlier is not None:
-                subspaces.turn_away(a[own], earlier)
+                project_out(a[own], earlier)
             starts = (a.detach().clone(), b.detach().clone())
             parts.append(subspaces.Subspace(layer.a, a, b, own, earlier, *starts))
             model.parts.update({layer.a: parts[-1].of(a, 0), layer.b: parts[-1].of(b, 1)})

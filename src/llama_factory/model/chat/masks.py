@@ -7,6 +7,7 @@ from itertools import chain
 from transformers import PreTrainedTokenizerBase
 
 from llama_factory.core.types import Example, Message
+from llama_factory.data.settings import DataSettings
 from llama_factory.model.chat import control_tokens, tokens
 from llama_factory.model.chat.conversation import (
     Conversation,
@@ -37,6 +38,16 @@ class EncodeOptions:
     mask_history: bool = False
     format: PromptFormat = USUAL
     max_trained: int | None = None
+
+
+def encode_options(settings: DataSettings) -> EncodeOptions:
+    """The settings of `data:` about lengths and about which tokens are trained."""
+    return EncodeOptions(
+        max_tokens=settings.max_tokens,
+        train_on_prompt=settings.train_on_prompt,
+        mask_history=settings.mask_history,
+        format=PromptFormat(settings.enable_thinking),
+    )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from llama_factory.model.switching import switched_off, switches
 from llama_factory.training.batching import MicroBatch
 
 
-class Earlier:
+class EarlierModel:
     """The model before the round, to which the one that trains is compared.
 
     Args:

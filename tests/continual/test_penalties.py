@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from llama_factory.continual.anchored import WeightAnchor, hold
 from llama_factory.continual.fisher import Fisher
-from llama_factory.continual.updates import LayerNames
+from llama_factory.continual.low_rank import LowRankLayer
+from llama_factory.continual.penalties import WeightPenalty, penalties
 
 SHAPES = {"q": (6, 5, 3), "v": (6, 5, 3), "down": (4, 7, 2)}
 """Outputs, inputs and rank of layers."""
@@ -15,7 +15,7 @@ SCALES = {"q": 2.0, "v": 0.5, "down": 1.5}
 
 def layer_names():
     return {
-        name: LayerNames(f"{name}.B", f"{name}.A", SCALES[name], nn.Identity()) for name in SHAPES
+        name: LowRankLayer(f"{name}.B", f"{name}.A", SCALES[name], nn.Identity()) for name in SHAPES
     }
 
 
@@ -47,7 +47,7 @@ def by_full_matrix(fisher, old, new):
 
 
 def by_products(fisher, old, new):
-    return sum(anchor.distance(new) for anchor in hold(fisher, layer_names(), old))
+    return sum(anchor.value(new) for anchor in penalties(fisher, layer_names(), old))
 
 
 def test_the_penalty_on_updates_equals_that_on_full_matrices():
@@ -67,7 +67,7 @@ def test_its_gradient_is_that_of_the_full_matrix():
 
 
 def test_layers_of_one_shape_are_held_together():
-    anchors = hold(draw_fisher(0), layer_names(), draw(1))
+    anchors = penalties(draw_fisher(0), layer_names(), draw(1))
     assert sorted(len(anchor.layers) for anchor in anchors) == [1, 2]
 
 
@@ -94,10 +94,10 @@ def test_factoring_the_update_anew_costs_nothing():
 def test_weights_are_held_one_by_one():
     old = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([[3.0]]), "new": torch.ones(2)}
     importance = {"a": torch.tensor([2.0, 0.5]), "b": torch.tensor([[4.0]])}
-    anchor = WeightAnchor.of(importance, old)
+    anchor = WeightPenalty.at(importance, old)
     now = {"a": torch.tensor([2.0, 4.0]), "b": torch.tensor([[3.5]]), "new": torch.zeros(2)}
-    assert float(anchor.distance(now)) == 2 * 1 + 0.5 * 4 + 4 * 0.25
+    assert float(anchor.value(now)) == 2 * 1 + 0.5 * 4 + 4 * 0.25
 
 
 def test_without_importance_nothing_is_held():
-    assert hold(Fisher(), layer_names(), draw(1)) == ()
+    assert penalties(Fisher(), layer_names(), draw(1)) == ()

@@ -1,5 +1,4 @@
-"""Quadratic penalties that hold trained weights near where they were, weight by weight or update
-by update.
+"""Quadratic penalties on how far trained weights, or whole updates, are from where they were.
 
 The penalty on an update never forms the full matrix. With importance r_i c_j, and the change
 D = s (BA - B*A*) = s ((B - B*) A + B* (A - A*)) written as one product U V of twice the rank,
@@ -19,11 +18,11 @@ import torch
 from torch import Tensor
 
 from llama_factory.continual.fisher import Fisher
-from llama_factory.continual.updates import LayerNames, LowRank
+from llama_factory.continual.low_rank import LowRankLayer
 
 
 @dataclass(frozen=True, eq=False)
-class WeightAnchor:
+class WeightPenalty:
     """Sum over weights of F (w - w*)^2.
 
     Attributes:
@@ -37,21 +36,21 @@ class WeightAnchor:
     old: Tensor
 
     @staticmethod
-    def of(fisher: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> "WeightAnchor":
-        """Hold weights where they are now."""
+    def at(fisher: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> "WeightPenalty":
+        """On the distance from where weights are now."""
         names = tuple(name for name in weights if name in fisher)
         importance = [fisher[name].to(weights[name].device) for name in names]
         now = [weights[name].detach() for name in names]
-        return WeightAnchor(names, _flat(importance), _flat(now))
+        return WeightPenalty(names, _flat(importance), _flat(now))
 
-    def distance(self, weights: Mapping[str, Tensor]) -> Tensor:
+    def value(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The sum, a scalar with a gradient."""
         now = _flat([weights[name] for name in self.names])
         return (self.fisher * (now - self.old).square()).sum()
 
 
 @dataclass(frozen=True, eq=False)
-class UpdateAnchor:
+class UpdatePenalty:
     """Sum over the updates of layers of one shape of r_i c_j (D_ij)^2.
 
     Layers of one shape are computed together: a model has hundreds of layers and few shapes, and
@@ -65,13 +64,27 @@ class UpdateAnchor:
         a: [layers, rank, in] A*.
     """
 
-    layers: tuple[LayerNames, ...]
+    layers: tuple[LowRankLayer, ...]
     outputs: Tensor
     inputs: Tensor
     b: Tensor
     a: Tensor
 
-    def distance(self, weights: Mapping[str, Tensor]) -> Tensor:
+    @staticmethod
+    def at(
+        fisher: Fisher, layers: Mapping[str, LowRankLayer], weights: Mapping[str, Tensor]
+    ) -> "UpdatePenalty":
+        """On the distance from where the updates of layers are now."""
+        products = [layer.of(weights) for layer in layers.values()]
+        b = torch.stack([product.b.detach().float() for product in products])
+        a = torch.stack([product.a.detach().float() for product in products])
+        squares = [layer.scale**2 for layer in layers.values()]
+        r = torch.stack([fisher.outputs[n] * s for n, s in zip(layers, squares, strict=True)])
+        c = torch.stack([fisher.inputs[name] for name in layers])
+        outputs, inputs = r.to(b.device)[:, :, None], c.to(b.device)[:, :, None]
+        return UpdatePenalty(tuple(layers.values()), outputs, inputs, b, a)
+
+    def value(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The sum, a scalar with a gradient."""
         b = torch.stack([weights[each.b].float() for each in self.layers])
         a = torch.stack([weights[each.a].float() for each in self.layers])
@@ -82,50 +95,23 @@ class UpdateAnchor:
         return (by_output * by_input).sum()
 
 
-def hold(
-    fisher: Fisher, layers: Mapping[str, LayerNames], weights: Mapping[str, Tensor]
-) -> tuple[WeightAnchor | UpdateAnchor, ...]:
-    """Anchors for everything that has an importance, where it is now.
+def penalties(
+    fisher: Fisher, layers: Mapping[str, LowRankLayer], weights: Mapping[str, Tensor]
+) -> tuple[WeightPenalty | UpdatePenalty, ...]:
+    """Penalties on everything that has an importance, at its present place.
 
     Args:
         fisher: importance; it may be empty.
         layers: whose updates are held as a whole.
         weights: all trained weights.
     """
-    updates = _by_shape(fisher, layers, weights)
-    alone = WeightAnchor.of(fisher.weights, weights)
-    return (*updates, alone) if alone.names else updates
-
-
-def _by_shape(
-    fisher: Fisher, layers: Mapping[str, LayerNames], weights: Mapping[str, Tensor]
-) -> tuple[UpdateAnchor, ...]:
-    """One anchor for all layers of a shape."""
-    shapes: dict[tuple[int, ...], list[str]] = defaultdict(list)
-    for name, each in layers.items():
+    by_shape: dict[tuple[int, ...], dict[str, LowRankLayer]] = defaultdict(dict)
+    for name, layer in layers.items():
         if name in fisher.outputs:
-            shapes[(*weights[each.b].shape, *weights[each.a].shape)].append(name)
-    return tuple(_anchor(fisher, layers, weights, names) for names in shapes.values())
-
-
-def _anchor(
-    fisher: Fisher,
-    layers: Mapping[str, LayerNames],
-    weights: Mapping[str, Tensor],
-    names: Sequence[str],
-) -> UpdateAnchor:
-    """The anchor of layers whose products have one shape."""
-    products: list[LowRank] = [layers[name].of(weights) for name in names]
-    device = products[0].b.device
-    r = torch.stack([fisher.outputs[n] * p.scale**2 for n, p in zip(names, products, strict=True)])
-    c = torch.stack([fisher.inputs[name] for name in names])
-    return UpdateAnchor(
-        tuple(layers[name] for name in names),
-        r.to(device)[:, :, None],
-        c.to(device)[:, :, None],
-        torch.stack([product.b.detach().float() for product in products]),
-        torch.stack([product.a.detach().float() for product in products]),
-    )
+            by_shape[(*weights[layer.b].shape, *weights[layer.a].shape)][name] = layer
+    updates = tuple(UpdatePenalty.at(fisher, each, weights) for each in by_shape.values())
+    single = WeightPenalty.at(fisher.weights, weights)
+    return (*updates, single) if single.names else updates
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:

@@ -1,18 +1,23 @@
-"""Combinations of two updates, against full matrices computed directly."""
+"""Low-rank updates against full matrices computed directly, and where models have them."""
 
 import pytest
 import torch
 
-from llama_factory.continual.combining import (
+from llama_factory.continual.low_rank import (
+    LowRank,
     blend,
-    factored,
+    factorize,
+    low_rank_layers,
     magmax,
-    nearest,
     orthonormal,
+    other_names,
+    overlap,
+    project_out,
     ties,
     trim,
+    truncate,
 )
-from llama_factory.continual.updates import LowRank
+from tests.continual.small import make, shake
 
 
 def draw(seed, out=20, inside=30, rank=4, scale=2.0):
@@ -43,7 +48,7 @@ def test_a_blend_is_the_nearest_product_to_the_blend_of_full_updates(alpha):
     assert combined.total == pytest.approx(float(full.double().square().sum()), rel=1e-4)
 
 
-def test_a_blend_is_never_worse_than_blending_a_and_b_apart():
+def test_a_blend_is_never_worse_than_blending_a_and_b_one_by_one():
     old = draw(0)
     new = LowRank(old.b + 0.3 * draw(1).b, old.a + 0.3 * draw(2).a, old.scale)
     full = 0.5 * old.dense() + 0.5 * new.dense()
@@ -72,7 +77,9 @@ def test_directions_without_an_update_can_still_train():
     thin = LowRank(
         torch.zeros_like(old.b).index_copy_(1, torch.tensor([0]), old.b[:, :1]), old.a, 2
     )
-    combined = nearest(LowRank(torch.cat([thin.b, 0 * new.b], 1), torch.cat([thin.a, new.a]), 2), 4)
+    combined = truncate(
+        LowRank(torch.cat([thin.b, 0 * new.b], 1), torch.cat([thin.a, new.a]), 2), 4
+    )
     a = combined.product.a
     torch.testing.assert_close(a @ a.mT, torch.eye(4), rtol=1e-5, atol=1e-5)
 
@@ -84,18 +91,18 @@ def test_a_full_update_is_factored_as_well_as_can_be(shape):
         1, shape[1]
     )
     before = torch.random.get_rng_state()
-    combined = factored(full, 8, 2.0)
+    combined = factorize(full, 8, 2.0)
     assert torch.equal(torch.random.get_rng_state(), before)
     _, lost = best_of_rank(full, 8)
     assert lost * (1 - 1e-5) <= combined.lost <= 1.01 * lost
     error = (full - combined.product.dense()).double().square().sum()
     assert combined.lost == pytest.approx(float(error), rel=1e-4)
-    assert torch.equal(factored(full, 8, 2.0).product.b, combined.product.b)
+    assert torch.equal(factorize(full, 8, 2.0).product.b, combined.product.b)
 
 
 def test_a_product_factored_from_its_full_matrix_is_the_same_update():
     product = draw(0)
-    assert near(factored(product.dense(), 4, 2.0).product, product.dense(), 1e-5)
+    assert near(factorize(product.dense(), 4, 2.0).product, product.dense(), 1e-5)
 
 
 def test_magmax_takes_the_larger_and_of_equals_the_new():
@@ -123,7 +130,7 @@ def test_ties_averages_only_what_agrees_with_the_sign_of_the_sum():
 def test_what_was_lost_is_told_in_the_units_of_the_update_whatever_its_scale():
     update = draw(3, rank=12, scale=1.0).dense()
     for scale in (1.0, 0.25, 8.0):
-        combined = factored(update, 4, scale)
+        combined = factorize(update, 4, scale)
         assert combined.product.scale == scale
         assert combined.product.rank == 4
         exact = float(update.double().square().sum())
@@ -131,13 +138,13 @@ def test_what_was_lost_is_told_in_the_units_of_the_update_whatever_its_scale():
         error = float((update - combined.product.dense()).double().square().sum())
         assert combined.lost == pytest.approx(error, rel=1e-4)
         wide = draw(3, rank=12, scale=scale)
-        told = nearest(wide, 4)
+        kept = truncate(wide, 4)
         full = wide.dense().double()
-        assert told.total == pytest.approx(float(full.square().sum()), rel=1e-5)
+        assert kept.total == pytest.approx(float(full.square().sum()), rel=1e-5)
         _, lost = best_of_rank(full, 4)
-        assert told.lost == pytest.approx(lost, rel=1e-5)
-        assert told.product.scale == scale
-        assert told.product.a.is_contiguous()
+        assert kept.lost == pytest.approx(lost, rel=1e-5)
+        assert kept.product.scale == scale
+        assert kept.product.a.is_contiguous()
 
 
 def test_an_exact_blend_keeps_the_part_that_both_share_bit_for_bit():
@@ -190,3 +197,46 @@ def test_an_orthonormal_basis_keeps_dtype_and_direction():
     assert torch.equal(q, torch.tensor([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
     assert q.is_contiguous()
     assert orthonormal(a.bfloat16()).dtype == torch.bfloat16
+
+
+def test_what_is_left_of_rows_is_orthogonal_to_earlier_ones_and_as_long():
+    own, earlier = draw(0).a.clone(), draw(1).a
+    lengths = own.norm(dim=1)
+    assert overlap(own, earlier) > 1
+    project_out(own, earlier)
+    assert overlap(own, earlier) < 1e-3
+    torch.testing.assert_close(own.norm(dim=1), lengths)
+
+
+def test_the_update_of_a_layer_is_what_merging_adds_to_its_weight(tiny_model):
+    model = shake(make(tiny_model))
+    layers, weights = low_rank_layers(model), model.trainable()
+    assert len(layers) == 14
+    for each in layers.values():
+        delta = each.module.get_delta_weight("default")
+        torch.testing.assert_close(each.of(weights).dense(), delta.detach())
+    assert other_names(model, layers) == []
+
+
+@pytest.mark.parametrize("options", [{"use_rslora": True}, {"alpha": 3}])
+def test_its_scale_is_that_of_the_adapter(tiny_model, options):
+    layers = low_rank_layers(make(tiny_model, **options))
+    expected = 8 / 4**0.5 if "use_rslora" in options else 3 / 4
+    assert {each.scale for each in layers.values()} == {expected}
+
+
+def test_what_is_no_product_is_listed_apart(tiny_model):
+    dora = make(tiny_model, use_dora=True)
+    layers = low_rank_layers(dora)
+    assert not any(each.is_plain for each in layers.values())
+    assert all("magnitude" in name for name in other_names(dora, layers))
+    ia3 = make(tiny_model, type="ia3")
+    assert low_rank_layers(ia3) == {}
+    assert other_names(ia3, {}) == list(ia3.trainable())
+
+
+def test_the_start_of_pissa_is_a_sibling(tiny_model):
+    assert all(
+        each.has_siblings for each in low_rank_layers(make(tiny_model, init="pissa")).values()
+    )
+    assert not any(each.has_siblings for each in low_rank_layers(make(tiny_model)).values())
