@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from llama_factory.inference.cached_network import can_cache
+from llama_factory.inference.cache import can_cache
 from llama_factory.inference.decoding import Decoder, Limits, decode_by_generate
 from tests.tiny import ARCHITECTURES, make_tiny_model
 

@@ -10,15 +10,15 @@ import yaml
 from llama_factory import run
 from llama_factory.core import files
 from llama_factory.core.types import Example, Message, ToolCall
+from llama_factory.inference.engine import Answer, Options, Question
 from llama_factory.inference.engines.transformers import TransformersEngine
-from llama_factory.inference.generation import Answer, Options, Question
 from llama_factory.inference.prompts import Prompts
 from llama_factory.model.chat.masks import EncodeOptions, Unfit, encode, prompt_ids
 from llama_factory.model.chat.prompt import FILE, PromptFormat
 from llama_factory.model.chat.templates import find, names
 from llama_factory.model.saved import SavedModel
 from llama_factory.serving.chat import ChatSession
-from llama_factory.serving.shapes import ChatRequest
+from llama_factory.serving.protocol import ChatRequest
 from llama_factory.versions import releases, store
 from tests.model.chat.kinds import KINDS, TEMPLATES, named_tokenizer
 from tests.serving.running import settings_of

@@ -14,7 +14,7 @@ from llama_factory.data.formats.layout import OPENAI
 from llama_factory.data.formats.turn_parsing import parse_turns
 from llama_factory.model.chat import conversation
 from llama_factory.model.chat.template import Renderer
-from llama_factory.serving import fields
+from llama_factory.serving import protocol
 from llama_factory.versions import releases
 from llama_factory.versions.workspace import Workspace
 from tests.serving.running import (
@@ -145,11 +145,11 @@ def test_content_may_be_a_list_of_texts(client: OpenAI) -> None:
 
 
 def test_fields_that_change_nothing_are_ignored(client: OpenAI) -> None:
-    neutral = {name: values[0] for name, values in fields.NEUTRAL.items() if values}
+    neutral = {name: values[0] for name, values in protocol.NEUTRAL.items() if values}
     extra = {
-        **dict.fromkeys(fields.NEUTRAL),
+        **dict.fromkeys(protocol.NEUTRAL),
         **neutral,
-        **dict.fromkeys(fields.IGNORED, "anything"),
+        **dict.fromkeys(protocol.IGNORED, "anything"),
         "made_up": None,
         "tool_choice": "none",
     }
@@ -160,7 +160,7 @@ def test_fields_that_change_nothing_are_ignored(client: OpenAI) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *((name, {"any": 7}) for name in fields.NEUTRAL),
+        *((name, {"any": 7}) for name in protocol.NEUTRAL),
         ("n", True),
         ("n", 2),
         ("top_k", 40),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llama_factory.core.types import Message
-from llama_factory.inference.refusals import PromptTooLongError
+from llama_factory.inference.engine import PromptTooLongError
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.chat import open_session
 from llama_factory.versions import store

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import Message
+from llama_factory.inference.engine import Options, Question
 from llama_factory.inference.engines.transformers import TransformersEngine
-from llama_factory.inference.generation import Options, Question
 from llama_factory.serving import released as following
-from llama_factory.serving.answering import AnswerQueue
+from llama_factory.serving.queue import AnswerQueue
 from llama_factory.serving.released import ReleasedVersions
 from llama_factory.versions import releases, store
 from llama_factory.versions.version import MANIFEST

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from transformers.cache_utils import DynamicCache
 from transformers.utils import logging as transformers_logging
 
-from llama_factory.inference.cached_network import Begun, CachedNetwork, padded
-from llama_factory.inference.growing_cache import chosen, joined
+from llama_factory.inference.cache import Begun, CachedNetwork, chosen, joined, padded
 from llama_factory.inference.likeliest import in_float32
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_factory.inference.generation import Question
+from llama_factory.inference.engine import Question
 from llama_factory.model.chat import prompt
 from llama_factory.model.chat.conversation import ask
 from llama_factory.model.chat.prompt import PromptFormat

@@ -1,4 +1,14 @@
-"""Errors as OpenAI's clients read them: a status and `{"error": {...}}`, never a traceback."""
+"""Errors as OpenAI's clients read them: a status and `{"error": {...}}`, never a traceback.
+
+RequestError             400  the request itself is wrong (of the engine)
+├── PromptTooLongError   400  (of the engine)
+├── KeyRefusedError      401
+├── UnknownModelError    404
+├── BodyTooSlowError     408
+├── BodyTooLargeError    413
+├── QueueFullError       429  the same request may be answered later
+└── ShuttingDownError    503  perhaps another server answers it
+"""
 
 import logging
 from typing import Any
@@ -10,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from llama_factory.core.errors import FactoryError
-from llama_factory.inference.refusals import QueueFullError, RequestError
+from llama_factory.inference.engine import RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +28,51 @@ CLIENT_GONE = 499
 """Status for the access log where nobody is left to read it; nginx uses this number."""
 
 ROUTES = "GET /v1/models, POST /v1/chat/completions and GET /health"
+
+
+class KeyRefusedError(RequestError):
+    """The API key is missing or wrong."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class UnknownModelError(RequestError):
+    """The request names a model that is not here."""
+
+    status = 404
+    param = "model"
+    code = "model_not_found"
+
+
+class BodyTooSlowError(RequestError):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class BodyTooLargeError(RequestError):
+    """The body is longer than this server reads."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class QueueFullError(RequestError):
+    """As many requests wait as may."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "queue_full"
+
+
+class ShuttingDownError(RequestError):
+    """The server was told to stop before the answer was complete."""
+
+    status = 503
+    type = "server_error"
+    code = "shutting_down"
 
 
 def install(app: FastAPI) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_factory.core.errors import FactoryError, suggest
-from llama_factory.inference.refusals import UnknownModelError
-from llama_factory.serving.answering import AnswerQueue
+from llama_factory.serving.errors import UnknownModelError
+from llama_factory.serving.queue import AnswerQueue
 from llama_factory.versions import releases, store
 from llama_factory.versions.releases import PREVIOUS, PRODUCTION, Releases
 from llama_factory.versions.version import ModelVersion

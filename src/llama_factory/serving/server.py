@@ -1,4 +1,4 @@
-"""Starts the API server, and stops it."""
+"""Starts the API server, writes its log to standard error, and stops it."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import logging
 import os
+import queue
 import signal
 import socket
 import threading
@@ -21,7 +22,6 @@ from llama_factory.core.signals import Stopped
 from llama_factory.inference.engines.transformers import TransformersEngine
 from llama_factory.model.chat.prompt import USUAL, PromptFormat
 from llama_factory.model.settings import ModelSettings
-from llama_factory.serving import log
 from llama_factory.serving.api import create_app
 from llama_factory.serving.connections import (
     KEEP_ALIVE_SECONDS,
@@ -74,7 +74,7 @@ def serve(
         FactoryError: the model or the released version cannot be loaded.
     """
     # The port comes first: loading a model only to find the port taken wastes minutes.
-    with log.shown(), _leaving_on_sigterm(), listen(settings) as listener:
+    with log_to_stderr(), _leaving_on_sigterm(), listen(settings) as listener:
         if not api_key and not _is_loopback(settings.host):
             say(
                 f"Warning: {settings.host} is open to the network and no key is set, so anyone can "
@@ -211,3 +211,65 @@ def _vanish() -> None:
 
 def _leave(_number: int, _frame: object) -> None:
     raise SystemExit(os.EX_OK)
+
+
+STDERR = 2
+MAX_LOG_LINES = 1000
+"""Lines that may wait to be written; more are dropped."""
+
+LAST_LINES_SECONDS = 1.0
+
+
+@contextlib.contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Show what this package logs meanwhile, unless the program has arranged it otherwise."""
+    package = logging.getLogger("llama_factory")
+    if package.handlers or logging.getLogger().handlers:
+        yield
+        return
+    lines, level = _LogLines(), package.level
+    package.addHandler(lines)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(lines)
+        package.setLevel(level)
+        lines.end()
+
+
+class _LogLines(logging.Handler):
+    """Writes on a thread of its own: where nobody reads what is written, answers go on.
+
+    The descriptor is written to directly: a stream's lock, held by a thread that waits for a
+    reader, would stop the program from ending.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._waiting: queue.Queue[str | None] = queue.Queue(MAX_LOG_LINES)
+        self._num_dropped = 0
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        try:
+            self._waiting.put_nowait(self.format(record))
+        except queue.Full:
+            self._num_dropped += 1
+
+    def end(self) -> None:
+        """Write what waits, as far as anybody reads it."""
+        if not self._waiting.full():
+            self._waiting.put_nowait(None)
+            self._thread.join(LAST_LINES_SECONDS)
+
+    def _write(self) -> None:
+        while (line := self._waiting.get()) is not None:
+            if self._num_dropped:
+                line += f"\n({self._num_dropped} lines were dropped: they were not read in time)"
+                self._num_dropped = 0
+            with contextlib.suppress(OSError):  # closed
+                os.write(STDERR, f"{line}\n".encode("utf-8", "backslashreplace"))

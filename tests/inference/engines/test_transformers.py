@@ -9,9 +9,14 @@ import torch
 
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import Message
+from llama_factory.inference.engine import (
+    Answer,
+    Options,
+    PromptTooLongError,
+    Question,
+    RequestError,
+)
 from llama_factory.inference.engines.transformers import TransformersEngine
-from llama_factory.inference.generation import Answer, Options, Question
-from llama_factory.inference.refusals import PromptTooLongError, RequestError
 from llama_factory.inference.streamed_text import UNFINISHED
 from llama_factory.model.load import load_network
 from llama_factory.model.settings import ModelSettings

@@ -80,7 +80,7 @@ def _prompt(model: "AdaptedModel", num_tokens: int, number: int) -> list[int]:
 
 def _seconds(model: "AdaptedModel", prompts: list[list[int]], new_tokens: int) -> float:
     """Time for answers of exactly so many tokens: there is no end token."""
-    from llama_factory.inference.cached_network import can_cache
+    from llama_factory.inference.cache import can_cache
     from llama_factory.inference.decoding import Decoder, Limits, decode_by_generate
 
     network, never = model.network, frozenset[int]()

@@ -14,9 +14,14 @@ from transformers.utils import logging as transformers_logging
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.inference import likeliest
-from llama_factory.inference.generation import Answer, Options, Question
+from llama_factory.inference.engine import (
+    Answer,
+    Options,
+    PromptTooLongError,
+    Question,
+    RequestError,
+)
 from llama_factory.inference.prompts import Prompts
-from llama_factory.inference.refusals import PromptTooLongError, RequestError
 from llama_factory.inference.streamed_text import TextPieces
 from llama_factory.model import lineage
 from llama_factory.model.chat.prompt import USUAL, PromptFormat

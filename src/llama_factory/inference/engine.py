@@ -1,11 +1,33 @@
-"""What the API asks of an engine and what it gets back. No engine and no HTTP here."""
+"""What an engine is asked, what it gives back, and what it refuses. No model and no HTTP here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
+from llama_factory.core.errors import ServingError
 from llama_factory.core.types import Message
 from llama_factory.versions.version import ModelVersion
+
+
+class RequestError(ServingError):
+    """The request itself cannot be answered; sending it again changes nothing."""
+
+    status: ClassVar[int] = 400
+    type: ClassVar[str] = "invalid_request_error"
+    param: ClassVar[str | None] = None
+    code: ClassVar[str | None] = None
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        """Say why; `param` names the field that is wrong."""
+        super().__init__(message)
+        self.place = param or self.param
+
+
+class PromptTooLongError(RequestError):
+    """The conversation leaves no room for an answer."""
+
+    param = "messages"
+    code = "context_length_exceeded"
 
 
 @dataclass(frozen=True)

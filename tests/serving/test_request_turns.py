@@ -9,11 +9,11 @@ import pytest
 from llama_factory.core.types import Message, ToolCall
 from llama_factory.data.formats.layout import OPENAI
 from llama_factory.data.formats.turn_parsing import parse_turns
-from llama_factory.inference.refusals import RequestError
+from llama_factory.inference.engine import RequestError
 from llama_factory.model.chat.conversation import ask
 from llama_factory.model.chat.template import Renderer
-from llama_factory.serving import fields
-from llama_factory.serving.shapes import ChatRequest
+from llama_factory.serving import protocol, request_turns
+from llama_factory.serving.protocol import ChatRequest
 from tests.tiny import make_tokenizer
 
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
@@ -178,4 +178,4 @@ def test_a_tokenizer_writes_tools_and_calls_of_a_request() -> None:
 
 def test_the_guide_lists_every_field_that_is_ignored() -> None:
     guide = (Path(__file__).parents[2] / "docs/serving.md").read_text(encoding="utf-8")
-    assert all(f"`{name}`" in guide for name in fields.IGNORED | fields.IGNORED_IN_TURNS)
+    assert all(f"`{name}`" in guide for name in protocol.IGNORED | request_turns.IGNORED_IN_TURNS)

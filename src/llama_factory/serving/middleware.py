@@ -16,14 +16,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llama_factory.inference.refusals import (
+from llama_factory.inference.engine import RequestError
+from llama_factory.serving.errors import (
+    CLIENT_GONE,
     BodyTooLargeError,
     BodyTooSlowError,
     KeyRefusedError,
-    RequestError,
+    body_of,
 )
-from llama_factory.serving.answering import PendingAnswer
-from llama_factory.serving.errors import CLIENT_GONE, body_of
+from llama_factory.serving.queue import PendingAnswer
 from llama_factory.serving.settings import ServingSettings
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ MB = 1_000_000
 
 
 def install(app: FastAPI, settings: ServingSettings, api_key: str | None) -> None:
-    """Put the door before an app's routes; what is added last is passed first."""
+    """Put what every request passes before an app's routes; what is added last is passed first."""
     app.add_middleware(_Guarded)
     app.add_middleware(_BoundedBody, max_bytes=settings.max_body_mb * MB)
     app.add_middleware(_KeyCheck, api_key=api_key)

@@ -8,13 +8,17 @@ from llama_factory.core.types import Message
 from llama_factory.data.formats.layout import OPENAI
 from llama_factory.data.formats.turn_parsing import THOUGHTS, parse_turn
 from llama_factory.data.formats.values import BadRowError, tools_of, type_name
-from llama_factory.inference.refusals import RequestError
-from llama_factory.serving.fields import IGNORED_IN_TURNS
+from llama_factory.inference.engine import RequestError
 
 ROLES = {"developer": "system"}
 """Roles under another name than chat templates know."""
 
 READ = {"role", "content", "tool_calls", "function_call", "tool_call_id", *THOUGHTS}
+
+IGNORED_IN_TURNS = frozenset(
+    {"name", "refusal", "annotations", "cache_control", "id", "weight", "provider_specific_fields"}
+)
+"""Fields of a turn that no chat template is given. `name` of a tool's turn is checked."""
 
 
 def read_turns(turns: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
