@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 from llama_factory.cli.terminal import TerminalProgress
 from llama_factory.core.errors import FactoryError
 from llama_factory.model import precision
-from llama_factory.model.load import load_tokenizer
+from llama_factory.model.base import load_tokenizer
 from llama_factory.model.source import resolve
 from llama_factory.rounds.settings import LearningConfig
 

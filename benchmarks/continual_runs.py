@@ -21,7 +21,7 @@ from continual_tiers import Stream
 from llama_factory.core import files
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
-from llama_factory.model.load import AdaptedModel, adapt
+from llama_factory.model.adapted import AdaptedModel, adapt
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.versions import memory

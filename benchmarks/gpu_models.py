@@ -10,12 +10,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from llama_factory.core.errors import FactoryError
+from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.attention import implementation
 from llama_factory.model.chat.masks import EncodeOptions
 from llama_factory.model.compiling import compile_layers
 from llama_factory.model.liger import require_liger, use_liger
-from llama_factory.model.load import AdaptedModel
 from llama_factory.model.log_probs import TokenLogProbs
 from llama_factory.model.precision import Precision, settle
 from llama_factory.model.recomputation import recompute

@@ -30,7 +30,8 @@ from pydantic import PrivateAttr
 
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Memory
-from llama_factory.model.load import AdaptedModel, adapt, load_tokenizer
+from llama_factory.model.adapted import AdaptedModel, adapt
+from llama_factory.model.base import load_tokenizer
 from llama_factory.model.source import resolve
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train

@@ -193,7 +193,7 @@ def shown(tokenizer: Any, ids: Sequence[int]) -> str:
 
 def make_tokenizer(template: str) -> Any:
     """The embedded model's tokenizer with a template's special tokens in its vocabulary."""
-    from llama_factory.model.load import load_tokenizer
+    from llama_factory.model.base import load_tokenizer
     from llama_factory.model.source import resolve_tokenizer
 
     tokenizer = load_tokenizer(resolve_tokenizer("smollm2"))

@@ -83,12 +83,12 @@ def examples_of(data: Path) -> Iterator[Any]:
 
 def new_job(writer: Writer, steps: int, dtype: str = "auto") -> Job:
     """What all jobs have in common, in a number format as `model.dtype` has it."""
-    from llama_factory.model.load import pick_dtype
+    from llama_factory.model.precision import choose
 
     return {
         "model": str(writer.folder),
         # without hardware for it bfloat16 would be no comparison
-        "dtype": str(pick_dtype(dtype)).removeprefix("torch."),
+        "dtype": str(choose(dtype).dtype).removeprefix("torch."),
         "steps": steps,
         "batch_size": BATCH_SIZE,
         "max_tokens": MAX_TOKENS,

@@ -20,7 +20,7 @@ import common
 
 from llama_factory import run
 from llama_factory.cli.terminal import TerminalProgress
-from llama_factory.model.load import load_tokenizer
+from llama_factory.model.base import load_tokenizer
 from llama_factory.model.source import resolve
 
 TASKS = ("dbpedia", "agnews")

@@ -16,10 +16,10 @@ from transformers.utils import logging as transformers_logging
 
 from llama_factory.core import files
 from llama_factory.core.types import EvalReport, Example, Message
+from llama_factory.model.base import fingerprint, load_network, load_tokenizer
 from llama_factory.model.chat import conversation
 from llama_factory.model.chat.template import Renderer
 from llama_factory.model.layers import target_names
-from llama_factory.model.load import fingerprint, load_network, load_tokenizer
 from llama_factory.model.settings import ModelSettings
 from llama_factory.versions import releases, store
 from llama_factory.versions.version import REPORT, ModelVersion

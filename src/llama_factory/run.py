@@ -344,7 +344,7 @@ def api_demo(
         say(f"{adapter} is a whole model, which answers without {base_model}.")
         base_model, adapter = str(adapter), None
     if adapter is not None:
-        from llama_factory.model.lineage import require_plain
+        from llama_factory.model.provenance import require_plain
 
         require_plain(adapter)
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ from llama_factory.model.saved import find_adapters
 from llama_factory.model.settings import ModelSettings
 from tests.model.adapting import logits
 from tests.model.test_adapters_runs import SHORT, write_rows
-from tests.model.test_lineage import OPTIONS, reopened
+from tests.model.test_provenance import OPTIONS, reopened
 from tests.tiny import make_tiny_model
 
 FLAT = """

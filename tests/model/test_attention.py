@@ -5,7 +5,7 @@ import torch
 
 from llama_factory.core.errors import ModelError
 from llama_factory.model.attention import implementation
-from llama_factory.model.load import load_network
+from llama_factory.model.base import load_network
 from llama_factory.model.settings import ModelSettings
 from tests.tiny import ARCHITECTURES, make_tiny_model
 

@@ -12,7 +12,7 @@ from llama_factory.model.saved import find_adapters
 from llama_factory.model.settings import ModelSettings
 from llama_factory.versions import store
 from tests.model.adapting import logits, make
-from tests.model.test_lineage import OPTIONS, begin, reopened, shake, trained
+from tests.model.test_provenance import OPTIONS, begin, reopened, shake, trained
 from tests.tiny import make_tiny_model, make_workspace, publish_adapter, render
 
 QUESTION = (Message("user", "你们的退货政策是什么？"),)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from llama_factory.core.errors import ConfigError
+from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.masks import EncodeOptions
 from llama_factory.model.compiling import compile_layers, require_compiler
-from llama_factory.model.load import adapt
 from llama_factory.model.log_probs import TokenLogProbs
 from llama_factory.model.settings import ModelSettings
 from tests.tiny import make_tiny_model

@@ -17,11 +17,11 @@ from llama_factory.core.errors import ConfigError, ModelError, VersionError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message
 from llama_factory.evaluation.suite import BUILT_IN_GUARD, load_guard
+from llama_factory.model.base import load_network, load_tokenizer
 from llama_factory.model.chat.template import Renderer
 from llama_factory.model.chat.templates import find, names
 from llama_factory.model.export import export
 from llama_factory.model.export_options import ExportOptions
-from llama_factory.model.load import load_network, load_tokenizer
 from llama_factory.model.modelfile import modelfile, turn_format
 from llama_factory.model.saved import SavedModel, find_adapters
 from llama_factory.model.settings import ModelSettings

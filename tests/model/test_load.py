@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from llama_factory.core.errors import ModelError
+from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.masks import EncodeOptions
-from llama_factory.model.load import adapt
 from tests.model.adapting import logits, make, settings
 from tests.tiny import make_tiny_model, random_adapter
 

@@ -3,8 +3,8 @@ import torch
 from torch.nn import functional as F
 
 from llama_factory.model import log_probs
+from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.masks import EncodeOptions
-from llama_factory.model.load import adapt
 from llama_factory.model.log_probs import TokenLogProbs, head_log_probs
 from llama_factory.model.padding import IGNORED, LAUNCH_TOKENS, cut
 from llama_factory.model.settings import ModelSettings

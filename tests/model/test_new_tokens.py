@@ -9,15 +9,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from llama_factory.core.errors import ModelError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message
-from llama_factory.model import lineage
+from llama_factory.model import provenance
+from llama_factory.model.base import load_network, load_tokenizer
 from llama_factory.model.export import export
 from llama_factory.model.export_options import ExportOptions
-from llama_factory.model.load import load_network, load_tokenizer
 from llama_factory.model.new_tokens import make_room
 from llama_factory.model.saved import find_adapters
 from llama_factory.model.settings import ModelSettings
 from tests.model.adapting import logits, settings
-from tests.model.test_lineage import OPTIONS, begin, reopened, shake
+from tests.model.test_provenance import OPTIONS, begin, reopened, shake
 from tests.tiny import ARCHITECTURES, make_tiny_model
 
 WORDS = {"new_tokens": ["退货政策", "parcelback"], "new_special_tokens": ["<|tool|>"]}
@@ -175,7 +175,7 @@ def test_every_architecture_takes_new_tokens_or_says_why_not(architecture, tmp_p
 def test_an_adapter_with_new_tokens_is_refused_beside_the_untouched_base(llama, tmp_path):
     saved_with_tokens(llama, tmp_path / "a")
     with pytest.raises(ModelError, match="only with new tokens in its vocabulary, so it cannot an"):
-        lineage.require_plain(tmp_path / "a")
+        provenance.require_plain(tmp_path / "a")
 
 
 def test_a_tokenizer_with_more_tokens_than_rows_gets_them_where_asked_and_they_train(

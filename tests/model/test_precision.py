@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from llama_factory.model import precision
+from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.masks import EncodeOptions
-from llama_factory.model.load import adapt
 from llama_factory.model.log_probs import TokenLogProbs
 from llama_factory.model.precision import choose
 from llama_factory.model.settings import ModelSettings

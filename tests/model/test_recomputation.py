@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from llama_factory.core.errors import ModelError
+from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.masks import EncodeOptions
-from llama_factory.model.load import adapt
 from llama_factory.model.log_probs import TokenLogProbs
 from llama_factory.model.recomputation import is_recomputed, recompute
 from llama_factory.model.settings import ModelSettings

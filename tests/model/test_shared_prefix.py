@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.masks import EncodeOptions
-from llama_factory.model.load import adapt
 from llama_factory.model.padding import (
     LAUNCH_TOKENS,
     Alike,

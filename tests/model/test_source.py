@@ -5,7 +5,7 @@ import pytest
 from llama_factory.core.errors import ModelError
 from llama_factory.core.files import hash_folder
 from llama_factory.model import source
-from llama_factory.model.names import HUB_IDS
+from llama_factory.model.source import HUB_IDS
 
 
 def test_a_folder_resolves_to_itself(tmp_path):

@@ -84,13 +84,13 @@ def test_the_second_consolidation_begins_at_the_original_base(bot, tiny, tmp_pat
     before = taught(bot, "news")
     version, said = consolidate(bot)
     assert said == [f"Adding 2 update(s) to {tiny} in float32."]
-    chain = lineage.read(version.adapter).merged
+    chain = provenance.read(version.adapter).merged
     first = store.get(bot, "v0001").adapter
-    assert [lineage.WEIGHTS_FILE in {p.name for p in each.iterdir()} for each in chain] == [
+    assert [provenance.WEIGHTS_FILE in {p.name for p in each.iterdir()} for each in chain] == [
         True
     ] * 2
-    assert (chain[0] / lineage.WEIGHTS_FILE).read_bytes() == (
-        first / lineage.WEIGHTS_FILE
+    assert (chain[0] / provenance.WEIGHTS_FILE).read_bytes() == (
+        first / provenance.WEIGHTS_FILE
     ).read_bytes()
     torch.testing.assert_close(
         logits(bot, version.id), logits(bot, before.id), rtol=1e-4, atol=1e-5
@@ -118,7 +118,7 @@ def test_weights_are_rounded_once(bot, tiny):
     consolidate(bot)
     settings = {"base_model": str(tiny), "adapter": {"type": "lora", "rank": 4}}
     options = encode_options(load_config(bot.settings).data)
-    chain = lineage.read(store.get(bot, "v0004").adapter).merged
+    chain = provenance.read(store.get(bot, "v0004").adapter).merged
     exact, short = (
         adapt(ModelSettings(**settings, dtype=dtype), None, options=options, seed=0, merged=chain)
         for dtype in ("float32", "bfloat16")

@@ -17,8 +17,8 @@ from llama_factory.core.errors import DataError, FactoryError
 from llama_factory.core.files import read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Memory, Message
+from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.masks import EncodeOptions, encode
-from llama_factory.model.load import adapt
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training import checkpoints
 from llama_factory.training.loop import Protection, TrainingFolders, train

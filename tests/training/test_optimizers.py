@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from llama_factory.core.errors import ConfigError
-from llama_factory.model.load import AdaptedModel
+from llama_factory.model.adapted import AdaptedModel
 from llama_factory.training import checkpoints
 from llama_factory.training.groups import weight_groups
 from llama_factory.training.optimizers import OPTIMIZERS

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from llama_factory.model.load import load_network
+from llama_factory.model.base import load_network
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training.memory import MemoryEstimate
 from llama_factory.training.recomputation import needs_recomputation, told, with_recomputation

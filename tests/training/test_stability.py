@@ -209,7 +209,7 @@ MEASURE = """
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
-    from llama_factory.model.load import AdaptedModel
+    from llama_factory.model.adapted import AdaptedModel
     from llama_factory.training import memory
     from llama_factory.model.chat.masks import EncodedRow
     from llama_factory.training.batching import BatchOptions, make_batch

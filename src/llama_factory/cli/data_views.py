@@ -172,7 +172,6 @@ def _previews(
     from llama_factory.data.reading import Refused, read_examples
     from llama_factory.model.chat.masks import encode_options
     from llama_factory.model.chat.preview import RowPreview, preview
-    from llama_factory.model.load import load_tokenizer
     from llama_factory.model.source import resolve_tokenizer
 
     tokenizer = load_tokenizer(

@@ -2,7 +2,7 @@
 
 import json
 
-from llama_factory.model.names import EMBEDDED
+from llama_factory.model.source import EMBEDDED
 
 TEXT = """\
 # Settings of this workspace. Every line that starts with '# ' and a key shows the default: remove

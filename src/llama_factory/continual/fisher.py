@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from llama_factory.continual.taught import answering, padded
+from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.chat.masks import EncodedRow
 from llama_factory.model.layers import causal_of
-from llama_factory.model.load import AdaptedModel
 from llama_factory.model.log_probs import TokenLogProbs
 from llama_factory.model.padding import IGNORED
 

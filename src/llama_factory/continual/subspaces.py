@@ -8,7 +8,7 @@ from torch import Tensor
 
 from llama_factory.continual.low_rank import LowRankLayer, low_rank_layers, other_names, overlap
 from llama_factory.core.errors import ConfigError
-from llama_factory.model.load import AdaptedModel
+from llama_factory.model.adapted import AdaptedModel
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from llama_factory.core.types import Example
+from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.chat.masks import EncodedRow, Unfit, encode
-from llama_factory.model.load import AdaptedModel
 from llama_factory.model.padding import pad
 
 

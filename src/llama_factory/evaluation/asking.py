@@ -13,7 +13,7 @@ from llama_factory.evaluation.exam import Exam
 from llama_factory.evaluation.likelihood import row_likelihoods
 from llama_factory.evaluation.metrics import ModelMetric
 from llama_factory.evaluation.prediction import Prediction
-from llama_factory.model.load import AdaptedModel
+from llama_factory.model.adapted import AdaptedModel
 
 ROWS_AT_A_TIME = 4 * ROWS_AT_ONCE
 """Rows between two writes: answered together, so that little is padded."""

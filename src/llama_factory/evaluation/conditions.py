@@ -11,7 +11,7 @@ from typing import Any
 from llama_factory.evaluation.metrics import METRICS
 from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.suite import BUILT_IN_GUARD, load_guard
-from llama_factory.model.load import AdaptedModel
+from llama_factory.model.adapted import AdaptedModel
 
 SCORING = 1
 """Raised when this program changes how it scores: what was measured before is measured again."""

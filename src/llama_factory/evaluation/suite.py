@@ -18,7 +18,7 @@ from llama_factory.evaluation.marks import Marks, judge
 from llama_factory.evaluation.prediction import Prediction
 from llama_factory.evaluation.scores import PERPLEXITY
 from llama_factory.evaluation.settings import EvaluationSettings
-from llama_factory.model.load import AdaptedModel
+from llama_factory.model.adapted import AdaptedModel
 
 __all__ = ["BUILT_IN_GUARD", "PERPLEXITY", "Prediction", "evaluate", "load_guard"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import Progress
-from llama_factory.model.load import AdaptedModel
+from llama_factory.model.adapted import AdaptedModel
 
 NEW, OLD = ".replacement", ".replaced"
 """Ends of the hidden names beside an output: of the run that will replace it, and of what it held

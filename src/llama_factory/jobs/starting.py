@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_factory.core.errors import ModelError
-from llama_factory.model import lineage
-from llama_factory.model.load import fingerprint
+from llama_factory.model import provenance
+from llama_factory.model.base import fingerprint
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.source import resolve
 
@@ -37,11 +37,11 @@ def start_of(settings: ModelSettings) -> Start:
     folders = [path.expanduser() for path in settings.adapter_paths]
     for folder in folders:
         _require_adapter(folder)
-    order = lineage.with_merged(folders)
+    order = provenance.with_merged(folders)
     if order:
         base = fingerprint(resolve(settings.base_model))
         for folder in order:
-            lineage.require_base(folder, base, settings.base_model)
+            provenance.require_base(folder, base, settings.base_model)
     if settings.create_new_adapter or not order:
         return Start(settings, merged=order)
     adopted = settings.adapter.adopt(order[-1])
@@ -49,7 +49,7 @@ def start_of(settings: ModelSettings) -> Start:
 
 
 def _require_adapter(folder: Path) -> None:
-    if (folder / lineage.ADAPTER_FILE).is_file():
+    if (folder / provenance.ADAPTER_FILE).is_file():
         return
     if (folder / "config.json").is_file():
         raise ModelError(
@@ -57,6 +57,6 @@ def _require_adapter(folder: Path) -> None:
             "model.base_model instead."
         )
     raise ModelError(
-        f"model.adapter_paths: {folder} is no adapter: it {lineage.missing(folder)} "
+        f"model.adapter_paths: {folder} is no adapter: it {provenance.describe_missing(folder)} "
         "Give the folder that training wrote (output_dir)."
     )

@@ -18,12 +18,13 @@ from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
 from llama_factory.model import parity
 from llama_factory.model.adapters.lora import Lora
+from llama_factory.model.base import load_network
 from llama_factory.model.chat.prompt import PromptFormat
 from llama_factory.model.export_options import EXPORT_DTYPES, ExportOptions
-from llama_factory.model.load import load_network
 from llama_factory.model.modelfile import modelfile
 from llama_factory.model.parity import Parity
-from llama_factory.model.saved import SavedModel, merge
+from llama_factory.model.saved import SavedModel
+from llama_factory.model.wrapping import merge, wrap_saved
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in EXPORT_DTYPES}
 PARITY_FILE = "parity.json"
@@ -141,7 +142,7 @@ class _Job:
             parity.keep_logits(network, prompts, kept)
         for folder in self.saved.adapters:
             self.progress.say(f"Merging {folder} into {self.saved.base} in float32.")
-            adapted = self.saved.adapted(network, folder)
+            adapted = wrap_saved(network, folder).eval()
             parity.keep_logits(adapted, prompts, kept)
             network = merge(adapted, folder)
             exact = parity.compare(network, prompts, kept, dtype="float32")

@@ -1,39 +1,25 @@
 """Saved adapters -> the network they make. For answers and export; training is `load.adapt`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
 from llama_factory.core import files
 from llama_factory.core.errors import ModelError
-from llama_factory.model import bottleneck, lineage
+from llama_factory.model import provenance
+from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.adapters.lora import Lora
+from llama_factory.model.base import fingerprint, load_network, rounded, tokenizer_of
 from llama_factory.model.chat import prompt
 from llama_factory.model.chat.masks import EncodeOptions
 from llama_factory.model.chat.prompt import PromptFormat
-from llama_factory.model.lineage import ADAPTER_FILE
-from llama_factory.model.load import (
-    AdaptedModel,
-    fingerprint,
-    load_network,
-    rounded,
-    tokenizer_of,
-)
-from llama_factory.model.names import HUB_IDS
 from llama_factory.model.new_tokens import make_room
+from llama_factory.model.provenance import ADAPTER_FILE
 from llama_factory.model.settings import ModelSettings
-from llama_factory.model.source import resolve
-
-UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError)
-"""What PEFT raises for an adapter that is damaged or made for another model."""
-
-COPIES = (".modules_to_save.", ".original_module.")
-"""Parts of names under which PEFT writes resized embeddings once more and never reads them."""
+from llama_factory.model.source import HUB_IDS, resolve
+from llama_factory.model.wrapping import with_merged, wrap_saved
 
 
 @dataclass(frozen=True)
@@ -83,11 +69,9 @@ class SavedModel:
         """
         *under, last = self.adapters or (None,)
         network = self.base_network(tokenizer, is_exact=bool(under))
-        for folder in under:
-            network = merge(self.adapted(network, folder), folder)
         if under:
-            network = rounded(network, self._unpacked())
-        return self.adapted(network, last) if last else network
+            network = rounded(with_merged(network, under), self._unpacked())
+        return wrap_saved(network, last).eval() if last else network
 
     def base_network(self, tokenizer: PreTrainedTokenizerBase, *, is_exact: bool = False) -> Any:
         """The base model alone, with room for the tokenizer's new tokens.
@@ -101,14 +85,6 @@ class SavedModel:
 
     def _unpacked(self) -> ModelSettings:
         return self.settings.model_copy(update={"adapter": Lora()})
-
-    def adapted(self, network: Any, folder: Path) -> Any:
-        """A network with one of the adapters on top.
-
-        Raises:
-            ModelError: the adapter cannot be read or does not fit the base.
-        """
-        return _with_adapter(network, folder, self.base).eval()
 
     def open(self, options: EncodeOptions) -> AdaptedModel:
         """The model ready to answer, asked as it was taught; `options` say the rest."""
@@ -139,7 +115,7 @@ def of_version(
         )
     if any(map(_is_whole, adapters)):
         return SavedModel(settings, adapters[-1], ())
-    whole = lineage.with_merged(adapters)
+    whole = provenance.with_merged(adapters)
     return SavedModel(settings, base, whole, is_untouched=not adapters)
 
 
@@ -171,44 +147,10 @@ def find_adapters(names: str, base_model: str | None, settings: ModelSettings) -
     base = _resolve_base(chosen, folders[0], is_given=base_model is not None)
     for folder, other in zip(folders, named, strict=True):
         _require_same_weights(folder, other, chosen, base)
-    order, found = lineage.with_merged(folders), fingerprint(base)
+    order, found = provenance.with_merged(folders), fingerprint(base)
     for folder in order:
-        lineage.require_base(folder, found, chosen)
+        provenance.require_base(folder, found, chosen)
     return SavedModel(settings.model_copy(update={"base_model": chosen}), base, order)
-
-
-def merge(network: Any, folder: Path) -> Any:
-    """Add an adapter's weights to those of its base; the result is a plain Transformers model.
-
-    Raises:
-        ModelError: this kind of adapter cannot be merged, or its weights are not numbers.
-    """
-    config = network.peft_config[network.active_adapter]
-    is_apart = config.is_prompt_learning or config.peft_type == bottleneck.PEFT_TYPE
-    if is_apart or not hasattr(network.base_model, "merge_and_unload"):
-        kind = getattr(config.peft_type, "value", config.peft_type)
-        raise ModelError(
-            f"{folder}: an adapter of type {kind} adds no weights to those of "
-            "the base model, so it cannot be merged. Serve the base model with this adapter."
-        )
-    is_tied = network.config.get_text_config().tie_word_embeddings
-    try:
-        merged = network.merge_and_unload(safe_merge=True)
-    except (ValueError, NotImplementedError, RuntimeError) as error:
-        raise ModelError(f"{folder}: this adapter cannot be merged: {error}") from error
-    if is_tied:
-        _tie_again(merged)
-    return merged
-
-
-def _tie_again(merged: Any) -> None:
-    """PEFT gives embeddings and head a copy each where rows of new tokens were trained."""
-    head, embeddings = merged.get_output_embeddings(), merged.get_input_embeddings()
-    if head.weight.data_ptr() != embeddings.weight.data_ptr() and torch.equal(
-        head.weight, embeddings.weight
-    ):
-        merged.config.get_text_config().tie_word_embeddings = True
-        merged.tie_weights()
 
 
 def _is_whole(folder: Path) -> bool:
@@ -225,7 +167,7 @@ def _base_of(folder: Path) -> str:
         except (ValueError, AttributeError) as error:
             raise ModelError(f"{file} is damaged and cannot be read: {error}") from error
     raise ModelError(
-        f"{folder} is neither a workspace nor an adapter: it {lineage.missing(folder)} "
+        f"{folder} is neither a workspace nor an adapter: it {provenance.describe_missing(folder)} "
         "Give a workspace, or the folder that training wrote (output_dir)."
     )
 
@@ -236,8 +178,8 @@ def _resolve_base(name: str, folder: Path, *, is_given: bool) -> Path:
     except ModelError as error:
         where = "--base" if is_given else f"the base model of {folder / ADAPTER_FILE}"
         hint = "" if is_given else " If it was moved, say where with --base."
-        told = str(error).removeprefix("model.base_model: ")
-        raise ModelError(f"{where}: {told}{hint}") from error
+        reason = str(error).removeprefix("model.base_model: ")
+        raise ModelError(f"{where}: {reason}{hint}") from error
 
 
 def _require_same_name(folder: Path, named: str, chosen: str) -> None:
@@ -262,36 +204,3 @@ def _another_base(folder: Path, named: str, chosen: str) -> ModelError:
         f"{folder} was trained on {named} ({ADAPTER_FILE}) and the base model is {chosen}, whose "
         "weights differ, so the adapter does not fit. Give the base it was trained on."
     )
-
-
-def _with_adapter(network: Any, folder: Path, base: Path) -> Any:
-    from peft import PeftModel
-
-    bottleneck.register()
-    try:
-        adapted = PeftModel.from_pretrained(network, folder)
-        # Read once more for what the first call only warns of: names that fit nothing.
-        found = adapted.load_adapter(
-            str(folder), adapted.active_adapter, torch_device=str(network.device)
-        )
-    except UNREADABLE as error:
-        raise ModelError(
-            f"{folder}: this adapter cannot be loaded onto {base}: {_short(error)}. It is damaged, "
-            "or was trained on another base model."
-        ) from error
-    if not adapted.active_peft_config.is_prompt_learning:  # its one weight is read another way
-        _require_all_read([*found.missing_keys, *found.unexpected_keys], folder, base)
-    return adapted
-
-
-def _require_all_read(wrong: Sequence[str], folder: Path, base: Path) -> None:
-    wrong = [name for name in wrong if not any(part in name for part in COPIES)]
-    if wrong:
-        raise ModelError(
-            f"{folder}: this adapter does not fit {base}: {wrong[0]} is missing or belongs to "
-            f"another model ({len(wrong)} such weights). Give the base it was trained on."
-        )
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from llama_factory.core.errors import ModelError
+from llama_factory.model.adapted import AdaptedModel
+from llama_factory.model.base import load_network, load_tokenizer
 from llama_factory.model.divergence import divergence
 from llama_factory.model.layers import backbone_of, causal_of
-from llama_factory.model.load import AdaptedModel, load_network, load_tokenizer
 from llama_factory.model.log_probs import has_plain_head, head_log_probs
 from llama_factory.model.padding import IGNORED
 from llama_factory.model.settings import ModelSettings

@@ -23,7 +23,8 @@ from llama_factory.evaluation.intervals import of_changes
 from llama_factory.evaluation.lineage import DRIFT, PREDICTIONS
 from llama_factory.evaluation.prediction import Prediction
 from llama_factory.evaluation.suite import evaluate
-from llama_factory.model import lineage
+from llama_factory.model import provenance
+from llama_factory.model.adapted import AdaptedModel, adapt, asked_as_taught
 from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.chat.masks import encode_options
 from llama_factory.model.load import AdaptedModel, adapt, asked_as_taught
@@ -93,7 +94,7 @@ def _chain(workspace: Workspace, parent: ModelVersion, config: LearningConfig) -
             f"{workspace.folder}: {parent.id} was consolidated and taught nothing since, so there "
             "is no update to consolidate."
         )
-    lineage.require_sum(parent.adapter)
+    provenance.require_sum(parent.adapter)
     return of_version(config.model, (parent.adapter,), parent.base_fingerprint).adapters
 
 

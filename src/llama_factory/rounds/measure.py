@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from llama_factory.evaluation.drift import drift_from_base
 from llama_factory.evaluation.row_drift import RowDrift
 from llama_factory.evaluation.suite import BUILT_IN_GUARD, load_guard
-from llama_factory.model.load import AdaptedModel
+from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.saved import of_version
 from llama_factory.model.settings import ModelSettings
-from llama_factory.model.switching import without_adapter
+from llama_factory.model.wrapping import without_adapter
 from llama_factory.rounds.settings import LearningConfig
 
 

@@ -18,7 +18,8 @@ from llama_factory.evaluation.drift import divergence
 from llama_factory.evaluation.intervals import of_changes
 from llama_factory.evaluation.lineage import BEFORE, DRIFT, PREDICTIONS
 from llama_factory.evaluation.suite import Prediction, evaluate
-from llama_factory.model import lineage
+from llama_factory.model import provenance
+from llama_factory.model.adapted import AdaptedModel, adapt, asked_as_taught
 from llama_factory.model.adapters import ADAPTERS
 from llama_factory.model.chat.masks import encode_options
 from llama_factory.model.load import AdaptedModel, adapt, asked_as_taught
@@ -217,7 +218,7 @@ def _load(work: _Work) -> AdaptedModel:
             "workspace."
         )
     seed, options = config.training.seed, encode_options(config.data)
-    under = lineage.read(parent.adapter).merged if parent.adapter else ()
+    under = provenance.read(parent.adapter).merged if parent.adapter else ()
     model = adapt(config.model, parent.adapter, options=options, seed=seed, merged=under)
     if parent.base_fingerprint not in ("", model.fingerprint):
         raise ModelError(

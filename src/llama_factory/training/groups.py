@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from llama_factory.core.errors import ConfigError
-from llama_factory.model.load import AdaptedModel
+from llama_factory.model.adapted import AdaptedModel
 from llama_factory.training.settings import TrainingSettings
 
 LORA_B = "lora_B"

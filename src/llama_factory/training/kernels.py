@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from llama_factory.model.load import AdaptedModel
+from llama_factory.model.adapted import AdaptedModel
 from llama_factory.training.objectives import OBJECTIVES, Objective
 from llama_factory.training.objectives.sft import Sft
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama_factory.model.load import AdaptedModel
+from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.padding import IGNORED
 
 

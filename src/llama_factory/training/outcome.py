@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llama_factory.core.types import Memory
+from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.chat.token_cache import Cut
-from llama_factory.model.load import AdaptedModel
 from llama_factory.training.checkpoints import Position
 from llama_factory.training.rows import MOST_SHOWN, UnfitRow
 

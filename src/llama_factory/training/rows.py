@@ -7,8 +7,8 @@ from pathlib import Path
 from llama_factory.core.errors import DataError
 from llama_factory.core.progress import SILENT, Progress
 from llama_factory.core.types import Example
+from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.chat.token_cache import Cut, encode_rows
-from llama_factory.model.load import AdaptedModel
 from llama_factory.training.items import Encoded, Items, by_part, packed
 from llama_factory.training.kernels import PLAIN
 from llama_factory.training.objectives import Objective

@@ -11,7 +11,7 @@ from llama_factory.core.types import Example, Memory
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from llama_factory.model.load import AdaptedModel
+    from llama_factory.model.adapted import AdaptedModel
     from llama_factory.training.batching import MicroBatch
 
 

@@ -10,8 +10,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.liger import use_liger
-from llama_factory.model.load import AdaptedModel
 from llama_factory.model.shared_prefix import SharedPrefix
 from llama_factory.training.batching import Batch, MicroBatch
 from llama_factory.training.costs import Costs

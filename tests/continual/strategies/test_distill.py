@@ -8,10 +8,10 @@ from llama_factory.continual.strategies.freeze import Freeze
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.types import Memory
 from llama_factory.model import divergence
-from llama_factory.model.load import adapt
+from llama_factory.model.adapted import adapt
 from llama_factory.model.padding import IGNORED
 from llama_factory.model.settings import ModelSettings
-from llama_factory.model.switching import without_adapter
+from llama_factory.model.wrapping import without_adapter
 from tests.continual.strategies.models import OPTIONS, disturb, examples, forward, make, micro_batch
 from tests.tiny import make_tiny_model
 

@@ -18,7 +18,7 @@ from llama_factory.inference.engine import (
 )
 from llama_factory.inference.engines.transformers import TransformersEngine
 from llama_factory.inference.streamed_text import UNFINISHED
-from llama_factory.model.load import load_network
+from llama_factory.model.base import load_network
 from llama_factory.model.settings import ModelSettings
 from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace

@@ -4,12 +4,13 @@ import pytest
 
 from llama_factory.core.errors import ModelError
 from llama_factory.core.types import Example, Message
+from llama_factory.model.adapted import adapt
+from llama_factory.model.base import load_tokenizer
 from llama_factory.model.chat import prompt
 from llama_factory.model.chat.masks import EncodeOptions, encode, encode_pair, prompt_ids
 from llama_factory.model.chat.prompt import USUAL, PromptFormat
 from llama_factory.model.chat.template import Renderer
 from llama_factory.model.chat.templates import find
-from llama_factory.model.load import adapt, load_tokenizer
 from llama_factory.model.settings import ModelSettings
 from tests.model.chat.kinds import KINDS, TEMPLATES
 from tests.tiny import END, START

@@ -10,8 +10,8 @@ from torch import nn
 from llama_factory.core.files import read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message
+from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.masks import EncodeOptions
-from llama_factory.model.load import adapt
 from llama_factory.model.log_probs import TokenLogProbs
 from llama_factory.model.precision import Precision, choose
 from llama_factory.model.settings import ModelSettings

@@ -25,8 +25,8 @@ from llama_factory.training.strategy import STRATEGIES, Strategy, Turn
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from llama_factory.model.adapted import AdaptedModel
     from llama_factory.model.chat.masks import EncodedRow
-    from llama_factory.model.load import AdaptedModel
 
 NAME = "agem"
 SEED = f"{NAME}.seed"

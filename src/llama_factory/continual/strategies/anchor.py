@@ -19,7 +19,7 @@ from llama_factory.data.reading import read_examples
 from llama_factory.training.strategy import STRATEGIES, Source, Strategy
 
 if TYPE_CHECKING:
-    from llama_factory.model.load import AdaptedModel
+    from llama_factory.model.adapted import AdaptedModel
 
 NAME = "anchor"
 KEY = f"{NAME}.key"

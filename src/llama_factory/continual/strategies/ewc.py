@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from llama_factory.continual.low_rank import LowRankLayer
     from llama_factory.continual.penalties import UpdatePenalty, WeightPenalty
     from llama_factory.model.chat.masks import EncodedRow
-    from llama_factory.model.load import AdaptedModel
     from llama_factory.training.batching import MicroBatch
 
 NAME = "ewc"

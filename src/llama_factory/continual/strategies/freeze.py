@@ -14,7 +14,7 @@ from llama_factory.core.types import Memory
 from llama_factory.training.strategy import STRATEGIES, Strategy, Turn
 
 if TYPE_CHECKING:
-    from llama_factory.model.load import AdaptedModel
+    from llama_factory.model.adapted import AdaptedModel
 
 NAME = "freeze"
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llama_factory.continual.merging import Rule
-    from llama_factory.model.load import AdaptedModel
+    from llama_factory.model.adapted import AdaptedModel
 
 NAME = "merge"
 TRAINED, ORIGIN = f"{NAME}.trained.", f"{NAME}.origin."

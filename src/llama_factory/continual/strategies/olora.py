@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llama_factory.continual.subspaces import Subspace
-    from llama_factory.model.load import AdaptedModel
+    from llama_factory.model.adapted import AdaptedModel
 
 NAME = "olora"
 USED = f"{NAME}.used"

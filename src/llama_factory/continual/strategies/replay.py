@@ -17,7 +17,7 @@ from llama_factory.core.types import Example, Memory
 from llama_factory.training.strategy import STRATEGIES, Source, Strategy
 
 if TYPE_CHECKING:
-    from llama_factory.model.load import AdaptedModel
+    from llama_factory.model.adapted import AdaptedModel
 
 NAME = "replay"
 SEED = f"{NAME}.seed"

@@ -10,7 +10,7 @@ from llama_factory.core.settings import Registry, Settings, import_parts
 from llama_factory.evaluation.answered import Answered, Scored, TaskRow, judged
 
 if TYPE_CHECKING:
-    from llama_factory.model.load import AdaptedModel
+    from llama_factory.model.adapted import AdaptedModel
 
 Need = Literal["answer", "options"]
 

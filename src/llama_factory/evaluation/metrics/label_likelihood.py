@@ -13,7 +13,7 @@ from llama_factory.evaluation.labels import same, unfit_labels
 from llama_factory.evaluation.metrics import METRICS, ModelMetric
 
 if TYPE_CHECKING:
-    from llama_factory.model.load import AdaptedModel
+    from llama_factory.model.adapted import AdaptedModel
 
 
 @METRICS.register("label_likelihood")

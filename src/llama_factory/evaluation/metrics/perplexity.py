@@ -8,7 +8,7 @@ from llama_factory.evaluation.answered import Scored, TaskRow, judged
 from llama_factory.evaluation.metrics import METRICS, ModelMetric
 
 if TYPE_CHECKING:
-    from llama_factory.model.load import AdaptedModel
+    from llama_factory.model.adapted import AdaptedModel
 
 
 @METRICS.register("perplexity")

@@ -14,7 +14,7 @@ from llama_factory.evaluation.settings import EvaluationSettings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llama_factory.model.load import AdaptedModel
+    from llama_factory.model.adapted import AdaptedModel
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from llama_factory.evaluation.statistics import Estimate
 from llama_factory.evaluation.suites import SUITES, Bench, Suite
 
 if TYPE_CHECKING:
-    from llama_factory.model.load import AdaptedModel
+    from llama_factory.model.adapted import AdaptedModel
 
 GIB = 2**30
 SECONDS_BETWEEN_LOOKS = 0.005

@@ -23,10 +23,10 @@ from llama_factory.inference.engine import (
 )
 from llama_factory.inference.prompts import Prompts
 from llama_factory.inference.streamed_text import TextPieces
-from llama_factory.model import lineage
+from llama_factory.model import provenance
+from llama_factory.model.base import fingerprint, load_network, tokenizer_of
 from llama_factory.model.chat.prompt import USUAL, PromptFormat
 from llama_factory.model.chat.template import REFUSALS
-from llama_factory.model.load import fingerprint, load_network, tokenizer_of
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.source import resolve
 from llama_factory.model.wrapping import unread
@@ -269,7 +269,7 @@ class TransformersEngine:
 
 def _parts(version_id: str, adapter: Path) -> dict[str, Path]:
     """The adapters that answer together, by name: the version's own, and those under it."""
-    under = lineage.read(adapter).merged
+    under = provenance.read(adapter).merged
     return {f"{version_id}-{n}": each for n, each in enumerate(under, 1)} | {version_id: adapter}
 
 

@@ -1,14 +1,25 @@
-"""Ways to make a base model trainable, one file each: `(model) -> model` with few weights."""
+"""Ways to make a base model trainable, one file each."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from llama_factory.core.errors import ModelError
+from llama_factory.core.files import read_json
 from llama_factory.core.settings import Registry, Settings, import_parts
+from llama_factory.model.provenance import ADAPTER_FILE
 
 if TYPE_CHECKING:
     from torch import nn
+
+SETTING_NAMES = {
+    "r": "rank",
+    "lora_alpha": "alpha",
+    "oft_block_size": "block_size",
+    "num_virtual_tokens": "num_tokens",
+    "target_modules": "targets",
+}
+"""PEFT's name of a value in adapter_config.json -> our setting, where they differ."""
 
 
 class Adapter(Settings):
@@ -58,7 +69,7 @@ class Adapter(Settings):
         """
         from llama_factory.model.wrapping import wrap_saved
 
-        return wrap_saved(model, folder, freeze_layers=freeze_layers)
+        return wrap_saved(model, folder, is_trainable=True, freeze_layers=freeze_layers)
 
     def require_fits(self, folder: Path) -> None:
         """Make sure, before the model is read, that a saved adapter is what these settings say.
@@ -66,9 +77,20 @@ class Adapter(Settings):
         Raises:
             ModelError: it is of another kind or shape; the message says both and the ways out.
         """
-        from llama_factory.model.adapters.parent import require_same_shape
-
-        require_same_shape(self, folder)
+        saved, kind = _read_config(folder), ADAPTERS.name_of(self)
+        if self.peft_type != saved["peft_type"]:
+            other = _name_of(saved["peft_type"])
+            raise ModelError(
+                f"adapter.type is {kind} and the parent's adapter in {folder} is of type {other}. "
+                f"{_ways_out('type', other)}"
+            )
+        for key, fitting in self.shape().items():
+            name = SETTING_NAMES.get(key, key)
+            if saved.get(key) not in fitting:
+                raise ModelError(
+                    f"adapter.{name} is {fitting[0]} and the parent's adapter in {folder} has "
+                    f"{name} {saved.get(key)}. {_ways_out(name, saved.get(key))}"
+                )
 
     def adopt(self, folder: Path) -> Self:
         """These settings, with what they leave open taken from a saved adapter.
@@ -76,9 +98,14 @@ class Adapter(Settings):
         Raises:
             ModelError: there is no adapter in the folder.
         """
-        from llama_factory.model.adapters.parent import adopted
-
-        return adopted(self, folder)
+        saved, names = (
+            _read_config(folder),
+            {key: SETTING_NAMES.get(key, key) for key in self.shape()},
+        )
+        if saved["peft_type"] != self.peft_type:
+            return self  # `require_fits` refuses it
+        left_open = {key: name for key, name in names.items() if name not in self.model_fields_set}
+        return self.model_copy(update={name: saved[key] for key, name in left_open.items()})
 
     def train_tokens(self, network: Any, ids: Sequence[int]) -> None:
         """Let the rows of new tokens in the embeddings and the output head train as well.
@@ -102,6 +129,38 @@ class Adapter(Settings):
         The first value is the one wanted.
         """
         return {}
+
+
+def _ways_out(name: str, saved: Any) -> str:
+    return (
+        f"Training goes on with the parent's adapter: set {name} back to {saved}, or start anew "
+        "(a new workspace, or a run without adapter_name_or_path)."
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The adapter_config.json of a saved adapter."""
+    file = folder / ADAPTER_FILE
+    if not file.is_file() and (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder} holds a whole model and no adapter, so there is no adapter to go on with. "
+            "Name it as model.base_model instead."
+        )
+    try:
+        saved = read_json(file)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file}: no adapter can be read here: {error}") from error
+    if not isinstance(saved, dict) or "peft_type" not in saved:
+        raise ModelError(f"{file} names no peft_type, so it is no adapter that PEFT wrote.")
+    if isinstance(saved.get("target_modules"), list):
+        saved["target_modules"] = sorted(saved["target_modules"])
+    return saved
+
+
+def _name_of(peft_type: Any) -> str:
+    """Our name of a PEFT type; qlora's adapters are LoRA adapters."""
+    names = (name for name, part in ADAPTERS.parts.items() if part.peft_type == peft_type)
+    return min(names, key=len, default=str(peft_type).lower())
 
 
 ADAPTERS: Registry[Adapter] = Registry("adapter")

@@ -10,7 +10,7 @@ from llama_factory.core.types import Example
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from llama_factory.model.load import AdaptedModel
+    from llama_factory.model.adapted import AdaptedModel
     from llama_factory.training.batching import MicroBatch
 
 

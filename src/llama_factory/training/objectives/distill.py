@@ -11,7 +11,7 @@ from llama_factory.training.objectives import OBJECTIVES, Losses, Objective, Sco
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from llama_factory.model.load import AdaptedModel
+    from llama_factory.model.adapted import AdaptedModel
 
 
 @OBJECTIVES.register("distill")

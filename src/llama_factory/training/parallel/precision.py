@@ -11,7 +11,7 @@ from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.plugins import Precision as FabricPrecision
 from lightning_fabric.strategies import DDPStrategy
 
-from llama_factory.model.load import AdaptedModel
+from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.precision import Precision
 from llama_factory.training.parallel.processes import current, num_local
 

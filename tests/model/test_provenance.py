@@ -8,9 +8,10 @@ import torch
 from llama_factory.core.errors import ModelError
 from llama_factory.core.files import read_json
 from llama_factory.jobs.starting import start_of
-from llama_factory.model import lineage
+from llama_factory.model import provenance
+from llama_factory.model.adapted import adapt
+from llama_factory.model.base import fingerprint
 from llama_factory.model.chat.masks import EncodeOptions
-from llama_factory.model.load import adapt, fingerprint
 from llama_factory.model.saved import find_adapters
 from llama_factory.model.settings import ModelSettings
 from tests.model.adapting import logits, settings
@@ -165,9 +166,9 @@ def test_adapters_that_never_stood_on_each_other_are_added_with_a_warning(
 
 def test_a_stacked_adapter_is_refused_beside_the_untouched_base(stack):
     first, second, _ = stack
-    lineage.require_plain(first)
+    provenance.require_plain(first)
     with pytest.raises(ModelError, match="only with other adapters merged .* llama-factory export"):
-        lineage.require_plain(second)
+        provenance.require_plain(second)
 
 
 def test_a_record_that_lost_its_adapters_is_told(llama, stack, tmp_path):

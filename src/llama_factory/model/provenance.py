@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Lineage:
-    """What stood under an adapter while it was trained.
+class Provenance:
+    """What an adapter was trained on top of.
 
     Attributes:
         fingerprint: of the base model; empty where nothing is recorded (adapters made elsewhere).
@@ -32,7 +32,7 @@ class Lineage:
     merged: tuple[Path, ...] = ()
 
 
-def missing(folder: Path) -> str:
+def describe_missing(folder: Path) -> str:
     """What a folder that holds no adapter lacks, and the nearest one beside it that has it."""
     what = f"holds no {ADAPTER_FILE}" if folder.is_dir() else "does not exist"
     around = folder.parent if folder.parent.is_dir() else Path()
@@ -40,23 +40,23 @@ def missing(folder: Path) -> str:
     return f"{what}.{suggest(folder.name, known)}"
 
 
-def record(folder: Path, lineage: Lineage) -> None:
+def record(folder: Path, provenance: Provenance) -> None:
     """Write beside an adapter what it was trained on, with copies of the merged adapters.
 
     The copies make the folder complete: it answers the same when the others are moved or gone.
     """
     copies = folder / MERGED
     shutil.rmtree(copies, ignore_errors=True)
-    for number, each in enumerate(lineage.merged, 1):
+    for number, each in enumerate(provenance.merged, 1):
         own = copies / str(number)
         own.mkdir(parents=True)
         for name in (ADAPTER_FILE, WEIGHTS_FILE):
             shutil.copyfile(each / name, own / name)
-    said = {"base_fingerprint": lineage.fingerprint, "merged": len(lineage.merged)}
-    files.write_json(folder / RECORD, said)
+    values = {"base_fingerprint": provenance.fingerprint, "merged": len(provenance.merged)}
+    files.write_json(folder / RECORD, values)
 
 
-def read(folder: Path) -> Lineage:
+def read(folder: Path) -> Provenance:
     """What an adapter was trained on; nothing for one that was made elsewhere.
 
     Raises:
@@ -64,10 +64,10 @@ def read(folder: Path) -> Lineage:
     """
     file = folder / RECORD
     if not file.is_file():
-        return Lineage()
+        return Provenance()
     try:
-        said = files.read_json(file)
-        fingerprint, count = str(said["base_fingerprint"]), int(said["merged"])
+        values = files.read_json(file)
+        fingerprint, count = str(values["base_fingerprint"]), int(values["merged"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{file} is damaged and cannot be read: {error!r}") from error
     merged = tuple(folder / MERGED / str(number) for number in range(1, count + 1))
@@ -77,7 +77,7 @@ def read(folder: Path) -> Lineage:
             f"{folder} fits the base model only with {count} other adapter(s) merged into it, and "
             f"{gone[0]} is gone. Copy the whole folder that training wrote."
         )
-    return Lineage(fingerprint, merged)
+    return Provenance(fingerprint, merged)
 
 
 def with_merged(folders: Sequence[Path]) -> tuple[Path, ...]:

@@ -1,6 +1,5 @@
-"""Base model + adapter + tokenizer, ready to train or to answer."""
+"""A base model made trainable: with an adapter, or with its own weights free to change."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,24 +8,21 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedTokenizerBase
 
 from llama_factory.core.errors import ModelError
-from llama_factory.model import lineage, new_tokens, value_head
+from llama_factory.model import new_tokens, provenance, value_head
 from llama_factory.model.adapters import ADAPTERS, Adapter
-from llama_factory.model.attention import implementation
+from llama_factory.model.base import fingerprint, load_network, rounded, tokenizer_of
 from llama_factory.model.chat import prompt
 from llama_factory.model.chat.masks import EncodeOptions
-from llama_factory.model.chat.naming import give_template
-from llama_factory.model.chat.prompt import PromptFormat
-from llama_factory.model.lineage import TOKENIZER_FILE, Lineage
 from llama_factory.model.new_tokens import NewTokens
 from llama_factory.model.precision import AS_LOADED, Precision, choose, settle
+from llama_factory.model.provenance import Provenance
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.source import resolve
+from llama_factory.model.wrapping import with_merged
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class AdaptedModel:
             self.network.save_pretrained(folder, state_dict=own)
             value_head.save(self.network, folder)
             return
-        lineage.record(folder, Lineage(self.fingerprint, self.merged))
+        provenance.record(folder, Provenance(self.fingerprint, self.merged))
         # Rows of new tokens are the adapter's own: the whole embeddings need no copy.
         self.network.save_pretrained(folder, save_embedding_layers=False)
         value_head.save(self.network, folder)
@@ -121,7 +117,7 @@ def adapt(
     new = _new_tokens(settings, tokenizer, parent)
     options = _allowing(options, [*_words_of(saved), *settings.new_special_tokens])
     network = load_network(folder, settings, is_exact=bool(merged))
-    has_rows = any(map(lineage.has_rows, saved))
+    has_rows = any(map(provenance.has_rows, saved))
     untaught = {*new.ids}
     if settings.resize_vocab or new.ids or has_rows:
         rows = new_tokens.make_room(network, tokenizer)
@@ -163,30 +159,6 @@ def asked_as_taught(model: AdaptedModel, weights: Path | None) -> AdaptedModel:
     return replace(model, options=replace(model.options, format=how))
 
 
-def tokenizer_of(
-    settings: ModelSettings,
-    base: Path,
-    adapters: Sequence[Path],
-    kept: PromptFormat | None = None,
-) -> PreTrainedTokenizerBase:
-    """The tokenizer saved beside the last adapter that has one, else the base model's.
-
-    Args:
-        settings: which template it gets.
-        base: the base model's folder.
-        adapters: in their order.
-        kept: how the last of them was taught to be asked, which counts more than the settings.
-    """
-    beside = [path for path in adapters if (path / TOKENIZER_FILE).exists()]
-    return load_tokenizer(
-        beside[-1] if beside else base,
-        trust_remote_code=settings.trust_remote_code,
-        template=settings.template,
-        replaces=settings.replace_template,
-        kept=kept,
-    )
-
-
 def _new_tokens(
     settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, parent: Path | None
 ) -> NewTokens:
@@ -214,122 +186,12 @@ def _require_trainable(folder: Path, adapter: Adapter) -> None:
 
 def _with_merged(network: Any, merged: Sequence[Path], settings: ModelSettings) -> Any:
     """The network with the weights of adapters added to its own, rounded once at the end."""
-    from llama_factory.model.saved import merge
-    from llama_factory.model.wrapping import wrap_saved
-
-    if merged and getattr(network, "is_quantized", False):
+    if not merged:
+        return network
+    if getattr(network, "is_quantized", False):
         raise ModelError(
             f"model.adapter_paths: {merged[0]} cannot be merged into packed weights without "
             "rounding what was learned. Make one model of base and adapters first (llama-factory "
             "export), and name that as model.base_model."
         )
-    for folder in merged:
-        network = merge(wrap_saved(network, folder, freeze_layers=0), folder)
-    return rounded(network, settings) if merged else network
-
-
-def rounded(network: Any, settings: ModelSettings) -> Any:
-    """A network that was read exactly, with its weights in the format of the settings.
-
-    Buffers stay: positions are computed in float32 whatever the weights are.
-    """
-    dtype = _loaded_dtype(settings)
-    for weight in network.parameters():
-        if weight.is_floating_point():
-            weight.data = weight.data.to(dtype)
-    network.config.dtype = dtype
-    return network
-
-
-def load_network(folder: Path, settings: ModelSettings, *, is_exact: bool = False) -> Any:
-    """The base model alone, in its number format, on the CPU or the GPU that is there.
-
-    Args:
-        folder: where its files are.
-        settings: number format, attention.
-        is_exact: read weights in float32, to add to them before they are `rounded`.
-
-    Raises:
-        ModelError: the folder's files do not make a causal language model, or this machine cannot
-            pack its weights or compute its attention as asked.
-    """
-    transformers_logging.disable_progress_bar()
-    try:
-        network = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32 if is_exact else _loaded_dtype(settings),
-            attn_implementation=implementation(settings.attention, pick_dtype(settings.dtype)),
-            trust_remote_code=settings.trust_remote_code,
-            **_packed(settings.adapter),
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder}: this model cannot be loaded: {error}") from error
-    network.eval()
-    is_there = getattr(network, "is_quantized", False) or not torch.cuda.is_available()
-    return network if is_there else network.to("cuda")
-
-
-def _packed(adapter: Adapter) -> dict[str, Any]:
-    """Options that pack the weights as they are read, straight onto the GPU."""
-    adapter.require_hardware()
-    config = adapter.quantization()
-    return {"quantization_config": config, "device_map": {"": 0}} if config else {}
-
-
-def _loaded_dtype(settings: ModelSettings) -> torch.dtype:
-    """Weights that train are read in float32; what is frozen, as the settings say."""
-    precision = choose(settings.dtype)
-    is_frozen = settings.adapter.peft_type is not None
-    return precision.dtype if is_frozen or precision.is_pure else torch.float32
-
-
-def load_tokenizer(
-    folder: Path,
-    *,
-    trust_remote_code: bool = False,
-    template: str | None = None,
-    replaces: bool = False,
-    kept: PromptFormat | None = None,
-) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a chat template and a padding token in any case.
-
-    Args:
-        folder: where its files are.
-        trust_remote_code: run code that comes with them.
-        template: a named template for tokenizers that have none.
-        replaces: use the named template in any case.
-        kept: how weights were taught to be asked: its template and end token count most.
-
-    Raises:
-        ModelError: there is none, or no chat template.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: no tokenizer can be loaded: {error}") from error
-    if kept is not None and kept.template:
-        kept.give_to(tokenizer)
-    else:
-        give_template(tokenizer, template, where=str(folder), replaces=replaces)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def pick_dtype(name: str) -> torch.dtype:
-    """The format of frozen weights that a setting asks for."""
-    return choose(name).dtype
-
-
-def fingerprint(folder: Path) -> str:
-    """Identifies a base model by its config and the size, start and end of each weight file."""
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update((folder / "config.json").read_bytes())
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            digest.update(f"{path.name} {size}".encode())
-            for start in (0, max(0, size - 2**20)):
-                file.seek(start)
-                digest.update(file.read(2**20))
-    return digest.hexdigest()
+    return rounded(with_merged(network, merged), settings)
