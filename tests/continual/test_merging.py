@@ -23,7 +23,8 @@ from llama_factory.continual.merging import (
     is_unchanged,
     snapshot,
 )
-from llama_factory.model.load import AdaptedModel, load_network
+from llama_factory.model.adapted import AdaptedModel
+from llama_factory.model.base import load_network
 from llama_factory.model.settings import ModelSettings
 from tests.continual.small import flat, make, reopened, shake
 

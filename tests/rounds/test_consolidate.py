@@ -13,9 +13,10 @@ from llama_factory.core.types import Memory, Message
 from llama_factory.inference.engine import Options, Question
 from llama_factory.inference.engines.transformers import TransformersEngine
 from llama_factory.jobs.model_reference import ModelReference
-from llama_factory.model import lineage
+from llama_factory.model import provenance
+from llama_factory.model.adapted import adapt
+from llama_factory.model.base import fingerprint, load_network
 from llama_factory.model.chat.masks import encode_options
-from llama_factory.model.load import adapt, fingerprint, load_network
 from llama_factory.model.settings import ModelSettings
 from llama_factory.rounds.consolidate import carried
 from llama_factory.versions import releases, store

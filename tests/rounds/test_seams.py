@@ -15,7 +15,7 @@ from llama_factory.core.progress import SILENT
 from llama_factory.jobs.model_reference import ModelReference
 from llama_factory.model.chat import prompt
 from llama_factory.model.chat.masks import encode_options
-from llama_factory.model.lineage import WEIGHTS_FILE
+from llama_factory.model.provenance import WEIGHTS_FILE
 from llama_factory.rounds import draft, finishing, round
 from llama_factory.versions import releases, store
 from llama_factory.versions.workspace import Workspace

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llama_factory.model.load import AdaptedModel
+from llama_factory.model.adapted import AdaptedModel
 
 LORA_A = re.compile(
     r"(?P<layer>.+)\.lora_(?P<kind>|embedding_)A\.(?P<adapter>[^.]+)(?P<end>\.weight)?"

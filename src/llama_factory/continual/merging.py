@@ -23,7 +23,7 @@ from llama_factory.continual.low_rank import (
     other_names,
     ties,
 )
-from llama_factory.model.load import AdaptedModel
+from llama_factory.model.adapted import AdaptedModel
 
 DIGEST = ".digest"
 """After a strategy's name: the number in its memory that identifies the weights it kept."""

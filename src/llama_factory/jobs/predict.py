@@ -25,8 +25,8 @@ from llama_factory.evaluation.marks import estimate
 from llama_factory.evaluation.metrics import METRICS, Metric, ModelMetric, require_fits
 from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.statistics import Estimate
+from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.chat.masks import Unfit, encode_options, prompt_ids
-from llama_factory.model.load import AdaptedModel
 from llama_factory.model.saved import SavedModel
 from llama_factory.rounds.settings import LearningConfig
 

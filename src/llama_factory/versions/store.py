@@ -10,7 +10,7 @@ from pathlib import Path
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError, suggest
 from llama_factory.core.types import BASE_VERSION, EvalReport, Task
-from llama_factory.model import lineage as trained_on
+from llama_factory.model import provenance as trained_on
 from llama_factory.model.chat import prompt
 from llama_factory.versions import releases
 from llama_factory.versions.releases import VERSION_ID

@@ -10,7 +10,7 @@ from safetensors import deserialize
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import BASE_VERSION, EvalReport, Example, Memory, Task, tasks_by_group
-from llama_factory.model.lineage import ADAPTER_FILE, WEIGHTS_FILE
+from llama_factory.model.provenance import ADAPTER_FILE, WEIGHTS_FILE
 from llama_factory.versions import memory as memory_files
 from llama_factory.versions.releases import VERSION_ID
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llama_factory.continual.earlier import EarlierModel
-    from llama_factory.model.load import AdaptedModel
+    from llama_factory.model.adapted import AdaptedModel
     from llama_factory.training.batching import MicroBatch
 
 NAME = "distill"
