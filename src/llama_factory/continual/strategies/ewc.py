@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llama_factory.continual.fisher import Fisher
     from llama_factory.continual.low_rank import LowRankLayer
     from llama_factory.continual.penalties import UpdatePenalty, WeightPenalty
+    from llama_factory.model.adapted import AdaptedModel
     from llama_factory.model.chat.masks import EncodedRow
     from llama_factory.training.batching import MicroBatch
 
