@@ -152,7 +152,7 @@ def clean(job: dict[str, Any]) -> dict[str, Any]:
     """Clean files as a round does; runs in a process of its own."""
     from llama_factory.core.progress import SILENT
     from llama_factory.data.prepare import DataFolders, prepare
-    from llama_factory.data.seen import Seen, open_seen
+    from llama_factory.data.seen import open_seen
     from llama_factory.data.settings import DataSettings
     from llama_factory.data.sources.files import source_of
 
@@ -162,12 +162,12 @@ def clean(job: dict[str, Any]) -> dict[str, Any]:
         chosen = {"cleaning": ALL_STEPS}
     cache = Path(job.get("cache", output / "cache"))
     started = time.perf_counter()
-    seen = open_seen({"v0001": Path(job["seen"])}, cache) if "seen" in job else Seen()
+    seen = open_seen({"v0001": Path(job["seen"])}, cache) if "seen" in job else ()
     data = prepare(
         [source_of(Path(path)) for path in job["paths"]],
-        seen,
         DataSettings.model_validate(chosen),
         DataFolders(output / "data", cache),
+        seen=seen,
         progress=SILENT,
     )
     seconds = time.perf_counter() - started

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llama_factory.config.schema import RunConfig
     from llama_factory.core.progress import Progress
     from llama_factory.core.types import Example
-    from llama_factory.data.prepare import DataReport
+    from llama_factory.data.cleaning_report import DataReport
     from llama_factory.data.settings import DataSettings
     from llama_factory.evaluation.compare import Comparison
     from llama_factory.evaluation.lineage import Story
@@ -297,12 +297,11 @@ def _data_settings(path: Path | None, changes: Sequence[str]) -> DataSettings:
 
 def _prepare(path: Path, folder: Path, settings: DataSettings, progress: Progress) -> DataReport:
     from llama_factory.data.prepare import DataFolders, prepare
-    from llama_factory.data.seen import Seen
-    from llama_factory.data.sources.gather import gather_path
+    from llama_factory.data.sources.named import gather_path
 
     folders = DataFolders(folder, files.cache_folder() / "data")
     sources = gather_path(path, settings)
-    return prepare(sources, Seen(), settings, folders, progress=progress).report
+    return prepare(sources, settings, folders, progress=progress).report
 
 
 def chat(folder: Path, name: str) -> ChatSession:

@@ -21,7 +21,7 @@ from llama_factory.cli.review import review as command
 from llama_factory.core import files
 from llama_factory.core.errors import DataError, VersionError
 from llama_factory.core.types import Example, Message
-from llama_factory.data.conflicts import ConflictSettings, conflict_among
+from llama_factory.data.conflict_rules import ConflictSettings, conflict_among
 from llama_factory.data.review import folder as review
 
 app = typer.Typer()

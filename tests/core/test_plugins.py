@@ -12,7 +12,7 @@ from llama_factory.config.explain import explain
 from llama_factory.config.loading import load_config, resolve
 from llama_factory.core import plugins
 from llama_factory.core.errors import ConfigError
-from llama_factory.data.workers import workers
+from llama_factory.data.intake import workers
 from llama_factory.evaluation.metrics import METRICS
 from llama_factory.training.strategy import STRATEGIES
 

@@ -1,7 +1,7 @@
 """Conflicts and cases for tests of the review."""
 
 from llama_factory.core.types import Example, Message
-from llama_factory.data.conflicts import ConflictSettings, conflict_among
+from llama_factory.data.conflict_rules import ConflictSettings, conflict_among
 from llama_factory.data.review import folder as review
 from llama_factory.data.review.cases import Choice
 

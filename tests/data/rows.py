@@ -3,14 +3,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message
+from llama_factory.data.cleaning import SetStep
 from llama_factory.data.prepare import DataFolders, PreparedData, prepare
 from llama_factory.data.seen import Seen
+from llama_factory.data.selection import History, Selection
 from llama_factory.data.settings import DataSettings
-from llama_factory.data.sorting import Sorting
 from llama_factory.data.sources.files import source_of
-from llama_factory.data.table import Part, RowTable, make_fragment, write_part
+from llama_factory.data.store import Part, RowTable, make_fragment, write_part
 
 LONG_QUESTION = "What should a customer do when the parcel has arrived with a torn wrapping?"
 LONG_ANSWER = "Take pictures of the wrapping, refuse the parcel, and write to us on the same day."
@@ -27,13 +30,14 @@ def table_of(folder: Path, rows: list[Example]) -> RowTable:
     return RowTable([Part.of(folder)])
 
 
-def sorting_of(
-    folder: Path, rows: list[Example], test: set[int] = frozenset(), seen=None
-) -> Sorting:
-    import numpy as np
+def selection_of(folder: Path, rows: list[Example], test: set[int] = frozenset()) -> Selection:
+    is_test = np.array([number in test for number in range(len(rows))])
+    return Selection.of(table_of(folder, rows), is_test)
 
-    table = table_of(folder, rows)
-    return Sorting(table, seen or Seen(), np.array([number in test for number in range(len(rows))]))
+
+def after(step: SetStep, rows: Selection) -> Selection:
+    """The rows that a step leaves."""
+    return rows.without(*(each.rows for each in step.compare(rows, History()).removals))
 
 
 def write(path: Path, rows: list[dict]) -> Path:
@@ -44,10 +48,10 @@ def write(path: Path, rows: list[dict]) -> Path:
 
 
 def prepared(
-    folder: Path, *paths: Path, seen: Seen | None = None, review: Path | None = None, **settings
+    folder: Path, *paths: Path, seen: Seen = (), review: Path | None = None, **settings
 ) -> PreparedData:
     """Files as a round takes them, in `folder`; one process unless `num_workers` says otherwise."""
     chosen = DataSettings.model_validate({"num_workers": 1, "held_out_fraction": 0, **settings})
     sources = [source_of(path) for path in paths]
     folders = DataFolders(folder / "data", folder / "cache", review)
-    return prepare(sources, seen or Seen(), chosen, folders, progress=SILENT)
+    return prepare(sources, chosen, folders, seen=seen, progress=SILENT)

@@ -7,11 +7,11 @@ import pytest
 
 from llama_factory.core.errors import DataError
 from llama_factory.core.progress import SILENT
-from llama_factory.data import intake
+from llama_factory.data import intake, source_cache
 from llama_factory.data.cleaning import CLEANERS
-from llama_factory.data.intake import Taken, take
+from llama_factory.data.intake import CleanSource, clean_sources
 from llama_factory.data.sources.files import source_of
-from llama_factory.data.table import RowTable
+from llama_factory.data.store import RowTable
 from tests.data.rows import write
 
 STEPS = [CLEANERS.parse("unicode"), CLEANERS.parse({"type": "length", "min_answer": 5})]
@@ -24,7 +24,9 @@ def rows(count, word="fine"):
 
 
 def taken(path, cache, num_workers=1):
-    (result,) = take([source_of(path)], STEPS, cache, num_workers=num_workers, progress=SILENT)
+    (result,) = clean_sources(
+        [source_of(path)], STEPS, cache, num_workers=num_workers, progress=SILENT
+    )
     return result
 
 
@@ -39,10 +41,10 @@ def test_steps_change_and_drop_rows_and_all_is_counted_with_samples(tmp_path):
     assert [row.messages[0].content for row in lines(result)] == [
         f"Question {i}?" for i in range(5)
     ]
-    tally = result.tally
-    assert (tally.num_rows, tally.num_refused, tally.changed) == (7, 1, {"unicode": 5})
-    assert [(step, count) for (step, _), count in tally.dropped.items()] == [("length", 1)]
-    assert [(s.step, s.line) for s in tally.samples] == [
+    counts = result.counts
+    assert (counts.num_rows, counts.num_refused, counts.changed) == (7, 1, {"unicode": 5})
+    assert [(step, count) for (step, _), count in counts.dropped.items()] == [("length", 1)]
+    assert [(s.step, s.line) for s in counts.samples] == [
         ("unicode", 1),
         ("unicode", 2),
         ("unicode", 3),
@@ -61,7 +63,7 @@ def test_a_file_is_read_once_and_again_when_content_or_steps_change(tmp_path, mo
     write(path, rows(6))
     taken(path, tmp_path / "cache")
     assert len(read) == 1
-    take([source_of(path)], STEPS[:1], tmp_path / "cache", num_workers=1, progress=SILENT)
+    clean_sources([source_of(path)], STEPS[:1], tmp_path / "cache", num_workers=1, progress=SILENT)
     assert len(read) == 2
 
 
@@ -71,7 +73,7 @@ def test_processes_give_the_same_rows_in_the_same_order(tmp_path, monkeypatch):
     path = write(tmp_path / "a.jsonl", [*rows(50), {"x": 1}])
     one, two = taken(path, tmp_path / "1", 1), taken(path, tmp_path / "2", 2)
     assert lines(one) == lines(two)
-    assert one.tally == two.tally
+    assert one.counts == two.counts
 
 
 def test_a_killed_run_goes_on_after_the_last_whole_part(tmp_path, monkeypatch):
@@ -84,7 +86,7 @@ def test_a_killed_run_goes_on_after_the_last_whole_part(tmp_path, monkeypatch):
     real = intake._clean
 
     def dies(batch, **more):
-        if batch.rows[0].line > 20:
+        if batch[0].line > 20:
             raise KeyboardInterrupt
         return real(batch, **more)
 
@@ -95,9 +97,9 @@ def test_a_killed_run_goes_on_after_the_last_whole_part(tmp_path, monkeypatch):
         intake, "_clean", lambda batch, **more: cleaned.append(batch) or real(batch, **more)
     )
     again = taken(path, tmp_path / "cache")
-    assert cleaned[0].rows[0].line == 21
+    assert cleaned[0][0].line == 21
     assert lines(again) == lines(whole)
-    assert again.tally.num_rows == 38
+    assert again.counts.num_rows == 38
     assert list(again.refused_rows()) == list(whole.refused_rows())
 
 
@@ -106,10 +108,12 @@ def test_one_unreadable_file_does_not_stop_the_others(tmp_path):
     bad.write_bytes(b"PAR1")
     good = write(tmp_path / "good.jsonl", rows(2))
     sources = [source_of(bad), source_of(good)]
-    refused, result = take(sources, STEPS, tmp_path / "cache", num_workers=1, progress=SILENT)
+    refused, result = clean_sources(
+        sources, STEPS, tmp_path / "cache", num_workers=1, progress=SILENT
+    )
     assert refused.line == 0
-    assert isinstance(result, Taken)
-    assert result.tally.num_rows == 2
+    assert isinstance(result, CleanSource)
+    assert result.counts.num_rows == 2
 
 
 def test_what_was_not_used_for_long_is_forgotten(tmp_path):
@@ -118,7 +122,7 @@ def test_what_was_not_used_for_long_is_forgotten(tmp_path):
     (done,) = cache.glob("*/done")
     long_ago = time.time() - 40 * 24 * 3600
     os.utime(done, (long_ago, long_ago))
-    intake.forget_old(cache)
+    source_cache.begin_use(cache, ())
     assert [path for path in cache.iterdir() if path.is_dir()] == []
 
 
@@ -164,13 +168,13 @@ def test_what_is_used_again_is_not_forgotten_by_another_process(tmp_path, monkey
     path, cache = write(tmp_path / "a.jsonl", rows(4)), tmp_path / "cache"
     (folder,) = {part.folder.parent for part in taken(path, cache).parts}
     os.utime(folder / "done", (0, 0))
-    opened, read = intake._take, []
+    opened, read = intake._clean_source, []
 
     def forget_meanwhile(*words):
-        intake.forget_old(cache)  # as another process that begins now
+        source_cache.begin_use(cache, ())  # as another process that begins now
         return opened(*words)
 
-    monkeypatch.setattr(intake, "_take", forget_meanwhile)
+    monkeypatch.setattr(intake, "_clean_source", forget_meanwhile)
     monkeypatch.setattr(intake, "rows_of", lambda source: read.append(source) or iter(()))
     assert len(lines(taken(path, cache))) == 4
     assert read == []
@@ -187,7 +191,7 @@ def test_what_killed_processes_left_is_forgotten_in_time(tmp_path):
     os.utime(half.parent, (0, 0))
     (cache / "columns").mkdir()
     os.utime(cache / "columns", (0, 0))
-    intake.forget_old(cache)
+    source_cache.begin_use(cache, ())
     assert (cache / "columns").exists()
     assert not half.exists()
     assert not old.exists()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llama_factory.data import matching
-from llama_factory.data.matching import Texts, pairs_between, pairs_within
+from llama_factory.data.matching import TextComparison, pairs_between, pairs_within
 from tests.data.rows import chat, table_of
 
 WORDS = [
@@ -38,9 +38,9 @@ def test_copies_are_found_within_and_between_tables(tmp_path):
     assert {(30, 0), (31, 1), (32, 2)} <= set(
         pairs_within(copied, "bands", np.arange(33), np.ones(33, bool))
     )
-    assert (7, 30) in set(pairs_between(Texts(0.8), copied, np.arange(33), other))
-    assert (7, 30) not in set(pairs_between(Texts(0.8), copied, np.arange(5), other))
-    chosen = set(pairs_between(Texts(0.8), copied, np.arange(33), other, np.arange(30)))
+    assert (7, 30) in set(pairs_between(TextComparison(0.8), copied, np.arange(33), other))
+    assert (7, 30) not in set(pairs_between(TextComparison(0.8), copied, np.arange(5), other))
+    chosen = set(pairs_between(TextComparison(0.8), copied, np.arange(33), other, np.arange(30)))
     assert (7, 30) not in chosen
 
 
@@ -48,7 +48,7 @@ def test_large_tables_are_sorted_in_shares_with_the_same_pairs(tmp_path, monkeyp
     first = rows(40)
     table = table_of(tmp_path / "a", [*first, *first[::-1]])
     whole = set(pairs_within(table, "bands", np.arange(80), np.ones(80, bool)))
-    monkeypatch.setattr(matching, "MOST_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(matching, "MAX_ROWS_AT_ONCE", 7)
     assert set(pairs_within(table, "bands", np.arange(80), np.ones(80, bool))) == whole
 
 
@@ -57,16 +57,16 @@ def test_texts_with_other_numbers_are_never_alike(tmp_path):
     table = table_of(
         tmp_path, [chat(question, "It takes 3 days."), chat(question, "It takes 4 days.")]
     )
-    assert not Texts(0.8).are_alike((table, 0), (table, 1))
-    assert Texts(0.8, "prompt_bands").are_alike((table, 0), (table, 1))
+    assert not TextComparison(0.8).are_alike((table, 0), (table, 1))
+    assert TextComparison(0.8, "prompt_bands").are_alike((table, 0), (table, 1))
 
 
 def test_what_was_compared_is_not_compared_again(tmp_path, monkeypatch):
     table = table_of(tmp_path / "t", rows(3))
-    with Texts(0.8, cache=tmp_path) as texts:
+    with TextComparison(0.8, cache=tmp_path) as texts:
         first = [texts.are_alike((table, 0), (table, other)) for other in (0, 1, 2)]
-    monkeypatch.setattr(Texts, "_look", None)
-    again = Texts(0.8, cache=tmp_path)
+    monkeypatch.setattr(TextComparison, "_features", None)
+    again = TextComparison(0.8, cache=tmp_path)
     assert [again.are_alike((table, 0), (table, other)) for other in (0, 1, 2)] == first
 
 
@@ -97,11 +97,11 @@ def test_of_many_rows_of_one_template_no_pair_is_lost(tmp_path, monkeypatch, ban
     )
 
     def alike():
-        texts = Texts(at_least, band)
+        texts = TextComparison(at_least, band)
         pairs = set(pairs_between(texts, table, np.arange(200), other))
         return {pair for pair in pairs if texts.are_alike((table, pair[0]), (other, pair[1]))}
 
-    monkeypatch.setattr(matching, "MOST_TEXTS", 64)
+    monkeypatch.setattr(matching, "MAX_TEXTS", 64)
     found = alike()
     monkeypatch.setattr(matching, "FEW_PAIRS", 10**9)  # compares all rows that share a band
     assert found == alike()
@@ -113,7 +113,7 @@ def test_rows_of_one_template_are_not_all_compared(tmp_path):
         table_of(tmp_path / "a", templated(600, 0, 8)),
         table_of(tmp_path / "b", templated(600, 1, 8)),
     )
-    num_pairs = len(set(pairs_between(Texts(0.8), table, np.arange(600), other)))
+    num_pairs = len(set(pairs_between(TextComparison(0.8), table, np.arange(600), other)))
     assert num_pairs < 20 * 600  # of 600 * 600, most of which share a band
 
 
@@ -122,7 +122,7 @@ def test_a_row_that_is_out_is_not_compared_any_more(tmp_path):
     table, other = table_of(tmp_path / "a", same), table_of(tmp_path / "b", same)
     is_in = np.ones(40, bool)
     taken = []
-    for row, _ in pairs_between(Texts(0.8), table, np.arange(40), other, is_in=is_in):
+    for row, _ in pairs_between(TextComparison(0.8), table, np.arange(40), other, is_in=is_in):
         is_in[row] = False
         taken.append(row)
     assert sorted(taken) == list(range(40))

@@ -109,5 +109,5 @@ def test_balance_is_that_of_each_class_on_its_own(num_rows, how, by):
     )
     rows = np.sort(draw.integers(0, num_rows, num_rows))  # some twice: num_samples asks for that
     settings = MixSettings(balance=how, balance_by=by)
-    found = _balanced(SimpleNamespace(table=table), rows, settings)
+    found = _balanced(table, rows, settings)
     assert found.tolist() == plainly_balanced(rows, table, how, by == "answer")

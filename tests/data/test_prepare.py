@@ -3,7 +3,8 @@ import json
 import pytest
 
 from llama_factory.core.types import Example
-from llama_factory.data.prepare import DataReport, load
+from llama_factory.data.cleaning_report import DataReport
+from llama_factory.data.prepare import load
 from llama_factory.data.seen import open_seen
 from tests.data.rows import prepared, write
 
@@ -169,7 +170,7 @@ class TestFieldsThatNothingReads:
     def test_are_told_with_what_to_do(self, tmp_path):
         data = prepared(tmp_path, write(tmp_path / "a.jsonl", self.ROWS), cleaning=[])
         (each,) = data.report.sets
-        assert each.told_unread == (
+        assert each.unread_warning == (
             "a.jsonl: nothing reads 'label' (2 rows). To teach one, call a question `instruction`, "
             "what it is about `input`, an answer `output`; or name them under `columns` in "
             "dataset_info.json."
@@ -178,12 +179,12 @@ class TestFieldsThatNothingReads:
     def test_are_silent_where_there_are_none(self, tmp_path):
         rows = [{"text": f"Sentence {i} of many.", "id": i} for i in range(3)]
         data = prepared(tmp_path, write(tmp_path / "a.jsonl", rows), cleaning=[])
-        assert data.report.sets[0].told_unread == ""
+        assert data.report.sets[0].unread_warning == ""
 
     def test_many_are_told_in_one_line(self, tmp_path):
         row = {"text": "t"} | {f"field {i}": "x" for i in range(5000)}
         data = prepared(tmp_path, write(tmp_path / "a.jsonl", [row]), cleaning=[])
-        told = data.report.sets[0].told_unread
+        told = data.report.sets[0].unread_warning
         assert told.count("(1 rows)") == 8
         assert "992 more." in told
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from llama_factory.core import files
-from llama_factory.data.rows import RowFile
+from llama_factory.data.store import RowFile
 from tests.data.rows import chat
 
 ROWS = [chat(f"Frage {i} äöü 问题", f"答案\n{i}", line=i) for i in range(7)]

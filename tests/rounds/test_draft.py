@@ -8,7 +8,7 @@ import yaml
 
 from llama_factory.core import files
 from llama_factory.core.types import EvalReport, TaskScores
-from llama_factory.data.intake import Sample
+from llama_factory.data.cleaning_report import RowSample
 from llama_factory.data.review import folder as review
 from llama_factory.data.review.cases import Choice
 from llama_factory.evaluation.prediction import Prediction
@@ -697,4 +697,4 @@ def test_samples_are_silent_where_rows_may_not_be_kept(bot):
     silent = drafts.told_of_data(report, keep_rows=False)
     assert [*silent["samples"]] == [told["samples"][0] | {"before": "", "after": ""}]
     assert {**silent, "samples": 0} == {**told, "samples": 0}
-    assert isinstance(report.samples[0], Sample)
+    assert isinstance(report.samples[0], RowSample)

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llama_factory.core.types import Example
-from llama_factory.data.conflicts import question_key
+from llama_factory.data.conflict_rules import question_key
 from llama_factory.data.review.cases import Case, Choice, Option, Vote, short
 
 SIDE_BY_SIDE = 100

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llama_factory.core.types import Example
     from llama_factory.data.augment import AugmentPlan
     from llama_factory.data.augment.augmented_files import AugmentReport
-    from llama_factory.data.prepare import DataReport
+    from llama_factory.data.cleaning_report import DataReport
     from llama_factory.data.reading import Refused
 
 
@@ -164,7 +164,7 @@ def print_data_report(report: "DataReport") -> None:
     for step, count in report.changed.items():
         console.print(f"[yellow]changed[/] {count} rows by {step}")
         _print_samples(report, step, "")
-    for told in report.told_unread:
+    for told in report.unread_warnings:
         console.print(f"[yellow]unread[/]  {escape(told)}", soft_wrap=True)
     for reason, count in report.dropped.items():
         console.print(f"[yellow]dropped[/] {count} rows: {escape(reason)}")

@@ -53,7 +53,7 @@ def stats(
 
 def _rows(path: Path) -> "Iterator[Example | Refused]":
     from llama_factory.data.settings import DataSettings
-    from llama_factory.data.sources.gather import gather_path
+    from llama_factory.data.sources.named import gather_path
     from llama_factory.data.stats import rows_in
 
     return rows_in(gather_path(path, DataSettings()))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from llama_factory.cli.terminal import console
-from llama_factory.data.prepare import SetReport
+from llama_factory.data.cleaning_report import SetReport
 from llama_factory.evaluation.forgetting import Drift, ForgettingMatrix
 from llama_factory.evaluation.wording import (
     IN_BRACKETS,
@@ -150,7 +150,7 @@ def _print_data(data: dict[str, Any]) -> None:
     kept = ", ".join(f"{group} {count}" for group, count in data["kept"].items())
     held = ", ".join(f"{group} {count}" for group, count in data["held_out"].items())
     console.print(f"Rows taught: {kept or 'none'}; held out: {held or 'none'}")
-    for told in filter(None, (SetReport(**each).told_unread for each in data["sets"])):
+    for told in filter(None, (SetReport(**each).unread_warning for each in data["sets"])):
         console.print(f"  unread {told}", markup=False)
     for reason, count in data["dropped"].items():
         console.print(f"  dropped {count}: {reason}")

@@ -22,17 +22,17 @@ import numpy as np
 
 from llama_factory.core import files
 from llama_factory.core.types import Example
-from llama_factory.data.table import Array, RowTable, class_runs, comparable_text, prompt_text
+from llama_factory.data.store import Array, RowTable, class_runs, comparable_text, prompt_text
 from llama_factory.text import signatures
 
-MOST_ROWS_AT_ONCE = 1 << 20
-"""Rows whose band is sorted at once; more are done in shares of the hash's range."""
+MAX_ROWS_AT_ONCE = 1 << 20
+"""Rows whose band is sorted at once; more are done range by range of the hash."""
 CACHED_TEXTS = 256
 VERY_SIMILAR, FEW_BANDS = 0.9, 6
 """From a similarity of 0.9 on, 6 bands of 7 values find 98 % of the pairs."""
 FEW_PAIRS = 4
 """Rows of one band are all compared while they make at most this many pairs for each of them."""
-MOST_TEXTS = 1 << 13
+MAX_TEXTS = 1 << 13
 """Rows of one band whose pieces are held at once."""
 SLACK = 0.9
 """Texts that repeat themselves are longer than their distinct pieces."""
@@ -40,7 +40,7 @@ LABEL_WIDTH = 40
 """A shorter answer must be the same: one word of it may turn the row into its contrary."""
 
 
-class Texts:
+class TextComparison:
     """Compares rows of tables by text; what was compared before is remembered on disk.
 
     Args:
@@ -53,7 +53,7 @@ class Texts:
         self.at_least = at_least
         self.band = band
         self._text = comparable_text if band == "bands" else prompt_text
-        self._looks: OrderedDict[int, _Look] = OrderedDict()
+        self._recent: OrderedDict[int, _Features] = OrderedDict()
         name = f"alike-{band}-{at_least}-{signatures.version()}.npy"
         self._path = cache / name if cache else None
         self._known = _read_pairs(self._path)
@@ -67,7 +67,7 @@ class Texts:
 
     @property
     def num_bands(self) -> int:
-        """Bands to look at: very similar rows share most of them, so a few will do."""
+        """Bands to each at: very similar rows share most of them, so a few will do."""
         return FEW_BANDS if self.at_least >= VERY_SIMILAR else signatures.NUM_BANDS
 
     def sizes(self, table: RowTable) -> Array:
@@ -87,7 +87,7 @@ class Texts:
         """
         pair = self._key(*one), self._key(*other)
         if pair not in self._known:
-            first, second = self._look(pair[0], *one), self._look(pair[1], *other)
+            first, second = self._features(pair[0], *one), self._features(pair[1], *other)
             is_similar = _similarity(first.pieces, second.pieces) >= self.at_least
             self._known[pair] = first.facts == second.facts and is_similar
         return self._known[pair]
@@ -95,21 +95,21 @@ class Texts:
     def _key(self, table: RowTable, number: int) -> int:
         return int(table.keys[number])
 
-    def _look(self, key: int, table: RowTable, number: int) -> "_Look":
-        if key in self._looks:
-            self._looks.move_to_end(key)
-            return self._looks[key]
-        self._looks[key] = self.look_at(table, number)
-        if len(self._looks) > CACHED_TEXTS:
-            self._looks.popitem(last=False)
-        return self._looks[key]
+    def _features(self, key: int, table: RowTable, number: int) -> "_Features":
+        if key in self._recent:
+            self._recent.move_to_end(key)
+            return self._recent[key]
+        self._recent[key] = self.features_of(table, number)
+        if len(self._recent) > CACHED_TEXTS:
+            self._recent.popitem(last=False)
+        return self._recent[key]
 
-    def look_at(self, table: RowTable, number: int) -> "_Look":
+    def features_of(self, table: RowTable, number: int) -> "_Features":
         """What of a row is compared, read from disk."""
         row = table.row(number)
         text = self._text(row)
         facts = [*signatures.numbers(text), *self._label(row)]
-        return _Look(facts, signatures.pieces(text))
+        return _Features(facts, signatures.pieces(text))
 
     def _label(self, row: Example) -> list[str]:
         """The answer where it is a label or a short fact, and whole rows are compared."""
@@ -119,7 +119,7 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Features:
     """What two rows must share word for word, and the pieces of their text."""
 
     facts: list[str]
@@ -149,8 +149,52 @@ def _write_pairs(path: Path, known: Mapping[tuple[int, int], bool]) -> None:
         np.save(file, rows, allow_pickle=False)
 
 
+def alike_within(texts: TextComparison, table: RowTable, rows: Array) -> Array:
+    """Those of some rows (numbers, rising) that are nearly the same as one that stays before them.
+
+    Args:
+        texts: decides whether two rows are nearly the same.
+        table: of the rows.
+        rows: numbers of the rows.
+    """
+    is_in = np.ones(len(table), np.bool_)
+    return _alike(texts, table, table, pairs_within(table, texts.band, rows, is_in), is_in)
+
+
+def alike_between(
+    texts: TextComparison,
+    table: RowTable,
+    rows: Array,
+    other: RowTable,
+    other_rows: Array | None = None,
+) -> Array:
+    """Those of some rows of one table that are nearly the same as a row of another.
+
+    Args: as of `pairs_between`.
+    """
+    is_in = np.ones(len(table), np.bool_)
+    pairs = pairs_between(texts, table, rows, other, other_rows, is_in=is_in)
+    return _alike(texts, table, other, pairs, is_in)
+
+
+def _alike(
+    texts: TextComparison,
+    table: RowTable,
+    other: RowTable,
+    pairs: Iterator[tuple[int, int]],
+    is_in: Array,
+) -> Array:
+    """The first rows of the pairs that are alike, each once; they leave `is_in` at once."""
+    found = []
+    for row, near in pairs:
+        if is_in[row] and texts.are_alike((table, row), (other, near)):
+            is_in[row] = False
+            found.append(row)
+    return np.array(found, np.int64)
+
+
 def pairs_within(
-    table: RowTable, band: str, rows: Array, is_in: Array
+    table: RowTable, band: str, rows: Array, is_in: Array | None = None
 ) -> Iterator[tuple[int, int]]:
     """Candidates among some rows of a table: (later row, earlier row).
 
@@ -163,10 +207,10 @@ def pairs_within(
         is_in: [rows of the table] those still in; who takes pairs may take rows out meanwhile.
     """
     for number in range(signatures.NUM_BANDS):
-        rows = rows[is_in[rows]]
+        rows = rows if is_in is None else rows[is_in[rows]]
         column = table.column(band, number)[rows]
-        for share in _shares(column):
-            yield from _pairs_in(column[share], rows[share])
+        for piece in _hash_ranges(column):
+            yield from _pairs_in(column[piece], rows[piece])
 
 
 def _pairs_in(hashes: Array, rows: Array) -> Iterator[tuple[int, int]]:
@@ -186,19 +230,19 @@ def _pairs_in(hashes: Array, rows: Array) -> Iterator[tuple[int, int]]:
             yield row, previous
 
 
-def _shares(column: Array) -> Iterator[Array]:
+def _hash_ranges(column: Array) -> Iterator[Array]:
     """Places of the column in groups small enough to sort; equal hashes stay together."""
-    num_shares = -(-len(column) // MOST_ROWS_AT_ONCE)
-    if num_shares <= 1:
+    num_ranges = -(-len(column) // MAX_ROWS_AT_ONCE)
+    if num_ranges <= 1:
         yield np.arange(len(column))
         return
-    width = (1 << 32) // num_shares + 1
-    for share in range(num_shares):
-        yield np.flatnonzero(column // np.uint32(width) == share)
+    width = (1 << 32) // num_ranges + 1
+    for number in range(num_ranges):
+        yield np.flatnonzero(column // np.uint32(width) == number)
 
 
 def pairs_between(
-    texts: Texts,
+    texts: TextComparison,
     table: RowTable,
     rows: Array,
     other: RowTable,
@@ -224,15 +268,8 @@ def pairs_between(
         return
     sizes, other_sizes = texts.sizes(table)[rows], texts.sizes(other)[others]
     for number in range(texts.num_bands):
-        mine, theirs = table.column(texts.band, number)[rows], other.column(texts.band, number)
-        order = np.argsort(mine, kind="stable")
-        mine, theirs = mine[order], theirs[others]
-        start = np.searchsorted(mine, theirs, side="left")
-        end = np.searchsorted(mine, theirs, side="right")
-        hits = np.flatnonzero(end > start)
-        by_band, begins = class_runs(start[hits])
-        for same in np.split(hits[by_band], begins[1:]) if len(hits) else ():
-            places = order[start[same[0]] : end[same[0]]]
+        mine, theirs = (each.column(texts.band, number) for each in (table, other))
+        for places, same in _same_values(mine[rows], theirs[others]):
             if len(places) * len(same) > FEW_PAIRS * (len(places) + len(same)):
                 yield from _likely_pairs(texts, (table, rows[places], is_in), (other, others[same]))
                 continue
@@ -241,8 +278,20 @@ def pairs_between(
                 yield from ((int(rows[place]), int(others[hit])) for place in fit.tolist())
 
 
+def _same_values(mine: Array, theirs: Array) -> Iterator[tuple[Array, Array]]:
+    """For each value that both columns hold, its places in the one and in the other."""
+    order = np.argsort(mine, kind="stable")
+    mine = mine[order]
+    start = np.searchsorted(mine, theirs, side="left")
+    end = np.searchsorted(mine, theirs, side="right")
+    hits = np.flatnonzero(end > start)
+    by_value, begins = class_runs(start[hits])
+    for same in np.split(hits[by_value], begins[1:]) if len(hits) else ():
+        yield order[start[same[0]] : end[same[0]]], same
+
+
 def _likely_pairs(
-    texts: Texts, mine: tuple[RowTable, Array, Array], theirs: tuple[RowTable, Array]
+    texts: TextComparison, mine: tuple[RowTable, Array, Array], theirs: tuple[RowTable, Array]
 ) -> Iterator[tuple[int, int]]:
     """Pairs of many rows that share a band: those with the same facts and a rare piece in common.
 
@@ -253,15 +302,13 @@ def _likely_pairs(
     """
     table, rows, is_in = mine
     other, others = theirs
-    for start in range(0, len(rows), MOST_TEXTS):
-        part = rows[start : start + MOST_TEXTS]
-        looks = [texts.look_at(table, row) for row in part.tolist()]
-        for begin in range(0, len(others), MOST_TEXTS):
-            known = others[begin : begin + MOST_TEXTS]
-            all_looks = [*looks, *(texts.look_at(other, row) for row in known.tolist())]
-            rare = _rarest(all_looks, texts.at_least)
-            holders = _holders(rare[len(part) :], known.tolist())
-            for row, keys in zip(part.tolist(), rare, strict=False):
+    for part in _pieces(rows):
+        part_features = [texts.features_of(table, row) for row in part]
+        for known in _pieces(others):
+            known_features = [texts.features_of(other, row) for row in known]
+            rare = _rarest([*part_features, *known_features], texts.at_least)
+            holders = _holders(rare[len(part) :], known)
+            for row, keys in zip(part, rare, strict=False):
                 found = dict.fromkeys(each for key in keys for each in holders.get(key, ()))
                 for each in found:
                     if not is_in[row]:
@@ -269,15 +316,20 @@ def _likely_pairs(
                     yield row, each
 
 
-def _rarest(looks: Sequence["_Look"], at_least: float) -> list[list[tuple[Any, ...]]]:
+def _pieces(rows: Array) -> Iterator[list[int]]:
+    for start in range(0, len(rows), MAX_TEXTS):
+        yield rows[start : start + MAX_TEXTS].tolist()
+
+
+def _rarest(features: Sequence["_Features"], at_least: float) -> list[list[tuple[Any, ...]]]:
     """Of each text its rarest pieces, of which two texts so similar share one; with its facts."""
-    counts = Counter(piece for look in looks for piece in look.pieces)
+    counts = Counter(piece for each in features for piece in each.pieces)
     found = []
-    for look in looks:
-        size = len(look.pieces)
+    for each in features:
+        size = len(each.pieces)
         number = size - math.ceil(at_least * size - 1e-9) + 1
-        rare = nsmallest(number, look.pieces, key=lambda piece: (counts[piece], piece))
-        found.append([(piece, *look.facts) for piece in rare])
+        rare = nsmallest(number, each.pieces, key=lambda piece: (counts[piece], piece))
+        found.append([(piece, *each.facts) for piece in rare])
     return found
 
 

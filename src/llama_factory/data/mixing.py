@@ -5,63 +5,57 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from llama_factory.core.errors import DataError, suggest
-from llama_factory.data.intake import Taken
+from llama_factory.data.intake import CleanSource
 from llama_factory.data.settings import MixSettings
-from llama_factory.data.sorting import Sorting
-from llama_factory.data.table import Array, RowTable, class_runs
-
-STEP = "mix"
-LEFT_OUT = "left out by data.mix"
+from llama_factory.data.store import Array, RowTable, class_runs
 
 
-def select(sorting: Sorting, taken: Sequence[Taken], settings: MixSettings) -> Array | None:
-    """Drop the rows that the mix leaves out.
+def mixed(
+    table: RowTable, rows: Array, sources: Sequence[CleanSource], settings: MixSettings
+) -> Array:
+    """The rows to teach in the order wanted, some left out and some repeated.
 
-    Returns:
-        Places among the rows to teach, in the order wanted and with repeats; None for all of them
-        once, as they are.
+    Args:
+        table: the rows of all sources, one source after the other.
+        rows: numbers of the rows that may be taught, in order.
+        sources: where the rows come from.
+        settings: limits, balance, shares.
     """
-    before = sorting.train
-    order = _limited(sorting, taken, settings)
-    order = _balanced(sorting, order, settings)
-    order = _interleaved(sorting, order, settings)
-    left_out = before[~np.isin(before, order)]
-    sorting.drop(left_out, STEP, LEFT_OUT)
-    train = sorting.train
-    if np.array_equal(order, train):
-        return None
-    return np.searchsorted(train, order)
+    rows = _limited(table, rows, sources, settings)
+    rows = _balanced(table, rows, settings)
+    return _interleaved(table, rows, settings)
 
 
-def _limited(sorting: Sorting, taken: Sequence[Taken], settings: MixSettings) -> Array:
+def _limited(
+    table: RowTable, rows: Array, sources: Sequence[CleanSource], settings: MixSettings
+) -> Array:
     """At most `max_samples` rows of each set, and `num_samples` where a set asks for that many."""
-    starts = np.cumsum([0, *(len(RowTable(each.parts)) for each in taken)])
-    train, chosen = sorting.train, []
-    for each, start, end in zip(taken, starts[:-1], starts[1:], strict=True):
-        rows = train[slice(*np.searchsorted(train, [start, end]))]
-        if settings.max_samples is not None:
-            rows = rows[: settings.max_samples]
+    starts = np.cumsum([0, *(each.num_rows for each in sources)])
+    chosen = [np.empty(0, np.int64)]
+    for each, start, end in zip(sources, starts[:-1], starts[1:], strict=True):
+        own = rows[slice(*np.searchsorted(rows, [start, end]))][: settings.max_samples]
         wanted = each.source.num_samples
-        chosen.append(rows if wanted is None else _resized(sorting, rows, wanted))
-    return np.concatenate([np.empty(0, np.int64), *chosen])
+        chosen.append(own if wanted is None else _resized(table, own, wanted))
+    return np.concatenate(chosen)
 
 
-def _resized(sorting: Sorting, rows: Array, wanted: int) -> Array:
+def _resized(table: RowTable, rows: Array, wanted: int) -> Array:
     """`wanted` rows: those whose content hash is lowest, or all of them again and again."""
     if not len(rows):
         return rows
     if wanted < len(rows):
-        return np.sort(rows[np.argsort(sorting.table.keys[rows], kind="stable")[:wanted]])
+        return np.sort(rows[np.argsort(table.keys[rows], kind="stable")[:wanted]])
     return np.resize(rows, wanted)
 
 
-def _balanced(sorting: Sorting, rows: Array, settings: MixSettings) -> Array:
+def _balanced(table: RowTable, rows: Array, settings: MixSettings) -> Array:
+    """As many rows of each class as the smallest or (by repeating) the largest has."""
     if settings.balance == "none" or not len(rows):
         return rows
     names = ("group", "answer") if settings.balance_by == "answer" else ("group",)
-    columns = [sorting.table.column(name)[rows] for name in names]
+    columns = [table.column(name)[rows] for name in names]
     if settings.balance == "under":
-        by_key = np.argsort(sorting.table.keys[rows], kind="stable")
+        by_key = np.argsort(table.keys[rows], kind="stable")
         rows, columns = rows[by_key], [column[by_key] for column in columns]
     by_class, starts = class_runs(*columns)
     sizes = np.diff(np.append(starts, len(rows)))
@@ -72,13 +66,13 @@ def _balanced(sorting: Sorting, rows: Array, settings: MixSettings) -> Array:
     return np.sort(np.repeat(rows[by_class], times + (place < rest)))
 
 
-def _interleaved(sorting: Sorting, rows: Array, settings: MixSettings) -> Array:
+def _interleaved(table: RowTable, rows: Array, settings: MixSettings) -> Array:
     """Rows of all groups in turn, each group with its share."""
     if settings.strategy == "concat" or not len(rows):
         return rows
-    groups = sorting.table.column("group")[rows]
+    groups = table.column("group")[rows]
     by_group, starts = class_runs(groups)
-    names = (sorting.table.groups[number] for number in groups[by_group[starts]].tolist())
+    names = (table.groups[number] for number in groups[by_group[starts]].tolist())
     sets = dict(zip(names, np.split(rows[by_group], starts[1:]), strict=True))
     shares = _shares(list(sets), settings.shares)
     totals = [len(part) / shares[name] for name, part in sets.items()]

@@ -1,7 +1,7 @@
 """What a lineage was taught and tested on: the tables that its versions keep of their rows."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 
 from llama_factory.core import files
 from llama_factory.core.types import Example
-from llama_factory.data.table import (
+from llama_factory.data.store import (
     ABOUT,
     Array,
     Part,
@@ -52,14 +52,8 @@ class SeenRows:
         return np.flatnonzero(~np.isin(self.tested.column("key"), keys))
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What a lineage knows already, oldest version first."""
-
-    versions: tuple[SeenRows, ...] = ()
-
-    def __iter__(self) -> Iterator[SeenRows]:
-        return iter(self.versions)
+Seen = tuple[SeenRows, ...]
+"""What a lineage knows already, oldest version first."""
 
 
 def rows_file(folder: Path, side: str) -> Path:
@@ -87,7 +81,7 @@ def open_seen(
         _open(version, folder, cache, gone.get(version, frozenset()))
         for version, folder in folders.items()
     )
-    return Seen(tuple(opened))
+    return tuple(opened)
 
 
 def _open(version: str, folder: Path, cache: Path, retired: frozenset[str]) -> SeenRows:

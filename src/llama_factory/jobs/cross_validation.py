@@ -16,8 +16,7 @@ from llama_factory.core.errors import ConfigError, DataError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
 from llama_factory.data.prepare import DataFolders, prepare
-from llama_factory.data.seen import Seen
-from llama_factory.data.sources.gather import gather
+from llama_factory.data.sources.named import gather
 from llama_factory.evaluation.asking import put_resumable
 from llama_factory.evaluation.exam import Exam
 from llama_factory.evaluation.marks import Marks, TaskResult, judge
@@ -177,7 +176,7 @@ def _rows(config: LearningConfig, output: Path, progress: Progress) -> Sequence[
     """All usable rows, cleaned as for training."""
     settings = config.data.model_copy(update={"held_out_fraction": 0.0})
     folders = DataFolders(output / "rows", files.cache_folder() / "data")
-    data = prepare(gather(settings), Seen(), settings, folders, progress=progress)
+    data = prepare(gather(settings), settings, folders, progress=progress)
     return [*data.train, *data.held_out]
 
 

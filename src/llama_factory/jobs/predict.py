@@ -18,7 +18,7 @@ from llama_factory.core.types import Example
 from llama_factory.data.intake import convert
 from llama_factory.data.readers import Refused
 from llama_factory.data.sources.files import DataSource
-from llama_factory.data.sources.gather import gather_tests
+from llama_factory.data.sources.named import gather_tests
 from llama_factory.evaluation.answered import Answered, Scored, TaskRow
 from llama_factory.evaluation.answers import ROWS_AT_ONCE, Answer, answers
 from llama_factory.evaluation.marks import estimate

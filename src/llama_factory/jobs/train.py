@@ -11,8 +11,7 @@ from llama_factory.core.errors import DataError, FactoryError
 from llama_factory.core.progress import SILENT, Progress
 from llama_factory.core.types import EvalReport, Example, tasks_by_group
 from llama_factory.data.prepare import DataFolders, PreparedData, load, prepare
-from llama_factory.data.seen import Seen
-from llama_factory.data.sources.gather import gather, has_tests
+from llama_factory.data.sources.named import gather, has_tests
 from llama_factory.evaluation import intervals
 from llama_factory.evaluation.suite import evaluate
 from llama_factory.jobs import outputs
@@ -120,10 +119,10 @@ def _prepare(run: _Run) -> PreparedData:
     if has_tests(settings):
         settings = settings.model_copy(update={"held_out_fraction": 0.0})
     folders = DataFolders(run.folder / ROWS, files.cache_folder() / "data")
-    data = prepare(sources, Seen(), settings, folders, progress=progress)
+    data = prepare(sources, settings, folders, progress=progress)
     for refused in data.report.refused:
         progress.say(f"Left out: {refused}")
-    for told in data.report.told_unread:
+    for told in data.report.unread_warnings:
         progress.say(f"Unread: {told}")
     for reason, count in data.report.dropped.items():
         progress.say(f"Dropped: {count} rows, {reason}.")

@@ -17,14 +17,15 @@ from llama_factory.core.errors import VersionError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Task, tasks_by_group
 from llama_factory.data import prepare
-from llama_factory.data.conflicts import ConflictSettings
-from llama_factory.data.prepare import DataFolders, DataReport, PreparedData
+from llama_factory.data.cleaning_report import DataReport
+from llama_factory.data.conflict_rules import ConflictSettings
+from llama_factory.data.prepare import DataFolders, PreparedData
 from llama_factory.data.review import folder as review
 from llama_factory.data.seen import TRAIN, Seen, open_seen
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sources import inbox
 from llama_factory.data.sources.files import DataSource, source_of
-from llama_factory.data.table import hash_of
+from llama_factory.data.store import hash_of
 from llama_factory.evaluation.prediction import Prediction
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.versions import store
@@ -255,7 +256,7 @@ def _prepare(
     taken = [replace(source_of(copy), picture_folder=workspace.inbox) for copy in copies]
     folders = DataFolders(workspace.building / "data", cache, workspace.review)
     sources = [*taken, *_accepted(workspace, seen)]
-    return prepare.prepare(sources, seen, config.data, folders, progress=progress)
+    return prepare.prepare(sources, config.data, folders, seen=seen, progress=progress)
 
 
 def _only(taken: dict[str, str], names: Container[str]) -> dict[str, str]:
@@ -293,7 +294,7 @@ def _tell(data: PreparedData, workspace: Workspace, copies: Path, progress: Prog
             f"Retired: {len(data.report.retired)} held-out questions of earlier rounds, which this "
             "round answers otherwise. No version is asked them any more."
         )
-    for told in data.report.told_unread:
+    for told in data.report.unread_warnings:
         progress.say(f"Unread: {told}")
     for reason, count in data.report.dropped.items():
         progress.say(f"Dropped: {count} rows, {reason}.")

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llama_factory.core.types import EvalReport, TaskScores
-from llama_factory.data.exact import FEWEST_ROWS_TO_SPLIT
+from llama_factory.data.selection import FEWEST_ROWS_TO_SPLIT
 from llama_factory.evaluation import wording
 from llama_factory.evaluation.statistics import Estimate
 from llama_factory.rounds.settings import GateSettings

@@ -1,6 +1,6 @@
 import pytest
 
-from llama_factory.data.conflicts import ConflictSettings
+from llama_factory.data.conflict_rules import ConflictSettings
 from llama_factory.data.review import folder as review
 from tests.data.rows import prepared, write
 

@@ -1,20 +1,20 @@
 from llama_factory.data.cleaning.contamination import Contamination
 from llama_factory.data.seen import open_seen
-from tests.data.rows import LONG_ANSWER, LONG_QUESTION, chat, prepared, sorting_of, write
+from tests.data.rows import LONG_ANSWER, LONG_QUESTION, after, chat, prepared, selection_of, write
 
 CHANGED = LONG_ANSWER.replace("same", "very same")
 ROW = {"instruction": LONG_QUESTION, "output": LONG_ANSWER}
 
 
 def test_a_row_nearly_the_same_as_a_held_out_one_is_not_taught(tmp_path):
-    sorting = sorting_of(
+    rows = selection_of(
         tmp_path,
         [chat(LONG_QUESTION, LONG_ANSWER), chat(LONG_QUESTION.lower(), CHANGED)],
         test={0},
     )
-    Contamination().compare(sorting)
-    assert sorting.train.tolist() == []
-    assert sorting.test.tolist() == [0]
+    left = after(Contamination(), rows)
+    assert left.train.tolist() == []
+    assert left.test.tolist() == [0]
 
 
 def test_a_question_nearly_the_same_is_not_taught_whatever_its_answer(tmp_path):
@@ -23,11 +23,11 @@ def test_a_question_nearly_the_same_is_not_taught_whatever_its_answer(tmp_path):
         LONG_QUESTION.replace("?", " ?").upper(),
         "Something else entirely, please?",
     ]
-    sorting = sorting_of(
+    rows = selection_of(
         tmp_path, [chat(q, a * 5) for q, a in zip(asked, "abc", strict=True)], test={0}
     )
-    Contamination().compare(sorting)
-    assert sorting.train.tolist() == [2]
+    left = after(Contamination(), rows)
+    assert left.train.tolist() == [2]
 
 
 def test_rows_held_out_by_an_earlier_version_count(tmp_path):

@@ -2,7 +2,7 @@ import pytest
 
 from llama_factory.data.cleaning.near_duplicates import NearDuplicates
 from llama_factory.data.seen import open_seen
-from tests.data.rows import LONG_ANSWER, LONG_QUESTION, chat, prepared, sorting_of, write
+from tests.data.rows import LONG_ANSWER, LONG_QUESTION, after, chat, prepared, selection_of, write
 
 CHINESE = (
     "包裹到了但是外包装破了，客户应该怎么办才能拿到退款或者换货？",
@@ -12,9 +12,8 @@ OTHER = chat("Which of your garden chairs can stay outside in winter?", "Those m
 
 
 def dropped(folder, rows, **settings):
-    sorting = sorting_of(folder, rows)
-    NearDuplicates(**settings).compare(sorting)
-    return [number for number in range(len(rows)) if not sorting.is_in[number]]
+    left = after(NearDuplicates(**settings), selection_of(folder, rows))
+    return [number for number in range(len(rows)) if not left.is_in[number]]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from llama_factory.core.types import Message
-from llama_factory.data.conflicts import ConflictSettings
+from llama_factory.data.conflict_rules import ConflictSettings
 from llama_factory.data.review import folder as review
 from llama_factory.data.review.cases import Choice
 from tests.data.disputes import DROP, RETURNS, WARRANTY, add, case, one, row, said
@@ -140,7 +140,7 @@ def test_a_disk_that_fills_up_loses_what_is_being_decided_and_nothing_else(tmp_p
 import resource, sys
 from pathlib import Path
 from llama_factory.core.errors import VersionError
-from llama_factory.data import review
+from llama_factory.data.review import folder as review
 from llama_factory.data.review.cases import Choice
 resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 40}, {len(before) + 40}))
 try:
@@ -161,8 +161,8 @@ def test_what_a_rule_settled_is_never_asked_because_of_a_crash(tmp_path):
 import resource, sys
 from pathlib import Path
 from llama_factory.core.errors import VersionError
-from llama_factory.data import review
-from llama_factory.data.conflicts import ConflictSettings
+from llama_factory.data.review import folder as review
+from llama_factory.data.conflict_rules import ConflictSettings
 from tests.data.disputes import RETURNS, conflict
 resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
 try:

@@ -2,7 +2,7 @@ import pytest
 
 from llama_factory.core.errors import DataError
 from llama_factory.core.types import Example, Message, ToolCall
-from llama_factory.data.conflicts import ConflictSettings
+from llama_factory.data.conflict_rules import ConflictSettings
 from llama_factory.data.review import folder as review
 from llama_factory.data.review.cases import Choice
 from tests.data.disputes import (

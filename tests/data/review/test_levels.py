@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_factory.core.errors import DataError
-from llama_factory.data.conflicts import ConflictSettings
+from llama_factory.data.conflict_rules import ConflictSettings
 from llama_factory.data.review import folder as review
 from llama_factory.data.review.cases import Choice
 from tests.data.disputes import (

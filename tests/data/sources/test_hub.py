@@ -6,10 +6,10 @@ import pytest
 from llama_factory.core.errors import DataError
 from llama_factory.core.progress import SILENT
 from llama_factory.data.formats import Layout
-from llama_factory.data.intake import take
+from llama_factory.data.intake import clean_sources
 from llama_factory.data.sources.files import DataSource
 from llama_factory.data.sources.hub import HubSet, hub_rows, look_up, pinned
-from llama_factory.data.table import RowTable
+from llama_factory.data.store import RowTable
 
 ROW = {"instruction": "问", "output": "答"}
 
@@ -161,7 +161,7 @@ def test_a_set_that_changed_is_read_again(repo, tmp_path):
     def answers():
         source = DataSource("hub", hub=HubSet(repo, folder="data"), layout=Layout())
         how = {"num_workers": 1, "progress": SILENT}
-        (taken,) = take([source], [], tmp_path / "cache", **how)
+        (taken,) = clean_sources([source], [], tmp_path / "cache", **how)
         table = RowTable(taken.parts)
         return {table.row(number).answer for number in range(len(table))}
 

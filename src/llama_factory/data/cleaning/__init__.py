@@ -1,5 +1,6 @@
 """Cleaning, one step a file: what a row loses, or why it is dropped. Ordered in the settings."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,8 @@ from llama_factory.core.settings import Registry, Settings, import_parts
 from llama_factory.core.types import Example
 
 if TYPE_CHECKING:
-    from llama_factory.data.sorting import Sorting
+    from llama_factory.data.selection import Findings, History, Selection
+    from llama_factory.data.store import Array, RowTable
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,15 @@ class SetStep(Step):
     Set steps come after all row steps; by then rows are split into taught and tested ones.
     """
 
-    def look_ahead(self, sorting: "Sorting") -> None:
-        """Mark rows before those known from earlier rounds are dropped; nothing by default."""
+    def find_corrections(self, table: "RowTable", history: "History") -> "Sequence[int] | Array":
+        """Numbers of rows that answer a question held out before anew: they are taught.
 
-    def compare(self, sorting: "Sorting") -> None:
-        """Drop rows from `sorting`, each with a reason."""
+        Asked before rows known from earlier rounds are dropped; none by default.
+        """
+        return ()
+
+    def compare(self, rows: "Selection", history: "History") -> "Findings":
+        """What to take out of the rows, each with a reason, and what else was noticed."""
         raise NotImplementedError
 
 

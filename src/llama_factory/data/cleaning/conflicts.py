@@ -1,4 +1,8 @@
-"""Rows that ask the same and answer differently: settled by a rule or a person, else held back."""
+"""Rows that ask the same and answer differently: settled by a rule or a person, else held back.
+
+A new answer to an old question corrects it: replay would else teach the old answer beside the new
+one, and a gate that still asked for the old one would take learning the new one for forgetting.
+"""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -6,21 +10,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llama_factory.core.types import Example
 from llama_factory.data.cleaning import CLEANERS, SetStep
-from llama_factory.data.conflicts import ConflictSettings, conflict_among, decide, same_question
+from llama_factory.data.conflict_rules import (
+    Conflict,
+    ConflictSettings,
+    conflict_among,
+    decide,
+    same_question,
+)
 
 if TYPE_CHECKING:
-    from llama_factory.data.conflicts import Conflict
-    from llama_factory.data.sorting import Sorting
-    from llama_factory.data.table import Array, RowTable
+    from llama_factory.data.review.case_book import Book
+    from llama_factory.data.seen import Seen
+    from llama_factory.data.selection import Findings, History, Removal, Selection
+    from llama_factory.data.store import Array, RowTable
 
-NAME = "conflicts"
 WAITING = "conflicting answers wait for review"
-MOST_ROWS = 200
+REJECTED = "another answer was chosen in review"
+MAX_ROWS = 200
 """Rows of one question that are compared with each other; the others are left as they are."""
 
 
-@CLEANERS.register(NAME)
+@CLEANERS.register("conflicts")
 class Conflicts(ConflictSettings, SetStep):
     """Teaches one answer to a question. What no rule settles waits for `data review`.
 
@@ -28,83 +40,118 @@ class Conflicts(ConflictSettings, SetStep):
     asked for where it was held out.
     """
 
-    def look_ahead(self, sorting: "Sorting") -> None:
-        """See `SetStep.look_ahead`."""
-        from llama_factory.data.corrections import mark_corrections
+    def find_corrections(self, table: "RowTable", history: "History") -> list[int]:
+        """See `SetStep.find_corrections`."""
+        rows = np.arange(len(table))
+        return [
+            row
+            for version in history.seen
+            for row, _ in self._contradictions(table, rows, version.tested, version.asked)
+        ]
 
-        mark_corrections(sorting, self)
-
-    def compare(self, sorting: "Sorting") -> None:
+    def compare(self, rows: "Selection", history: "History") -> "Findings":
         """See `SetStep.compare`."""
-        from llama_factory.data.corrections import find_corrected
+        from llama_factory.data.selection import Findings
 
-        self._drop_by_verdict(sorting, "rejected", "another answer was chosen in review")
-        copies = _Copies(sorting.table.column("key"))
-        for rows in _same_questions(sorting, self._comparable(sorting)):
-            counted = [copy for number in rows for copy in copies.of(number)]
-            examples = [sorting.table.row(number) for number in sorted(counted)[:MOST_ROWS]]
+        rejected = _judged(rows, history.book, "rejected", REJECTED)
+        rows = rows.without(rejected.rows)
+        conflicts = list(self._conflicts(rows))
+        settled = [self._losers(conflict, places, history.book) for conflict, places in conflicts]
+        rows = rows.without(*(removal.rows for removal in settled))
+        waiting = _judged(rows, history.book, "waiting", WAITING)
+        corrected, retired = self._corrected(rows.without(waiting.rows), history.seen)
+        removals = (rejected, *settled, waiting)
+        return Findings(removals, tuple(found for found, _ in conflicts), corrected, retired)
+
+    def _conflicts(self, rows: "Selection") -> Iterator[tuple[Conflict, dict[str, int]]]:
+        """Conflicts among the rows to teach, each with the numbers of its rows by key."""
+        table = rows.table
+        copies = _Copies(table.column("key"))
+        for members in _same_questions(table, self._comparable(rows)):
+            counted = [copy for number in members for copy in copies.of(number)]
+            examples = [table.row(number) for number in sorted(counted)[:MAX_ROWS]]
             conflict = conflict_among(examples, self)
             if conflict is not None:
-                places = {sorting.table.row(number).key: number for number in rows}
-                self._settle(sorting, conflict, places)
-        self._drop_by_verdict(sorting, "waiting", WAITING)
-        find_corrected(sorting, self._comparable(sorting), self)
+                yield conflict, {table.row(number).key: number for number in members}
 
-    def _drop_by_verdict(self, sorting: "Sorting", verdict: str, reason: str) -> None:
-        """Drop rows that come alone and that people rejected, or still look at."""
-        from llama_factory.data.table import make_fragment
-
-        if sorting.book is None or not sorting.book.disputed:
-            return
-        asked = make_fragment(sorting.book.disputed).columns["question"]
-        rows = sorting.train
-        alike = rows[np.isin(sorting.table.column("question")[rows], asked)].tolist()
-        judged = (n for n in alike if sorting.book.verdict(sorting.table.row(n)) == verdict)
-        sorting.drop(np.array(list(judged), np.int64), NAME, reason)
-
-    def _comparable(self, sorting: "Sorting") -> "Array":
-        """Rows whose answers could contradict others."""
-        rows = sorting.train
+    def _comparable(self, rows: "Selection") -> "Array":
+        """Rows to teach whose answers could contradict others."""
+        train = rows.train
         if self.long_answers == "review":
-            return rows
-        table = sorting.table
+            return train
+        table = rows.table
         sizes = table.column("num_characters") - table.column("num_prompt_characters")
-        return rows[sizes[rows] <= self.label_characters]
+        return train[sizes[train] <= self.label_characters]
 
-    def _settle(self, sorting: "Sorting", conflict: "Conflict", places: dict[str, int]) -> None:
-        sorting.conflicts.append(conflict)
-        ruling = sorting.book.ruling(conflict) if sorting.book else None
+    def _losers(self, conflict: Conflict, places: dict[str, int], book: "Book | None") -> "Removal":
+        """The rows of a conflict that are not taught, and who decided that."""
+        from llama_factory.data.selection import Removal
+
+        ruling = book.ruling(conflict) if book else None
         decision = decide(conflict, self) if self.review == "undecided" else None
         if ruling is not None:
-            kept, reason = ruling, "another answer was chosen in review"
+            kept, reason = ruling, REJECTED
         elif decision is not None:
             kept, reason = frozenset(decision.kept), f"another answer is right by rule {self.rule}"
         else:
             kept, reason = frozenset(), WAITING
-        keys = {row.key for row in conflict.rows if row.key not in kept}
-        dropped = [places[key] for key in keys if key in places]
-        sorting.drop(np.array(dropped, np.int64), NAME, reason)
+        keys = dict.fromkeys(row.key for row in conflict.rows if row.key not in kept)
+        return Removal(np.array([places[k] for k in keys if k in places], np.int64), reason)
+
+    def _corrected(self, rows: "Selection", seen: "Seen") -> tuple[frozenset[str], frozenset[str]]:
+        """Keys of rows taught before, and of rows held out before, that this round contradicts."""
+        corrected, retired = set[str](), set[str]()
+        comparable = self._comparable(rows)
+        corrections = np.flatnonzero(rows.is_in & rows.is_correction)
+        for version in seen:
+            taught = version.taught_texts
+            old = self._contradictions(rows.table, comparable, taught, np.arange(len(taught)))
+            corrected |= {known.key for _, known in old}
+            held = self._contradictions(rows.table, corrections, version.tested, version.asked)
+            retired |= {known.key for _, known in held}
+        return frozenset(corrected), frozenset(retired)
+
+    def _contradictions(
+        self, table: "RowTable", rows: "Array", other: "RowTable", other_rows: "Array"
+    ) -> Iterator[tuple[int, Example]]:
+        """Those of `rows` that contradict a row of the other table, each with that one."""
+        for row, old in _other_answers(table, rows, other, other_rows):
+            new, known = table.row(row), other.row(old)
+            if same_question(new, known) and conflict_among([known, new], self) is not None:
+                yield row, known
 
 
-def _same_questions(sorting: "Sorting", rows: "Array") -> Iterator[list[int]]:
+def _judged(rows: "Selection", book: "Book | None", verdict: str, reason: str) -> "Removal":
+    """Rows to teach about which people decided so, or still have to."""
+    from llama_factory.data.selection import Removal
+    from llama_factory.data.store import make_fragment
+
+    if book is None or not book.disputed:
+        return Removal(np.empty(0, np.int64), reason)
+    table, train = rows.table, rows.train
+    asked = make_fragment(book.disputed).columns["question"]
+    alike = train[np.isin(table.column("question")[train], asked)].tolist()
+    judged = [number for number in alike if book.verdict(table.row(number)) == verdict]
+    return Removal(np.array(judged, np.int64), reason)
+
+
+def _same_questions(table: "RowTable", rows: "Array") -> Iterator[list[int]]:
     """Rows in sets that ask the same, or nearly, with more than one answer in each set."""
     groups = _Groups()
-    answers = sorting.table.column("answer")
-    for pair in _pairs(sorting, rows):
+    answers = table.column("answer")
+    for pair in _pairs(table, rows):
         groups.join(*pair)
     for members in groups.sets():
         if len({int(answers[number]) for number in members}) > 1:
-            yield members[:MOST_ROWS]
+            yield members[:MAX_ROWS]
 
 
-def _pairs(sorting: "Sorting", rows: "Array") -> Iterator[tuple[int, int]]:
+def _pairs(table: "RowTable", rows: "Array") -> Iterator[tuple[int, int]]:
     """Rows that ask the same: found by hash or by bands, then compared word for word."""
     from llama_factory.data.matching import pairs_within
 
-    table, compared = sorting.table, set[tuple[int, int]]()
-    for pair in chain(
-        _equal(table, rows), pairs_within(table, "prompt_bands", rows, sorting.is_in)
-    ):
+    compared = set[tuple[int, int]]()
+    for pair in chain(_equal(table, rows), pairs_within(table, "prompt_bands", rows)):
         if pair not in compared and same_question(table.row(pair[0]), table.row(pair[1])):
             yield pair
         compared.add(pair)
@@ -117,6 +164,24 @@ def _equal(table: "RowTable", rows: "Array") -> Iterator[tuple[int, int]]:
     ordered, numbers = questions[order], rows[order]
     for place in np.flatnonzero(ordered[1:] == ordered[:-1]).tolist():
         yield int(numbers[place + 1]), int(numbers[place])
+
+
+def _other_answers(
+    table: "RowTable", rows: "Array", other: "RowTable", other_rows: "Array"
+) -> Iterator[tuple[int, int]]:
+    """Rows that ask the same as one of the other table's rows and answer differently."""
+    if not len(rows) or not len(other_rows):
+        return
+    questions, answers = table.column("question")[rows], table.column("answer")[rows]
+    order = np.argsort(questions, kind="stable")
+    questions, answers, rows = questions[order], answers[order], rows[order]
+    theirs, their_answers = other.column("question")[other_rows], other.column("answer")[other_rows]
+    start = np.searchsorted(questions, theirs, side="left")
+    end = np.searchsorted(questions, theirs, side="right")
+    for old in np.flatnonzero(end > start).tolist():
+        for place in range(start[old], end[old]):
+            if answers[place] != their_answers[old]:
+                yield int(rows[place]), int(other_rows[old])
 
 
 class _Copies:

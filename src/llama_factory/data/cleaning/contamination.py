@@ -8,14 +8,12 @@ from pydantic import Field
 from llama_factory.data.cleaning import CLEANERS, SetStep
 
 if TYPE_CHECKING:
-    from llama_factory.data.matching import Texts
-    from llama_factory.data.sorting import Sorting
-    from llama_factory.data.table import Array, RowTable
-
-NAME = "contamination"
+    from llama_factory.data.matching import TextComparison
+    from llama_factory.data.selection import Findings, History, Removal, Selection
+    from llama_factory.data.store import Array
 
 
-@CLEANERS.register(NAME)
+@CLEANERS.register("contamination")
 class Contamination(SetStep):
     """Drops rows nearly the same as a held-out row or question, of this round or an earlier one.
 
@@ -29,47 +27,42 @@ class Contamination(SetStep):
     min_characters: int = Field(40, ge=1)
     """Shorter texts are compared exactly only."""
 
-    def compare(self, sorting: "Sorting") -> None:
+    def compare(self, rows: "Selection", history: "History") -> "Findings":
         """See `SetStep.compare`."""
-        from llama_factory.data.matching import Texts
+        from llama_factory.data.matching import TextComparison
+        from llama_factory.data.selection import Findings
 
-        for at_least, band, size in (
-            (self.similarity, "bands", "num_characters"),
-            (self.question_similarity, "prompt_bands", "num_prompt_characters"),
+        removals: list[Removal] = []
+        for similarity, column in (
+            (self.similarity, "bands"),
+            (self.question_similarity, "prompt_bands"),
         ):
-            is_long = sorting.table.column(size) >= self.min_characters
-            with Texts(at_least, band, sorting.cache) as texts:
-                self._against_earlier(sorting, texts, is_long)
-                self._against_this_round(sorting, texts, is_long)
-
-    def _against_this_round(self, sorting: "Sorting", texts: "Texts", is_long: "Array") -> None:
-        test = sorting.test[is_long[sorting.test]]
-        train = sorting.train[is_long[sorting.train]]
-        for row in _alike(sorting, texts, train, (sorting.table, test)):
-            sorting.drop_one(row, NAME, "nearly the same is held out in this round")
-
-    def _against_earlier(self, sorting: "Sorting", texts: "Texts", is_long: "Array") -> None:
-        for seen in sorting.seen:
-            may_go = is_long & ~sorting.is_correction
-            train = sorting.train[may_go[sorting.train]]
-            for row in _alike(sorting, texts, train, (seen.tested, seen.asked)):
-                sorting.drop_one(row, NAME, f"nearly the same is held out in {seen.version}")
-            if texts.band == "bands":
-                test = sorting.test[is_long[sorting.test]]
-                for row in _alike(sorting, texts, test, (seen.taught_texts, None)):
-                    sorting.drop_one(
-                        row, NAME, f"a test nearly the same as one taught in {seen.version}"
-                    )
+            with TextComparison(similarity, column, history.cache) as texts:
+                is_long = texts.sizes(rows.table) >= self.min_characters
+                for removal in _contaminated(rows, history, texts, is_long):
+                    removals.append(removal)
+                    rows = rows.without(removal.rows)
+        return Findings(tuple(removals))
 
 
-def _alike(
-    sorting: "Sorting", texts: "Texts", rows: "Array", others: "tuple[RowTable, Array | None]"
-) -> Iterator[int]:
-    """Those of `rows` that are nearly the same as one of the others."""
-    from llama_factory.data.matching import pairs_between
+def _contaminated(
+    rows: "Selection", history: "History", texts: "TextComparison", is_long: "Array"
+) -> Iterator["Removal"]:
+    """Rows to teach like a held-out one, and rows to test like one taught before."""
+    from llama_factory.data.matching import alike_between
+    from llama_factory.data.selection import Removal
 
-    other, other_rows = others
-    is_in = sorting.is_in
-    for row, found in pairs_between(texts, sorting.table, rows, other, other_rows, is_in=is_in):
-        if sorting.is_in[row] and texts.are_alike((sorting.table, row), (other, found)):
-            yield row
+    table = rows.table
+    for version in history.seen:
+        train = rows.train[(is_long & ~rows.is_correction)[rows.train]]
+        alike = alike_between(texts, table, train, version.tested, version.asked)
+        yield Removal(alike, f"nearly the same is held out in {version.version}")
+        rows = rows.without(alike)
+        if texts.band == "bands":
+            test = rows.test[is_long[rows.test]]
+            alike = alike_between(texts, table, test, version.taught_texts)
+            yield Removal(alike, f"a test nearly the same as one taught in {version.version}")
+            rows = rows.without(alike)
+    train, test = (side[is_long[side]] for side in (rows.train, rows.test))
+    alike = alike_between(texts, table, train, table, test)
+    yield Removal(alike, "nearly the same is held out in this round")

@@ -2,19 +2,16 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pydantic import Field
 
 from llama_factory.data.cleaning import CLEANERS, SetStep
 
 if TYPE_CHECKING:
-    from llama_factory.data.matching import Texts
-    from llama_factory.data.sorting import Sorting
-    from llama_factory.data.table import Array
-
-NAME = "near_duplicates"
+    from llama_factory.data.selection import Findings, History, Selection
 
 
-@CLEANERS.register(NAME)
+@CLEANERS.register("near_duplicates")
 class NearDuplicates(SetStep):
     """Keeps the first of rows nearly the same; other numbers or another label make them differ."""
 
@@ -23,31 +20,20 @@ class NearDuplicates(SetStep):
     min_characters: int = Field(40, ge=1)
     """Shorter rows are compared exactly only: in a short text every word counts."""
 
-    def compare(self, sorting: "Sorting") -> None:
+    def compare(self, rows: "Selection", history: "History") -> "Findings":
         """See `SetStep.compare`."""
-        from llama_factory.data.matching import Texts
+        from llama_factory.data.matching import TextComparison, alike_between, alike_within
+        from llama_factory.data.selection import Findings, Removal
 
-        is_long = sorting.table.column("num_characters") >= self.min_characters
-        with Texts(self.similarity, cache=sorting.cache) as texts:
-            self._among_earlier(sorting, texts, is_long)
-            self._among_new(sorting, texts, is_long)
-
-    def _among_earlier(self, sorting: "Sorting", texts: "Texts", is_long: "Array") -> None:
-        from llama_factory.data.matching import pairs_between
-
-        table = sorting.table
-        for seen in sorting.seen:
-            rows = sorting.train[is_long[sorting.train]]
-            taught = seen.taught_texts
-            for row, old in pairs_between(texts, table, rows, taught, is_in=sorting.is_in):
-                if sorting.is_in[row] and texts.are_alike((table, row), (taught, old)):
-                    sorting.drop_one(row, NAME, f"nearly the same was taught in {seen.version}")
-
-    def _among_new(self, sorting: "Sorting", texts: "Texts", is_long: "Array") -> None:
-        from llama_factory.data.matching import pairs_within
-
-        table = sorting.table
-        rows = sorting.train[is_long[sorting.train]]
-        for row, earlier in pairs_within(table, "bands", rows, sorting.is_in):
-            if sorting.is_in[row] and texts.are_alike((table, row), (table, earlier)):
-                sorting.drop_one(row, NAME, "nearly the same is in this round")
+        table = rows.table
+        left = rows.train[table.column("num_characters")[rows.train] >= self.min_characters]
+        removals = []
+        with TextComparison(self.similarity, cache=history.cache) as texts:
+            for version in history.seen:
+                alike = alike_between(texts, table, left, version.taught_texts)
+                reason = f"nearly the same was taught in {version.version}"
+                removals.append(Removal(alike, reason))
+                left = np.setdiff1d(left, alike)
+            alike = alike_within(texts, table, left)
+            removals.append(Removal(alike, "nearly the same is in this round"))
+        return Findings(tuple(removals))

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from llama_factory.core.errors import DataError
 from llama_factory.core.types import Example, Message
-from llama_factory.data.conflicts import claim, digest, question_key
+from llama_factory.data.conflict_rules import claim, digest, question_key
 from llama_factory.data.reading import RawRow, Refused, group_of, to_example
 from llama_factory.text.similar_questions import normalised
 

@@ -18,10 +18,9 @@ from typing import Any
 from llama_factory.core import files
 from llama_factory.core.errors import DataError, suggest
 from llama_factory.core.types import Example
-from llama_factory.data import conflicts as rules
-from llama_factory.data.conflicts import Conflict, ConflictSettings, claim
-from llama_factory.data.review import ledger
-from llama_factory.data.review.case_book import CASES, DECISIONS, Book, read_book
+from llama_factory.data import conflict_rules as rules
+from llama_factory.data.conflict_rules import Conflict, ConflictSettings, claim
+from llama_factory.data.review.case_book import CASES, DECISIONS, Book, append_records, read_book
 from llama_factory.data.review.cases import Case, Choice, Level, State, Vote, refused_id, short
 
 REFUSED_SUFFIX = ".rows.jsonl"
@@ -80,7 +79,7 @@ def add_cases(
                 rule = f"rule {settings.rule}"
                 votes.append(Vote(case.id, "rule", rule, case.proposal, _now(), case.why))
         # votes first: one without its case is found again, a case without its vote would be asked
-        ledger.append(folder / DECISIONS, (vote.to_json() for vote in votes))
+        append_records(folder / DECISIONS, (vote.to_json() for vote in votes))
         _add(folder, new.values())
     return _fresh(folder, new)
 
@@ -135,7 +134,7 @@ def decide(folder: Path, case_id: str, reviewer: str, choice: Choice, note: str 
         _require_possible(case, choice)
         assert case.level is not None
         vote = Vote(case.id, case.level, name, choice, _now(), note)
-        ledger.append(folder / DECISIONS, [vote.to_json()])
+        append_records(folder / DECISIONS, [vote.to_json()])
     return replace(case, log=(*case.log, vote))
 
 
@@ -151,7 +150,7 @@ def take_back(folder: Path, case_id: str, reviewer: str, note: str = "") -> Case
         if not case.votes:
             raise DataError(f"case {short(case.id)}: nobody has decided it, nothing to take back.")
         vote = Vote(case.id, "taken_back", name, Choice(), _now(), note)
-        ledger.append(folder / DECISIONS, [vote.to_json()])
+        append_records(folder / DECISIONS, [vote.to_json()])
     return replace(case, log=(*case.log, vote))
 
 
@@ -273,7 +272,7 @@ def _refused_rows(quarantine: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _add(folder: Path, cases: Iterable[Case]) -> None:
-    ledger.append(folder / CASES, (case.to_json() for case in cases))
+    append_records(folder / CASES, (case.to_json() for case in cases))
 
 
 def _fresh(folder: Path, new: Mapping[str, Case]) -> list[Case]:

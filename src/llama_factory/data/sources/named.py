@@ -1,8 +1,12 @@
-"""Named datasets: those of a `dataset_info.json`, and the well-known ones of `named.yaml`."""
+"""Settings -> the sets of rows that they name: paths, entries of a `dataset_info.json`, names.
+
+The well-known names are those of `named.yaml`.
+"""
 
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +16,8 @@ import yaml
 
 from llama_factory.core.errors import ConfigError, DataError, suggest
 from llama_factory.data.formats import Layout
-from llama_factory.data.sources.files import DataSource, leaves
+from llama_factory.data.settings import DataSettings
+from llama_factory.data.sources.files import DataSource, find_sources, leaves
 from llama_factory.data.sources.hub import HubSet
 
 DATASET_INFO = "dataset_info.json"
@@ -24,7 +29,59 @@ ENTRY_FIELDS = frozenset(
     }
 )
 FALSE = ("", "0", "false", "n", "no")
-MOST_NAMED = 5
+MAX_LISTED = 5
+
+
+def gather(settings: DataSettings) -> list[DataSource]:
+    """All sets to train on and to test on.
+
+    Raises:
+        ConfigError: none is named, or one is not there.
+        DataError: one cannot be read.
+    """
+    train = _sources("data.train_path", settings.train_path, settings.dataset, settings)
+    if not train:
+        raise ConfigError(
+            "data.train_path is not given: name the file or folder to train on, or name sets in "
+            "data.dataset."
+        )
+    tests = _sources("data.eval_path", settings.eval_path, settings.eval_dataset, settings)
+    return [*train, *(replace(each, is_test=True) for each in tests)]
+
+
+def gather_tests(settings: DataSettings) -> list[DataSource]:
+    """The sets to test on; where none are named, those that are named to train on."""
+    tests = _sources("data.eval_path", settings.eval_path, settings.eval_dataset, settings)
+    return tests or gather(settings)
+
+
+def gather_path(path: Path, settings: DataSettings) -> list[DataSource]:
+    """The sets in a file or folder; a `dataset_info.json` in it says how its files are laid out."""
+    found = find_sources(path, setting="PATH")
+    if (path / DATASET_INFO).is_file():
+        named = named_sources(local_names(path), path)
+        described = {each.path for each in named}
+        found = [*named, *(each for each in found if each.path not in described)]
+    return _encoded(found, settings)
+
+
+def has_tests(settings: DataSettings) -> bool:
+    """Whether rows to test on are given, so that no training row is held out."""
+    return bool(settings.eval_path or settings.eval_dataset)
+
+
+def _sources(
+    setting: str, path: Path | None, names: list[str], settings: DataSettings
+) -> list[DataSource]:
+    found = find_sources(path, setting=setting) if path else []
+    found += named_sources(names, settings.dataset_dir) if names else []
+    return _encoded(found, settings)
+
+
+def _encoded(sources: list[DataSource], settings: DataSettings) -> list[DataSource]:
+    if settings.encoding is None:
+        return sources
+    return [replace(each, encoding=settings.encoding) for each in sources]
 
 
 def named_sources(names: Sequence[str], dataset_dir: Path) -> list[DataSource]:
@@ -106,7 +163,7 @@ def _source(name: str, entries: Mapping[str, Any], dataset_dir: Path) -> DataSou
 def _unknown(name: str, entries: Mapping[str, Any], path: Path) -> str:
     known = [*entries, *well_known()]
     hint = suggest(name, known)
-    listed = ", ".join(list(entries)[:MOST_NAMED]) + (", ..." if len(entries) > MOST_NAMED else "")
+    listed = ", ".join(list(entries)[:MAX_LISTED]) + (", ..." if len(entries) > MAX_LISTED else "")
     if not path.exists():
         return f"there is no {path}, and dataset '{name}' is no well-known one.{hint}"
     return f"dataset '{name}' is not in {path}, and no well-known one.{hint} It has: {listed}."

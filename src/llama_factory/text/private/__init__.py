@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from llama_factory.core.settings import import_parts
-from llama_factory.text.private.characters import compact, plain
+from llama_factory.text.private.patterns import compact, plain
 
 Span = tuple[int, int]
 """Start and end (exclusive) of private data in a text, in characters."""

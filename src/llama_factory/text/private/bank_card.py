@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 
 from llama_factory.text.private import PrivateKind, Span, register
-from llama_factory.text.private.characters import has_number
-from llama_factory.text.private.context import names_something_else, stands_near, words
+from llama_factory.text.private.patterns import has_number, names_something_else, stands_near, words
 
 _RUN = re.compile(r"(?<![\dA-Za-z_])(?<!\d[.,-])\d(?:[ -]?\d){12,40}(?![\dA-Za-z_])(?![.,]\d)")
 _GROUPED = re.compile(

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from datetime import date
 
 from llama_factory.text.private import PrivateKind, Span, register
-from llama_factory.text.private.characters import has_number
-from llama_factory.text.private.context import stands_near, words
+from llama_factory.text.private.patterns import has_number, stands_near, words
 
 _NUMBER = re.compile(
     r"(?<!\d)(?<!\d\.)[1-9]\d{5}[ -]?(?:(?:18|19|20)\d\d[ -]?\d\d[ -]?\d\d[ -]?\d{3}[ -]?[\dXx]"

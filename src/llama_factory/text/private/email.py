@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from llama_factory.text.private import PrivateKind, Span, register
-from llama_factory.text.private.characters import plain
+from llama_factory.text.private.patterns import plain
 
 # Bounded repeats keep the search linear on a text that is one long run of letters.
 _ADDRESS = re.compile(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from llama_factory.text.private import PrivateKind, Span, register
-from llama_factory.text.private.characters import has_number
+from llama_factory.text.private.patterns import has_number
 
 _START = re.compile(r"(?:(?<![A-Za-z0-9])|(?<=IBAN))[A-Z]{2}\d\d(?=[ -]?[A-Z0-9]{4})")
 _CHARACTER = re.compile(r"[ -]?[A-Z0-9]")

@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterator
 
 from llama_factory.text.private import PrivateKind, Span, register
-from llama_factory.text.private.characters import has_number
-from llama_factory.text.private.context import names_something_else, stands_near, words
+from llama_factory.text.private.patterns import has_number, names_something_else, stands_near, words
 
 _V4 = re.compile(r"(?<![\w.])(?<![\w.][-/])(?:\d{1,3}\.){3}\d{1,3}(?!\.?\w)(?!-[A-Za-z])", re.ASCII)
 _V6 = re.compile(

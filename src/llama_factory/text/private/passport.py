@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from llama_factory.text.private import PrivateKind, Span, register
-from llama_factory.text.private.context import stands_near, words
+from llama_factory.text.private.patterns import stands_near, words
 
 _NUMBER = re.compile(
     r"(?<![A-Za-z0-9.#-])(?:[A-Z]{1,2} ?\d{6,8}|\d{9}|[A-Z]\d{2}[A-Z]{2}\d{5}"

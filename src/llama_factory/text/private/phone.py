@@ -10,8 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llama_factory.text.private import PrivateKind, Span, register
-from llama_factory.text.private.characters import compact, has_number, plain
-from llama_factory.text.private.context import names_something_else, stands_near, words
+from llama_factory.text.private.patterns import (
+    compact,
+    has_number,
+    names_something_else,
+    plain,
+    stands_near,
+    words,
+)
 
 if TYPE_CHECKING:
     from phonenumbers import PhoneNumber

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 
-from llama_factory.data.table import Fragment, Part, RowTable, make_fragment, write_part
+from llama_factory.data.store import Fragment, Part, RowTable, make_fragment, write_part
 from tests.data.rows import chat, table_of
 
 ROWS = [chat(f"Question {i}?", f"答案 {i}", group="ab"[i % 2], line=i) for i in range(10)]

@@ -1,12 +1,9 @@
 """The split of many classes: what it chooses, against a definition that is slow and plain."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
-from llama_factory.data.exact import FEWEST_ROWS_TO_SPLIT, split
-from llama_factory.data.sorting import Sorting
+from llama_factory.data.selection import FEWEST_ROWS_TO_SPLIT, Selection, split
 
 
 class Columns:
@@ -31,25 +28,23 @@ def many(seed, num_rows, num_groups, num_answers):
         group=draw.integers(0, num_groups, num_rows).astype(np.uint32),
         is_testable=draw.random(num_rows) < 0.9,
     )
-    sorting = Sorting(table, SimpleNamespace(), draw.random(num_rows) < 0.001)
-    sorting.is_in = draw.random(num_rows) < 0.95
-    sorting.is_correction = draw.random(num_rows) < 0.02
-    return sorting
+    is_test, is_in = draw.random(num_rows) < 0.001, draw.random(num_rows) < 0.95
+    return Selection(table, is_in, is_test, is_correction=draw.random(num_rows) < 0.02)
 
 
-def plainly_held_out(sorting, fraction, *, by_answer):
+def plainly_held_out(selection, fraction, *, by_answer):
     """One class after the other: those below the limit, and in any case the lowest."""
-    table = sorting.table
+    table = selection.table
     groups, places = table.column("group"), table.column("prompt") >> np.uint64(32)
     classes = list(zip(groups.tolist(), table.column("answer").tolist(), strict=True))
     classes = classes if by_answer else groups.tolist()
-    tested = set(groups[sorting.test].tolist())
+    tested = set(groups[selection.test].tolist())
     members: dict[object, list[int]] = {}
     for row, name in enumerate(classes):
-        may_move = sorting.is_in[row] and not sorting.is_test[row] and groups[row] not in tested
-        if may_move and not sorting.is_correction[row] and table.column("is_testable")[row]:
+        may_move = selection.is_in[row] and not selection.is_test[row] and groups[row] not in tested
+        if may_move and not selection.is_correction[row] and table.column("is_testable")[row]:
             members.setdefault(name, []).append(row)
-    held_out = sorting.is_test.copy()
+    held_out = selection.is_test.copy()
     for rows in members.values():
         if len(rows) >= FEWEST_ROWS_TO_SPLIT:
             limit = max(int(fraction * 16**8), int(places[rows].min()) + 1)
@@ -62,7 +57,6 @@ def plainly_held_out(sorting, fraction, *, by_answer):
 @pytest.mark.parametrize("shape", [(0, 1, 1), (3, 1, 1), (40, 1, 3), (3000, 60, 8), (3000, 999, 2)])
 def test_the_split_is_that_of_each_class_on_its_own(shape, fraction, by_answer):
     for seed in range(4):
-        sorting = many(seed, *shape)
-        wanted = plainly_held_out(sorting, fraction, by_answer=by_answer)
-        split(sorting, fraction, by_answer=by_answer)
-        assert (sorting.is_test == wanted).all()
+        rows = many(seed, *shape)
+        wanted = plainly_held_out(rows, fraction, by_answer=by_answer)
+        assert (split(rows, fraction, by_answer=by_answer).is_test == wanted).all()

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from llama_factory.core.types import TEXT, Example, Message, ToolCall
-from llama_factory.data.conflicts import (
+from llama_factory.data.conflict_rules import (
     Conflict,
     ConflictSettings,
     claim,

@@ -1,0 +1,153 @@
+"""Which rows of a round are taught and which held out: values that steps read and return.
+
+What no setting turns off is decided here: no row is taught twice, and no test question is taught.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from llama_factory.data.conflict_rules import Conflict
+from llama_factory.data.review.case_book import Book
+from llama_factory.data.seen import Seen
+from llama_factory.data.store import Array, RowTable, class_runs
+
+FEWEST_ROWS_TO_SPLIT = 5
+"""A group with fewer rows than this gives up none of them for testing."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows of a table are still in, and on which side of the split.
+
+    Attributes:
+        table: all rows of the round that survived on their own.
+        is_in: [rows] whether a row is still in.
+        is_test: [rows] whether it is held out for testing.
+        is_correction: [rows] whether it answers a held-out question of an earlier round anew.
+    """
+
+    table: RowTable
+    is_in: Array
+    is_test: Array
+    is_correction: Array
+
+    @staticmethod
+    def of(table: RowTable, is_test: Array, corrections: Array | Sequence[int] = ()) -> "Selection":
+        """All rows of a table; `corrections` are the numbers of those that correct an answer."""
+        is_correction = np.zeros(len(table), np.bool_)
+        is_correction[np.asarray(corrections, np.int64)] = True
+        return Selection(table, np.ones(len(table), np.bool_), is_test, is_correction)
+
+    @property
+    def train(self) -> Array:
+        """Numbers of the rows to teach, in order."""
+        return np.flatnonzero(self.is_in & ~self.is_test)
+
+    @property
+    def test(self) -> Array:
+        """Numbers of the rows to test."""
+        return np.flatnonzero(self.is_in & self.is_test)
+
+    def without(self, *rows: Array) -> "Selection":
+        """The selection with some rows (by number) taken out."""
+        is_in = self.is_in.copy()
+        for numbers in rows:
+            is_in[numbers] = False
+        return replace(self, is_in=is_in)
+
+
+@dataclass(frozen=True)
+class History:
+    """What set steps compare the rows of a round with.
+
+    Attributes:
+        seen: what the lineage was taught and tested on, oldest version first.
+        book: what people decided about conflicts; None where nobody is asked.
+        cache: folder of pairs compared before; None where nothing is kept.
+    """
+
+    seen: Seen = ()
+    book: Book | None = None
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Rows to take out (by number, in the order they were noticed), and why."""
+
+    rows: Array
+    reason: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a set step makes of a selection.
+
+    Attributes:
+        removals: rows to take out; those that are out already do not count twice.
+        conflicts: rows with the same question and different answers, settled or waiting.
+        corrected: keys of rows taught before whose answer this round corrects.
+        retired: keys of rows held out before whose answer this round corrects.
+    """
+
+    removals: tuple[Removal, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    corrected: frozenset[str] = frozenset()
+    retired: frozenset[str] = frozenset()
+
+
+def known_rows(rows: Selection, seen: Seen) -> Iterator[Removal]:
+    """Rows taught or tested before, and all but the first of equal rows.
+
+    A new answer to a question that was held out before stays.
+    """
+    keys, prompts = rows.table.column("key"), rows.table.column("prompt")
+    for version in seen:
+        taught = np.flatnonzero(np.isin(keys, version.taught.column("key")))
+        is_tested = np.isin(prompts, version.tested.column("prompt")[version.asked])
+        tested = np.flatnonzero(is_tested & ~rows.is_correction)
+        yield Removal(taught, f"taught before in {version.version}")
+        yield Removal(tested, f"held out for testing in {version.version}")
+        rows = rows.without(taught, tested)
+    left = np.flatnonzero(rows.is_in)
+    _, first = np.unique(keys[left], return_index=True)
+    repeated = np.delete(left, first)
+    yield Removal(repeated, "twice in this round")
+    yield tested_questions(rows.without(repeated))
+
+
+def tested_questions(rows: Selection) -> Removal:
+    """Rows to teach whose question is held out."""
+    prompts, train = rows.table.column("prompt"), rows.train
+    tested = np.isin(prompts[train], prompts[rows.test])
+    return Removal(train[tested], "its question is held out for testing in this round")
+
+
+def split(rows: Selection, fraction: float, *, by_answer: bool) -> Selection:
+    """Hold out the fraction of each group (or of each answer in it) whose prompt hash is lowest.
+
+    A row's side depends on its own prompt and not on the other rows, so it never changes as data
+    grows; only a class that would be left without a single test row gives up its lowest one.
+    Groups with test rows of their own are left alone, and so are rows that no model should be held
+    against: augmented ones, and bad answers (KTO). A correction is always taught.
+    """
+    if fraction == 0:
+        return rows
+    table = rows.table
+    groups, places = table.column("group"), table.column("prompt") >> np.uint64(32)
+    has_tests = np.isin(groups, groups[rows.test])
+    may_move = rows.is_in & ~rows.is_test & ~has_tests & ~rows.is_correction
+    chosen = np.flatnonzero(may_move & table.column("is_testable"))
+    columns = [groups[chosen], table.column("answer")[chosen]] if by_answer else [groups[chosen]]
+    by_class, starts = class_runs(*columns)
+    chosen, sizes = chosen[by_class], np.diff(np.append(starts, len(chosen)))
+    places = places[chosen]
+    lowest = np.minimum.reduceat(places, starts) if len(chosen) else places
+    limits = np.maximum(lowest + np.uint64(1), np.uint64(fraction * 16**8))
+    limits[sizes < FEWEST_ROWS_TO_SPLIT] = 0
+    is_test = rows.is_test.copy()
+    is_test[chosen[places < np.repeat(limits, sizes)]] = True
+    return replace(rows, is_test=is_test)
