@@ -1,4 +1,4 @@
-"""Files -> rows. A file that cannot be read is one problem; a bad row in a good file is another."""
+"""Files -> rows -> examples. An unreadable file raises DataError, a bad row comes as `Refused`."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -18,8 +18,8 @@ from llama_factory.data.formats import (
     parse_row,
 )
 from llama_factory.data.formats.values import checked, is_missing, optional_text, without_nan
-from llama_factory.data.readers import RawRow, Refused, shown, storable
-from llama_factory.data.readers.kinds import by_suffix, kind_of, suffix_of
+from llama_factory.data.readers import RawRow, Refused, as_json_line, storable
+from llama_factory.data.readers.detection import detect_reader, readers_by_suffix, suffix_of
 from llama_factory.data.readers.streams import PACKED_SUFFIXES, open_file
 
 __all__ = [
@@ -35,9 +35,9 @@ __all__ = [
 ]
 
 TEST_SUFFIX = ".test"
-OWN = Columns.only(group="group", weight="weight")
-"""Fields that mean something in any row whose columns nobody named."""
-READERS = by_suffix()
+DEFAULT_COLUMNS = Columns.only(group="group", weight="weight")
+"""Columns of any row without a layout of its own."""
+READERS = readers_by_suffix()
 """By suffix: the reader of files whose content does not say otherwise."""
 
 
@@ -48,7 +48,7 @@ def read_rows(path: Path, *, encoding: str | None = None) -> Iterator[RawRow | R
 
     Args:
         path: a file.
-        encoding: of its text; None finds it by its mark, and takes UTF-8 without one.
+        encoding: of its text; None finds it by its byte order mark, and takes UTF-8 without one.
 
     Raises:
         DataError: the file as a whole cannot be read.
@@ -56,7 +56,7 @@ def read_rows(path: Path, *, encoding: str | None = None) -> Iterator[RawRow | R
     opened = open_file(path, encoding)
     number = 0
     try:
-        for row in kind_of(opened).read(opened):
+        for row in detect_reader(opened).read(opened):
             number = row.line
             yield row
     except DataError as error:
@@ -80,7 +80,7 @@ def read_examples(
 
     Args:
         path: a file.
-        layout: how its rows are laid out; None finds it row by row.
+        layout: how its rows are laid out; None infers it row by row.
         encoding: of its text; None finds it.
         may_lack_answer: whether rows are asked only, see `to_example`.
 
@@ -117,16 +117,18 @@ def to_example(
         row: as it was read.
         group: the row's task, unless it names one itself.
         file: the name of its file, for messages.
-        layout: how it is laid out; None finds that by its fields.
+        layout: how it is laid out; None infers that from its fields.
         folder: where its pictures lie; None leaves their paths as they are and unchecked.
-        may_lack_answer: whether it is asked and not taught: a missing answer is an empty one.
+        may_lack_answer: whether it is asked and not taught; a missing answer then is an empty one.
     """
     try:
         value = as_object(without_nan(row.value), layout)
         content = (parse_question if may_lack_answer else parse_row)(value, layout)
-        example = _example(value, content, OWN if layout is None else layout.columns, folder)
+        example = _example(
+            value, content, DEFAULT_COLUMNS if layout is None else layout.columns, folder
+        )
     except BadRowError as error:
-        return Refused(row.file or file, row.line, storable(str(error)), shown(row.value))
+        return Refused(row.file or file, row.line, storable(str(error)), as_json_line(row.value))
     return replace(
         example,
         group=example.group or group,
@@ -141,10 +143,10 @@ def _example(
     """The row's own part of an Example; its group and its place may be empty."""
     images = content.images
     if images and folder is not None:
-        images = tuple(_found(image, folder) for image in images)
+        images = tuple(_resolved_image(image, folder) for image in images)
     return Example(
         content.messages,
-        content.group or _own_group(value, columns.group),
+        content.group or _group(value, columns.group),
         content.file,
         content.line,
         _weight(value, columns.weight),
@@ -161,7 +163,7 @@ def is_readable(path: Path) -> bool:
     if suffix_of(path) in READERS:
         return path.is_file()
     try:
-        kind_of(open_file(path))
+        detect_reader(open_file(path))
     except (DataError, ConfigError):
         return False
     return True
@@ -182,8 +184,8 @@ def _stem(path: Path) -> str:
     return Path(path.stem).stem if is_packed else path.stem
 
 
-def _found(image: str, folder: Path) -> str:
-    """The full path of a picture that a row names."""
+def _resolved_image(image: str, folder: Path) -> str:
+    """The full path of a picture that a row names; it must exist inside the folder."""
     path = folder / image
     root = folder.resolve()
     if not path.resolve().is_relative_to(root):
@@ -193,7 +195,7 @@ def _found(image: str, folder: Path) -> str:
     return str(path.resolve())
 
 
-def _own_group(row: Mapping[str, Any], name: str | None) -> str:
+def _group(row: Mapping[str, Any], name: str | None) -> str:
     group = row.get(name) if name else None
     if is_missing(group):
         return ""

@@ -15,7 +15,7 @@ from llama_factory.core.errors import DataError
 from llama_factory.core.types import Example
 from llama_factory.data.formats import Layout
 from llama_factory.data.formats.unread import unread_fields
-from llama_factory.data.readers.columns import as_written
+from llama_factory.data.readers.arrow import as_written
 from llama_factory.data.reading import RawRow, Refused, read_examples, to_example
 
 quick = settings(
@@ -184,7 +184,7 @@ LAYOUTS = [
 ]
 
 
-@quick
+@settings(quick, max_examples=40)
 @given(row=st.dictionaries(st.sampled_from(FIELDS), values, max_size=6))
 @pytest.mark.parametrize("entry", LAYOUTS)
 def test_any_values_in_any_layout_are_a_row_or_refused(entry, row):
@@ -201,7 +201,7 @@ def assert_read(row, layout):
     assert asked == found or isinstance(found, Refused)
 
 
-@settings(quick, max_examples=300)
+@settings(quick, max_examples=150)
 @given(row=st.dictionaries(st.sampled_from(FIELDS), values, max_size=6) | values)
 def test_any_values_are_a_row_or_refused(row):
     assert_read(row, None)
@@ -209,7 +209,7 @@ def test_any_values_are_a_row_or_refused(row):
     assert len(found) == 1 or not isinstance(row, dict)
 
 
-@settings(quick, max_examples=200)
+@settings(quick, max_examples=100)
 @given(row=st.dictionaries(st.sampled_from(FIELDS), values, max_size=6))
 def test_no_object_of_arrows_has_nulls_that_are_not_meant(row):
     found = as_written(row)

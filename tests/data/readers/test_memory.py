@@ -9,8 +9,8 @@ import pytest
 from llama_factory.data.readers.json_values import CHUNK_BYTES
 from llama_factory.data.reading import read_rows
 
-NUM_ROWS = 30_000
-ROW = {"instruction": "问" * 60, "output": "a" * 200}
+NUM_ROWS = 5_000
+ROW = {"instruction": "问" * 600, "output": "a" * 500}
 LINE = json.dumps(ROW, ensure_ascii=False)
 
 

@@ -60,7 +60,7 @@ class Reader:
     read: "Callable[[Opened], Iterator[RawRow | Refused]]"
 
 
-def shown(value: Any) -> str:
+def as_json_line(value: Any) -> str:
     """A row as one line of JSON that any file can hold: halves of characters are spelled out."""
     return storable(json.dumps(value, ensure_ascii=False, default=str))
 
@@ -73,7 +73,7 @@ def storable(text: str) -> str:
 readers: dict[str, Reader] = {}
 
 
-def register(reader: Reader) -> Reader:
+def register_reader(reader: Reader) -> Reader:
     """Make a kind of file known."""
     readers[reader.name] = reader
     return reader

@@ -1,6 +1,6 @@
 """JSON values one after the other: the rows of a list, wherever it lies, or objects in sequence.
 
-A list of turns is one row: a conversation. Brackets around other objects say nothing. Values are
+A list of turns is one row: a conversation. Brackets around other objects are ignored. Values are
 decoded one by one from a buffer, so a list of any size never is as a whole in memory; a broken row
 is skipped up to where the next one begins.
 """
@@ -19,10 +19,10 @@ from llama_factory.data.readers import (
     RawRow,
     Reader,
     Refused,
-    register,
+    register_reader,
     storable,
 )
-from llama_factory.data.readers.lines import decoded, long_reason
+from llama_factory.data.readers.lines import decoded, oversize_reason
 from llama_factory.data.readers.streams import Opened
 
 CHUNK_BYTES = 256 * 1024
@@ -31,13 +31,13 @@ WRAPPERS = ("data", "rows", "train", "examples", "items", "instances", "samples"
 BETWEEN = re.compile(r"[\s,\[\]]*")
 """What may stand between two rows."""
 START = re.compile(r'(?:(?<=\n)\[\s*)?\{\s*"')
-TALK_START = re.compile(r'(?:\[\s*)?\{\s*"')
+TURN_LIST_START = re.compile(r'(?:\[\s*)?\{\s*"')
 """An object or a list of them; where rows are objects, a list is a row only if it begins a line."""
 WRAPPED = re.compile(
     r'\{\s*(?:"[^"]*"\s*:\s*(?:"[^"]*"|[\w.+-]+)\s*,\s*)*"(\w+)"\s*:\s*(?=\[\s*[{\[\]])'
 )
 """An object that begins with a list, perhaps after a few plain values."""
-TURN_FIELDS = frozenset({"role", "from", "content", "value", "name", "arguments", "function"})
+INNER_FIELDS = frozenset({"role", "from", "content", "value", "name", "arguments", "function"})
 """Fields of the objects inside a row, which are no rows."""
 SLACK = 64
 """An error this close to the end of the buffer may only mean that more is to come."""
@@ -47,7 +47,7 @@ MOST_SHOWN = 2**16
 _decoder = json.JSONDecoder()
 
 
-def read(opened: Opened) -> Iterator[RawRow | Refused]:
+def read_json(opened: Opened) -> Iterator[RawRow | Refused]:
     """Every row, counted from 1."""
     with opened.text() as stream:
         values = _Values(opened, stream)
@@ -72,7 +72,19 @@ class _Broken:
 
 @dataclass
 class _Values:
-    """A window of the text that moves over the file."""
+    """A window of the text that moves over the file.
+
+    Attributes:
+        buffer: text that was read, needed from `place` on.
+        place: where in the buffer the next value, or what is before it, begins.
+        number: of the row that is being read, from 1.
+        is_whole: whether nothing is left in the file beyond the buffer.
+        is_wrapped: whether an object holds the list of rows.
+        is_first: whether the next value is the first of its list.
+        has_turn_lists: whether rows may be lists of turns.
+        has_wrong_bytes: whether bytes were read that are not in the file's encoding.
+        fields: names of the first good row's fields.
+    """
 
     opened: Opened
     stream: IO[bytes]
@@ -82,7 +94,7 @@ class _Values:
     is_whole: bool = False
     is_wrapped: bool = False
     is_first: bool = False
-    has_talks: bool = False
+    has_turn_lists: bool = False
     has_wrong_bytes: bool = False
     fields: frozenset[str] = frozenset()
     decoder: codecs.IncrementalDecoder = field(
@@ -104,7 +116,7 @@ class _Values:
         self.number += 1
         value, end = self._decode_whole(0)
         if self.is_first and isinstance(value, dict) and is_turn(value):
-            self.has_talks = True
+            self.has_turn_lists = True
             self.buffer, self.place = f"[{self.buffer[self.place :]}", 0
             value, end = self._decode_whole(0)
             if isinstance(value, list) and any(isinstance(turn, list) for turn in value):
@@ -127,7 +139,9 @@ class _Values:
         data = self.buffer[self.place : end].encode(errors="surrogateescape")
         if is_long:
             start = self.buffer[self.place : self.place + SHOWN_CHARACTERS]
-            return Refused(self.opened.file, self.number, long_reason(len(data)), storable(start))
+            return Refused(
+                self.opened.file, self.number, oversize_reason(len(data)), storable(start)
+            )
         text = decoded(self.opened, self.number, data)
         return text if isinstance(text, Refused) else None
 
@@ -140,7 +154,7 @@ class _Values:
                 is_closed |= "]" in found[0]
                 marks = "".join(found[0].split())
                 self.is_first = marks.endswith("[") if marks else self.is_first
-                self.has_talks |= marks.endswith(("[[", ",["))
+                self.has_turn_lists |= marks.endswith(("[[", ",["))
                 self.place = found.end()
             if self.place < len(self.buffer):
                 is_after = self.is_wrapped and is_closed and self.buffer[self.place] != "{"
@@ -189,7 +203,7 @@ class _Values:
         text, num_bytes = self._to_next_row()
         if broken.is_cut:
             start = text[:SHOWN_CHARACTERS]
-            return Refused(self.opened.file, self.number, long_reason(num_bytes), start)
+            return Refused(self.opened.file, self.number, oversize_reason(num_bytes), start)
         is_last = self.is_whole and self.place >= len(self.buffer)
         half = " The file may be half-written." if is_last else ""
         reason = f"this row is not valid JSON ({broken.reason}).{half}"
@@ -215,7 +229,7 @@ class _Values:
 
     def _find_row(self, offset: int) -> tuple[bool, int]:
         """How far after the place, and after `offset`, a row begins, or how far none does."""
-        start = TALK_START if self.has_talks else START
+        start = TURN_LIST_START if self.has_turn_lists else START
         while found := start.search(self.buffer, self.place + offset):
             offset = found.start() - self.place
             if self._is_row(offset):
@@ -235,7 +249,7 @@ class _Values:
         names = frozenset(value)
         if self.fields and 2 * len(names & self.fields) >= len(self.fields):
             return True
-        if names <= TURN_FIELDS or "type" in names or is_turn(value):
+        if names <= INNER_FIELDS or "type" in names or is_turn(value):
             return False
         return not self.fields or find_layout(tuple(value)) is not None
 
@@ -248,4 +262,4 @@ def _is_clean(text: str) -> bool:
     return True
 
 
-register(Reader("JSON", (".json",), read))
+register_reader(Reader("JSON", (".json",), read_json))

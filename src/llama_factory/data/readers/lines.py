@@ -1,23 +1,33 @@
-"""Lines of bounded length, and what to say of one that is not in the encoding it should be in."""
+"""Files with a row on each line (JSON lines, plain text), and lines of bounded length."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llama_factory.data.readers import LONGEST_ROW_BYTES, SHOWN_CHARACTERS, Refused
+from llama_factory.data.readers import (
+    LONGEST_ROW_BYTES,
+    SHOWN_CHARACTERS,
+    RawRow,
+    Reader,
+    Refused,
+    register_reader,
+)
 from llama_factory.data.readers.streams import Opened
 
 SKIP_BYTES = 2**20
+"""An oversized line is skipped in steps of this size."""
+BROKEN = "this line is not valid JSON"
 
 
 @dataclass(frozen=True)
-class TooLong:
+class OversizedLine:
     """A line of more than LONGEST_ROW_BYTES; `start` are its first characters."""
 
     num_bytes: int
     start: str
 
 
-def lines_of(opened: Opened) -> Iterator[tuple[int, bytes | TooLong]]:
+def lines_of(opened: Opened) -> Iterator[tuple[int, bytes | OversizedLine]]:
     """Numbered lines as bytes, with their ends."""
     number = 0
     with opened.text() as stream:
@@ -31,16 +41,16 @@ def lines_of(opened: Opened) -> Iterator[tuple[int, bytes | TooLong]]:
             while line and not line.endswith(b"\n"):
                 line = stream.readline(SKIP_BYTES)
                 size += len(line)
-            yield number, TooLong(size, start)
+            yield number, OversizedLine(size, start)
 
 
-def too_long(opened: Opened, number: int, line: TooLong) -> Refused:
-    """What to say of a row that is skipped for its length."""
-    return Refused(opened.file, number, long_reason(line.num_bytes), line.start)
+def refuse_oversized(opened: Opened, number: int, line: OversizedLine) -> Refused:
+    """A refusal of a row that is skipped for its length."""
+    return Refused(opened.file, number, oversize_reason(line.num_bytes), line.start)
 
 
-def long_reason(num_bytes: int) -> str:
-    """Why a row of this size is skipped."""
+def oversize_reason(num_bytes: int) -> str:
+    """Why a row of this many bytes is skipped."""
     return (
         f"this row has {num_bytes:,} bytes; the longest row read has {LONGEST_ROW_BYTES:,}. "
         "Are its line breaks missing?"
@@ -48,7 +58,7 @@ def long_reason(num_bytes: int) -> str:
 
 
 def decoded(opened: Opened, number: int, line: bytes) -> str | Refused:
-    """A line as text."""
+    """A line as text, or refused with the encoding that it is likely in."""
     try:
         return line.decode()
     except UnicodeDecodeError as error:
@@ -89,3 +99,55 @@ def _western(line: bytes) -> str:
     except UnicodeDecodeError:
         return "latin-1"
     return "cp1252"
+
+
+def read_json_lines(opened: Opened) -> Iterator[RawRow | Refused]:
+    """One JSON value a line; a broken line does not stop the rest."""
+    last: RawRow | Refused | None = None
+    for line in _text_lines(opened):
+        if last is not None:
+            yield last
+        last = line if isinstance(line, Refused) else _json_row(opened, *line)
+    if isinstance(last, Refused) and last.reason.startswith(BROKEN):
+        reason = f"{last.reason} The file may be half-written."
+        last = Refused(last.file, last.line, reason, last.text)
+    if last is not None:
+        yield last
+
+
+def read_text(opened: Opened) -> Iterator[RawRow | Refused]:
+    """Plain text for pretraining: one sample a line, however long."""
+    for line in _text_lines(opened):
+        yield line if isinstance(line, Refused) else _text_row(opened, *line)
+
+
+def _text_lines(opened: Opened) -> Iterator[tuple[int, str] | Refused]:
+    """Numbered lines as text, blank ones left out."""
+    for number, line in lines_of(opened):
+        if isinstance(line, OversizedLine):
+            yield refuse_oversized(opened, number, line)
+        elif not line.isspace():
+            text = decoded(opened, number, line)
+            yield text if isinstance(text, Refused) else (number, text)
+
+
+def _json_row(opened: Opened, number: int, text: str) -> RawRow | Refused:
+    try:
+        return RawRow(number, json.loads(text))
+    except json.JSONDecodeError as error:
+        reason = f"{BROKEN} ({error.msg}, column {error.colno})."
+    except (ValueError, RecursionError) as error:
+        reason = f"{BROKEN} ({error})."
+    return Refused(opened.file, number, reason, text.rstrip("\r\n"))
+
+
+def _text_row(opened: Opened, number: int, text: str) -> RawRow | Refused:
+    text = text.rstrip("\r\n")
+    if "\0" in text:
+        reason = f"a NUL character at column {text.index(chr(0)) + 1}: is this a text file?"
+        return Refused(opened.file, number, reason, text)
+    return RawRow(number, {"text": text})
+
+
+register_reader(Reader("JSON lines", (".jsonl", ".ndjson"), read_json_lines))
+register_reader(Reader("text", (".txt",), read_text))

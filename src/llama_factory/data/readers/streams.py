@@ -133,7 +133,7 @@ def _encoding_of(head: bytes) -> str:
 
 
 class _Unpacked(io.RawIOBase):
-    """Decompressed bytes; where the data is damaged they end, and the file is told why."""
+    """Decompressed bytes; they end where the data is damaged, with the reason in `damage`."""
 
     def __init__(self, read: Callable[[int], bytes], source: IO[bytes], opened: Opened) -> None:
         self._read, self._source, self._opened = read, source, opened

@@ -11,7 +11,7 @@ from typing import Any
 from llama_factory.core import files
 from llama_factory.core.errors import DataError
 from llama_factory.data.readers import RawRow
-from llama_factory.data.readers.columns import UNKNOWN, Shape, as_written
+from llama_factory.data.readers.arrow import UNKNOWN_SHAPE, ArrowShape, as_written
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def hub_rows(hub: HubSet) -> Iterator[RawRow]:
     try:
         rows = _modelscope(hub) if hub.is_modelscope else _hugging_face(hub)
         features = getattr(rows, "features", None)
-        shape = UNKNOWN if features is None else Shape.of(features.arrow_schema)
+        shape = UNKNOWN_SHAPE if features is None else ArrowShape.of(features.arrow_schema)
         for number, row in zip(count(1), rows, strict=False):
             yield RawRow(number, as_written(row, shape))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:

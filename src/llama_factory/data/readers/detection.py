@@ -1,4 +1,4 @@
-"""Which kind of file it is: what its content says comes before what its name says."""
+"""Which kind of file it is: its content counts before its name."""
 
 import json
 from pathlib import Path
@@ -20,13 +20,13 @@ FOREIGN = {
 """How files begin that people take for data files, and what to do with them."""
 
 
-def kind_of(opened: Opened) -> Reader:
-    """How to read a file.
+def detect_reader(opened: Opened) -> Reader:
+    """The reader of a file.
 
     Raises:
-        DataError: nobody knows.
+        DataError: its kind is not known.
     """
-    named = _by_name(opened.path)
+    named = _named_reader(opened.path)
     found = _by_magic(opened.head)
     if found is None:
         text = _text_head(opened)
@@ -40,20 +40,20 @@ def kind_of(opened: Opened) -> Reader:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that tells the kind: `.jsonl` of `faq.jsonl.gz`."""
+    """The suffix without that of compression: `.jsonl` of `faq.jsonl.gz`."""
     name = path.name.lower()
     for packed in PACKED_SUFFIXES:
         name = name.removesuffix(packed)
     return Path(name).suffix
 
 
-def by_suffix() -> dict[str, Reader]:
+def readers_by_suffix() -> dict[str, Reader]:
     """The kind of each known suffix."""
     return {suffix: reader for reader in readers.values() for suffix in reader.suffixes}
 
 
-def _by_name(path: Path) -> Reader | None:
-    return by_suffix().get(suffix_of(path))
+def _named_reader(path: Path) -> Reader | None:
+    return readers_by_suffix().get(suffix_of(path))
 
 
 def _by_magic(head: bytes) -> Reader | None:
@@ -116,7 +116,7 @@ def _is_object(line: str) -> bool:
 def _unknown(opened: Opened, named: Reader | None) -> str:
     if named is not None:
         return f"is no {named.name} file although it is called one. Was it copied completely?"
-    known = by_suffix()
+    known = readers_by_suffix()
     suffix = suffix_of(opened.path)
     hint = suggest(suffix, known)
     return (

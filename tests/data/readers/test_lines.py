@@ -1,13 +1,16 @@
 """JSON lines, plain text, encodings and long lines."""
 
 import json
+import tracemalloc
 
 import pytest
 
 from llama_factory.core.errors import ConfigError, DataError
 from llama_factory.core.types import TEXT, Example
+from llama_factory.data.readers import LONGEST_ROW_BYTES
 from llama_factory.data.reading import RawRow, Refused, read_examples, read_rows
 
+LINE_BYTES = 8 * LONGEST_ROW_BYTES
 GOOD = {"instruction": "问题?", "input": "", "output": "Café."}
 
 
@@ -112,18 +115,22 @@ def test_utf_16_without_its_mark_is_told(tmp_path):
         ("a.csv", b"text\none\n", b"\ntwo\n"),
     ],
 )
-def test_a_line_of_a_gigabyte_is_skipped_and_told(tmp_path, name, start, end):
+def test_a_line_of_any_length_is_skipped_in_bounded_memory(tmp_path, name, start, end):
     path = tmp_path / name
     with path.open("wb") as file:
         file.write(start)
-        file.truncate(2**30)
+        file.truncate(LINE_BYTES)
         file.seek(0, 2)
         file.write(end)
+    tracemalloc.start()
     first, refused, last = read_rows(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * LONGEST_ROW_BYTES
     assert isinstance(first, RawRow)
     assert isinstance(last, RawRow)
     assert refused.line == last.line - 1
-    size = f"{2**30 - len(start) + 1:,}"
+    size = f"{LINE_BYTES - len(start) + 1:,}"
     told = f"this row has {size} bytes; the longest row read has 16,777,216."
     assert refused.reason.startswith(told)
     assert len(refused.text) == 200

@@ -1,6 +1,6 @@
-"""Parquet and Arrow files, a batch of rows at a time, and what Arrow does to rows.
+"""Parquet and Arrow files, a batch of rows at a time, without the nulls that Arrow adds to rows.
 
-Arrow gives all objects of a column the same fields: those that an object lacks it holds as null. Of
+Arrow gives all objects of a column the same fields: those that an object lacks it holds as null. In
 the arguments of a call, or the properties of a tool, such nulls would be taught.
 """
 
@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from llama_factory.core.errors import DataError
-from llama_factory.data.readers import RawRow, Reader, Refused, register
+from llama_factory.data.readers import RawRow, Reader, Refused, register_reader
 from llama_factory.data.readers.streams import Opened
 
 BATCH_ROWS = 500
@@ -21,7 +21,7 @@ def read_parquet(opened: Opened) -> Iterator[RawRow | Refused]:
     """Every row of a Parquet file."""
     import pyarrow.parquet
 
-    with opened.binary() as file, _told("Parquet"):
+    with opened.binary() as file, _arrow_errors("Parquet"):
         whole = pyarrow.parquet.ParquetFile(file)
         yield from _rows(whole.schema_arrow, whole.iter_batches(batch_size=BATCH_ROWS))
 
@@ -30,7 +30,7 @@ def read_arrow(opened: Opened) -> Iterator[RawRow | Refused]:
     """Every row of an Arrow file, in the file or the stream format."""
     import pyarrow.ipc
 
-    with opened.binary() as file, _told("Arrow"):
+    with opened.binary() as file, _arrow_errors("Arrow"):
         if opened.head.startswith(b"ARROW1"):
             whole = pyarrow.ipc.open_file(file)
             batches = map(whole.get_batch, range(whole.num_record_batches))
@@ -49,64 +49,64 @@ def _rows(schema: Any, batches: Iterable[Any]) -> Iterator[RawRow]:
         for start in range(0, batch.num_rows, BATCH_ROWS)
     )
     values = chain.from_iterable(part.to_pylist() for part in slices)
-    shape = Shape.of(schema)
+    shape = ArrowShape.of(schema)
     for number, value in enumerate(values, 1):
         yield RawRow(number, as_written(value, shape))
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What of a type of Arrow's tells added nulls from meant ones.
+class ArrowShape:
+    """What of an Arrow type is needed to tell added nulls from meant ones.
 
     Attributes:
         fields: the shape of each field that holds objects.
-        always_null: fields that are null in every object: somebody must have written one of them.
+        always_null: fields that are null in every object, so one object at least has them.
         is_map: whether this is a list of names and values.
-        is_known: whether Arrow told the type at all.
+        is_known: whether the type is known at all.
     """
 
-    fields: Mapping[str, "Shape"] = field(default_factory=dict)
+    fields: Mapping[str, "ArrowShape"] = field(default_factory=dict)
     always_null: frozenset[str] = frozenset()
     is_map: bool = False
     is_known: bool = True
 
     @staticmethod
-    def of(kind: Any) -> "Shape | None":
+    def of(kind: Any) -> "ArrowShape | None":
         """The shape of a schema, or of a type with the lists around it; None for other types."""
         from pyarrow import Schema, types
 
         if not isinstance(kind, Schema) and types.is_map(kind):
-            return Shape({"": Shape.of(kind.item_type) or Shape()}, is_map=True)
+            return ArrowShape({"": ArrowShape.of(kind.item_type) or ArrowShape()}, is_map=True)
         if not isinstance(kind, Schema) and not types.is_struct(kind):
             inner = getattr(kind, "value_type", None)
-            return Shape.of(inner) if inner is not None else None
-        found = {part.name: Shape.of(part.type) for part in kind}
+            return ArrowShape.of(inner) if inner is not None else None
+        found = {part.name: ArrowShape.of(part.type) for part in kind}
         shapes = {name: shape for name, shape in found.items() if shape is not None}
-        return Shape(shapes, frozenset(part.name for part in kind if types.is_null(part.type)))
+        return ArrowShape(shapes, frozenset(part.name for part in kind if types.is_null(part.type)))
 
 
-UNKNOWN = Shape(is_known=False)
+UNKNOWN_SHAPE = ArrowShape(is_known=False)
 
 
-def as_written(row: Mapping[str, Any], shape: Shape | None = UNKNOWN) -> dict[str, Any]:
+def as_written(row: Mapping[str, Any], shape: ArrowShape | None = UNKNOWN_SHAPE) -> dict[str, Any]:
     """A row of Arrow's without the nulls that it added; those of the row itself stay.
 
     A null inside an object stays where the object is a schema that means it: as a default, or the
     only value, of something that may be null.
     """
-    shape = shape or UNKNOWN
-    inner = {name: shape.fields.get(name, None if shape.is_known else UNKNOWN) for name in row}
-    return {name: _pruned(value, inner[name]) for name, value in row.items()}
+    shape = shape or UNKNOWN_SHAPE
+    unnamed = None if shape.is_known else UNKNOWN_SHAPE
+    return {n: _pruned(value, shape.fields.get(n, unnamed)) for n, value in row.items()}
 
 
-def _pruned(value: Any, shape: Shape | None) -> Any:
+def _pruned(value: Any, shape: ArrowShape | None) -> Any:
     if shape is None or not isinstance(value, list | dict):
         return value
     if shape.is_map and isinstance(value, list) and all(isinstance(v, tuple) for v in value):
         return {name: _pruned(part, shape.fields[""]) for name, part in value}
     if isinstance(value, list):
         return [_pruned(each, shape) for each in value]
-    unnamed = None if shape.is_known else UNKNOWN
+    unnamed = None if shape.is_known else UNKNOWN_SHAPE
     return {
         name: _pruned(part, shape.fields.get(name, unnamed))
         for name, part in value.items()
@@ -114,8 +114,8 @@ def _pruned(value: Any, shape: Shape | None) -> Any:
     }
 
 
-def _is_meant(name: str, schema: Mapping[str, Any], shape: Shape) -> bool:
-    """Whether a null is one that a schema says something with."""
+def _is_meant(name: str, schema: Mapping[str, Any], shape: ArrowShape) -> bool:
+    """Whether a null has a meaning in a schema."""
     is_written = name in shape.always_null
     if name == "default":
         return is_written or _may_be_null(schema)
@@ -135,7 +135,7 @@ def _may_be_null(schema: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def _told(kind: str) -> Iterator[None]:
+def _arrow_errors(kind: str) -> Iterator[None]:
     import pyarrow
 
     try:
@@ -145,5 +145,5 @@ def _told(kind: str) -> Iterator[None]:
         raise DataError(f"is no whole {kind} file ({first}). Copy it again.") from error
 
 
-register(Reader("Parquet", (".parquet",), read_parquet))
-register(Reader("Arrow", (".arrow", ".feather"), read_arrow))
+register_reader(Reader("Parquet", (".parquet",), read_parquet))
+register_reader(Reader("Arrow", (".arrow", ".feather"), read_arrow))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from llama_factory.core.errors import DataError
-from llama_factory.data.readers import LONGEST_ROW_BYTES, RawRow, Reader, Refused, register
-from llama_factory.data.readers.lines import TooLong, decoded, lines_of, too_long
+from llama_factory.data.readers import LONGEST_ROW_BYTES, RawRow, Reader, Refused, register_reader
+from llama_factory.data.readers.lines import OversizedLine, decoded, lines_of, refuse_oversized
 from llama_factory.data.readers.streams import Opened
 
 DELIMITERS = ",;\t|"
@@ -16,10 +16,10 @@ NAMED_DELIMITER = re.compile(r'"?sep=([^"\r\n])"?\s*')
 """A first line that only spreadsheets read: it says what separates the columns."""
 
 
-def read(opened: Opened) -> Iterator[RawRow | Refused]:
+def read_delimited(opened: Opened) -> Iterator[RawRow | Refused]:
     """Every record under the header; a ragged or broken one does not stop the rest."""
     csv.field_size_limit(LONGEST_ROW_BYTES)
-    lines = _Lines(lines_of(opened))
+    lines = _PushbackLines(lines_of(opened))
     delimiter, is_named = _delimiter(opened)
     if is_named:
         next(lines)
@@ -29,16 +29,16 @@ def read(opened: Opened) -> Iterator[RawRow | Refused]:
 
 
 @dataclass
-class _Lines:
+class _PushbackLines:
     """Lines that can be put back."""
 
-    source: Iterator[tuple[int, bytes | TooLong]]
-    waiting: deque[tuple[int, bytes | TooLong]] = field(default_factory=deque)
+    source: Iterator[tuple[int, bytes | OversizedLine]]
+    waiting: deque[tuple[int, bytes | OversizedLine]] = field(default_factory=deque)
 
-    def __iter__(self) -> Iterator[tuple[int, bytes | TooLong]]:
+    def __iter__(self) -> Iterator[tuple[int, bytes | OversizedLine]]:
         return self
 
-    def __next__(self) -> tuple[int, bytes | TooLong]:
+    def __next__(self) -> tuple[int, bytes | OversizedLine]:
         return self.waiting.popleft() if self.waiting else next(self.source)
 
     def put_back(self, lines: list[tuple[int, bytes]]) -> None:
@@ -55,21 +55,23 @@ class _Record:
     text: str
 
 
-def _records(opened: Opened, lines: _Lines, delimiter: str) -> Iterator[_Record | Refused]:
+def _records(opened: Opened, lines: _PushbackLines, delimiter: str) -> Iterator[_Record | Refused]:
     """All records but those of separators alone, which spreadsheets write for blank lines."""
     while (record := _record(opened, lines, delimiter)) is not None:
         if isinstance(record, Refused) or record.text.strip(f"{delimiter} \t\r\n"):
             yield record
 
 
-def _record(opened: Opened, lines: _Lines, delimiter: str) -> _Record | Refused | None:
+def _record(opened: Opened, lines: _PushbackLines, delimiter: str) -> _Record | Refused | None:
     """The next record, or None at the end."""
-    first = next((each for each in lines if isinstance(each[1], TooLong) or each[1].strip()), None)
+    first = next(
+        (each for each in lines if isinstance(each[1], OversizedLine) or each[1].strip()), None
+    )
     if first is None:
         return None
     number, line = first
-    if isinstance(line, TooLong):
-        return too_long(opened, number, line)
+    if isinstance(line, OversizedLine):
+        return refuse_oversized(opened, number, line)
     taken = [(number, line)]
     try:
         fields = next(csv.reader(_feed(lines, taken), delimiter=delimiter, strict=True))
@@ -81,12 +83,12 @@ def _record(opened: Opened, lines: _Lines, delimiter: str) -> _Record | Refused 
     return text if isinstance(text, Refused) else _Record(number, fields, text)
 
 
-def _feed(lines: _Lines, taken: list[tuple[int, bytes]]) -> Iterator[str]:
+def _feed(lines: _PushbackLines, taken: list[tuple[int, bytes]]) -> Iterator[str]:
     """Lines for the csv module as far as it asks for them; each is noted in `taken`."""
     yield taken[0][1].decode(errors="surrogateescape")
     size = len(taken[0][1])
     for number, line in lines:
-        if isinstance(line, TooLong) or size + len(line) > LONGEST_ROW_BYTES:
+        if isinstance(line, OversizedLine) or size + len(line) > LONGEST_ROW_BYTES:
             lines.waiting.appendleft((number, line))
             return
         taken.append((number, line))
@@ -165,4 +167,4 @@ def _named(header: list[str], fields: list[str]) -> Iterator[tuple[str, str]]:
             yield f"(column {number} without a name)", value
 
 
-register(Reader("CSV", (".csv", ".tsv"), read))
+register_reader(Reader("CSV", (".csv", ".tsv"), read_delimited))
