@@ -76,7 +76,7 @@ def test_a_json_list_counts_rows(tmp_path):
         ),
     ],
 )
-def test_a_bad_row_says_what_is_wrong(tmp_path, row, told):
+def test_a_bad_row_names_what_is_wrong(tmp_path, row, told):
     assert told in reason(tmp_path, row)
 
 
@@ -105,7 +105,7 @@ def test_many_rows_may_carry_the_id_of_one_document(tmp_path, name, value):
 
 
 class TestFiles:
-    def test_an_empty_file_says_so(self, tmp_path):
+    def test_an_empty_file_is_reported(self, tmp_path):
         for content in ("", "\n \n", "[]"):
             (tmp_path / "a.json").write_text(content)
             with pytest.raises(DataError, match="is empty: it holds no rows"):
@@ -120,7 +120,7 @@ class TestFiles:
         with pytest.raises(DataError, match="is a pipe or device where a file is wanted"):
             list(read_rows(tmp_path / "a.jsonl"))
 
-    def test_a_missing_file_says_so(self, tmp_path):
+    def test_a_missing_file_is_reported(self, tmp_path):
         with pytest.raises(DataError, match=r"cannot be read \(No such file"):
             list(read_rows(tmp_path / "a.json"))
 
@@ -149,13 +149,13 @@ class TestFiles:
         assert 1000 < len(good) < 20_000
         assert good == rows[: len(good)]
 
-    def test_names_tell_group_and_tests(self, tmp_path):
+    def test_group_and_tests_follow_from_the_name(self, tmp_path):
         for name in ("faq.jsonl", "faq.test.jsonl", "faq.test.jsonl.gz", "faq.csv.zst"):
             assert group_of(tmp_path / name) == "faq"
         assert is_test_file(tmp_path / "faq.test.jsonl.gz")
         assert not is_test_file(tmp_path / "faq.jsonl.gz")
 
-    def test_readable_is_what_the_name_or_else_the_content_says(self, tmp_path):
+    def test_readable_is_decided_by_the_name_or_else_the_content(self, tmp_path):
         (tmp_path / "rows").write_text(json.dumps(GOOD))
         (tmp_path / "README.md").write_text("# Data\n")
         (tmp_path / "a.CSV").write_text("x")
@@ -204,7 +204,7 @@ class TestPictures:
             (["https://a/b.jpg"], "the picture 'https://a/b.jpg' is an address; save it"),
         ],
     )
-    def test_wrong_ones_are_told(self, tmp_path, images, told):
+    def test_wrong_ones_are_reported(self, tmp_path, images, told):
         assert told in reason(tmp_path, self.ROW | {"images": images})
 
     def test_films_and_sounds_are_refused(self, tmp_path):

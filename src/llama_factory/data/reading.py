@@ -38,7 +38,7 @@ TEST_SUFFIX = ".test"
 DEFAULT_COLUMNS = Columns.only(group="group", weight="weight")
 """Columns of any row without a layout of its own."""
 READERS = readers_by_suffix()
-"""By suffix: the reader of files whose content does not say otherwise."""
+"""The reader by suffix, for files whose content does not show another kind."""
 
 
 def read_rows(path: Path, *, encoding: str | None = None) -> Iterator[RawRow | Refused]:

@@ -1,4 +1,4 @@
-"""What a set of rows is made of: counted in one pass and in bounded memory, however large it is."""
+"""Statistics of a set of rows, counted in one pass and in bounded memory."""
 
 import math
 from array import array
@@ -21,13 +21,13 @@ NUM_BINS = 9 * BINS_PER_DECADE
 """Lengths up to a billion."""
 PERCENTILES = (5, 25, 50, 75, 95, 99)
 MOST_NAMES = 10_000
-"""Groups, files and reasons that are counted each for itself; later ones share `OTHERS`."""
+"""Groups, files and reasons that have a count of their own; later ones count as `OTHERS`."""
 OTHERS = "(others)"
 MOST_KEYS = 20_000_000
 """Rows compared for exact duplicates: 8 bytes each."""
 MOST_TURNS = 20
 MIN_CONFIDENCE = 0.5
-"""A language told with less confidence counts as unknown: mostly code and lists of names."""
+"""A language detected with less confidence counts as unknown: mostly code and lists of names."""
 
 
 class Histogram:
@@ -81,7 +81,7 @@ def bin_edge(place: int) -> float:
 
 @dataclass
 class DataStats:
-    """What was counted. Names are in order of first appearance.
+    """Statistics of a set of rows. Names are in order of first appearance.
 
     Attributes:
         num_rows: good rows.
@@ -91,7 +91,7 @@ class DataStats:
         files: good rows by file.
         groups: good rows by group.
         kinds: good rows by chat, text, preference or kto.
-        languages: good rows by the language of their answer, `und` where it cannot be told.
+        languages: good rows by the language of their answer, `und` where it is unknown.
         turns: conversations by number of answers in them.
         features: good rows that have a system prompt, tools, pictures, or were augmented.
         refused: refused rows by reason.
@@ -117,7 +117,7 @@ class DataStats:
 
     @property
     def refused_fraction(self) -> float:
-        """Share of all rows that could not be read."""
+        """Fraction of all rows that could not be read."""
         return self.num_refused / max(self.num_rows + self.num_refused, 1)
 
     def to_json(self) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_a_list_and_a_dataset_give_the_same_rows(rows):
     assert plain(from_data) == plain(from_list)
 
 
-def test_what_is_made_does_not_depend_on_the_order_of_rows():
+def test_variants_do_not_depend_on_the_order_of_rows():
     def made(rows):
         found = DataAugmenter(methods=["typo"], seed=3).process(rows)
         return sorted(json.dumps(row) for row in found)
@@ -114,7 +114,7 @@ def test_originals_can_be_left_out():
     assert [row["augmented_by"] for row in result] == ["typo", "typo"]
 
 
-def test_a_second_pass_adds_nothing_to_made_rows():
+def test_a_second_pass_adds_nothing_to_augmented_rows():
     augmenter = DataAugmenter(methods=["typo"], keep_original=False)
     assert augmenter.process(augmenter.process(ROWS)) == []
 
@@ -159,12 +159,12 @@ def test_the_dictionary_given_is_used(tmp_path):
         ({"fields": "question"}, r"must be a list, as in fields=\['question'\]"),
     ],
 )
-def test_wrong_options_are_told(options, told):
+def test_wrong_options_are_reported(options, told):
     with pytest.raises(ConfigError, match=told):
         DataAugmenter(**options)
 
 
-def test_a_dictionary_that_is_not_there_is_told_at_once():
+def test_a_dictionary_that_is_not_there_is_reported_at_once():
     with pytest.raises(DataError, match=r"no\.txt: cannot be read"):
         DataAugmenter(synonym_dict="no.txt")
 
@@ -178,11 +178,11 @@ def test_a_dictionary_that_is_not_there_is_told_at_once():
         ({"trian": []}, "only the split 'train' is augmented.*Did you mean 'trian'"),
     ],
 )
-def test_wrong_data_is_told(data, told):
+def test_wrong_data_is_reported(data, told):
     with pytest.raises(DataError, match=told):
         DataAugmenter().process(data)
 
 
-def test_a_field_that_no_row_has_is_told():
+def test_a_field_that_no_row_has_is_reported():
     with pytest.raises(DataError, match="'instruktion'. Did you mean 'instruction'"):
         DataAugmenter(fields=["instruktion"]).process(ROWS)

@@ -74,7 +74,7 @@ def test_only_the_train_split_is_augmented():
     assert len(made["train"]) == 6
 
 
-def test_splits_without_one_for_training_are_told():
+def test_splits_without_one_for_training_are_reported():
     data = DatasetDict(train_sft=Dataset.from_list(ROWS))
     with pytest.raises(DataError) as told:
         DataAugmenter(["typo"]).process(data)
@@ -181,7 +181,7 @@ def test_a_format_is_kept():
     assert made.format["type"] == "numpy"
 
 
-def test_unknown_fields_and_sets_without_prompts_are_told():
+def test_unknown_fields_and_sets_without_prompts_are_reported():
     data = Dataset.from_list([{"body": "text", "sort": "a"}])
     with pytest.raises(DataError, match="no row has the field 'bodi'. Did you mean 'body'?"):
         DataAugmenter(["typo"], fields=["bodi"]).process(data)

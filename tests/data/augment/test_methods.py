@@ -54,7 +54,7 @@ def test_the_methods_are_those_of_the_documentation():
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS.parts)
-def test_the_rate_says_what_higher_and_lower_do(name):
+def test_the_help_of_the_rate_explains_higher_and_lower(name):
     told = AUGMENTATIONS.parts[name].model_fields["rate"].description
     assert "igher" in told
 
@@ -164,7 +164,7 @@ def test_an_insertion_keeps_all_words_in_order():
     assert all(word in result for word in words(ENGLISH))
 
 
-def test_an_insertion_says_a_word_twice_where_none_has_a_synonym():
+def test_an_insertion_repeats_a_word_where_none_has_a_synonym():
     assert RandomInsertion().change("xyzzy", Random(0)) == "xyzzy xyzzy"
     assert RandomInsertion().change("鼎", Random(0)) == "鼎鼎"
 
@@ -221,12 +221,12 @@ def test_the_dictionary_goes_to_methods_without_one_of_their_own(tmp_path):
     )
 
 
-def test_one_method_instead_of_a_list_is_told():
+def test_one_method_instead_of_a_list_is_reported():
     with pytest.raises(ConfigError) as told:
         parse_methods({"type": "typo"})
     assert str(told.value) == 'methods must be a list, as in methods=[{"type": "typo"}].'
 
 
-def test_a_paraphrase_without_its_endpoint_is_told():
+def test_a_paraphrase_without_its_endpoint_is_reported():
     with pytest.raises(ConfigError, match="paraphrase: base_url: Field required"):
         parse_methods(["paraphrase"])

@@ -95,7 +95,7 @@ def test_the_key_comes_from_the_environment(server, method, monkeypatch):
     assert headers["authorization"] == "Bearer sk-123"
 
 
-def test_a_missing_key_is_told_before_anything_is_sent(server, method, monkeypatch):
+def test_a_missing_key_is_reported_before_anything_is_sent(server, method, monkeypatch):
     monkeypatch.delenv("THE_KEY", raising=False)
     with pytest.raises(
         ConfigError, match="the environment has no THE_KEY, which api_key_env names"
@@ -110,7 +110,7 @@ def test_a_busy_endpoint_is_asked_again(server, method):
     assert len(server.asked) == 3
 
 
-def test_an_endpoint_that_stays_busy_is_told(server, method):
+def test_an_endpoint_that_stays_busy_is_reported(server, method):
     server.answers[:] = [(503, "over capacity", {})]
     with pytest.raises(
         DataError, match=r"failed 3 times, at last: status 503: over capacity\. Check"
@@ -119,7 +119,7 @@ def test_an_endpoint_that_stays_busy_is_told(server, method):
     assert len(server.asked) == 3
 
 
-def test_an_endpoint_out_of_reach_is_told():
+def test_an_endpoint_out_of_reach_is_reported():
     dead = Paraphrase(base_url="http://127.0.0.1:9/v1", model="m", attempts=2, wait_seconds=0)
     with pytest.raises(
         DataError, match=r"http://127\.0\.0\.1:9/v1/chat/completions failed 2 times"
@@ -127,7 +127,7 @@ def test_an_endpoint_out_of_reach_is_told():
         dead.change("请说明", Random(0))
 
 
-def test_an_endpoint_that_does_not_answer_in_time_is_told(server, method):
+def test_an_endpoint_that_does_not_answer_in_time_is_reported(server, method):
     stop = threading.Event()
     server.answers[:] = [(200, lambda asked: (stop.wait(5), said("x"))[1], {})]
     with pytest.raises(DataError, match=r"no answer within 0\.1 s"):
@@ -146,7 +146,7 @@ def test_an_endpoint_that_does_not_answer_in_time_is_told(server, method):
         (400, "refused with status 400: no. Check base_url, model and the other settings"),
     ],
 )
-def test_a_refusal_is_told_at_once(server, method, status, told):
+def test_a_refusal_is_reported_at_once(server, method, status, told):
     server.answers[:] = [(status, "no", {})]
     with pytest.raises(ConfigError, match=told):
         method().change("请说明", Random(0))
@@ -154,7 +154,7 @@ def test_a_refusal_is_told_at_once(server, method, status, told):
 
 
 @pytest.mark.parametrize("body", ["<html>", "{}", '{"choices": []}', "[]"])
-def test_an_answer_that_is_no_completion_is_told(server, method, body):
+def test_an_answer_that_is_no_completion_is_reported(server, method, body):
     server.answers[:] = [(200, body, {})]
     with pytest.raises(DataError, match="answered something that is no chat completion"):
         method().change("请说明", Random(0))

@@ -65,7 +65,7 @@ def test_a_missing_file_is_named(tmp_path):
         read_synonyms(tmp_path / "none.txt")
 
 
-def test_a_lonely_word_is_told_with_its_line(dictionary):
+def test_a_lonely_word_is_reported_with_its_line(dictionary):
     with pytest.raises(DataError, match=r"synonyms\.txt:2: 'lonely' has no synonym on its line"):
         read_synonyms(dictionary("big large\nlonely\n"))
 

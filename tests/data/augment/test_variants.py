@@ -258,7 +258,7 @@ def test_a_row_is_changed_alike_wherever_it_lies():
     assert first.messages != augment_example(TALK, method, seed=1).messages
 
 
-def test_what_is_made_is_read_back_as_it_was():
+def test_a_variant_is_read_back_as_it_was():
     made = augment_example(TALK, AUGMENTATIONS.parse("typo"), seed=0)
     assert Example.from_json(made.to_json()) == made
 

@@ -153,7 +153,7 @@ class TestTools:
         assert good({"messages": [USER, BOT], "tools": tools}).tools == ""
 
     @pytest.mark.parametrize("tools", ["f(x)", "{}", {"name": "f"}, ["f"], 3])
-    def test_wrong_tools_are_told(self, tools):
+    def test_wrong_tools_are_reported(self, tools):
         reason = told({"messages": [USER, BOT], "tools": tools})
         assert reason.startswith("'tools' must be a JSON list of tools, each an object")
 
@@ -166,11 +166,11 @@ class TestTools:
             ("f", "a tool call must have a name, this is 'f'."),
         ],
     )  # fmt: skip
-    def test_wrong_calls_are_told(self, call, reason):
+    def test_wrong_calls_are_reported(self, call, reason):
         turn = {"role": "assistant", "content": None, "tool_calls": [call]}
         assert told({"messages": [USER, turn]}).startswith(f"message 2: {reason}")
 
-    def test_a_call_that_is_no_json_is_told(self):
+    def test_a_call_that_is_no_json_is_reported(self):
         row = {"conversations": [HUMAN, {"from": "function_call", "value": "f(1)"}]}
         reason = "message 2: a function call must be JSON with name and arguments, this is 'f(1)'."
         assert told(row) == reason
@@ -196,7 +196,7 @@ class TestWeights:
             ({"loss": "no"}, "'loss' must be true or false, this is text."),
         ],
     )
-    def test_wrong_ones_are_told(self, more, reason):
+    def test_wrong_ones_are_reported(self, more, reason):
         assert told({"messages": [USER, BOT | more]}) == f"message 2: {reason}"
 
 
@@ -273,7 +273,7 @@ def test_reasoning_is_a_thought_before_the_answer():
          "'completion' must be a list of turns, as the question is, this is text."),
     ],
 )  # fmt: skip
-def test_a_bad_row_says_what_is_wrong(row, reason):
+def test_a_bad_row_names_what_is_wrong(row, reason):
     assert reason in told(row)
 
 
@@ -300,7 +300,7 @@ def test_a_thought_that_is_there_twice_is_taught_once():
     assert good({"messages": [USER, inside]}).answer == "<think>hm</think>a"
 
 
-def test_two_thoughts_are_told():
+def test_two_thoughts_are_reported():
     two = BOT | {"reasoning": "hm", "thinking": "oh"}
     reason = "message 2: 'reasoning' and 'thinking' are different thoughts. Keep one."
     assert told({"messages": [USER, two]}) == reason
@@ -400,7 +400,7 @@ def test_a_field_that_must_be_there_must_hold_something(name):
 
 
 @pytest.mark.parametrize("text", ["None", "null", "NaN"])
-def test_words_that_stand_for_nothing_stay_where_they_are_said(text):
+def test_words_for_nothing_stay_inside_texts(text):
     turns = [
         USER,
         {"role": "assistant", "content": "", "tool_calls": [CALL]},

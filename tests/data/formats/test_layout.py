@@ -120,7 +120,7 @@ def test_openai_rows_keep_their_tool_calls():
         ({"tags": {"user_tga": "a"}}, "tags: 'user_tga' is unknown. Did you mean 'user_tag'?"),
     ],
 )
-def test_wrong_entries_are_told(entry, told):
+def test_wrong_entries_are_reported(entry, told):
     with pytest.raises(DataError) as caught:
         Layout.of(entry)
     assert told in str(caught.value)

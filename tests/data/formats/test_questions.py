@@ -96,7 +96,7 @@ def test_a_question_may_be_laid_out_by_an_entry():
         (USER, "this is one turn of a conversation, not a row."),
     ],
 )
-def test_what_is_wrong_with_a_question_is_told(row, reason):
+def test_what_is_wrong_with_a_question_is_reported(row, reason):
     refused = read(row)
     assert isinstance(refused, Refused), refused
     assert refused.reason.startswith(reason), refused.reason

@@ -88,7 +88,7 @@ def test_what_an_entry_does_not_name_is_not_read():
         *("split", "Unnamed: 0", "__index_level_0__", "file_name", "original-dataset"),
     ],
 )
-def test_names_that_say_where_a_row_came_from_are_silent(name):
+def test_provenance_is_not_reported(name):
     assert is_provenance(name)
     assert unread(ALPACA | {name: "x"}) == []
 

@@ -52,7 +52,7 @@ def test_a_packed_one_is_unpacked(tmp_path):
     assert len(list(read_rows(packed))) == 1200
 
 
-def test_values_that_json_does_not_know_are_told(tmp_path):
+def test_values_that_json_does_not_know_are_reported(tmp_path):
     row = {"instruction": "a", "output": datetime.date(2024, 1, 2)}
     write(tmp_path / "a.parquet", [row], "parquet")
     (refused,) = read_examples(tmp_path / "a.parquet")
@@ -62,7 +62,7 @@ def test_values_that_json_does_not_know_are_told(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "name"), [("parquet", "Parquet"), ("file", "Arrow")])
-def test_half_a_file_says_so(tmp_path, kind, name):
+def test_half_a_file_is_reported(tmp_path, kind, name):
     path = tmp_path / "a.parquet"
     write(path, ROWS, kind)
     path.write_bytes(path.read_bytes()[:-500])
@@ -79,7 +79,7 @@ def test_half_a_stream_keeps_the_rows_before_the_cut(tmp_path):
     assert last.reason.startswith("from here on the file is no whole Arrow file")
 
 
-def test_a_text_called_parquet_says_so(tmp_path):
+def test_a_text_called_parquet_is_reported(tmp_path):
     (tmp_path / "a.parquet").write_text("hello")
     with pytest.raises(DataError, match="is no Parquet file although it is called one"):
         list(read_rows(tmp_path / "a.parquet"))
@@ -213,7 +213,7 @@ def test_numbers_that_are_none_are_missing(tmp_path):
     assert refused.reason == "'output' has no value (it is null or NaN)."
 
 
-def test_two_columns_of_one_name_are_told(tmp_path):
+def test_two_columns_of_one_name_are_reported(tmp_path):
     table = pa.table([["q"], ["a"], ["b"]], names=["instruction", "output", "output"])
     parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(DataError, match="has two columns called 'output'. Rename one."):

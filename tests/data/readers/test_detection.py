@@ -48,7 +48,7 @@ def test_text_that_begins_like_a_list_stays_text(tmp_path):
         ("a.db", b"SQLite format 3\0", "is a database; export its table"),
     ],
 )
-def test_what_cannot_be_read_says_what_to_do(tmp_path, name, content, told):
+def test_an_unreadable_file_names_a_remedy(tmp_path, name, content, told):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
         list(read_rows(tmp_path / name))

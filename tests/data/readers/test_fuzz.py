@@ -144,7 +144,7 @@ def test_a_damaged_archive_is_never_a_crash(packed, good, place, damage):
 @quick
 @given(content=st.binary(max_size=300))
 @pytest.mark.parametrize("name", ["a.json", "a.csv", "a.tsv", "a.txt", "a.parquet", "a.arrow", "a"])
-def test_any_bytes_are_rows_or_an_error_that_says_why(name, content):
+def test_any_bytes_are_rows_or_an_error_with_a_reason(name, content):
     read(name, content)
 
 

@@ -74,7 +74,7 @@ def test_a_broken_row_costs_that_row_alone(tmp_path, indent, rows, broken, old, 
     assert refused.text == texts[broken]
 
 
-def test_a_half_written_end_is_told(tmp_path):
+def test_a_half_written_end_is_reported(tmp_path):
     *kept, last = read(tmp_path, json.dumps(ROWS, indent=2)[:-20])
     assert values(kept) == ROWS[:4]
     assert last.line == 5
@@ -89,7 +89,7 @@ def test_a_row_that_is_not_utf_8_costs_that_row_alone(tmp_path):
     assert rows[2].reason.startswith("not UTF-8: byte 0xe9 at column 21 (in cp1252")
 
 
-def test_a_row_that_is_too_long_is_skipped_and_told(tmp_path):
+def test_a_row_that_is_too_long_is_skipped_and_reported(tmp_path):
     long = {"instruction": "x" * (17 * 2**20), "output": "y"}
     rows = read(tmp_path, json.dumps([ROWS[0], long, ROWS[1]]))
     assert values(rows) == ROWS[:2]
@@ -140,14 +140,14 @@ def test_a_list_that_holds_nothing_but_turns_is_one_conversation(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [[ROWS[:2], ROWS[2:]], [ROWS], [[], ROWS], [[ROWS]]])
-def test_brackets_around_rows_say_nothing(tmp_path, rows):
+def test_brackets_around_rows_are_ignored(tmp_path, rows):
     assert values(read(tmp_path, json.dumps(rows))) == ROWS
 
 
 @pytest.mark.parametrize(
     "document", [{"from": "ann@shop.example", "content": "x"}, {"role": "chef", "text": "x"}]
 )
-def test_texts_that_say_whom_they_are_from_are_no_turns(tmp_path, document):
+def test_texts_with_a_from_field_are_no_turns(tmp_path, document):
     assert values(read(tmp_path, json.dumps([document, document]))) == [document, document]
 
 

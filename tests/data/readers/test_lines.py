@@ -10,7 +10,7 @@ from llama_factory.core.types import TEXT, Example
 from llama_factory.data.readers import LONGEST_ROW_BYTES
 from llama_factory.data.reading import RawRow, Refused, read_examples, read_rows
 
-LINE_BYTES = 8 * LONGEST_ROW_BYTES
+LINE_BYTES = 4 * LONGEST_ROW_BYTES
 GOOD = {"instruction": "问题?", "input": "", "output": "Café."}
 
 
@@ -63,7 +63,7 @@ def test_marked_encodings_are_known_by_their_mark(tmp_path, encoding, name):
         ("gb18030", "中文", "byte 0xd6 at column 15 (in gb18030 it would read '中文\"}')"),
     ],
 )
-def test_a_line_in_another_encoding_is_told_with_what_it_would_read(tmp_path, encoding, text, told):
+def test_a_line_in_another_encoding_is_reported_as_it_would_read(tmp_path, encoding, text, told):
     other = json.dumps({"question": text}, ensure_ascii=False).encode(encoding) + b"\n"
     first, refused, last = read(tmp_path, line() + other + line())
     assert first.value == last.value == GOOD
@@ -101,7 +101,7 @@ def test_an_unknown_encoding_names_the_nearest(tmp_path):
         read(tmp_path, line(), encoding="gb18O30")
 
 
-def test_utf_16_without_its_mark_is_told(tmp_path):
+def test_utf_16_without_its_mark_is_reported(tmp_path):
     content = '{"text": "plain words"}\n'.encode("utf-16-le")
     with pytest.raises(DataError, match=r"UTF-16 without its mark; set `data.encoding: utf-16-le`"):
         read(tmp_path, content)

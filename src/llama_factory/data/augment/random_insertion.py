@@ -37,7 +37,7 @@ class RandomInsertion(Augmentation):
 
 
 def _insert_after(pieces: list[Piece], place: int, word: str) -> None:
-    """Put a word behind another without moving any place: both share a piece."""
+    """Put a word behind another, into the same piece, so that no place moves."""
     before = pieces[place].text
     space = "" if cut(word)[-1].is_han and pieces[place].is_han else " "
     pieces[place] = Piece(f"{before}{space}{word}", True)

@@ -21,7 +21,7 @@ class RandomSwap(Augmentation):
     """Swaps a fraction of the words with a neighbour."""
 
     max_distance: int = Field(3, ge=1)
-    """How many words apart two words that change places are at most. Higher disturbs more."""
+    """Largest distance, in words, of two words that change places. Higher disturbs more."""
 
     def change(self, text: str, rng: Random) -> str:
         """See `Augmentation.change`."""
@@ -46,7 +46,7 @@ class RandomSwap(Augmentation):
 
 
 def _differ(word: Piece, other: Piece) -> bool:
-    """Whether a swap would show; words of two scripts stay apart, as only one needs spaces."""
+    """Whether two words may be swapped: not equal ones, nor of two scripts, as one needs spaces."""
     return word.is_han == other.is_han and word.text.lower() != other.text.lower()
 
 

@@ -46,7 +46,7 @@ def fitting_synonyms(pieces: list[Piece], synonyms: Synonyms) -> dict[int, tuple
 
 
 def _begins_alike(word: str, other: str) -> bool:
-    """Whether both take the same article, as far as the spelling tells."""
+    """Whether both take the same article, judged by the spelling."""
     return (word[0].lower() in "aeiou") == (other[0].lower() in "aeiou")
 
 

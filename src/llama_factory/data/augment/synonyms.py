@@ -40,7 +40,7 @@ def read_synonyms(path: Path | None = None) -> Synonyms:
 
 @lru_cache(maxsize=4)
 def _read(path: Path, stamp: int) -> Synonyms:
-    """Read once for each state of the file, which `stamp` (its time of change) tells apart."""
+    """Read once for each state of the file; `stamp` is its time of change."""
     groups: dict[str, dict[str, None]] = {}
     for words in _groups(path):
         for word in words:

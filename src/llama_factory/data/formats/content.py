@@ -74,7 +74,7 @@ def content_of(
 def verdict_of(row: Mapping[str, Any], layout: Layout) -> bool | None:
     """Whether people liked the answer; None where the row has no verdict.
 
-    A `label` that nobody named is one beside `prompt` and `completion`, as TRL lays out such rows.
+    An inferred `label` column is one beside `prompt` and `completion`, as TRL lays out such rows.
     Elsewhere it may be a class, and is a verdict only where it is true or false.
 
     Raises:

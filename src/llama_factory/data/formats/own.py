@@ -15,7 +15,7 @@ TURNS = Layout("openai", columns=Columns.only(messages="messages", tools="tools"
 
 
 def parse_own(row: Mapping[str, Any], layout: Layout) -> Content:
-    """Messages, as anyone's, and the fields of an Example beside them."""
+    """Messages, as in other rows, and the fields of an Example beside them."""
     content = _turns(row)
     line = row["line"]
     if isinstance(line, bool) or not isinstance(line, int):

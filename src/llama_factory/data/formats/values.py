@@ -1,4 +1,4 @@
-"""Values of a row: read with checks, and refused with what is wrong with them."""
+"""Values of a row, read with checks; a wrong one raises BadRowError with its reason."""
 
 import ast
 import json
@@ -13,15 +13,15 @@ LONGEST_SHOWN_LIST = 2**20
 
 
 class BadRowError(ValueError):
-    """Why a row cannot be taught and how to mend it, in one sentence."""
+    """A row cannot be taught; the message is the reason and how to mend it."""
 
 
 MISSING_WORDS = frozenset({"", "nan", "NaN", "NaT", "<NA>", "None", "null", "NULL"})
-"""What programs write into a cell that holds nothing."""
+"""What programs write into an empty cell."""
 
 
 def without_nan(value: Any) -> Any:
-    """A value with null where it holds the number that stands for no number."""
+    """A value with None in place of every NaN inside it."""
     if isinstance(value, float):
         return None if math.isnan(value) else value
     if isinstance(value, dict):
@@ -81,7 +81,7 @@ def list_of(row: Mapping[str, Any], name: str, what: str) -> list[Any]:
     """A list field of a row, also where it is written as text: as JSON, or as Python shows it.
 
     Raises:
-        BadRowError: it is no list; `what` says what the list should hold.
+        BadRowError: it is no list; `what` names what the list should hold.
     """
     value = row.get(name)
     if isinstance(value, str) and value.lstrip()[:1] == "[":
@@ -115,7 +115,7 @@ FLAGS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0"
 
 @lru_cache(maxsize=256)
 def is_tool_list(text: str) -> bool:
-    """Whether text is a JSON list of objects. Rows of a set often share their tools."""
+    """Whether text is a JSON list of objects; cached, as rows of a set often have equal tools."""
     value = parse_json(text)
     return isinstance(value, list) and all(isinstance(tool, dict) for tool in value)
 
@@ -172,7 +172,7 @@ def parse_json(text: str) -> Any:
 
 
 def type_name(value: Any) -> str:
-    """What a value is, in words."""
+    """The type of a value, in words for messages."""
     names = {dict: "an object", list: "a list", str: "text", bool: "true/false", type(None): "null"}
     kinds = names | {int: "a number", float: "a number", bytes: "bytes"}
     return kinds.get(type(value), f"a {type(value).__name__}")

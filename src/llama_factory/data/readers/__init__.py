@@ -51,7 +51,7 @@ class Reader:
 
     Attributes:
         name: as people call it.
-        suffixes: of files that are of this kind unless their content says otherwise.
+        suffixes: of files of this kind, unless their content shows another one.
         read: an open file -> its rows, in order; bad ones as `Refused`; raises DataError.
     """
 
@@ -61,12 +61,12 @@ class Reader:
 
 
 def as_json_line(value: Any) -> str:
-    """A row as one line of JSON that any file can hold: halves of characters are spelled out."""
+    """A value as one line of JSON; halves of surrogate pairs are written as escapes."""
     return storable(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def storable(text: str) -> str:
-    """Text that any file can hold."""
+    """Text that can be stored as UTF-8; halves of surrogate pairs are written as escapes."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 

@@ -56,7 +56,7 @@ def _rows(schema: Any, batches: Iterable[Any]) -> Iterator[RawRow]:
 
 @dataclass(frozen=True)
 class ArrowShape:
-    """What of an Arrow type is needed to tell added nulls from meant ones.
+    """What of an Arrow type is needed to distinguish added nulls from meant ones.
 
     Attributes:
         fields: the shape of each field that holds objects.

@@ -13,7 +13,7 @@ from llama_factory.data.readers.streams import Opened
 
 DELIMITERS = ",;\t|"
 NAMED_DELIMITER = re.compile(r'"?sep=([^"\r\n])"?\s*')
-"""A first line that only spreadsheets read: it says what separates the columns."""
+"""A first line for spreadsheet programs: it names the character between columns."""
 
 
 def read_delimited(opened: Opened) -> Iterator[RawRow | Refused]:
