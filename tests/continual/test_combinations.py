@@ -1,12 +1,9 @@
 import pytest
 
 from llama_factory.config.loading import load_config
-from llama_factory.continual.combinations import problems
-from llama_factory.continual.strategies.olora import OLora
-from llama_factory.continual.strategies.replay import Replay
+from llama_factory.continual.combinations import empty_starts
 from llama_factory.core.errors import ConfigError
-from llama_factory.core.settings import Settings
-from llama_factory.training.strategy import STRATEGIES
+from llama_factory.core.types import Example, Memory, Message
 
 
 def config(strategies, adapter="lora"):
@@ -33,6 +30,12 @@ def config(strategies, adapter="lora"):
         ("[olora]", "{type: lora, use_dora: true}", "olora and model.adapter.use_dora exclude"),
         ("[olora]", "{type: lora, init: pissa}", "olora and model.adapter.init exclude each other"),
         ("[olora]", "{type: lora, modules_to_save: [lm_head]}", "modules_to_save exclude each"),
+        ("[olora, merge]", "lora", "olora and merge exclude each other: olora keeps each round in"),
+        (
+            "[{type: ewc, form: adapter}, merge]",
+            "lora",
+            "ewc with form adapter and merge exclude each other",
+        ),
         ("[{type: olora, rank: 9}]", "{type: lora, rank: 8}", "so not even one round fits"),
     ],
 )
@@ -42,39 +45,13 @@ def test_what_makes_no_sense_is_refused_with_the_reason(strategies, adapter, tol
     assert told in str(caught.value)
 
 
-class Merge(Settings):
-    """Stands for the strategy of that name."""
-
-
-class HeldAdapter(Settings):
-    """Stands for ewc on A and B themselves."""
-
-    form: str = "adapter"
-
-
-@pytest.mark.parametrize(
-    ("names", "told"),
-    [
-        (
-            {"olora": OLora()},
-            "olora and merge exclude each other: olora keeps each round in a part",
-        ),
-        ({"ewc": HeldAdapter()}, "ewc with form adapter and merge exclude each other"),
-        ({"ewc": HeldAdapter(form="delta"), "replay": Replay()}, ""),
-    ],
-)
-def test_a_merge_excludes_what_holds_the_parts_of_the_adapter(monkeypatch, names, told):
-    named = names | {"merge": Merge()}
-    monkeypatch.setattr(STRATEGIES, "parts", {name: type(part) for name, part in named.items()})
-    assert "".join(problems(list(named.values()), None)).startswith(told)
-    assert bool(list(problems(list(named.values()), None))) == bool(told)
-
-
 @pytest.mark.parametrize(
     "strategies",
     [
         "[replay, anchor, distill, freeze, ewc]",
         "[{type: distill, rows: [anchor]}, anchor]",
+        "[{type: ewc, form: delta}, merge, replay]",
+        "[{type: ewc, form: adapter}, replay]",
         "[olora, replay, anchor]",
         "[{type: replay, fraction: 0.1, weight: 0.3}, {type: anchor, fraction: 0.05}]",
     ],
@@ -99,3 +76,17 @@ def test_a_strategy_that_keeps_rows_is_refused_where_none_may_be_kept(written, n
         load_config(None, ["data.keep_rows=false", *written])
     kept = load_config(None, ["data.keep_rows=false", "strategies=no-data"]).data.keep_rows
     assert not kept
+
+
+def test_strategies_that_remember_say_that_they_start_empty():
+    row = Example((Message("user", "问"), Message("assistant", "答")), "g", "f", 1)
+    strategies = load_config(None, ["strategies=[replay, anchor, ewc]"]).strategies
+    told = empty_starts(strategies, Memory())
+    assert told[0] == (
+        "strategies.replay starts empty: the parent version was trained without it, so no old rows "
+        "are mixed in in this round. It protects from the next round on."
+    )
+    assert "strategies.ewc starts empty" in told[1]
+    known = Memory(rows={"replay": (row,)}, numbers={"ewc.rounds": 1})
+    assert len(told) == 2
+    assert empty_starts(strategies, known) == []

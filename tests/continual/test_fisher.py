@@ -12,7 +12,7 @@ from llama_factory.continual.fisher import (
     measure,
 )
 from llama_factory.continual.low_rank import low_rank_layers
-from llama_factory.continual.taught import encoded, padded
+from llama_factory.continual.strategy_rows import encoded, padded
 from llama_factory.model.padding import IGNORED
 from tests.continual.small import make, rows, shake
 

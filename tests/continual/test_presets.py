@@ -4,9 +4,8 @@ import sys
 import pytest
 
 from llama_factory.config.loading import load_config
-from llama_factory.continual.presets import PRESETS, default_strategies, empty_starts
+from llama_factory.continual.presets import PRESETS, default_strategies
 from llama_factory.core.errors import ConfigError
-from llama_factory.core.types import Example, Memory, Message
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.strategy import STRATEGIES
 
@@ -99,20 +98,6 @@ def test_a_recipe_written_down_in_full_is_the_same_again(tmp_path):
     config = load_config(None, ["strategies=safe"])
     again = written(tmp_path, yaml.safe_dump(config.model_dump(mode="json")))
     assert load_config(again).strategies == config.strategies
-
-
-def test_strategies_that_remember_say_that_they_start_empty():
-    row = Example((Message("user", "问"), Message("assistant", "答")), "g", "f", 1)
-    strategies = load_config(None, ["strategies=[replay, anchor, ewc]"]).strategies
-    told = empty_starts(strategies, Memory())
-    assert told[0] == (
-        "strategies.replay starts empty: the parent version was trained without it, so no old rows "
-        "are mixed in in this round. It protects from the next round on."
-    )
-    assert "strategies.ewc starts empty" in told[1]
-    known = Memory(rows={"replay": (row,)}, numbers={"ewc.rounds": 1})
-    assert len(told) == 2
-    assert empty_starts(strategies, known) == []
 
 
 def test_reading_recipes_needs_no_torch():

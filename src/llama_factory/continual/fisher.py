@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llama_factory.continual.taught import answering, padded
+from llama_factory.continual.strategy_rows import padded, without_dropout
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.chat.masks import EncodedRow
 from llama_factory.model.layers import causal_of
@@ -171,7 +171,7 @@ def measure(
             else:
                 yield kernel(ids, targets).sum()
 
-    with answering(model.network), _tapped(layers) as taps:
+    with without_dropout(model.network), _tapped(layers) as taps:
         squares = diagonal(scores(), weights)
     seen = {name: tap for name, tap in taps.items() if tap.num_tokens}
     return Fisher(

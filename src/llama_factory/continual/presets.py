@@ -1,11 +1,11 @@
 """Recipes: strategies that belong together, under one name in the settings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import llama_factory.continual.strategies  # noqa: F401  # registers all of them
 from llama_factory.core.errors import suggest
-from llama_factory.core.types import Memory
 from llama_factory.model.adapters import Adapter
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training.strategy import STRATEGIES, Strategy
@@ -74,14 +74,6 @@ PRESETS: Mapping[str, Preset] = {
 WITHOUT_COPY = (OLD_ROWS, {"type": "anchor"})
 """What stands in for `default` where the base model's own weights train."""
 
-EMPTY: Mapping[str, str] = {
-    "replay": "no old rows are mixed in",
-    "agem": "there are no old rows to compare gradients with",
-    "ewc": "no weight is held",
-    "merge": "there is no earlier update to merge with",
-}
-"""What a strategy that remembers does in a round for which the parent kept nothing."""
-
 
 def expand(written: Any) -> Any:
     """The strategies that a recipe's name stands for; anything else as it is.
@@ -117,19 +109,3 @@ def default_strategies(model: ModelSettings | None = None) -> list[Strategy]:
 
 def _trains_own_weights(adapter: Adapter) -> bool:
     return adapter.peft_type is None or bool(getattr(adapter, "modules_to_save", ()))
-
-
-def empty_starts(strategies: Sequence[Strategy], memory: Memory) -> list[str]:
-    """What to tell of strategies for which a version that was trained before kept nothing.
-
-    Args:
-        strategies: of the round.
-        memory: of its parent, before any hook saw it.
-    """
-    names = {*memory.rows, *(key.split(".")[0] for key in (*memory.tensors, *memory.numbers))}
-    empty = [name for name in map(STRATEGIES.name_of, strategies) if name in EMPTY.keys() - names]
-    return [
-        f"strategies.{name} starts empty: the parent version was trained without it, so "
-        f"{EMPTY[name]} in this round. It protects from the next round on."
-        for name in empty
-    ]

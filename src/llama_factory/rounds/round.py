@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llama_factory.continual.kept_rows import missing
-from llama_factory.continual.presets import empty_starts
+from llama_factory.continual.combinations import empty_starts
+from llama_factory.continual.strategy_rows import num_missing
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, ModelError
 from llama_factory.core.progress import Progress
@@ -313,7 +313,7 @@ def _memory(work: _Work) -> Memory:
     corrected, memory = set(work.draft.data.report.corrected), work.parent.memory
     if not work.config.data.keep_rows:
         return replace(memory, rows={})
-    for name, count in missing(memory).items():
+    for name, count in num_missing(memory).items():
         work.progress.say(
             f"Memory of {name}: {count} rows that it kept are gone from {work.parent.id}."
         )

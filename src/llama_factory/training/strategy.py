@@ -1,6 +1,6 @@
 """The hooks through which a strategy protects old knowledge. A strategy never owns the loop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llama_factory.model.adapted import AdaptedModel
+    from llama_factory.model.adapters import Adapter
     from llama_factory.training.batching import MicroBatch
 
 
@@ -57,6 +58,26 @@ class Strategy(Settings):
 
     turn: ClassVar[Turn] = Turn.USUAL
     """When it is called among the others, whatever its place in the list."""
+    keeps_rows: ClassVar[bool] = False
+    """Whether it remembers rows of earlier rounds."""
+    when_empty: ClassVar[str] = ""
+    """What a round lacks for which the parent remembers nothing, as in "no weight is held"; empty
+    where that changes nothing."""
+
+    def mixed_in(self) -> tuple[float, float]:
+        """Fractions of all rows, and of the loss, that its sources take away from new rows."""
+        return 0.0, 0.0
+
+    def conflicts(
+        self, others: "Mapping[str, Strategy]", adapter: "Adapter | None"
+    ) -> Iterator[str]:
+        """Reasons not to train with it, found before any model is loaded.
+
+        Args:
+            others: all strategies of the round, by name.
+            adapter: what trains; None where it is not known.
+        """
+        return iter(())
 
     def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
         """Before the first step: freeze layers, add weights, load a teacher.

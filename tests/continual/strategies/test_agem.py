@@ -7,7 +7,7 @@ from torch import nn
 from llama_factory.continual.strategies.agem import Agem, project
 from llama_factory.continual.strategies.olora import OLora
 from llama_factory.continual.strategies.replay import Replay, choose
-from llama_factory.continual.taught import encoded, padded
+from llama_factory.continual.strategy_rows import encoded, padded
 from llama_factory.core.types import Memory, Message
 from llama_factory.model.padding import IGNORED
 from llama_factory.versions import memory as on_disk

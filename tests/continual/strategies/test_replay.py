@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from llama_factory.continual.kept_rows import intact, missing
 from llama_factory.continual.strategies.replay import Replay, choose, share_out
+from llama_factory.continual.strategy_rows import intact, num_missing
 from llama_factory.core.types import Example, Memory, Message
 from llama_factory.versions import memory as on_disk
 
@@ -127,7 +127,7 @@ def test_a_changed_weight_or_group_is_an_edit_and_a_lost_row_is_counted():
     changed = (replace(first, weight=1000.0), replace(second, group="b"), *others[:-1])
     edited = replace(memory, rows={"replay": changed})
     assert intact(edited, "replay") == (tuple(others[:-1]), 2)
-    assert (missing(memory), missing(edited)) == ({}, {"replay": 1})
+    assert (num_missing(memory), num_missing(edited)) == ({}, {"replay": 1})
 
 
 def test_rows_that_a_round_corrects_may_go_without_being_called_edited():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, PrivateAttr
 
-from llama_factory.continual import kept_rows
+from llama_factory.continual import strategy_rows
 from llama_factory.continual.strategies import replay
 from llama_factory.core.types import Example, Memory
 from llama_factory.training.strategy import STRATEGIES, Strategy, Turn
@@ -63,6 +63,8 @@ class Agem(Strategy):
     """Turns updates that would raise the loss on old rows."""
 
     turn = Turn.LOOKS_ON
+    keeps_rows = True
+    when_empty = "there are no old rows to compare gradients with"
 
     rows: int = Field(16, ge=1)
     """Old rows that each update is compared with. Higher is steadier and slower: every update
@@ -77,9 +79,9 @@ class Agem(Strategy):
         from llama_factory.continual import counters
 
         counters.start(memory, SUMS, 2)
-        kept, _ = kept_rows.intact(memory, replay.NAME)  # replay tells of edited ones
-        own, num_edited = kept_rows.intact(memory, NAME)
-        kept_rows.tell_edited(NAME, len(own), num_edited)
+        kept, _ = strategy_rows.intact(memory, replay.NAME)  # replay tells of edited ones
+        own, num_edited = strategy_rows.intact(memory, NAME)
+        strategy_rows.warn_of_edited(NAME, len(own), num_edited)
         every = {row.key: row for row in (*kept, *own)}
         self._old = _Old(tuple(every.values()), memory.rows.get(replay.NAME))
 
@@ -105,10 +107,10 @@ class Agem(Strategy):
         kept = {name: old for name, old in memory.rows.items() if name != NAME}
         if kept.get(replay.NAME) is self._old.replayed:  # replay took no part
             numbers[SEED] = seed = int(numbers.get(SEED, seed))
-            old, num_edited = kept_rows.intact(memory, NAME)
+            old, num_edited = strategy_rows.intact(memory, NAME)
             numbers[f"{NAME}.edited"] = numbers.get(f"{NAME}.edited", 0) + num_edited
             kept[NAME] = replay.choose((*old, *rows), self.buffer_size, seed=seed)
-            tensors |= kept_rows.hashes(NAME, kept[NAME])
+            tensors |= strategy_rows.hashes(NAME, kept[NAME])
         told = dict(zip(("updates", "projections"), sums, strict=False))
         numbers |= {f"{NAME}.{name}": float(number) for name, number in told.items()}
         return replace(memory, rows=kept, tensors=tensors, numbers=numbers)
@@ -129,7 +131,7 @@ class Agem(Strategy):
         return sorted((code for code in codes if code is not None), key=lambda code: len(code.ids))
 
     def _encoded(self, model: "AdaptedModel", place: int) -> "EncodedRow | None":
-        from llama_factory.continual.taught import encoded
+        from llama_factory.continual.strategy_rows import encoded
 
         if place not in self._old.codes:
             found = encoded(model, [self._old.rows[place]])
@@ -145,7 +147,7 @@ class Agem(Strategy):
         """
         import torch
 
-        from llama_factory.continual.taught import answering
+        from llama_factory.continual.strategy_rows import without_dropout
         from llama_factory.model.log_probs import TokenLogProbs
         from llama_factory.training.parallel.processes import current
 
@@ -155,7 +157,7 @@ class Agem(Strategy):
         if self._old.kernel is None:
             self._old.kernel = TokenLogProbs(model.network)
         sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-        with answering(model.network):
+        with without_dropout(model.network):
             for loss in _losses(model, self._old.kernel, own, num_trained):
                 parts = torch.autograd.grad(
                     loss, list(weights.values()), allow_unused=True, materialize_grads=True
@@ -172,7 +174,7 @@ def _losses(
     model: "AdaptedModel", kernel: "nn.Module", rows: "Sequence[EncodedRow]", num_trained: int
 ) -> "Iterator[Tensor]":
     """Parts of the mean loss over `num_trained` tokens, as much at once as fits."""
-    from llama_factory.continual.taught import padded
+    from llama_factory.continual.strategy_rows import padded
     from llama_factory.model.padding import cut
 
     most = MAX_TOKENS.get(model.device.type, 1024)

@@ -43,6 +43,10 @@ class Anchor(Strategy):
     dataset: Path | None = None
     """File of general rows. Empty: a built-in set of 120 in English and Chinese."""
 
+    def mixed_in(self) -> tuple[float, float]:
+        """General rows take their share of the updates and of the loss."""
+        return self.fraction, self.weight or self.fraction
+
     def sources(self, memory: Memory) -> Sequence[Source]:
         """The general rows.
 

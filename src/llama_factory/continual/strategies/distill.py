@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from llama_factory.continual.earlier import EarlierModel
     from llama_factory.model.adapted import AdaptedModel
+    from llama_factory.model.adapters import Adapter
     from llama_factory.training.batching import MicroBatch
 
 NAME = "distill"
@@ -50,6 +51,14 @@ class Distill(Strategy):
 
     _earlier: "EarlierModel | None" = PrivateAttr(None)
     _means: dict[str, float] = PrivateAttr(default_factory=dict)
+
+    def conflicts(self, others: Mapping[str, Strategy], adapter: "Adapter | None") -> Iterator[str]:
+        """There must be rows to compare answers on."""
+        if not any(name in others for name in self.rows):
+            yield (
+                f"distill compares answers to the rows of {' and '.join(self.rows)}, and there is "
+                "no such strategy in the list. Add one, or leave distill out."
+            )
 
     def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
         """Remember the model as it is before any step, also where a round is gone on with.

@@ -11,7 +11,7 @@ round and for every model; and by default w are the elements of the update BA of
 import logging
 import math
 import random
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, cast
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from llama_factory.continual.low_rank import LowRankLayer
     from llama_factory.continual.penalties import UpdatePenalty, WeightPenalty
     from llama_factory.model.adapted import AdaptedModel
+    from llama_factory.model.adapters import Adapter
     from llama_factory.model.chat.masks import EncodedRow
     from llama_factory.training.batching import MicroBatch
 
@@ -70,6 +71,7 @@ class Ewc(Strategy):
     """Holds weights in proportion to how much they mattered for earlier rounds."""
 
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+    when_empty = "no weight is held"
 
     lambda_: float = Field(0.1, alias="lambda", ge=0)
     """Strength of the pull on weights of average importance. Higher forgets less, learns less; 0
@@ -90,6 +92,15 @@ class Ewc(Strategy):
     sooner."""
 
     _hold: _Hold = PrivateAttr(default_factory=_Hold)
+
+    def conflicts(self, others: Mapping[str, Strategy], adapter: "Adapter | None") -> Iterator[str]:
+        """Merging changes A and B, which the form `adapter` holds one by one."""
+        if self.form == "adapter" and "merge" in others:
+            yield (
+                "ewc with form adapter and merge exclude each other: it holds A and B one by one, "
+                "and merge writes their product with another A and B. Use form: delta, which holds "
+                "the product."
+            )
 
     def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
         """Hold the weights where they are, by the importance that the parent version remembers.
@@ -225,7 +236,7 @@ class Ewc(Strategy):
     ) -> "list[EncodedRow]":
         """Rows to measure on, evenly by group: as many as are wanted and affordable."""
         from llama_factory.continual.strategies.replay import choose
-        from llama_factory.continual.taught import encoded
+        from llama_factory.continual.strategy_rows import encoded
 
         chosen = encoded(model, choose(rows, self.examples, seed=seed))
         random.Random(seed).shuffle(chosen)  # so that the first ones are of all groups

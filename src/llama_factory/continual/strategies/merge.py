@@ -70,6 +70,7 @@ class Merge(Strategy):
     """Combines the previous version with the newly trained one after each round."""
 
     turn = Turn.MERGES
+    when_empty = "there is no earlier update to merge with"
 
     method: Literal["interpolate", "ema", "slao", "magmax", "ties"] = "interpolate"
     """How. `interpolate`: a weighted mean; `ema`: a running average over rounds; `slao`: the new A

@@ -10,13 +10,15 @@ uie_trainer_lora.py) sums their absolute values, as does this. Not to be taken f
 for LoRA (`model.adapter.init: olora`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from llama_factory.core.types import Example, Memory
+from llama_factory.model.adapters import ADAPTERS, Adapter
+from llama_factory.model.adapters.lora import Lora
 from llama_factory.training.strategy import STRATEGIES, Strategy
 
 if TYPE_CHECKING:
@@ -46,6 +48,39 @@ class OLora(Strategy):
     number of rounds that fit. Higher learns more in a round."""
 
     _parts: "tuple[Subspace, ...]" = PrivateAttr(())
+
+    def conflicts(self, others: Mapping[str, Strategy], adapter: Adapter | None) -> Iterator[str]:
+        """It needs an adapter of its own, with parts for rounds."""
+        if "merge" in others:
+            yield (
+                "olora and merge exclude each other: olora keeps each round in a part of the "
+                "adapter of its own, and merge mixes the rounds in all of it. Leave one of them "
+                "out."
+            )
+        if isinstance(adapter, Lora):
+            yield from self._misfits(adapter)
+        elif adapter is not None:
+            yield (
+                "olora gives each round a part of a LoRA adapter, and model.adapter is "
+                f"{ADAPTERS.name_of(adapter)}. Use lora, or leave olora out."
+            )
+
+    def _misfits(self, adapter: Lora) -> Iterator[str]:
+        indivisible = {
+            "init": adapter.is_principal,
+            "use_dora": adapter.use_dora,
+            "modules_to_save": bool(adapter.modules_to_save),
+        }
+        for name in (name for name, is_set in indivisible.items() if is_set):
+            yield (
+                f"olora and model.adapter.{name} exclude each other: what it trains cannot be "
+                "divided into parts for rounds. Leave one of them out."
+            )
+        if self.rank > adapter.rank:
+            yield (
+                f"olora.rank is {self.rank} and model.adapter.rank is {adapter.rank}, so not even "
+                "one round fits. Lower the first, or raise the second."
+            )
 
     def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
         """Find room in the adapter for this round, which begins at right angles to the others.

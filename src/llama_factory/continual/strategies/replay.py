@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from llama_factory.continual import kept_rows
+from llama_factory.continual import strategy_rows
 from llama_factory.core.types import Example, Memory
 from llama_factory.training.strategy import STRATEGIES, Source, Strategy
 
@@ -33,6 +33,9 @@ Schedule = Literal["even", "rising"]
 class Replay(Strategy):
     """Mixes old rows into every update."""
 
+    keeps_rows = True
+    when_empty = "no old rows are mixed in"
+
     buffer_size: int = Field(1000, ge=1)
     """Rows kept from all earlier rounds together. Higher forgets less and takes more disk; training
     does not get longer."""
@@ -50,10 +53,14 @@ class Replay(Strategy):
     a round, many at its end, where the learning rate is low: new rows are learned first and what
     they disturbed is mended. A round that `max_minutes` or early stopping ends misses the last."""
 
+    def mixed_in(self) -> tuple[float, float]:
+        """Old rows take their share of the updates and of the loss."""
+        return self.fraction, self.weight or self.fraction
+
     def sources(self, memory: Memory) -> Sequence[Source]:
         """The buffer, from the second round on."""
-        kept, num_edited = kept_rows.intact(memory, NAME)
-        kept_rows.tell_edited(NAME, len(kept), num_edited)
+        kept, num_edited = strategy_rows.intact(memory, NAME)
+        strategy_rows.warn_of_edited(NAME, len(kept), num_edited)
         is_rising = self.schedule == "rising"
         source = Source(NAME, kept, self.fraction, self.weight, rises=is_rising)
         return (source,) if kept else ()
@@ -62,14 +69,14 @@ class Replay(Strategy):
         self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
     ) -> Memory:
         """Keep the rows of all rounds whose hashes come first, evenly by group."""
-        old, num_edited = kept_rows.intact(memory, NAME)
+        old, num_edited = strategy_rows.intact(memory, NAME)
         seed = int(memory.numbers.get(SEED, seed))
         kept = choose((*old, *rows), self.buffer_size, seed=seed, balance=self.balance)
         total = memory.numbers.get(NUM_EDITED, 0) + num_edited
         return replace(
             memory,
             rows={**memory.rows, NAME: kept},
-            tensors={**memory.tensors, **kept_rows.hashes(NAME, kept)},
+            tensors={**memory.tensors, **strategy_rows.hashes(NAME, kept)},
             numbers={**memory.numbers, SEED: seed, NUM_EDITED: total},
         )
 
