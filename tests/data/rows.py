@@ -9,11 +9,12 @@ from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message
 from llama_factory.data.cleaning import SetStep
 from llama_factory.data.prepare import DataFolders, PreparedData, prepare
+from llama_factory.data.row_columns import make_fragment
 from llama_factory.data.seen import Seen
 from llama_factory.data.selection import History, Selection
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sources.files import source_of
-from llama_factory.data.store import Part, RowTable, make_fragment, write_part
+from llama_factory.data.store import RowTable, write_columns
 
 LONG_QUESTION = "What should a customer do when the parcel has arrived with a torn wrapping?"
 LONG_ANSWER = "Take pictures of the wrapping, refuse the parcel, and write to us on the same day."
@@ -26,8 +27,10 @@ def chat(question: str, answer: str, *, group: str = "faq", line: int = 1, **mor
 
 def table_of(folder: Path, rows: list[Example]) -> RowTable:
     """A table of rows in a new folder; rows are numbered in the order given."""
-    write_part(folder, [make_fragment(rows)])
-    return RowTable([Part.of(folder)])
+    fragment = make_fragment(rows)
+    write_columns(folder, len(rows), fragment.groups, [fragment.columns])
+    (folder / "rows.jsonl").write_bytes(fragment.lines)
+    return RowTable.open(folder, folder / "rows.jsonl")
 
 
 def selection_of(folder: Path, rows: list[Example], test: set[int] = frozenset()) -> Selection:

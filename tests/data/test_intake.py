@@ -1,7 +1,9 @@
 import multiprocessing
 import os
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,7 @@ from llama_factory.data import intake, source_cache
 from llama_factory.data.cleaning import CLEANERS
 from llama_factory.data.intake import CleanSource, clean_sources
 from llama_factory.data.sources.files import source_of
-from llama_factory.data.store import RowTable
+from llama_factory.data.store import join_parts
 from tests.data.rows import write
 
 STEPS = [CLEANERS.parse("unicode"), CLEANERS.parse({"type": "length", "min_answer": 5})]
@@ -31,7 +33,7 @@ def taken(path, cache, num_workers=1):
 
 
 def lines(result):
-    table = RowTable(result.parts)
+    table = join_parts(result.parts, Path(tempfile.mkdtemp()))
     return [table.row(number) for number in range(len(table))]
 
 
@@ -166,7 +168,7 @@ def test_several_threads_that_fill_one_cache_all_get_every_row(tmp_path, monkeyp
 
 def test_what_is_used_again_is_not_forgotten_by_another_process(tmp_path, monkeypatch):
     path, cache = write(tmp_path / "a.jsonl", rows(4)), tmp_path / "cache"
-    (folder,) = {part.folder.parent for part in taken(path, cache).parts}
+    (folder,) = {part.parent for part in taken(path, cache).parts}
     os.utime(folder / "done", (0, 0))
     opened, read = intake._clean_source, []
 

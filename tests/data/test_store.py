@@ -2,7 +2,8 @@ import json
 
 import numpy as np
 
-from llama_factory.data.store import Fragment, Part, RowTable, make_fragment, write_part
+from llama_factory.data.row_columns import Fragment, make_fragment
+from llama_factory.data.store import RowTable, join_parts, write_part
 from tests.data.rows import chat, table_of
 
 ROWS = [chat(f"Question {i}?", f"答案 {i}", group="ab"[i % 2], line=i) for i in range(10)]
@@ -11,11 +12,15 @@ ROWS = [chat(f"Question {i}?", f"答案 {i}", group="ab"[i % 2], line=i) for i i
 def parts(tmp_path):
     write_part(tmp_path / "p0", [make_fragment(ROWS[:3]), make_fragment(ROWS[3:4])])
     write_part(tmp_path / "p1", [make_fragment(ROWS[4:])])
-    return [Part.of(tmp_path / "p0"), Part.of(tmp_path / "p1")]
+    return [tmp_path / "p0", tmp_path / "p1"]
+
+
+def joined(tmp_path):
+    return join_parts(parts(tmp_path), tmp_path / "joined")
 
 
 def test_rows_of_all_parts_are_numbered_through(tmp_path):
-    table = RowTable(parts(tmp_path))
+    table = joined(tmp_path)
     assert len(table) == 10
     assert [table.row(number) for number in (0, 3, 4, 9, 1)] == [ROWS[n] for n in (0, 3, 4, 9, 1)]
     assert [table.groups[g] for g in table.column("group")] == [row.group for row in ROWS]
@@ -23,7 +28,7 @@ def test_rows_of_all_parts_are_numbered_through(tmp_path):
 
 
 def test_columns_do_not_depend_on_the_parts(tmp_path):
-    split, whole = RowTable(parts(tmp_path)), table_of(tmp_path / "whole", ROWS)
+    split, whole = joined(tmp_path), table_of(tmp_path / "whole", ROWS)
     for name in ("key", "prompt", "question", "answer", "num_characters", "is_testable"):
         assert (split.column(name) == whole.column(name)).all()
     for band in (0, 17):
@@ -32,40 +37,41 @@ def test_columns_do_not_depend_on_the_parts(tmp_path):
 
 
 def test_chosen_rows_come_as_lines_and_as_columns(tmp_path):
-    table = RowTable(parts(tmp_path))
+    table = joined(tmp_path)
     keep = np.arange(10) % 3 == 0
     lines = [json.loads(line) for line in b"".join(table.lines(keep)).splitlines()]
     assert lines == [ROWS[n].to_json() for n in (0, 3, 6, 9)]
     table.write_columns(keep, tmp_path / "kept")
-    part = Part(tmp_path / "kept", tmp_path / "unused")
-    assert part.about["rows"] == 4
+    part = RowTable.open(tmp_path / "kept", tmp_path / "none.jsonl")
+    assert (len(part), part.has_rows) == (4, False)
     assert (part.column("key") == table.column("key")[keep]).all()
     assert (part.column("bands", 5) == table.column("bands", 5)[keep]).all()
 
 
 def test_a_table_without_rows_has_empty_columns(tmp_path):
     write_part(tmp_path / "none", [])
-    for table in (RowTable([]), RowTable([Part.of(tmp_path / "none")])):
+    for table in (RowTable.empty(), join_parts([tmp_path / "none"], tmp_path / "joined")):
         assert len(table) == 0
         assert table.column("key").shape == table.column("bands", 0).shape == (0,)
 
 
 def test_a_table_may_have_more_groups_than_two_bytes_can_count(tmp_path):
     count, one = 2**16 + 1, make_fragment(ROWS[:1])
-    columns = {name: np.repeat(column, count, axis=-1) for name, column in one.columns.items()}
+    columns = np.repeat(one.columns, count)
     columns["group"] = np.arange(count)
     many = Fragment(one.lines * count, columns, tuple(f"g{number}" for number in range(count)))
     write_part(tmp_path / "many", [many])
-    table = RowTable([Part.of(tmp_path / "many")]).joined(tmp_path / "joined")
+    table = join_parts([tmp_path / "many"], tmp_path / "joined")
     assert (table.column("group") == columns["group"]).all()
 
 
 def test_a_part_that_counts_groups_in_two_bytes_is_still_read(tmp_path):
     first, second = parts(tmp_path)
-    old = np.load(second.folder / "columns.npy", allow_pickle=False)
+    old = np.load(second / "columns.npy", allow_pickle=False)
     kinds = [(name, "<u2" if name == "group" else kind, *shape) for name, kind, *shape in
              old.dtype.descr]  # fmt: skip
-    np.save(second.folder / "columns.npy", old.astype(kinds), allow_pickle=False)
-    for table in (RowTable([first, second]), RowTable([second]).joined(tmp_path / "joined")):
+    np.save(second / "columns.npy", old.astype(kinds), allow_pickle=False)
+    for number, several in enumerate(([first, second], [second])):
+        table = join_parts(several, tmp_path / f"joined{number}")
         names = [table.groups[number] for number in table.column("group")]
         assert names == [row.group for row in ROWS][-len(table) :]

@@ -53,6 +53,11 @@ class CleaningCounts:
     unread: Counter[str] = field(default_factory=Counter)
     samples: list[RowSample] = field(default_factory=list)
 
+    @property
+    def num_kept(self) -> int:
+        """Rows that were neither refused nor dropped."""
+        return self.num_rows - self.num_refused - self.dropped.total()
+
     def add(self, other: "CleaningCounts") -> None:
         """Add the counts and samples of other rows."""
         self.num_rows += other.num_rows

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,10 +26,11 @@ from llama_factory.data.cleaning import CLEANERS, Dropped, RowStep
 from llama_factory.data.cleaning_report import CleaningCounts
 from llama_factory.data.formats.unread import unread_fields
 from llama_factory.data.reading import RawRow, Refused, to_example
+from llama_factory.data.row_columns import Fragment, make_fragment
 from llama_factory.data.source_cache import DONE
 from llama_factory.data.sources.files import DataSource, data_files, rows_of
 from llama_factory.data.sources.hub import pinned
-from llama_factory.data.store import Fragment, Part, RowTable, make_fragment, write_part
+from llama_factory.data.store import write_part
 
 BATCH_ROWS = 500
 """Rows handed to a process at once."""
@@ -48,20 +49,20 @@ class CleanSource:
 
     Attributes:
         source: where the rows came from.
-        parts: its clean rows.
+        parts: folders of its clean rows.
         counts: what became of all its rows.
         refused: files of refused rows, as JSON lines.
     """
 
     source: DataSource
-    parts: tuple[Part, ...]
+    parts: tuple[Path, ...]
     counts: CleaningCounts
     refused: tuple[Path, ...]
 
-    @cached_property
+    @property
     def num_rows(self) -> int:
         """Number of clean rows."""
-        return len(RowTable(self.parts))
+        return self.counts.num_kept
 
     def refused_rows(self) -> Iterator[Refused]:
         """What could not be read as a row, each with its reason."""
@@ -137,7 +138,7 @@ def _clean_source(
         return Refused(file_name(source), 0, str(error))
     parts = _parts_in(folder)
     refused = tuple(part / REFUSED for part in parts)
-    return CleanSource(source, tuple(map(Part.of, parts)), _counts(parts), refused)
+    return CleanSource(source, tuple(parts), _counts(parts), refused)
 
 
 def file_name(source: DataSource) -> str:

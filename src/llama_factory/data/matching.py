@@ -22,7 +22,8 @@ import numpy as np
 
 from llama_factory.core import files
 from llama_factory.core.types import Example
-from llama_factory.data.store import Array, RowTable, class_runs, comparable_text, prompt_text
+from llama_factory.data.row_columns import Array, class_runs, comparable_text, prompt_text
+from llama_factory.data.store import RowTable
 from llama_factory.text import signatures
 
 MAX_ROWS_AT_ONCE = 1 << 20

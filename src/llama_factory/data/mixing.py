@@ -6,8 +6,9 @@ import numpy as np
 
 from llama_factory.core.errors import DataError, suggest
 from llama_factory.data.intake import CleanSource
+from llama_factory.data.row_columns import Array, class_runs
 from llama_factory.data.settings import MixSettings
-from llama_factory.data.store import Array, RowTable, class_runs
+from llama_factory.data.store import RowTable
 
 
 def mixed(

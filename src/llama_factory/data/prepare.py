@@ -21,6 +21,7 @@ from llama_factory.data.intake import CleanSource, clean_sources, file_name
 from llama_factory.data.mixing import mixed
 from llama_factory.data.reading import Refused
 from llama_factory.data.review.case_book import read_book
+from llama_factory.data.row_columns import Array
 from llama_factory.data.seen import HELD_OUT, TRAIN, Seen, columns_folder, rows_file
 from llama_factory.data.selection import (
     Findings,
@@ -33,7 +34,7 @@ from llama_factory.data.selection import (
 )
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sources.files import DataSource
-from llama_factory.data.store import Array, RowFile, RowTable
+from llama_factory.data.store import RowFile, RowTable, join_parts
 
 MAX_REFUSED = 200
 """Refused rows that a report lists; all of them are in the folder's `refused.jsonl`."""
@@ -113,10 +114,11 @@ def prepare(
         ordered, row_steps, folders.cache, num_workers=settings.num_workers, progress=progress
     )
     clean = [each for each in read if isinstance(each, CleanSource)]
-    table = RowTable([part for each in clean for part in each.parts])
+    parts = [part for each in clean for part in each.parts]
+    table = join_parts(parts, folders.output / JOINED)
     book = read_book(folders.review) if folders.review else None
     history = History(seen, book, folders.cache)
-    outcome = _outcome(table.joined(folders.output / JOINED), clean, settings, history, progress)
+    outcome = _outcome(table, clean, settings, history, progress)
     data = _write(read, outcome, folders.output)
     shutil.rmtree(folders.output / JOINED, ignore_errors=True)
     return data

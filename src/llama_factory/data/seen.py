@@ -10,15 +10,8 @@ import numpy as np
 
 from llama_factory.core import files
 from llama_factory.core.types import Example
-from llama_factory.data.store import (
-    ABOUT,
-    Array,
-    Part,
-    RowTable,
-    hash_of,
-    make_fragment,
-    write_part,
-)
+from llama_factory.data.row_columns import Array, hash_of, make_fragment
+from llama_factory.data.store import ABOUT, RowTable, write_columns
 from llama_factory.text import signatures
 
 TRAIN, HELD_OUT = "train", "held_out"
@@ -43,7 +36,7 @@ class SeenRows:
     @cached_property
     def taught_texts(self) -> RowTable:
         """The rows it was taught, to be read; none where only their hashes were kept."""
-        return self.taught if self.taught.has_rows else RowTable([])
+        return self.taught if self.taught.has_rows else RowTable.empty()
 
     @cached_property
     def asked(self) -> Array:
@@ -92,22 +85,29 @@ def _open(version: str, folder: Path, cache: Path, retired: frozenset[str]) -> S
 
 
 def _side(folder: Path, side: str, spare: Path) -> RowTable:
-    rows = rows_file(folder, side)
-    for columns in (columns_folder(folder, side), spare):
-        if _fits(columns):
-            return RowTable([Part(columns, rows)])
+    rows, columns = rows_file(folder, side), columns_folder(folder, side)
+    for each in (columns, spare):
+        if _fits(each):
+            return RowTable.open(each, rows)
     if not rows.exists():  # of another program version, but hashes of whole texts are the same
-        columns = columns_folder(folder, side)
-        return RowTable([Part(columns, rows)] if (columns / ABOUT).exists() else [])
-    examples = [Example.from_json(row) for row in files.read_jsonl(rows)]
+        return RowTable.open(columns, rows) if (columns / ABOUT).exists() else RowTable.empty()
     if spare.exists():  # of another program version
         aside = files.temporary_beside(spare)
         spare.rename(aside)
         shutil.rmtree(aside)
-    write_part(spare, [make_fragment(examples)])
-    return RowTable([Part(spare, rows)])
+    _make_columns(rows, spare)
+    return RowTable.open(spare, rows)
 
 
 def _fits(columns: Path) -> bool:
     path = columns / ABOUT
-    return path.exists() and files.read_json(path)["signatures"] == signatures.version()
+    is_whole = path.exists() and (columns / "key.npy").exists()
+    return is_whole and files.read_json(path)["signatures"] == signatures.version()
+
+
+def _make_columns(rows: Path, folder: Path) -> None:
+    """Compute the columns of a file of rows; where another process has done so, its ones stay."""
+    made = make_fragment([Example.from_json(row) for row in files.read_jsonl(rows)])
+    temporary = files.temporary_beside(folder)
+    write_columns(temporary, len(made.columns), made.groups, [made.columns])
+    files.settle(temporary, folder)

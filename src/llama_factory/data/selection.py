@@ -11,8 +11,9 @@ import numpy as np
 
 from llama_factory.data.conflict_rules import Conflict
 from llama_factory.data.review.case_book import Book
+from llama_factory.data.row_columns import Array, class_runs
 from llama_factory.data.seen import Seen
-from llama_factory.data.store import Array, RowTable, class_runs
+from llama_factory.data.store import RowTable
 
 FEWEST_ROWS_TO_SPLIT = 5
 """A group with fewer rows than this gives up none of them for testing."""

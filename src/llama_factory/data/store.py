@@ -1,150 +1,93 @@
-"""Rows on disk with what is needed to compare them: JSON lines and one array a column.
+"""Rows on disk: JSON lines, and beside them one array a column (see `row_columns.py`).
 
-A table of a million rows costs memory only for the columns being looked at.
+A table of a million rows costs memory only for the columns being looked at. A source becomes parts,
+written as its rows are read; the columns of all parts are then joined, a file for each column.
 """
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO, overload
+from typing import BinaryIO, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llama_factory.core import files
 from llama_factory.core.types import Example
+from llama_factory.data.row_columns import COLUMNS, Array, Fragment, numbers_of
 from llama_factory.text import signatures
 
 ROWS = "rows.jsonl"
 ABOUT = "about.json"
-COLUMNS: Mapping[str, Any] = {
-    "key": np.uint64,
-    "prompt": np.uint64,
-    "question": np.uint64,
-    "answer": np.uint64,
-    "num_characters": np.uint32,
-    "num_prompt_characters": np.uint32,
-    "size": np.uint32,
-    "line": np.uint32,
-    "group": np.uint32,
-    "is_testable": np.bool_,
-}
-"""What is kept of a row: hashes of its content and of its prompt, of its prompt and its answer
-normalised; lengths of the normalised texts; bytes and line in its file; group; whether it may be
-held out."""
-BANDS = ("bands", "prompt_bands")
-"""MinHash bands of the row and of its prompt, each [NUM_BANDS, rows]."""
-
-Array = NDArray[Any]
-TOGETHER = "columns.npy"
-"""All columns of a part row by row: one file to open. Where a table is worked with, each column has
-a file of its own."""
-_TOGETHER = np.dtype(
-    [*COLUMNS.items(), *((name, np.uint32, (signatures.NUM_BANDS,)) for name in BANDS)]
-)
-
-
-@dataclass(frozen=True)
-class Fragment:
-    """Some rows as bytes, and their columns; groups are numbered in `groups`."""
-
-    lines: bytes
-    columns: Mapping[str, Array]
-    groups: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.columns["size"])
-
-
-def make_fragment(rows: Sequence[Example]) -> Fragment:
-    """Serialise rows and compute their columns."""
-    lines = [_encode(row.to_json()).encode() + b"\n" for row in rows]
-    prompts = [signatures.normalised(_text(row.prompt)) for row in rows]
-    answers = ["" if row.is_text else signatures.normalised(row.answer) for row in rows]
-    texts = [f"{q} {a}" if a else q for q, a in zip(prompts, answers, strict=True)]
-    places = _places(row.group for row in rows)
-    columns = {
-        "key": np.array([hash_of(row.key) for row in rows], np.uint64),
-        "prompt": np.array([hash_of(row.prompt_key) for row in rows], np.uint64),
-        "question": _hashes(prompts),
-        "answer": _hashes(answers),
-        "num_characters": np.array([len(text) for text in texts], np.uint32),
-        "num_prompt_characters": np.array([len(text) for text in prompts], np.uint32),
-        "size": np.array([len(line) for line in lines], np.uint32),
-        "line": np.array([row.line for row in rows], np.uint32),
-        "group": np.array([places[row.group] for row in rows], COLUMNS["group"]),
-        "is_testable": np.array([_is_testable(row) for row in rows], np.bool_),
-        "bands": signatures.band_hashes(texts).T,
-        "prompt_bands": signatures.band_hashes(prompts).T,
-    }
-    return Fragment(b"".join(lines), columns, tuple(places))
-
-
-def _places(groups: Iterable[str]) -> dict[str, int]:
-    """The number of each name, in order of first appearance."""
-    return {name: number for number, name in enumerate(dict.fromkeys(groups))}
-
-
-def _is_testable(row: Example) -> bool:
-    """Whether a model's answer may be held against this row's: it is real, and it is good."""
-    return not row.augmented_by and row.is_desirable is not False
-
-
-_encode = json.JSONEncoder(ensure_ascii=False).encode
-
-
-def comparable_text(row: Example) -> str:
-    """The normalised text by which rows are nearly the same: all turns but the system's."""
-    return signatures.normalised(f"{_text(row.prompt)} {'' if row.is_text else row.answer}")
-
-
-def prompt_text(row: Example) -> str:
-    """The normalised text of all that is asked."""
-    return signatures.normalised(_text(row.prompt))
-
-
-def _text(turns: Iterable[Any]) -> str:
-    said = [turn.content for turn in turns if turn.role != "system"]
-    calls = [call.arguments for turn in turns for call in turn.tool_calls]
-    return "\n".join(said + calls)
-
-
-def hash_of(key: str) -> int:
-    """The 64 bits of a 128-bit key that columns hold."""
-    return int(key[:16], 16)
-
-
-def _hashes(texts: Sequence[str]) -> Array:
-    digests = [
-        hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8) for text in texts
-    ]
-    return np.frombuffer(b"".join(each.digest() for each in digests), np.uint64)
+PART_COLUMNS = "columns.npy"
+"""All columns of a part row by row: one file to open."""
+PIECE_ROWS = 1 << 16
+"""Rows whose columns are copied at once."""
 
 
 def write_part(folder: Path, fragments: Sequence[Fragment]) -> None:
-    """Write fragments one after another as one part of a table, whole or absent.
-
-    Where another process has written the part meanwhile, that one stays.
-    """
-    places = _places(group for each in fragments for group in each.groups)
-    columns = {name: _joined(fragments, name) for name in (*COLUMNS, *BANDS)}
-    renumbered = [_renumbered(each.columns["group"], each.groups, places) for each in fragments]
-    columns["group"] = np.concatenate([*renumbered, np.empty(0, COLUMNS["group"])])
-    temporary = files.temporary_beside(folder)
-    temporary.mkdir(parents=True)
-    with (temporary / ROWS).open("wb") as file:
+    """Write fragments one after another into a new folder as one part."""
+    folder.mkdir(parents=True)
+    groups = tuple(dict.fromkeys(group for each in fragments for group in each.groups))
+    with (folder / ROWS).open("wb") as file:
         file.writelines(each.lines for each in fragments)
-    together = np.empty(len(columns["size"]), _TOGETHER)
-    for name, column in columns.items():
-        together[name] = column.T
-    np.save(temporary / TOGETHER, together, allow_pickle=False)
-    _write_about(temporary, len(columns["size"]), tuple(places))
-    files.settle(temporary, folder)
+    columns = [_renumbered(each.columns, each.groups, groups) for each in fragments]
+    together = np.concatenate([np.empty(0, COLUMNS), *columns])
+    np.save(folder / PART_COLUMNS, together, allow_pickle=False)
+    _write_about(folder, len(together), groups)
+
+
+def join_parts(parts: Sequence[Path], folder: Path) -> "RowTable":
+    """The rows of all parts as one table, whose columns are written into a folder."""
+    about = [files.read_json(part / ABOUT) for part in parts]
+    groups = tuple(dict.fromkeys(group for each in about for group in each["groups"]))
+    pieces = (
+        _renumbered(_load_part(part), each["groups"], groups)
+        for part, each in zip(parts, about, strict=True)
+    )
+    write_columns(folder, sum(each["rows"] for each in about), groups, pieces)
+    rows = [(part / ROWS, each["rows"]) for part, each in zip(parts, about, strict=True)]
+    return RowTable(folder, rows)
+
+
+def write_columns(
+    folder: Path, num_rows: int, groups: Sequence[str], pieces: Iterable[Array]
+) -> None:
+    """Write columns, a file for each.
+
+    Args:
+        folder: gets `NAME.npy` for each column and `about.json`.
+        num_rows: rows of all pieces together.
+        groups: the names that the column `group` numbers.
+        pieces: [rows] of the type `COLUMNS`, one after another.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        opened = {n: stack.enter_context((folder / f"{n}.npy").open("wb")) for n in _NAMES}
+        begins = {name: _write_header(opened[name], name, num_rows) for name in _NAMES}
+        start = 0
+        for piece in pieces:
+            for name, file in opened.items():
+                for band, values in enumerate(np.atleast_2d(piece[name].T)):
+                    place = band * num_rows + start
+                    file.seek(begins[name] + place * values.itemsize)
+                    file.write(values.tobytes())
+            start += len(piece)
+    _write_about(folder, num_rows, groups)
+
+
+_NAMES = tuple(COLUMNS.names or ())
+
+
+def _write_header(file: BinaryIO, name: str, num_rows: int) -> int:
+    """Begin the file of a column, of bands as [bands, rows]; returns where its values begin."""
+    kind = COLUMNS[name]
+    shape = (*kind.shape, num_rows)
+    about = {"descr": kind.base.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, about)
+    return file.tell()
 
 
 def _write_about(folder: Path, num_rows: int, groups: Sequence[str]) -> None:
@@ -152,71 +95,41 @@ def _write_about(folder: Path, num_rows: int, groups: Sequence[str]) -> None:
     (folder / ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
 
-def _array(values: Any) -> Array:
-    return np.array(values)
+def _load_part(part: Path) -> Array:
+    """A part's columns; those of older programs count groups in two bytes."""
+    return np.asarray(np.load(part / PART_COLUMNS, allow_pickle=False)).astype(COLUMNS)
 
 
-def _joined(fragments: Sequence[Fragment], name: str) -> Array:
-    empty = make_fragment(()).columns[name]
-    return np.concatenate([empty, *(each.columns[name] for each in fragments)], axis=-1)
-
-
-def _renumbered(column: Array, groups: Sequence[str], places: Mapping[str, int]) -> Array:
-    """A column of numbers in `groups` as one of numbers in `places`."""
-    return np.array([places[name] for name in groups], COLUMNS["group"])[column]
-
-
-def class_runs(*columns: Array) -> tuple[Array, Array]:
-    """Rows class by class: those that agree in all columns are one class.
-
-    Returns:
-        The places of the rows so ordered (within a class as they were), and where in that order
-        each class begins.
-    """
-    order = np.lexsort(columns[::-1])
-    is_first = np.ones(len(order), np.bool_)
-    is_first[1:] = np.any([column[order][1:] != column[order][:-1] for column in columns], axis=0)
-    return order, np.flatnonzero(is_first)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A piece of a table: the folder of its columns, and the file of its rows."""
-
-    folder: Path
-    rows: Path
-
-    @staticmethod
-    def of(folder: Path) -> "Part":
-        """A part as `write_part` made it."""
-        return Part(folder, folder / ROWS)
-
-    @cached_property
-    def about(self) -> dict[str, Any]:
-        """Number of rows, names of groups, version of the signatures."""
-        about: dict[str, Any] = files.read_json(self.folder / ABOUT)
-        return about
-
-    def column(self, name: str, band: int | None = None) -> Array:
-        """One column, or one band of a column of bands, read from disk."""
-        together = self.folder / TOGETHER
-        if together.exists():
-            values = np.load(together, allow_pickle=False)[name]
-            return _array(values if band is None else values[:, band])
-        path = self.folder / f"{name}.npy"
-        if band is None:
-            return _array(np.load(path, allow_pickle=False))
-        return _array(np.load(path, mmap_mode="r", allow_pickle=False)[band])
+def _renumbered(columns: Array, names: Sequence[str], groups: Sequence[str]) -> Array:
+    """Columns whose groups are numbered in `groups` in place of `names`."""
+    columns = columns.copy()
+    columns["group"] = numbers_of(names, groups)[columns["group"]]
+    return columns
 
 
 class RowTable:
-    """Rows of one or more parts, numbered through."""
+    """Rows in one or more files, numbered through, and their columns.
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts = tuple(parts)
-        self._about = [part.about for part in self.parts]
-        self._starts = [0, *accumulate(about["rows"] for about in self._about)]
+    Args:
+        columns: folder of the columns as `write_columns` makes it; None for no rows.
+        rows: each file of rows, and how many rows it holds.
+    """
+
+    def __init__(self, columns: Path | None, rows: Sequence[tuple[Path, int]]) -> None:
+        self.columns = columns
+        self._files = [path for path, _ in rows]
+        self._starts = [0, *accumulate(count for _, count in rows)]
         self._known_offsets: dict[int, Array] = {}
+
+    @staticmethod
+    def open(columns: Path, rows: Path) -> "RowTable":
+        """The rows of one file; it may be missing, where only their columns are kept."""
+        return RowTable(columns, [(rows, files.read_json(columns / ABOUT)["rows"])])
+
+    @staticmethod
+    def empty() -> "RowTable":
+        """A table without rows."""
+        return RowTable(None, [])
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -224,116 +137,72 @@ class RowTable:
     @cached_property
     def has_rows(self) -> bool:
         """Whether the rows themselves are kept, and not their columns alone."""
-        return all(part.rows.exists() for part in self.parts)
+        return all(path.exists() for path in self._files)
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
         """The names that the column `group` numbers."""
-        return tuple(dict.fromkeys(group for about in self._about for group in about["groups"]))
-
-    @cached_property
-    def _group_places(self) -> dict[str, int]:
-        return _places(self.groups)
+        return tuple(files.read_json(self.columns / ABOUT)["groups"]) if self.columns else ()
 
     @cached_property
     def keys(self) -> Array:
         """The content hash of every row."""
         return self.column("key")
 
-    def joined(self, folder: Path) -> "RowTable":
-        """The same rows with the columns of all parts in one place, where they are read faster."""
-        folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            names = (*COLUMNS, *BANDS)
-            opened = {n: stack.enter_context((folder / f"{n}.npy").open("wb")) for n in names}
-            begins = {name: _write_header(opened[name], name, len(self)) for name in names}
-            for number, part in enumerate(self.parts):
-                values = np.load(part.folder / TOGETHER, allow_pickle=False)
-                for name in names:
-                    column = values[name].T
-                    column = self._numbered(number, column) if name == "group" else column
-                    rows = np.ascontiguousarray(column)
-                    _write_rows(opened[name], begins[name], rows, self._starts[number], len(self))
-        _write_about(folder, len(self), self.groups)
-        table = RowTable(self.parts)
-        table._joined = Part(folder, folder / ROWS)
-        return table
-
     def column(self, name: str, band: int | None = None) -> Array:
-        """One column of all rows; of a column of bands, only that band."""
-        if self._joined is not None:
-            return self._joined.column(name, band)
-        empty = np.empty(0, COLUMNS.get(name, np.uint32))
-        pieces = (self._piece(number, name, band) for number in range(len(self.parts)))
-        return np.concatenate([empty, *pieces])
+        """One column of all rows, read from disk; of a column of bands, only that band."""
+        values = self._mapped(name)
+        return np.array(values if band is None else values[band])
 
     def row(self, number: int) -> Example:
         """One row, read from disk."""
         part = int(np.searchsorted(self._starts, number, side="right")) - 1
-        offsets = self._offsets(part)
-        local = number - self._starts[part]
-        with self.parts[part].rows.open("rb") as file:
-            file.seek(int(offsets[local]))
-            line = file.read(int(offsets[local + 1] - offsets[local]))
-        return Example.from_json(json.loads(line))
+        offsets, place = self._offsets(part), number - self._starts[part]
+        with self._files[part].open("rb") as file:
+            file.seek(int(offsets[place]))
+            return Example.from_json(
+                json.loads(file.read(int(offsets[place + 1] - offsets[place])))
+            )
 
     def lines(self, keep: Array) -> Iterator[bytes]:
         """The JSON lines of the rows that the mask `keep` names, in order; some come together."""
-        for number, part in enumerate(self.parts):
-            wanted = keep[self._starts[number] : self._starts[number + 1]].astype(np.int8)
+        for part, path in enumerate(self._files):
+            wanted = keep[self._starts[part] : self._starts[part + 1]].astype(np.int8)
             if not wanted.any():
                 continue
             edges = np.flatnonzero(np.diff(np.concatenate([[0], wanted, [0]])))
-            offsets = self._offsets(number)[edges].tolist()
-            with part.rows.open("rb") as file:
+            offsets = self._offsets(part)[edges].tolist()
+            with path.open("rb") as file:
                 for start, end in zip(offsets[::2], offsets[1::2], strict=True):
                     file.seek(start)
                     yield file.read(end - start)
 
     def write_columns(self, keep: Array, folder: Path) -> None:
-        """The columns of the rows that the mask `keep` names, as a part without its rows."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in COLUMNS:
-            np.save(folder / f"{name}.npy", self.column(name)[keep], allow_pickle=False)
-        num_rows = int(keep.sum())
-        for name in BANDS:
-            with (folder / f"{name}.npy").open("wb") as file:
-                _write_header(file, name, num_rows)
-                for band in range(signatures.NUM_BANDS):
-                    self.column(name, band)[keep].tofile(file)
-        _write_about(folder, num_rows, self.groups)
+        """Write the columns of the rows that the mask `keep` names into a folder of their own."""
+        pieces = (self._piece(keep, start) for start in range(0, len(self), PIECE_ROWS))
+        write_columns(folder, int(keep.sum()), self.groups, pieces)
 
-    def _piece(self, number: int, name: str, band: int | None) -> Array:
-        whole = self.parts[number].column(name, band)
-        return self._numbered(number, whole) if name == "group" else whole
+    def _piece(self, keep: Array, start: int) -> Array:
+        """The columns of some rows, those that are kept."""
+        rows = slice(start, start + PIECE_ROWS)
+        piece = np.empty(int(keep[rows].sum()), COLUMNS)
+        for name in _NAMES:
+            piece[name] = self._mapped(name)[..., rows][..., keep[rows]].T
+        return piece
 
-    def _numbered(self, part: int, column: Array) -> Array:
-        """A part's column of groups, each as its number in `groups`."""
-        return _renumbered(column, self._about[part]["groups"], self._group_places)
+    def _mapped(self, name: str) -> Array:
+        """A column on disk: [rows], or [bands, rows]."""
+        if self.columns is None:
+            return np.empty((*COLUMNS[name].shape, 0), COLUMNS[name].base)
+        path = self.columns / f"{name}.npy"
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
     def _offsets(self, part: int) -> Array:
+        """Where the rows of a file begin, and where the last one ends, in bytes."""
         if part not in self._known_offsets:
-            sizes = self.parts[part].column("size").astype(np.uint64)
-            self._known_offsets[part] = np.concatenate([[np.uint64(0)], np.cumsum(sizes)])
+            sizes = self._mapped("size")[self._starts[part] : self._starts[part + 1]]
+            self._known_offsets[part] = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         return self._known_offsets[part]
-
-    _joined: Part | None = None
-
-
-def _write_header(file: BinaryIO, name: str, num_rows: int) -> int:
-    """Begin the file of a column; returns where its values begin."""
-    kind = np.dtype(COLUMNS.get(name, np.uint32)).str
-    shape = (signatures.NUM_BANDS, num_rows) if name in BANDS else (num_rows,)
-    about = {"descr": kind, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, about)
-    return file.tell()
-
-
-def _write_rows(file: BinaryIO, begin: int, values: Array, start: int, num_rows: int) -> None:
-    """Put a part's values of a column (or of each of its bands) where they belong."""
-    for number, band in enumerate(np.atleast_2d(values)):
-        file.seek(begin + (number * num_rows + start) * band.itemsize)
-        file.write(band.tobytes())
 
 
 class RowFile(Sequence[Example]):

@@ -21,11 +21,11 @@ from llama_factory.data.cleaning_report import DataReport
 from llama_factory.data.conflict_rules import ConflictSettings
 from llama_factory.data.prepare import DataFolders, PreparedData
 from llama_factory.data.review import folder as review
+from llama_factory.data.row_columns import hash_of
 from llama_factory.data.seen import TRAIN, Seen, open_seen
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sources import inbox
 from llama_factory.data.sources.files import DataSource, source_of
-from llama_factory.data.store import hash_of
 from llama_factory.evaluation.prediction import Prediction
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.versions import store

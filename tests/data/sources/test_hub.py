@@ -9,7 +9,7 @@ from llama_factory.data.formats import Layout
 from llama_factory.data.intake import clean_sources
 from llama_factory.data.sources.files import DataSource
 from llama_factory.data.sources.hub import HubSet, hub_rows, look_up, pinned
-from llama_factory.data.store import RowTable
+from llama_factory.data.store import join_parts
 
 ROW = {"instruction": "问", "output": "答"}
 
@@ -162,7 +162,7 @@ def test_a_set_that_changed_is_read_again(repo, tmp_path):
         source = DataSource("hub", hub=HubSet(repo, folder="data"), layout=Layout())
         how = {"num_workers": 1, "progress": SILENT}
         (taken,) = clean_sources([source], [], tmp_path / "cache", **how)
-        table = RowTable(taken.parts)
+        table = join_parts(taken.parts, tmp_path / "joined")
         return {table.row(number).answer for number in range(len(table))}
 
     assert answers() == answers() == {"答"}

@@ -8,8 +8,9 @@ from llama_factory.core.settings import Registry, Settings, import_parts
 from llama_factory.core.types import Example
 
 if TYPE_CHECKING:
+    from llama_factory.data.row_columns import Array
     from llama_factory.data.selection import Findings, History, Selection
-    from llama_factory.data.store import Array, RowTable
+    from llama_factory.data.store import RowTable
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from llama_factory.data.conflict_rules import (
 
 if TYPE_CHECKING:
     from llama_factory.data.review.case_book import Book
+    from llama_factory.data.row_columns import Array
     from llama_factory.data.seen import Seen
     from llama_factory.data.selection import Findings, History, Removal, Selection
-    from llama_factory.data.store import Array, RowTable
+    from llama_factory.data.store import RowTable
 
 WAITING = "conflicting answers wait for review"
 REJECTED = "another answer was chosen in review"
@@ -123,13 +124,13 @@ class Conflicts(ConflictSettings, SetStep):
 
 def _judged(rows: "Selection", book: "Book | None", verdict: str, reason: str) -> "Removal":
     """Rows to teach about which people decided so, or still have to."""
+    from llama_factory.data.row_columns import question_hashes
     from llama_factory.data.selection import Removal
-    from llama_factory.data.store import make_fragment
 
     if book is None or not book.disputed:
         return Removal(np.empty(0, np.int64), reason)
     table, train = rows.table, rows.train
-    asked = make_fragment(book.disputed).columns["question"]
+    asked = question_hashes(book.disputed)
     alike = train[np.isin(table.column("question")[train], asked)].tolist()
     judged = [number for number in alike if book.verdict(table.row(number)) == verdict]
     return Removal(np.array(judged, np.int64), reason)

@@ -9,8 +9,8 @@ from llama_factory.data.cleaning import CLEANERS, SetStep
 
 if TYPE_CHECKING:
     from llama_factory.data.matching import TextComparison
+    from llama_factory.data.row_columns import Array
     from llama_factory.data.selection import Findings, History, Removal, Selection
-    from llama_factory.data.store import Array
 
 
 @CLEANERS.register("contamination")
