@@ -251,7 +251,7 @@ def our_loss(name: str, job: Job) -> float:
     """The mean over the rows, by our objective."""
     import torch
 
-    from llama_factory.training.objectives import OBJECTIVES, Scored
+    from llama_factory.training.objectives import OBJECTIVES, ForwardPass
 
     kind, _, form = name.partition(" ")
     given: dict[str, Any] = {"type": kind, "beta": job["beta"]}
@@ -261,7 +261,7 @@ def our_loss(name: str, job: Job) -> float:
     scored = scored_of(job["policy"], job["reference"], job["is_desirable"])
     if kind == "kto":
         other = scored_of(job["other_policy"], job["other_reference"], job["is_desirable"])
-        scored = Scored(scored.batch, scored.outputs, objective.survey([other]))
+        scored = ForwardPass(scored.batch, scored.outputs, objective.survey([other]))
     values = objective.losses(scored).values
     if kind == "orpo":
         values = values + (scored.sums / scored.num_trained)[0::2]
@@ -275,7 +275,7 @@ def scored_of(
     """Answers as an objective sees them after the forward pass."""
     import torch
 
-    from llama_factory.training.objectives import Scored
+    from llama_factory.training.objectives import ForwardPass
 
     batch = SimpleNamespace(
         ids=torch.zeros(len(policy), 1),
@@ -284,7 +284,7 @@ def scored_of(
         is_desirable=torch.tensor(is_desirable),
     )
     outputs = torch.tensor([value for row in policy for value in row], dtype=torch.float64)
-    return Scored(batch, outputs)
+    return ForwardPass(batch, outputs)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from llama_factory.model.liger import require_liger, use_liger
 from llama_factory.model.log_probs import TokenLogProbs
 from llama_factory.model.precision import Precision, settle
 from llama_factory.model.recomputation import recompute
-from llama_factory.training.parallel.precision import lower_scale, open_fabric
+from llama_factory.training.parallel import lower_scale, open_fabric
 
 RANK = 16
 PEAKS = {

@@ -63,7 +63,7 @@ PARTS = {
         ),
         "not frozen_layers and not resumed_run and not plain_training",  # they train
     ),
-    "batching": Part(("training/batching.py",), ("tests/training/test_batching.py",)),
+    "batching": Part(("training/batch.py",), ("tests/training/test_batch.py",)),
     "draft": Part(("rounds/draft.py",), ("tests/rounds/test_draft.py",)),
 }
 

@@ -166,7 +166,8 @@ def write_settings(
 
 def as_shuffled(rows: Sequence[dict[str, Any]], job: Job) -> list[dict[str, Any]]:
     """The rows so placed that the run's shuffle brings them into the order they have here."""
-    from llama_factory.training.planning import NEW, plan_steps
+    from llama_factory.training.items import NEW
+    from llama_factory.training.plan import plan_steps
 
     plan = plan_steps({NEW: len(rows)}, {}, job["batch_size"], job["steps"], 0)
     places = [ref.index for step in plan for ref in step]

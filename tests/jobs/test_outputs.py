@@ -118,14 +118,15 @@ def test_a_run_may_begin_at_the_weights_that_it_replaces(train, finished):
 
 
 def test_a_stopped_run_leaves_the_old_one_and_goes_on(train, finished, monkeypatch):
-    before, look_at = content(finished), loop._look_at
+    before, update, results = content(finished), loop.update, []
 
-    def stop(made, refs, job, position, watch):
-        if position.step == 2:
+    def stop(*arguments):
+        results.append(update(*arguments))
+        if len(results) == 2:
             raise Stopped(15)
-        return look_at(made, refs, job, position, watch)
+        return results[-1]
 
-    monkeypatch.setattr(loop, "_look_at", stop)
+    monkeypatch.setattr(loop, "update", stop)
     more = ("overwrite_output_dir=true", "max_steps=3", "save_steps=1")
     with pytest.raises(Stopped):
         train(*more)

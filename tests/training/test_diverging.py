@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from llama_factory.training.diverging import told
-from llama_factory.training.spikes import SpikeWatch
+from llama_factory.training.monitor import SpikeWatch, divergence
 from llama_factory.training.strategy import STRATEGIES, Protection, Strategy
 from tests.training.test_loop import fit
 
@@ -25,7 +24,7 @@ def rows(losses, norms=None):
     ],
 )
 def test_a_loss_that_ended_far_above_its_beginning_is_told(losses):
-    assert "The run diverged: the loss ended at" in told(rows(losses))
+    assert "The run diverged: the loss ended at" in divergence(rows(losses))
 
 
 @pytest.mark.parametrize(
@@ -41,12 +40,12 @@ def test_a_loss_that_ended_far_above_its_beginning_is_told(losses):
     ],
 )
 def test_a_usual_course_is_not(losses):
-    assert told(rows(losses)) == ""
+    assert divergence(rows(losses)) == ""
 
 
 def test_gradients_that_exploded_are_told_also_where_the_loss_hides_it():
-    assert "gradients grew to 4271 times" in told(rows([4.0] * 3, [3.5, 385.0, 14947.0]))
-    assert told(rows([4.0] * 4, [0.5, 8.0, 9.0, 12.0])) == ""
+    assert "gradients grew to 4271 times" in divergence(rows([4.0] * 3, [3.5, 385.0, 14947.0]))
+    assert divergence(rows([4.0] * 4, [0.5, 8.0, 9.0, 12.0])) == ""
 
 
 def test_a_spike_shows_before_there_is_a_median():

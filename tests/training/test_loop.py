@@ -21,8 +21,9 @@ from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.masks import EncodeOptions, encode
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training import checkpoints
+from llama_factory.training.items import NEW
 from llama_factory.training.loop import Protection, TrainingFolders, train
-from llama_factory.training.planning import NEW, plan_steps
+from llama_factory.training.plan import plan_steps
 from llama_factory.training.settings import TrainingSettings
 from tests.tiny import make_tiny_model
 

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from llama_factory.core.errors import ConfigError
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.training import checkpoints
-from llama_factory.training.groups import weight_groups
 from llama_factory.training.optimizers import OPTIMIZERS
 from llama_factory.training.settings import TrainingSettings
+from llama_factory.training.setup import weight_groups
 from tests.training.test_loop import fit, losses, make, weights
 
 HERE = [name for name in OPTIMIZERS.parts if name != "adamw_8bit" or torch.cuda.is_available()]

@@ -4,8 +4,12 @@ import pytest
 
 from llama_factory.model.base import load_network
 from llama_factory.model.settings import ModelSettings
-from llama_factory.training.memory import MemoryEstimate
-from llama_factory.training.recomputation import needs_recomputation, told, with_recomputation
+from llama_factory.training.device_memory import (
+    MemoryEstimate,
+    describe_choice,
+    needs_recomputation,
+    with_recomputation,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +35,7 @@ def test_the_input_of_each_layer_and_one_whole_layer_remain(tiny):
 
 
 def test_people_are_told_what_was_chosen_and_why():
-    assert told("auto", is_needed=False) == "Activations are kept: they fit."
-    assert told(False, is_needed=False) == "Activations are kept: as set."
-    assert told(True, is_needed=True).endswith("(about a third slower): as set.")
-    assert told("auto", is_needed=True).endswith("they would not fit into memory.")
+    assert describe_choice("auto", is_needed=False) == "Activations are kept: they fit."
+    assert describe_choice(False, is_needed=False) == "Activations are kept: as set."
+    assert describe_choice(True, is_needed=True).endswith("(about a third slower): as set.")
+    assert describe_choice("auto", is_needed=True).endswith("they would not fit into memory.")

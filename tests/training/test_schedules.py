@@ -3,7 +3,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from llama_factory.training.rates import learning_rate_at
+from llama_factory.training.plan import learning_rate_at
 from llama_factory.training.settings import TrainingSettings
 
 

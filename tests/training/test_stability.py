@@ -12,14 +12,14 @@ import torch
 from llama_factory.core.errors import FactoryError
 from llama_factory.core.files import read_jsonl
 from llama_factory.core.types import Example, Message
-from llama_factory.training import memory
-from llama_factory.training.length import plan_run
-from llama_factory.training.planning import NEW, RowRef
-from llama_factory.training.rows import Encoding, encode_all
+from llama_factory.training import device_memory
+from llama_factory.training.batch import make_batch
+from llama_factory.training.items import NEW, Encoding, RowRef, encode_all
+from llama_factory.training.monitor import FEWEST, SpikeWatch
+from llama_factory.training.plan import plan_run
 from llama_factory.training.settings import TrainingSettings
-from llama_factory.training.spikes import FEWEST, SpikeWatch
+from llama_factory.training.setup import start
 from llama_factory.training.strategy import STRATEGIES, Protection, Strategy
-from llama_factory.training.update import start
 from tests.training.test_loop import SILENT, examples, fit, losses, make, weights
 
 
@@ -125,8 +125,11 @@ def prepared(tiny, folder, **options):
 @pytest.mark.parametrize("options", [{}, {"micro_batch_tokens": 100}, {"micro_batch_size": 2}])
 def test_the_longest_micro_batch_is_found(tiny, tmp_path, options):
     run, plan, rows = prepared(tiny, tmp_path, **options)
-    every = [micro for refs in plan for micro in memory.make(run, refs, rows).micro_batches]
-    longest = memory.find_longest(run, plan, rows)
+    options = run.batch_options(rows.weights)
+    every = [
+        micro for refs in plan for micro in make_batch(refs, rows.items, options).micro_batches
+    ]
+    longest = device_memory.find_longest(run, plan, rows)
     assert longest.ids.numel() == max(micro.ids.numel() for micro in every)
 
 
@@ -136,7 +139,7 @@ def out_of_memory_above(model, num_tokens):
     def fail(_module, inputs, kwargs):
         ids = kwargs.get("input_ids", inputs[0] if inputs else None)
         if ids.numel() > num_tokens:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise torch.OutOfMemoryError("CUDA out of device_memory.")
 
     model.network.get_base_model().model.register_forward_pre_hook(fail, with_kwargs=True)
     return model
@@ -172,13 +175,13 @@ def test_one_row_that_does_not_fit_is_an_error(tiny, tmp_path):
 
 def test_the_longest_is_tried_where_memory_is_short(tiny, tmp_path):
     run, _, _ = prepared(tiny, tmp_path)
-    free = memory.free_bytes(run.model.device)
-    short = memory.MemoryEstimate(0, 0, 0, activations=2 * free)
-    ample = memory.MemoryEstimate(2 * free, 0, 0, activations=free // 100)
-    assert memory.is_worth_trying(run, short)
-    assert memory.is_worth_trying(run, ample) == torch.cuda.is_available()
+    free = device_memory.free_bytes(run.model.device)
+    short = device_memory.MemoryEstimate(0, 0, 0, activations=2 * free)
+    ample = device_memory.MemoryEstimate(2 * free, 0, 0, activations=free // 100)
+    assert device_memory.is_worth_trying(run, short)
+    assert device_memory.is_worth_trying(run, ample) == torch.cuda.is_available()
     run, _, _ = prepared(tiny, tmp_path, try_longest_first=True)
-    assert memory.is_worth_trying(run, ample)
+    assert device_memory.is_worth_trying(run, ample)
 
 
 def test_what_a_run_needs_is_told_before_it_starts(tiny, tmp_path):
@@ -191,8 +194,8 @@ def test_what_a_run_needs_is_told_before_it_starts(tiny, tmp_path):
 
 def test_weights_gradients_and_optimizer_are_counted_exactly(tiny, tmp_path):
     run, plan, rows = prepared(tiny, tmp_path)
-    longest = memory.find_longest(run, plan, rows)
-    estimate = memory.estimate_memory(run, longest)
+    longest = device_memory.find_longest(run, plan, rows)
+    estimate = device_memory.estimate_memory(run, longest)
     num_trained = sum(weight.numel() for weight in run.model.trainable().values())
     assert estimate.gradients == 4 * num_trained
     assert estimate.optimizer == 8 * num_trained
@@ -200,7 +203,7 @@ def test_weights_gradients_and_optimizer_are_counted_exactly(tiny, tmp_path):
     assert re.match(
         r"about \d+ MiB \(weights \d+ MiB, gradients \d+ MiB, optimizer \d", str(estimate)
     )
-    large = memory.MemoryEstimate(15 * 2**30, 0, 0, 2**29)
+    large = device_memory.MemoryEstimate(15 * 2**30, 0, 0, 2**29)
     assert str(large).startswith("about 15.5 GiB (weights 15.0 GiB, gradients 0 MiB")
 
 
@@ -210,15 +213,15 @@ MEASURE = """
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
     from llama_factory.model.adapted import AdaptedModel
-    from llama_factory.training import memory
+    from llama_factory.training import device_memory
     from llama_factory.model.chat.masks import EncodedRow
-    from llama_factory.training.batching import BatchOptions, make_batch
-    from llama_factory.training.planning import NEW, RowRef
+    from llama_factory.training.batch import BatchOptions, make_batch
+    from llama_factory.training.items import NEW, RowRef
     from llama_factory.training.items import Items
     from llama_factory.training.objectives.sft import Sft
     from llama_factory.training.settings import TrainingSettings
     from llama_factory.training.strategy import Protection
-    from llama_factory.training.update import start
+    from llama_factory.training.setup import start
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -236,10 +239,10 @@ MEASURE = """
     def peak():  # of this program alone: ru_maxrss also knows the one that started it
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    memory.try_out(run, micro(8), None)  # loads what the first pass loads
-    estimate = memory.estimate_memory(run, micro(1536))
+    device_memory.try_out(run, micro(8), None)  # loads what the first pass loads
+    estimate = device_memory.estimate_memory(run, micro(1536))
     before = peak()
-    memory.try_out(run, micro(1536), estimate)
+    device_memory.try_out(run, micro(1536), estimate)
     print(estimate.activations + estimate.gradients, peak() - before)
 """
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from llama_factory.training.utilisation import device_utilisation
+from llama_factory.training.device_memory import device_utilisation
 
 GPU = torch.device("cuda")
 

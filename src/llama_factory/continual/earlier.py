@@ -18,7 +18,7 @@ from llama_factory.model.layers import backbone_of, causal_of, has_dropout
 from llama_factory.model.padding import IGNORED
 from llama_factory.model.precision import computing
 from llama_factory.model.wrapping import switched_off, switches
-from llama_factory.training.batching import MicroBatch
+from llama_factory.training.objectives import MicroBatch
 
 
 class EarlierModel:

@@ -21,9 +21,9 @@ from llama_factory.model.adapted import AdaptedModel, adapt
 from llama_factory.model.chat.masks import encode_options
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training import checkpoints
-from llama_factory.training.fitting import require_fitting
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
-from llama_factory.training.parallel.processes import joined
+from llama_factory.training.objectives import require_fitting
+from llama_factory.training.parallel import joined
 
 CHECKPOINTS = "checkpoints"
 ROWS = ".data"

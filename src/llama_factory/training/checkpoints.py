@@ -1,9 +1,14 @@
-"""Checkpoints from which a run goes on exactly: safetensors and JSON, whole or absent."""
+"""Checkpoints from which a run goes on exactly: safetensors and JSON, whole or absent.
 
+A checkpoint belongs to one run, which is described beside it.
+"""
+
+import hashlib
+import json
 import logging
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,13 @@ from torch import Tensor, nn
 
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError
-from llama_factory.training.identity import differences
+from llama_factory.core.progress import Progress
+from llama_factory.training import parallel
+from llama_factory.training.items import NEW, Rows
+from llama_factory.training.monitor import TrainingFolders
+from llama_factory.training.settings import WITHOUT_EFFECT
+from llama_factory.training.setup import Run
+from llama_factory.training.strategy import STRATEGIES
 
 KEPT = 2
 """Newest checkpoints that stay on disk: the second saves the day if the first is damaged."""
@@ -23,6 +34,8 @@ DESCRIPTION = "run.json"
 STATE = "state.json"
 
 logger = logging.getLogger(__name__)
+Description = Mapping[str, Any]
+"""Plain values: rows, how they are taught, strategies, base model."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +110,60 @@ def save(
         shutil.rmtree(old)
 
 
+def resume(
+    run: Run, folders: TrainingFolders, description: Description, num_steps: int, progress: Progress
+) -> Position:
+    """Where the last checkpoint of this very run stands, its state put back; or the start.
+
+    Raises:
+        ConfigError: a checkpoint is asked for, and there is none of this run.
+    """
+    name = name_of(description)
+    newest = _newest(folders, description)
+    if newest is None:
+        if run.processes.is_first:
+            _begin(folders, description, progress)
+        return Position(name)
+    checkpoint, position = newest
+    tensors, scale = restore(checkpoint, run.model.trainable(), run.optimizer.optimizer)
+    parallel.restore_scale(run.fabric, scale)
+    memory = replace(run.protection.memory, tensors=tensors)
+    run.protection = replace(run.protection, memory=memory)
+    run.costs.add(position.hook_seconds)
+    progress.say(f"Going on after step {position.step} of {num_steps} ({checkpoint.name}).")
+    return position
+
+
+def _newest(folders: TrainingFolders, description: Description) -> tuple[Path, Position] | None:
+    """The checkpoint to go on from: that which was named, or the newest one of this run."""
+    asked = folders.resume
+    if asked is False:
+        return None
+    folder = asked if isinstance(asked, Path) else folders.checkpoints
+    newest = latest(folder, name_of(description))
+    if newest is None and asked is not None:
+        raise ConfigError(why_not(folder, description))
+    return newest
+
+
+def _begin(folders: TrainingFolders, description: Description, progress: Progress) -> None:
+    """Put checkpoints of another run aside, and report in what it differs."""
+    folder = folders.checkpoints
+    before = put_aside(folder)
+    if before is not None and folders.resume is False:
+        progress.say(
+            f"Begun anew, as resume_from_checkpoint is false. The checkpoints in {folder} are kept "
+            f"in {folder.name}.replaced."
+        )
+    elif before is not None:
+        changed = ", ".join(differences(before, description)) or "they are damaged"
+        progress.say(
+            f"Begun anew: the checkpoints in {folder} are of another run. Changed since: {changed}."
+            f" They are kept in {folder.name}.replaced; to go on with them, undo the change."
+        )
+    files.write_json(folder / DESCRIPTION, description)
+
+
 def latest(folder: Path, plan: str) -> tuple[Path, Position] | None:
     """The newest intact checkpoint of this plan; damaged ones are skipped with a warning."""
     for candidate in _by_age(folder):
@@ -169,11 +236,6 @@ def put_aside(folder: Path) -> dict[str, Any] | None:
         return {}
 
 
-def describe(folder: Path, description: Mapping[str, Any]) -> None:
-    """Write beside the checkpoints what the run depends on."""
-    files.write_json(folder / DESCRIPTION, description)
-
-
 def restore(
     checkpoint: Path, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -244,3 +306,47 @@ def _intact_record(checkpoint: Path) -> dict[str, Any] | None:
         return record if hashes == record["files"] else None
     except (OSError, ValueError, KeyError, SafetensorError):
         return None
+
+
+def describe_run(run: Run, rows: Rows) -> Description:
+    """All that the updates of a run depend on."""
+    strategies, options = run.protection.strategies, run.model.options
+    data, form = asdict(options), options.format
+    del data["format"]
+    return {
+        "the rows": _hash([row.key for row in rows.examples[NEW]]),
+        "rows by source": rows.sizes,
+        "training": run.settings.model_dump(mode="json", exclude=WITHOUT_EFFECT),
+        "strategies": {STRATEGIES.name_of(s): s.model_dump(mode="json") for s in strategies},
+        "the base model's files": run.model.fingerprint,
+        "data": data | {"enable_thinking": form.enable_thinking},
+        "model.new_special_tokens": [*form.text_tokens],
+        "the chat template": _hash(form.template or run.model.tokenizer.chat_template),
+        "model.dtype": str(run.model.precision.dtype).removeprefix("torch."),
+        "the weights that train": _hash(sorted(run.model.trainable())),
+    }
+
+
+def name_of(description: Description) -> str:
+    """One short text, the same for the same run."""
+    return _hash(description)
+
+
+def differences(before: Description, now: Description) -> list[str]:
+    """What changed, in words: `training.learning_rate (0.01, now 0.02)`."""
+    return list(_differences(before, now, ""))
+
+
+def _differences(before: Any, now: Any, name: str) -> Iterator[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            inner = f"{name}.{key}" if name else key
+            yield from _differences(before.get(key), now.get(key), inner)
+    elif before != now:
+        is_hash = name.startswith("the ")
+        yield name if is_hash else f"{name} ({before}, now {now})"
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()

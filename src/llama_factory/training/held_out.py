@@ -12,19 +12,19 @@ from llama_factory.core import files
 from llama_factory.core.errors import DataError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example
-from llama_factory.training.batching import Batch, BatchOptions, make_batch
+from llama_factory.training.batch import Batch, BatchOptions, make_batch
 from llama_factory.training.checkpoints import Position
-from llama_factory.training.items import Items
-from llama_factory.training.planning import RowRef
-from llama_factory.training.rows import Encoding
-from llama_factory.training.update import Run, Tally, forward, own_share, survey
+from llama_factory.training.items import Encoding, Items, RowRef
+from llama_factory.training.setup import Run
+from llama_factory.training.totals import Totals
+from llama_factory.training.update import forward, own_micro_batches, survey
 
 SOURCE = "held_out"
 BEST = "best.safetensors"
 """Beside the checkpoints: the weights with the lowest held-out loss."""
 
 
-def gather(run: Run, rows: Sequence[Example], encoding: Encoding) -> Items | None:
+def encode_held_out(run: Run, rows: Sequence[Example], encoding: Encoding) -> Items | None:
     """The held-out rows that the run's objective can measure, where it measures any.
 
     Objectives that weigh whole rows are measured at the end in any case: how often the better
@@ -46,7 +46,7 @@ def gather(run: Run, rows: Sequence[Example], encoding: Encoding) -> Items | Non
     return items if len(items) else None
 
 
-def as_batch(run: Run, items: Items) -> Batch:
+def held_out_batch(run: Run, items: Items) -> Batch:
     """All held-out rows as one big update."""
     refs = [RowRef(SOURCE, index) for index in range(len(items))]
     options = BatchOptions(
@@ -60,29 +60,29 @@ def measure(run: Run, batch: Batch) -> dict[str, float]:
     """Mean loss over the held-out rows, and the objective's own numbers; no dropout, no noise.
 
     Returns:
-        `loss`, and what the objective tells besides.
+        `loss`, and the objective's own numbers.
     """
     run.model.network.eval()
-    tally = Tally(1)
-    found = survey(run, batch)
-    for micro in own_share(run, batch.micro_batches):
-        weighted, scored, losses = forward(run, micro.on(run.fabric.to_device), found)
-        tally.add(weighted, scored, losses)
+    totals = Totals(1, run.model.device)
+    surveyed = survey(run, batch)
+    for micro in own_micro_batches(run, batch.micro_batches):
+        weighted, passed, losses = forward(run, micro.on(run.fabric.to_device), surveyed)
+        totals.add(weighted, passed.batch, losses)
     run.model.network.train()
-    tally.share(run.processes)
-    return {"loss": float(tally.by_source.sum()), **tally.means()}
+    sums = totals.read(run.processes)
+    return {"loss": sums.loss, **sums.means}
 
 
-def judge(run: Run, position: Position, loss: float, best: Path) -> Position:
-    """Compare a held-out loss with the best one; better weights are kept on disk."""
+def keep_best(run: Run, position: Position, loss: float, folder: Path) -> Position:
+    """Compare a held-out loss with the best one; better weights are kept in the folder."""
     if loss >= position.best_loss:
         return replace(position, num_worse=position.num_worse + 1)
     if run.processes.is_first:
-        _keep(run.model.trainable(), best)
+        _write(run.model.trainable(), folder / BEST)
     return replace(position, best_loss=loss, best_step=position.step, num_worse=0)
 
 
-def _keep(weights: Mapping[str, nn.Parameter], best: Path) -> None:
+def _write(weights: Mapping[str, nn.Parameter], best: Path) -> None:
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
     temporary = best.with_name(f".{best.name}")
     best.parent.mkdir(parents=True, exist_ok=True)
@@ -91,9 +91,9 @@ def _keep(weights: Mapping[str, nn.Parameter], best: Path) -> None:
     temporary.replace(best)
 
 
-def put_back(weights: Mapping[str, nn.Parameter], best: Path) -> None:
+def restore_best(run: Run, folder: Path) -> None:
     """Give the model the best weights again."""
-    saved = load_file(best)
+    saved = load_file(folder / BEST)
     with torch.no_grad():
-        for name, weight in weights.items():
+        for name, weight in run.model.trainable().items():
             weight.copy_(saved[name])

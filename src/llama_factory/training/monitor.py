@@ -1,12 +1,14 @@
-"""The numbers of a run: JSON lines for us and for LLaMA-Factory's readers, and reporters."""
+"""The numbers of a run: JSON lines, reporters, and what looks wrong in them."""
 
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from statistics import median
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
@@ -17,6 +19,18 @@ from llama_factory.training.reporters import Reporter, Sink
 
 TRAINER_LOG = "trainer_log.jsonl"
 """LLaMA-Factory's name for the course of a run; its web page and others read it."""
+WINDOW = 50
+"""Updates whose norms are the measure."""
+FEWEST = 8
+"""Norms whose median is the usual one."""
+EARLY = 10
+"""How much higher a spike must be before there are so many: the first norms differ anyway."""
+SHARE, MOST_UPDATES = 8, 10
+"""The beginning and the end of a run are this part of its updates each, at most so many."""
+LOSS_RISE = 1.0
+"""A loss that ended higher than its beginning by this, and by more than that was, has diverged."""
+NORM_FACTOR = 100.0
+"""Gradients that ended so many times as long as they began have exploded."""
 
 
 @dataclass(frozen=True)
@@ -159,3 +173,62 @@ def _intact_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except json.JSONDecodeError:
             return
+
+
+class SpikeWatch:
+    """Compares each gradient norm with the median of the last ones.
+
+    Args:
+        factor: a spike is above this many medians.
+        norms: of earlier updates, when a run goes on.
+    """
+
+    def __init__(self, factor: float, norms: Iterable[float] = ()) -> None:
+        self._factor = factor
+        self._norms = deque(norms, maxlen=WINDOW)
+
+    def see(self, norm: float) -> float | None:
+        """Take the next finite norm; returns how many medians it is if it is a spike."""
+        usual = median(self._norms) if self._norms else 0.0
+        most = self._factor * (1 if len(self._norms) >= FEWEST else EARLY)
+        self._norms.append(norm)
+        return norm / usual if usual and norm > most * usual else None
+
+
+def divergence(rows: Sequence[Mapping[str, float]]) -> str:
+    """What is wrong with the course of a run, in words; empty where nothing is.
+
+    A run that ended far above its beginning began with better weights than it ended with.
+
+    Args:
+        rows: `loss` and `gradient_norm` of every update.
+    """
+    losses, norms = (_finite(rows, name) for name in ("loss", "gradient_norm"))
+    findings = []
+    if len(losses) > 1:
+        begin, end = _ends(losses)
+        if end - begin > max(LOSS_RISE, abs(begin)):
+            findings.append(
+                f"the loss ended at {end:.3g}, far above its beginning ({begin:.3g}; highest "
+                f"{max(losses):.3g})"
+            )
+    if len(norms) > 1:
+        begin, end = _ends(norms)
+        if begin and end > NORM_FACTOR * begin:
+            findings.append(f"gradients grew to {end / begin:.0f} times their length")
+    if not findings:
+        return ""
+    return (
+        f"The run diverged: {' and '.join(findings)}. The model is likely worse than before. Lower "
+        "training.learning_rate, or leave max_grad_norm at 1."
+    )
+
+
+def _finite(rows: Sequence[Mapping[str, float]], name: str) -> list[float]:
+    return [row[name] for row in rows if math.isfinite(row.get(name, math.nan))]
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """The usual value at the beginning, and at the end."""
+    size = min(MOST_UPDATES, max(1, len(values) // SHARE))
+    return median(values[:size]), median(values[-size:])

@@ -1,14 +1,20 @@
-"""What a run made."""
+"""The result of a run: its ends, and what is reported of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from llama_factory.core.types import Memory
+import torch
+from torch import Tensor
+
+from llama_factory.core.types import Example, Memory
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.chat.token_cache import Cut
 from llama_factory.training.checkpoints import Position
-from llama_factory.training.rows import MOST_SHOWN, UnfitRow
+from llama_factory.training.items import MOST_SHOWN, UnfitRow
+from llama_factory.training.setup import Run
+from llama_factory.training.strategy import STRATEGIES, Strategy
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class End:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What a run made.
+    """The result of a run.
 
     Attributes:
         model: carries the trained adapter.
@@ -85,3 +91,37 @@ class TrainedModel:
         return report | (
             {"best_step": at.best_step, "best_loss": at.best_loss} if at.best_step else {}
         )
+
+
+def ends_of(run: Run, examples: Sequence[Example]) -> tuple[End, ...]:
+    """The run as its strategies end it, and as gentler ones of them do."""
+    strategies = run.protection.strategies
+    gentler = [
+        (place, f"{STRATEGIES.name_of(strategy)}, {name}", other)
+        for place, strategy in enumerate(strategies)
+        for name, other in strategy.gentler().items()
+    ]
+    weights = run.model.trainable().items() if gentler else ()
+    trained = {name: weight.detach().clone() for name, weight in weights}
+    ends = [End("as trained", partial(_remember, run, examples, strategies, trained))]
+    for place, name, other in gentler:
+        changed = (*strategies[:place], other, *strategies[place + 1 :])
+        ends.append(End(name, partial(_remember, run, examples, changed, trained)))
+    return tuple(ends)
+
+
+def _remember(
+    run: Run,
+    examples: Sequence[Example],
+    strategies: Sequence[Strategy],
+    trained: Mapping[str, Tensor],
+) -> Memory:
+    """Weights as they were trained, ended by strategies; what these keep for the next round."""
+    with torch.no_grad():
+        for name, weight in trained.items():
+            run.model.trainable()[name].copy_(weight)
+    kept = run.protection.memory
+    for strategy in strategies:
+        with run.costs.of(strategy):
+            kept = strategy.after_round(run.model, examples, kept, seed=run.settings.seed)
+    return kept

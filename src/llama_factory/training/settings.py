@@ -11,8 +11,7 @@ from llama_factory.training.optimizers import OPTIMIZERS, Optimizer
 from llama_factory.training.optimizers.adamw import AdamW
 from llama_factory.training.reporters import REPORTERS, Reporter
 from llama_factory.training.reporters.tensorboard import TensorBoard
-from llama_factory.training.schedules import SCHEDULES, Schedule
-from llama_factory.training.schedules.cosine import Cosine
+from llama_factory.training.schedules import SCHEDULES, Cosine, Schedule
 
 
 class TrainingSettings(Settings):

@@ -1,6 +1,8 @@
 """The hooks through which a strategy protects old knowledge. A strategy never owns the loop."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar
@@ -13,11 +15,11 @@ if TYPE_CHECKING:
 
     from llama_factory.model.adapted import AdaptedModel
     from llama_factory.model.adapters import Adapter
-    from llama_factory.training.batching import MicroBatch
+    from llama_factory.training.objectives import MicroBatch
 
 
 @dataclass(frozen=True)
-class Source:
+class ExtraSource:
     """Rows that are mixed into every update beside the new ones.
 
     Attributes:
@@ -35,6 +37,30 @@ class Source:
     weight: float | None = None
     max_trained: int | None = None
     rises: bool = False
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many rows of the updates come from a source beside the new rows.
+
+    Attributes:
+        of_rows: share of all rows of the run.
+        rises: updates have few of them at the beginning of the run and many at its end, in a
+            straight line: from none to twice the share, or as steep as new rows leave room for.
+    """
+
+    of_rows: float
+    rises: bool = False
+
+    def until(self, part: float, new: float) -> float:
+        """Share of all rows of the run that are rows of this source and come in its first part.
+
+        Args:
+            part: of the run, from 0 to 1.
+            new: share of new rows; no rise takes more than half of them away.
+        """
+        rise = min(self.of_rows, new / 2) if self.rises else 0.0
+        return self.of_rows * part - rise * part * (1 - part)
 
 
 class Turn(IntEnum):
@@ -88,7 +114,7 @@ class Strategy(Settings):
     def begin(self, model: "AdaptedModel", memory: Memory) -> None:
         """Move the weights to where training begins, once every strategy is prepared."""
 
-    def sources(self, memory: Memory) -> Sequence[Source]:
+    def sources(self, memory: Memory) -> Sequence[ExtraSource]:
         """Old rows to mix into every update."""
         return ()
 
@@ -163,3 +189,32 @@ class Protection:
         """Put them in order."""
         in_turn = sorted(self.strategies, key=lambda strategy: strategy.turn)
         object.__setattr__(self, "strategies", tuple(in_turn))
+
+
+class Costs:
+    """Seconds by strategy, over all starts of a run.
+
+    Rows that a strategy mixes in cost their share of the updates, which is not counted here. On a
+    GPU a hook may return before its work is done.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add seconds by strategy, as what earlier starts of the run spent."""
+        for name, value in seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
+
+    @contextmanager
+    def of(self, strategy: Strategy) -> Iterator[None]:
+        """Count the time until the end of the block."""
+        started = time.perf_counter()
+        yield
+        self.add({STRATEGIES.name_of(strategy): time.perf_counter() - started})
+
+    def each(self, strategies: Iterable[Strategy]) -> Iterator[Strategy]:
+        """Strategies one after another; the time spent on each is counted."""
+        for strategy in strategies:
+            with self.of(strategy):
+                yield strategy

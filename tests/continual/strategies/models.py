@@ -8,7 +8,7 @@ from llama_factory.model.chat.masks import EncodeOptions, encode
 from llama_factory.model.log_probs import TokenLogProbs
 from llama_factory.model.padding import pad
 from llama_factory.model.settings import ModelSettings
-from llama_factory.training.batching import MicroBatch
+from llama_factory.training.objectives import MicroBatch
 from llama_factory.training.objectives.sft import Sft
 
 OPTIONS = EncodeOptions(128)

@@ -17,13 +17,13 @@ from llama_factory.core.types import TEXT, Example, Message
 from llama_factory.model import value_head
 from llama_factory.model.precision import choose
 from llama_factory.model.teacher import load_teacher
-from llama_factory.training.batching import BatchOptions, make_batch
-from llama_factory.training.objectives import OBJECTIVES, Scored
-from llama_factory.training.planning import NEW, RowRef
-from llama_factory.training.rows import Encoding, encode_all
+from llama_factory.training.batch import BatchOptions, make_batch
+from llama_factory.training.items import NEW, Encoding, RowRef, encode_all
+from llama_factory.training.objectives import OBJECTIVES, ForwardPass
 from llama_factory.training.settings import TrainingSettings
-from llama_factory.training.strategy import STRATEGIES, Protection, Source, Strategy
-from llama_factory.training.update import forward, start, survey
+from llama_factory.training.setup import start
+from llama_factory.training.strategy import STRATEGIES, ExtraSource, Protection, Strategy
+from llama_factory.training.update import forward, survey
 from tests.tiny import make_tiny_model
 from tests.training.test_loop import examples, fit, losses, make, weights
 
@@ -141,7 +141,7 @@ def scored(kind, sums, reference, lengths, is_desirable=None, found=None, **opti
     each = torch.repeat_interleave(
         torch.tensor(sums) / torch.tensor(lengths), torch.tensor(lengths)
     )
-    return objective.losses(Scored(micro, each, found))
+    return objective.losses(ForwardPass(micro, each, found))
 
 
 SUMS = [-4.0, -9.0, -6.0, -5.0]
@@ -301,7 +301,7 @@ def test_dft_weighs_a_token_by_its_own_probability():
     from llama_factory.training.objectives.sft import Sft
 
     log_probs = torch.tensor([-0.1, -3.0], requires_grad=True)
-    made = Sft(dft=True).losses(Scored(None, log_probs)).values
+    made = Sft(dft=True).losses(ForwardPass(None, log_probs)).values
     expected = [0.1 * math.exp(-0.1), 3 * math.exp(-3.0)]
     assert made.tolist() == pytest.approx(expected)
     made.sum().backward()
@@ -358,7 +358,7 @@ class Beside(Strategy):
     """Plain rows beside the new ones."""
 
     def sources(self, memory):
-        return (Source("beside", tuple(examples(4)), 0.25),)
+        return (ExtraSource("beside", tuple(examples(4)), 0.25),)
 
 
 def test_plain_rows_protect_a_round_on_preferences(tiny, tmp_path, monkeypatch):
@@ -373,7 +373,7 @@ class Shortened(Strategy):
     """The new rows' twins, of which the answer's first token counts."""
 
     def sources(self, memory):
-        return (Source("beside", tuple(examples(4)), 0.25, max_trained=1),)
+        return (ExtraSource("beside", tuple(examples(4)), 0.25, max_trained=1),)
 
 
 def test_rows_of_a_source_may_be_cut_off_early(tiny, tmp_path):

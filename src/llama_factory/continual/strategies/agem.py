@@ -119,7 +119,7 @@ class Agem(Strategy):
         """Some old rows, by the update's seed: the same ones in every process."""
         import torch
 
-        from llama_factory.training.parallel.processes import current
+        from llama_factory.training.parallel import current
 
         places = range(len(self._old.rows))
         # The loop seeds every update by the run's seed and its number, so that a resumed run draws
@@ -149,7 +149,7 @@ class Agem(Strategy):
 
         from llama_factory.continual.strategy_rows import without_dropout
         from llama_factory.model.log_probs import TokenLogProbs
-        from llama_factory.training.parallel.processes import current
+        from llama_factory.training.parallel import current
 
         processes, num_trained = current(), sum(row.num_trained for row in rows)
         own = rows[processes.rank :: processes.count]

@@ -16,7 +16,7 @@ from pydantic import Field
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.types import Example, Memory
 from llama_factory.data.reading import read_examples
-from llama_factory.training.strategy import STRATEGIES, Source, Strategy
+from llama_factory.training.strategy import STRATEGIES, ExtraSource, Strategy
 
 if TYPE_CHECKING:
     from llama_factory.model.adapted import AdaptedModel
@@ -47,7 +47,7 @@ class Anchor(Strategy):
         """General rows take their share of the updates and of the loss."""
         return self.fraction, self.weight or self.fraction
 
-    def sources(self, memory: Memory) -> Sequence[Source]:
+    def sources(self, memory: Memory) -> Sequence[ExtraSource]:
         """The general rows.
 
         Raises:
@@ -59,7 +59,7 @@ class Anchor(Strategy):
             logger.warning(
                 "strategies.anchor.dataset: the general rows are not those of the parent version."
             )
-        return (Source(NAME, rows, self.fraction, self.weight, self.answer_tokens),)
+        return (ExtraSource(NAME, rows, self.fraction, self.weight, self.answer_tokens),)
 
     def after_round(
         self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int

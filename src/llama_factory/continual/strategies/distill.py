@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llama_factory.continual.earlier import EarlierModel
     from llama_factory.model.adapted import AdaptedModel
     from llama_factory.model.adapters import Adapter
-    from llama_factory.training.batching import MicroBatch
+    from llama_factory.training.objectives import MicroBatch
 
 NAME = "distill"
 SUMS = f"{NAME}.sums"
@@ -95,7 +95,7 @@ class Distill(Strategy):
         """Adds nothing: shows the mean divergence of the update's old tokens, in nats."""
         import torch
 
-        from llama_factory.training.parallel.processes import current
+        from llama_factory.training.parallel import current
 
         own, self._means = self._means, {}
         means: dict[str, float] = {}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llama_factory.model.adapted import AdaptedModel
     from llama_factory.model.adapters import Adapter
     from llama_factory.model.chat.masks import EncodedRow
-    from llama_factory.training.batching import MicroBatch
+    from llama_factory.training.objectives import MicroBatch
 
 NAME = "ewc"
 SUMS = f"{NAME}.sums"
@@ -131,7 +131,7 @@ class Ewc(Strategy):
         """The pull; its size beside the loss is told with it."""
         import torch
 
-        from llama_factory.training.parallel.processes import current
+        from llama_factory.training.parallel import current
 
         own = [float(self._hold.loss), self._hold.num_tokens]
         self._hold.loss, self._hold.num_tokens = 0.0, 0

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from llama_factory.continual import strategy_rows
 from llama_factory.core.types import Example, Memory
-from llama_factory.training.strategy import STRATEGIES, Source, Strategy
+from llama_factory.training.strategy import STRATEGIES, ExtraSource, Strategy
 
 if TYPE_CHECKING:
     from llama_factory.model.adapted import AdaptedModel
@@ -57,12 +57,12 @@ class Replay(Strategy):
         """Old rows take their share of the updates and of the loss."""
         return self.fraction, self.weight or self.fraction
 
-    def sources(self, memory: Memory) -> Sequence[Source]:
+    def sources(self, memory: Memory) -> Sequence[ExtraSource]:
         """The buffer, from the second round on."""
         kept, num_edited = strategy_rows.intact(memory, NAME)
         strategy_rows.warn_of_edited(NAME, len(kept), num_edited)
         is_rising = self.schedule == "rising"
-        source = Source(NAME, kept, self.fraction, self.weight, rises=is_rising)
+        source = ExtraSource(NAME, kept, self.fraction, self.weight, rises=is_rising)
         return (source,) if kept else ()
 
     def after_round(

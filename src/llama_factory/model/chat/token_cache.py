@@ -166,7 +166,8 @@ def _open(path: Path) -> sqlite3.Connection:
     """The cache of one way of encoding, which any number of processes may read and write."""
     if not path.exists():
         _begin(path)
-    return sqlite3.connect(path, timeout=60)
+    # rows may be read on another thread than the one that opened it, by one thread at a time
+    return sqlite3.connect(path, timeout=60, check_same_thread=False)
 
 
 def _begin(path: Path) -> None:

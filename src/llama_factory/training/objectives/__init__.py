@@ -1,9 +1,11 @@
-"""What is minimised, one file each: what the model makes of some sequences -> a loss for each."""
+"""Objectives, one file each: a micro-batch after its forward pass -> unreduced losses."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from llama_factory.core.errors import DataError
 from llama_factory.core.settings import Registry, Settings, import_parts
 from llama_factory.core.types import Example
 
@@ -11,11 +13,60 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from llama_factory.model.adapted import AdaptedModel
-    from llama_factory.training.batching import MicroBatch
+
+
+MOST_CHECKED = 1000
+"""Rows whose kind is checked early: a set is of one kind, or nearly so."""
 
 
 @dataclass(frozen=True)
-class Scored:
+class MicroBatch:
+    """Token sequences that go through the model together, padded on the right.
+
+    An objective that weighs tokens sees each sequence by itself; one that weighs rows finds the
+    sequences of a row side by side.
+
+    Attributes:
+        ids: [sequences, seq] token ids.
+        targets: [sequences, seq] the token that each position must predict, IGNORED where none.
+        coefficients: [trained tokens] each token's share of the update's loss, in the order of
+            `targets` read row by row; they add up to 1 over the update (weights of rows and turns
+            aside).
+        sources: [trained tokens] the source of each, as an index into `Batch.sources`.
+        sequence_of: [trained tokens] the sequence of each.
+        row_coefficients: [rows] each row's share of the update's loss.
+        row_sources: [rows] the source of each.
+        reference: [sequences] log-probability of each under the model at the start of the run;
+            0 where the objective needs none.
+        is_desirable: [sequences] whether people liked the answer.
+        source_names: `Batch.sources`.
+        source_shares: `Batch.shares`.
+        objective: what is minimised on these rows.
+    """
+
+    ids: "Tensor"
+    targets: "Tensor"
+    coefficients: "Tensor"
+    sources: "Tensor"
+    sequence_of: "Tensor"
+    row_coefficients: "Tensor"
+    row_sources: "Tensor"
+    reference: "Tensor"
+    is_desirable: "Tensor"
+    source_names: tuple[str, ...]
+    source_shares: tuple[float, ...]
+    objective: "Objective"
+
+    def on(self, move: "Callable[[Tensor], Tensor]") -> "MicroBatch":
+        """The same with every tensor moved."""
+        from torch import Tensor
+
+        tensors = {name: move(v) for name, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class ForwardPass:
     """A micro-batch after its forward pass.
 
     Attributes:
@@ -25,7 +76,7 @@ class Scored:
         survey: what `Objective.survey` found out about the whole update.
     """
 
-    batch: "MicroBatch"
+    batch: MicroBatch
     outputs: "Tensor"
     survey: "Tensor | None" = None
 
@@ -91,7 +142,7 @@ class Objective(Settings):
         """Before anything else: add weights that train."""
 
     def kernel(self, model: "AdaptedModel") -> "nn.Module":
-        """The forward pass: `(ids, targets)` of a micro-batch -> `Scored.outputs`."""
+        """The forward pass: `(ids, targets)` of a micro-batch -> `ForwardPass.outputs`."""
         from llama_factory.model.log_probs import TokenLogProbs
 
         return TokenLogProbs(model.network)
@@ -100,7 +151,7 @@ class Objective(Settings):
         """[trained tokens] log-probabilities among the kernel's outputs, for strategies."""
         return outputs
 
-    def survey(self, scored: Sequence[Scored]) -> "Tensor | None":
+    def survey(self, scored: Sequence[ForwardPass]) -> "Tensor | None":
         """What must be known of the whole update before any row is weighed.
 
         Args:
@@ -108,10 +159,30 @@ class Objective(Settings):
         """
         return None
 
-    def losses(self, scored: Scored) -> Losses:
+    def losses(self, scored: ForwardPass) -> Losses:
         """Losses of the rows or tokens of a micro-batch, in nats."""
         raise NotImplementedError
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective")
+
+
+def require_fitting(objective: Objective, rows: Sequence[Example]) -> None:
+    """Make sure, before any model is loaded, that there is something to train on.
+
+    Raises:
+        DataError: none of the first rows is of the kind that the objective needs.
+    """
+    first = list(islice(rows, MOST_CHECKED))
+    if not first or any(not objective.misfit(row) for row in first):
+        return
+    name, row = OBJECTIVES.name_of(objective), first[0]
+    parts = OBJECTIVES.parts.items()
+    fitting = [each for each, part in parts if not part.misfit(part.model_construct(), row)]
+    raise DataError(
+        f"training.objective: {name} cannot be trained on these rows. {row.file}:{row.line}: "
+        f"{objective.misfit(row)}. Such rows fit {', '.join(fitting)}."
+    )
+
+
 import_parts(__name__, __path__)

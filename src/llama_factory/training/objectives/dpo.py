@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from llama_factory.training.objectives import OBJECTIVES, Losses, Scored
-from llama_factory.training.objectives.pairs import PairObjective, compared, split
+from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses
+from llama_factory.training.objectives.paired import PairObjective, compared, split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ class Dpo(PairObjective):
     """Weight of the better answer's own mean loss, added to each pair's. Higher keeps the better
     answers likely in absolute terms."""
 
-    def losses(self, scored: Scored) -> Losses:
+    def losses(self, scored: ForwardPass) -> Losses:
         """See `Objective.losses`."""
         ratios = scored.sums - scored.batch.reference
         better, worse = split(ratios)

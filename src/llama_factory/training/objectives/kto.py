@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from llama_factory.core.types import Example
-from llama_factory.training.objectives import OBJECTIVES, Losses, Objective, Scored
+from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses, Objective
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,14 +43,14 @@ class Kto(Objective):
         """Each row with another row's answer beside its own."""
         return _Mismatched(examples)
 
-    def survey(self, scored: Sequence[Scored]) -> "Tensor":
+    def survey(self, scored: Sequence[ForwardPass]) -> "Tensor":
         """Mean log-ratio of mismatched answers, at least 0: an estimate of KL(model || start)."""
         import torch
 
         ratios = [each.sums - each.batch.reference for each in scored]
         return torch.cat(ratios).mean().clamp(min=0)
 
-    def losses(self, scored: Scored) -> Losses:
+    def losses(self, scored: ForwardPass) -> Losses:
         """See `Objective.losses`."""
         ratios = scored.sums - scored.batch.reference
         assert scored.survey is not None

@@ -4,8 +4,8 @@ Hong et al. 2024, https://arxiv.org/abs/2403.07691.
 
 from pydantic import Field
 
-from llama_factory.training.objectives import OBJECTIVES, Losses, Scored
-from llama_factory.training.objectives.pairs import PairObjective, compared, split
+from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses
+from llama_factory.training.objectives.paired import PairObjective, compared, split
 
 
 @OBJECTIVES.register("orpo")
@@ -15,7 +15,7 @@ class Orpo(PairObjective):
     beta: float = Field(0.1, gt=0)
     """Weight of the preference beside the plain loss. Higher tells the answers apart more."""
 
-    def losses(self, scored: Scored) -> Losses:
+    def losses(self, scored: ForwardPass) -> Losses:
         """See `Objective.losses`."""
         import torch
         from torch.nn.functional import logsigmoid

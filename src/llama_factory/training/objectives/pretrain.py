@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from llama_factory.training.objectives import OBJECTIVES, Losses, Objective, Scored
+from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses, Objective
 
 
 @OBJECTIVES.register("pretrain")
@@ -12,6 +12,6 @@ class Pretrain(Objective):
     encoding: ClassVar[str] = "documents"
     packs: ClassVar[bool] = True
 
-    def losses(self, scored: Scored) -> Losses:
+    def losses(self, scored: ForwardPass) -> Losses:
         """See `Objective.losses`."""
         return Losses(-scored.outputs)

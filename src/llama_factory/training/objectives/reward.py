@@ -4,8 +4,8 @@ Ouyang et al. 2022, equation 1, https://arxiv.org/abs/2203.02155.
 
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_factory.training.objectives import OBJECTIVES, Losses, Scored
-from llama_factory.training.objectives.pairs import PairObjective, compared, split
+from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses
+from llama_factory.training.objectives.paired import PairObjective, compared, split
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,7 +35,7 @@ class Reward(PairObjective):
         """There are none: strategies see an empty tensor."""
         return outputs.new_zeros(0)
 
-    def losses(self, scored: Scored) -> Losses:
+    def losses(self, scored: ForwardPass) -> Losses:
         """See `Objective.losses`."""
         from torch.nn.functional import logsigmoid
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from llama_factory.training.objectives import OBJECTIVES, Losses, Objective, Scored
+from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses, Objective
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,11 +16,15 @@ class Sft(Objective):
     """Dynamic fine-tuning: each token's loss times its own probability, so that rows the model
     finds impossible pull less. It may generalise better and learns new facts more slowly."""
 
-    def losses(self, scored: Scored) -> Losses:
+    def losses(self, scored: ForwardPass) -> Losses:
         """See `Objective.losses`; DFT is equation 9 of Wu et al. 2025, arXiv 2508.05629."""
         return Losses(_scaled(-scored.outputs) if self.dft else -scored.outputs)
 
 
-def _scaled(surprise: "Tensor") -> "Tensor":
-    """Losses times the probabilities of their tokens, which get no gradient."""
-    return surprise * (-surprise.detach()).exp()
+PLAIN = Sft()
+"""How rows of extra sources are taught that do not fit the run's objective."""
+
+
+def _scaled(nll: "Tensor") -> "Tensor":
+    """[trained tokens] losses times the probabilities of their tokens, which get no gradient."""
+    return nll * (-nll.detach()).exp()

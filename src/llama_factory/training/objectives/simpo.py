@@ -4,8 +4,8 @@ reference. Meng et al. 2024, https://arxiv.org/abs/2405.14734.
 
 from pydantic import Field
 
-from llama_factory.training.objectives import OBJECTIVES, Losses, Scored
-from llama_factory.training.objectives.pairs import PairObjective, compared, split
+from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses
+from llama_factory.training.objectives.paired import PairObjective, compared, split
 
 
 @OBJECTIVES.register("simpo")
@@ -17,7 +17,7 @@ class Simpo(PairObjective):
     gamma: float = Field(1.0, ge=0)
     """Margin between the rewards. Higher asks for more; the paper takes 0.3 to 1.6."""
 
-    def losses(self, scored: Scored) -> Losses:
+    def losses(self, scored: ForwardPass) -> Losses:
         """See `Objective.losses`."""
         from torch.nn.functional import logsigmoid
 

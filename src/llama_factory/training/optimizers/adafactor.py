@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from llama_factory.training.optimizers import OPTIMIZERS, Optimizer
+from llama_factory.training.optimizers import OPTIMIZERS, Optimizer, WeightGroup
 
 if TYPE_CHECKING:
     import torch
-
-    from llama_factory.training.groups import WeightGroup
 
 
 @OPTIMIZERS.register("adafactor")
@@ -28,7 +26,7 @@ class Adafactor(Optimizer):
     clipping_threshold: float = Field(1.0, gt=0)
     """Updates whose root mean square is above this are scaled down to it."""
 
-    def build(self, groups: "Sequence[WeightGroup]") -> "torch.optim.Optimizer":
+    def build(self, groups: Sequence[WeightGroup]) -> "torch.optim.Optimizer":
         """See `Optimizer.build`."""
         from torch.optim import Adafactor
 

@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from llama_factory.training.optimizers import OPTIMIZERS, Optimizer
+from llama_factory.training.optimizers import OPTIMIZERS, Optimizer, WeightGroup
 
 if TYPE_CHECKING:
     import torch
-
-    from llama_factory.training.groups import WeightGroup
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -24,7 +22,7 @@ class AdamW(Optimizer):
     eps: float = Field(1e-8, gt=0)
     """Keeps the division finite. Higher damps weights with tiny gradients."""
 
-    def build(self, groups: "Sequence[WeightGroup]") -> "torch.optim.Optimizer":
+    def build(self, groups: Sequence[WeightGroup]) -> "torch.optim.Optimizer":
         """See `Optimizer.build`."""
         from torch.optim import AdamW
 

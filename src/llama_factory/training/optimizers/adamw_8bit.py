@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from llama_factory.core.errors import ConfigError
-from llama_factory.training.optimizers import OPTIMIZERS, Optimizer
+from llama_factory.training.optimizers import OPTIMIZERS, Optimizer, WeightGroup
 from llama_factory.training.optimizers.adamw import Beta
 
 if TYPE_CHECKING:
     import torch
-
-    from llama_factory.training.groups import WeightGroup
 
 
 @OPTIMIZERS.register("adamw_8bit")
@@ -43,7 +41,7 @@ class AdamW8bit(Optimizer):
                 "pip install 'llama-factory-continual[gpu]', or use adamw."
             )
 
-    def build(self, groups: "Sequence[WeightGroup]") -> "torch.optim.Optimizer":
+    def build(self, groups: Sequence[WeightGroup]) -> "torch.optim.Optimizer":
         """See `Optimizer.build`."""
         self.check()
         library: Any = importlib.import_module("bitsandbytes.optim")  # an extra without types

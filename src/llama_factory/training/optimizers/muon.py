@@ -6,17 +6,16 @@ that one learning rate serves both.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from llama_factory.training.optimizers import OPTIMIZERS, Optimizer
+from llama_factory.training.optimizers import OPTIMIZERS, Optimizer, WeightGroup
 from llama_factory.training.optimizers.adamw import Beta
 
 if TYPE_CHECKING:
     import torch
-
-    from llama_factory.training.groups import WeightGroup
+    from torch import optim
 
 
 @OPTIMIZERS.register("muon")
@@ -36,11 +35,9 @@ class Muon(Optimizer):
     eps: float = Field(1e-8, gt=0)
     """AdamW's, for all that is no matrix."""
 
-    def build(self, groups: "Sequence[WeightGroup]") -> "torch.optim.Optimizer":
+    def build(self, groups: Sequence[WeightGroup]) -> "torch.optim.Optimizer":
         """See `Optimizer.build`."""
         from torch import optim
-
-        from llama_factory.training.joined import JoinedOptimizer
 
         matrices = [group.to_torch() for group in groups if group.is_matrix]
         others = [group.to_torch() for group in groups if not group.is_matrix]
@@ -57,4 +54,27 @@ class Muon(Optimizer):
             )
         if others:
             parts.append(optim.AdamW(others, betas=self.betas, eps=self.eps, fused=True))
-        return JoinedOptimizer(parts)
+        return _join(parts)
+
+
+def _join(parts: "Sequence[optim.Optimizer]") -> "optim.Optimizer":
+    """Optimizers over different weights as one.
+
+    Its groups and its state are those of its parts, so rates and checkpoints reach them all.
+    """
+    from torch import optim
+
+    class Joined(optim.Optimizer):
+        def __init__(self) -> None:
+            super().__init__([group for part in parts for group in part.param_groups], {})
+            # not copies: a rate set here must be the part's, and a state restored here too
+            self.param_groups = [group for part in parts for group in part.param_groups]
+            for part in parts:
+                part.state = self.state
+
+        def step(self, closure: Any = None) -> Any:
+            assert closure is None, "the loop computes the gradients itself"
+            for part in parts:
+                part.step()
+
+    return Joined()

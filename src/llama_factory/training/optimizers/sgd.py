@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from llama_factory.training.optimizers import OPTIMIZERS, Optimizer
+from llama_factory.training.optimizers import OPTIMIZERS, Optimizer, WeightGroup
 
 if TYPE_CHECKING:
     import torch
-
-    from llama_factory.training.groups import WeightGroup
 
 
 @OPTIMIZERS.register("sgd")
@@ -30,7 +28,7 @@ class Sgd(Optimizer):
             raise ValueError("nesterov looks ahead along a momentum, and momentum is 0.")
         return self
 
-    def build(self, groups: "Sequence[WeightGroup]") -> "torch.optim.Optimizer":
+    def build(self, groups: Sequence[WeightGroup]) -> "torch.optim.Optimizer":
         """See `Optimizer.build`."""
         from torch.optim import SGD
 

@@ -9,7 +9,7 @@ from typing import Any
 from llama_factory.training.reporters import REPORTERS, Reporter, Sink, require
 
 
-class _Run:
+class _MlflowSink:
     def __init__(self, library: Any) -> None:
         self._library = library
 
@@ -38,4 +38,4 @@ class Mlflow(Reporter):
 
         mlflow.set_experiment(self.experiment)
         with mlflow.start_run(run_name=self.run_name):
-            yield _Run(mlflow)
+            yield _MlflowSink(mlflow)

@@ -8,7 +8,7 @@ from typing import Any
 from llama_factory.training.reporters import REPORTERS, Reporter, Sink
 
 
-class _Events:
+class _TensorBoardSink:
     def __init__(self, writer: Any) -> None:
         self._writer = writer
 
@@ -27,4 +27,4 @@ class TensorBoard(Reporter):
         from torch.utils.tensorboard import SummaryWriter
 
         with SummaryWriter(str(folder), purge_step=done + 1) as writer:
-            yield _Events(writer)
+            yield _TensorBoardSink(writer)

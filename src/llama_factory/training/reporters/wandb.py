@@ -9,7 +9,7 @@ from typing import Any
 from llama_factory.training.reporters import REPORTERS, Reporter, Sink, require
 
 
-class _Run:
+class _WandbSink:
     def __init__(self, run: Any) -> None:
         self._run = run
 
@@ -38,4 +38,4 @@ class Wandb(Reporter):
 
         folder.mkdir(parents=True, exist_ok=True)
         with wandb.init(project=self.project, name=self.run_name, dir=str(folder)) as run:
-            yield _Run(run)
+            yield _WandbSink(run)

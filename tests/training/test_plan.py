@@ -2,8 +2,9 @@ from collections import Counter
 
 import pytest
 
-from llama_factory.training.planning import NEW, Share, plan_steps
-from llama_factory.training.spreading import shuffled
+from llama_factory.training.items import NEW
+from llama_factory.training.plan import plan_steps, shuffled
+from llama_factory.training.strategy import Share
 
 
 def test_every_new_row_is_seen_once_an_epoch():

@@ -1,11 +1,10 @@
-"""Which rows make an update, and how an update is cut into micro-batches without changing it.
-
-The plan of a run is a function of the seed, so a resumed run sees the rows it would have seen.
-"""
+"""The rows of an update as tensors, cut into micro-batches without changing the update."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import pairwise, starmap
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -13,57 +12,12 @@ from torch import Tensor
 from llama_factory.model.chat.encodings import Sequences
 from llama_factory.model.chat.masks import EncodedRow
 from llama_factory.model.padding import Alike, begins_alike, cut, cut_at_cost, pad
-from llama_factory.training.items import Items
-from llama_factory.training.objectives import Objective
-from llama_factory.training.planning import RowRef
+from llama_factory.training.items import Items, RowRef
+from llama_factory.training.objectives import MicroBatch, Objective
 
 ALL_TOKENS = "all_tokens"
 ALIKE_TOKENS = (32, 64, 128)
 """Rows that begin with so many tokens in common are tried side by side."""
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Token sequences that go through the model together, padded on the right.
-
-    An objective that weighs tokens sees each sequence by itself; one that weighs rows finds the
-    sequences of a row side by side.
-
-    Attributes:
-        ids: [sequences, seq] token ids.
-        targets: [sequences, seq] the token that each position must predict, IGNORED where none.
-        coefficients: [trained tokens] each token's share of the update's loss, in the order of
-            `targets` read row by row; they add up to 1 over the update (weights of rows and turns
-            aside).
-        sources: [trained tokens] the source of each, as an index into `Batch.sources`.
-        sequence_of: [trained tokens] the sequence of each.
-        row_coefficients: [rows] each row's share of the update's loss.
-        row_sources: [rows] the source of each.
-        reference: [sequences] log-probability of each under the model at the start of the run;
-            0 where the objective needs none.
-        is_desirable: [sequences] whether people liked the answer.
-        source_names: `Batch.sources`.
-        source_shares: `Batch.shares`.
-        objective: what is minimised on these rows.
-    """
-
-    ids: Tensor
-    targets: Tensor
-    coefficients: Tensor
-    sources: Tensor
-    sequence_of: Tensor
-    row_coefficients: Tensor
-    row_sources: Tensor
-    reference: Tensor
-    is_desirable: Tensor
-    source_names: tuple[str, ...]
-    source_shares: tuple[float, ...]
-    objective: Objective
-
-    def on(self, move: Callable[[Tensor], Tensor]) -> "MicroBatch":
-        """The same with every tensor moved."""
-        tensors = {name: move(v) for name, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **tensors)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -138,6 +92,45 @@ def make_batch(refs: Sequence[RowRef], rows: Mapping[str, Items], options: Batch
     survey = tuple(_micro_batches(surveyed, parts, options))
     num_tokens = sum(len(row.ids) for unit in (*units, *surveyed) for row in unit.sequences)
     return Batch(micro_batches, survey, sources, shares, num_tokens)
+
+
+class Prefetch:
+    """Makes the batch of the next update on a thread of its own while this update is computed.
+
+    A batch depends on the plan alone, never on the weights, so it is the same whenever it is made.
+    One batch at most is made ahead.
+
+    Args:
+        make: the batch of an update, by its number.
+        num_steps: updates of the run.
+    """
+
+    def __init__(self, make: Callable[[int], Batch], num_steps: int) -> None:
+        self._make = make
+        self._num_steps = num_steps
+        self._thread = ThreadPoolExecutor(1, "batches")
+        self._ahead: dict[int, Future[Batch]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def take(self, step: int) -> Batch:
+        """The batch of update `step`; the next one is begun."""
+        batch = self._begin(step).result()
+        self._ahead = {step + 1: self._begin(step + 1)} if step + 1 < self._num_steps else {}
+        return batch
+
+    def _begin(self, step: int) -> Future[Batch]:
+        return self._ahead.get(step) or self._thread.submit(self._make, step)
+
+    def drop(self) -> None:
+        """Forget what was made ahead, as batches are cut in another way from now on."""
+        for ahead in self._ahead.values():
+            ahead.cancel()
+        self._ahead = {}
 
 
 def _shares(items: Mapping[str, Sequence["_Item"]], options: BatchOptions) -> tuple[float, ...]:

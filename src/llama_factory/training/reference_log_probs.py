@@ -16,10 +16,9 @@ from llama_factory.core import files
 from llama_factory.core.progress import Progress
 from llama_factory.model.chat.masks import EncodedRow
 from llama_factory.model.padding import IGNORED, by_length, pad
-from llama_factory.training.items import Items
+from llama_factory.training.items import Items, RowRef
 from llama_factory.training.objectives import OBJECTIVES
-from llama_factory.training.planning import RowRef
-from llama_factory.training.update import Run
+from llama_factory.training.setup import Run
 
 FILE = "reference.json"
 ROWS_A_TIME = 256

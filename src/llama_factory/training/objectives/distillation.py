@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from llama_factory.training.objectives import OBJECTIVES, Losses, Objective, Scored
+from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses, Objective
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @OBJECTIVES.register("distill")
-class Distill(Objective):
+class Distillation(Objective):
     """Answers are taught together with what a teacher would have said at each of their tokens."""
 
     teacher: str
@@ -40,8 +40,8 @@ class Distill(Objective):
         """See `Objective.log_probs`."""
         return outputs[:, 0]
 
-    def losses(self, scored: Scored) -> Losses:
+    def losses(self, scored: ForwardPass) -> Losses:
         """See `Objective.losses`. T^2 keeps the gradients' size as the temperature changes."""
-        own, apart = scored.outputs.unbind(1)
-        taught = self.temperature**2 * apart
+        own, divergence = scored.outputs.unbind(1)
+        taught = self.temperature**2 * divergence
         return Losses(-self.sft_weight * own + (1 - self.sft_weight) * taught)

@@ -1,7 +1,10 @@
-"""How much memory a run needs, told before it starts, and what to do where it is not there."""
+"""How much memory a run needs, estimated before it starts, and what to do where it runs out."""
 
+import importlib
+import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,16 +16,17 @@ from llama_factory.model.chat.token_cache import Cut
 from llama_factory.model.log_probs import CHUNK_ROWS
 from llama_factory.model.padding import IGNORED
 from llama_factory.model.recomputation import recompute
-from llama_factory.training import recomputation
-from llama_factory.training.batching import Batch, BatchOptions, MicroBatch, make_batch
-from llama_factory.training.items import Items
-from llama_factory.training.length import Plan
-from llama_factory.training.objectives import Objective
-from llama_factory.training.planning import NEW, RowRef
-from llama_factory.training.recomputation import needs_recomputation, with_recomputation
-from llama_factory.training.rows import Rows
-from llama_factory.training.update import Run, apart, forward
+from llama_factory.training.batch import Batch, BatchOptions, make_batch
+from llama_factory.training.items import NEW, Items, RowRef, Rows
+from llama_factory.training.objectives import MicroBatch, Objective
+from llama_factory.training.plan import Plan
+from llama_factory.training.setup import Run
+from llama_factory.training.update import forward, unsynchronised
 
+Choice = bool | Literal["auto"]
+USABLE = 0.9
+"""Fraction of the free memory that an estimate may fill: the allocator needs some room as well."""
+NVML = "pynvml"
 PROBE_TOKENS = 64
 MOST_STEPS_SOUGHT = 50
 """Updates among which the longest micro-batch is sought: those with the longest rows."""
@@ -106,7 +110,7 @@ def _bytes_kept(run: Run, share: float) -> int:
 
     micro = _probe(run.settings.objective, share).on(run.fabric.to_device)
     counting = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with torch.random.fork_rng(), apart(run), counting:
+    with torch.random.fork_rng(), unsynchronised(run), counting:
         # held until counted, or a freed address is counted once
         alive = forward(run, micro, torch.zeros((), device=run.model.device))
         num_bytes = sum(kept.values())
@@ -149,24 +153,11 @@ def find_longest(run: Run, plan: Plan, rows: Rows) -> MicroBatch:
     def num_tokens(refs: Sequence[RowRef]) -> int:
         return max(map(rows.num_tokens, refs))
 
-    found = sorted(plan, key=num_tokens, reverse=True)[:MOST_STEPS_SOUGHT]
-    batches = (make(run, refs, rows) for refs in found)
+    options = run.batch_options(rows.weights)
+    longest = sorted(plan, key=num_tokens, reverse=True)[:MOST_STEPS_SOUGHT]
+    batches = (make_batch(refs, rows.items, options) for refs in longest)
     micro_batches = (micro for batch in batches for micro in batch.micro_batches)
     return max(micro_batches, key=lambda micro: run.prefix.num_read(micro.ids))
-
-
-def make(run: Run, refs: Sequence[RowRef], rows: Rows) -> Batch:
-    """One update's rows, cut to what fits into memory at once."""
-    settings = run.settings
-    options = BatchOptions(
-        run.max_tokens,
-        settings.micro_batch_size,
-        settings.weighting,
-        rows.weights,
-        fewest=run.processes.count,
-        shares_prefixes=run.prefix.is_on,
-    )
-    return make_batch(refs, rows.items, options)
 
 
 def try_out(run: Run, micro: MicroBatch, estimate: MemoryEstimate) -> None:
@@ -177,7 +168,7 @@ def try_out(run: Run, micro: MicroBatch, estimate: MemoryEstimate) -> None:
     """
     size = f"{micro.ids.shape[0]} rows, {micro.ids.numel()} tokens with padding"
     try:
-        with torch.random.fork_rng(), apart(run):
+        with torch.random.fork_rng(), unsynchronised(run):
             nothing = torch.zeros((), device=run.model.device)
             losses, _, _ = forward(run, micro.on(run.fabric.to_device), nothing)
             run.fabric.backward(losses.sum())
@@ -234,6 +225,41 @@ def is_worth_trying(run: Run, estimate: MemoryEstimate) -> bool:
     return device.type == "cuda" or estimate.to_come > free_bytes(device) / 2
 
 
+def needs_recomputation(choice: Choice, estimate: MemoryEstimate, free: int) -> bool:
+    """Whether activations are computed again in the backward pass.
+
+    Args:
+        choice: `training.gradient_checkpointing`; `auto` decides by the estimate.
+        estimate: of the run with all activations kept.
+        free: bytes left once the weights are loaded.
+    """
+    return choice if isinstance(choice, bool) else estimate.to_come > USABLE * free
+
+
+def with_recomputation(estimate: MemoryEstimate, network: Any, num_tokens: int) -> MemoryEstimate:
+    """What a run needs that computes activations again: the input of each layer, and one layer.
+
+    Args:
+        estimate: of the run with all activations kept.
+        network: being trained.
+        num_tokens: of the longest micro-batch, padding included.
+    """
+    config = network.config.get_text_config()
+    num_layers = config.num_hidden_layers
+    size = network.get_input_embeddings().weight.element_size()
+    inputs = num_layers * num_tokens * config.hidden_size * size
+    return replace(estimate, activations=inputs + estimate.activations // num_layers)
+
+
+def describe_choice(choice: Choice, *, is_needed: bool) -> str:
+    """Whether activations are kept, and why, as a sentence."""
+    if not is_needed:
+        return "Activations are kept: " + ("they fit." if choice == "auto" else "as set.")
+    return "Activations are computed again in the backward pass (about a third slower): " + (
+        "they would not fit into memory." if choice == "auto" else "as set."
+    )
+
+
 def look_ahead(run: Run, plan: Plan, rows: Rows) -> list[str]:
     """What memory the run needs, in words; its longest micro-batch is tried where that is wanted.
 
@@ -245,14 +271,14 @@ def look_ahead(run: Run, plan: Plan, rows: Rows) -> list[str]:
     longest, free = find_longest(run, plan, rows), free_bytes(run.model.device)
     estimate = estimate_memory(run, longest)
     choice = run.settings.gradient_checkpointing
-    told = [f"Memory: {estimate}; {_shown(free)} are free for all but the weights."]
+    sentences = [f"Memory: {estimate}; {_shown(free)} are free for all but the weights."]
     if needs_recomputation(choice, estimate, free):
         recompute(run.model.network)
-        told.append(recomputation.told(choice, is_needed=True))
+        sentences.append(describe_choice(choice, is_needed=True))
         estimate = with_recomputation(estimate, run.model.network, longest.ids.numel())
     if is_worth_trying(run, estimate):
         try_out(run, longest, estimate)
-    return told
+    return sentences
 
 
 def memory_in_use(device: torch.device) -> dict[str, float]:
@@ -264,3 +290,21 @@ def memory_in_use(device: torch.device) -> dict[str, float]:
 
     about = psutil.Process().memory_info()
     return {"memory_used_gib": about.rss / GIB, "memory_reserved_gib": about.vms / GIB}
+
+
+def device_utilisation(device: torch.device) -> dict[str, float]:
+    """Share of the last second or so in which the GPU ran anything, 0 to 1.
+
+    Nothing on a CPU, and nothing where the library that asks the driver is missing or the driver
+    does not tell, as for a part of a divided GPU.
+
+    Args:
+        device: of the model.
+    """
+    if device.type != "cuda" or importlib.util.find_spec(NVML) is None:
+        return {}
+    library: Any = importlib.import_module(NVML)
+    try:
+        return {"gpu_utilisation": torch.cuda.utilization(device) / 100}
+    except (library.NVMLError, RuntimeError, OSError):
+        return {}

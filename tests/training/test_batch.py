@@ -6,13 +6,12 @@ import torch
 
 from llama_factory.model.chat.masks import EncodedRow
 from llama_factory.model.padding import IGNORED, LAUNCH_TOKENS
-from llama_factory.training.batching import BatchOptions, make_batch
-from llama_factory.training.items import Items, by_part, packed
+from llama_factory.training.batch import BatchOptions, make_batch
+from llama_factory.training.items import NEW, Items, RowRef, by_part, packed
 from llama_factory.training.objectives.dpo import Dpo
 from llama_factory.training.objectives.kto import Kto
 from llama_factory.training.objectives.pretrain import Pretrain
 from llama_factory.training.objectives.sft import Sft
-from llama_factory.training.planning import NEW, RowRef
 
 
 def row(prompt, answer, weight=1.0):

@@ -16,7 +16,7 @@ from llama_factory.model.log_probs import TokenLogProbs
 from llama_factory.model.precision import Precision, choose
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training.loop import Protection, TrainingFolders, train
-from llama_factory.training.parallel.precision import (
+from llama_factory.training.parallel import (
     ScaledPrecision,
     lower_scale,
     mixed,

@@ -1,1 +1,0 @@
-"""Number formats and several processes: what Lightning Fabric is asked for."""

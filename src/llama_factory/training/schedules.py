@@ -1,0 +1,85 @@
+"""Schedules: the learning rate after the warm-up, as functions of the step alone."""
+
+import math
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from llama_factory.core.settings import Registry, Settings
+
+
+@dataclass(frozen=True)
+class Course:
+    """The steps of a run.
+
+    Attributes:
+        num_steps: planned, warm-up included.
+        num_warmup: of them, the first ones, in which the rate rises.
+    """
+
+    num_steps: int
+    num_warmup: int
+
+    def done(self, step: int) -> float:
+        """Fraction of the steps after the warm-up that are done: 0 at the first, 1 at the last."""
+        return (step - self.num_warmup) / max(1, self.num_steps - 1 - self.num_warmup)
+
+
+class Schedule(Settings):
+    """How the rate goes on from its peak. A part holds settings only."""
+
+    def height(self, step: int, course: Course) -> float:
+        """Where the rate stands between its final value (0) and its peak (1).
+
+        Args:
+            step: from `course.num_warmup` to `course.num_steps` - 1.
+            course: the steps of the run.
+        """
+        raise NotImplementedError
+
+
+SCHEDULES: Registry[Schedule] = Registry("schedule")
+
+
+@SCHEDULES.register("constant")
+class Constant(Schedule):
+    """The peak until the end."""
+
+    def height(self, step: int, course: Course) -> float:
+        """See `Schedule.height`."""
+        return 1.0
+
+
+@SCHEDULES.register("cosine")
+class Cosine(Schedule):
+    """Slow at first, fast in the middle, slow at the end; one fall, no restarts."""
+
+    def height(self, step: int, course: Course) -> float:
+        """Loshchilov and Hutter 2017, equation 5, https://arxiv.org/abs/1608.03983."""
+        return (1 + math.cos(math.pi * course.done(step))) / 2
+
+
+@SCHEDULES.register("linear")
+class Linear(Schedule):
+    """The same amount down at every step."""
+
+    def height(self, step: int, course: Course) -> float:
+        """See `Schedule.height`."""
+        return 1 - course.done(step)
+
+
+@SCHEDULES.register("wsd")
+class Wsd(Schedule):
+    """The peak for most of the run, then a straight fall: a run can be made longer afterwards."""
+
+    decay_fraction: float = Field(0.1, gt=0, le=1)
+    """Share of all steps in which the rate falls, at the end. Higher is closer to `linear`."""
+
+    def height(self, step: int, course: Course) -> float:
+        """Warm-up, stable, decay. Hu et al. 2024, section 4, https://arxiv.org/abs/2404.06395."""
+        num_falling = min(
+            max(1, round(self.decay_fraction * course.num_steps)),
+            max(1, course.num_steps - course.num_warmup),
+        )
+        left = course.num_steps - 1 - step
+        return min(1.0, left / num_falling)

@@ -1,0 +1,171 @@
+"""What a training run is made of, built once: network, optimizer, precision, processes."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from llama_factory.core.errors import ConfigError
+from llama_factory.model.adapted import AdaptedModel
+from llama_factory.model.liger import use_liger
+from llama_factory.model.shared_prefix import SharedPrefix
+from llama_factory.training.batch import BatchOptions
+from llama_factory.training.neftune import EmbeddingNoise
+from llama_factory.training.objectives import OBJECTIVES, Objective
+from llama_factory.training.objectives.sft import PLAIN
+from llama_factory.training.optimizers import WeightGroup
+from llama_factory.training.parallel import Processes, current, open_fabric
+from llama_factory.training.settings import TrainingSettings
+from llama_factory.training.strategy import Costs, Protection, Strategy
+
+LORA_B = "lora_B"
+
+
+@dataclass
+class Run:
+    """Everything an update needs.
+
+    Attributes:
+        fabric: carries devices and precision.
+        module: objective, tokens and targets -> what the objective looks at.
+        optimizer: over the trained weights.
+        model: being trained.
+        settings: of the run.
+        protection: strategies and what they remember.
+        costs: of the strategies' hooks.
+        noise: on the embeddings, where asked for.
+        prefix: what sequences begin with in common is read once.
+        max_tokens: of a micro-batch; it shrinks where memory runs out.
+        processes: that share every update.
+    """
+
+    fabric: Fabric
+    module: Any
+    optimizer: Any
+    model: AdaptedModel
+    settings: TrainingSettings
+    protection: Protection
+    costs: Costs
+    noise: EmbeddingNoise
+    prefix: SharedPrefix
+    max_tokens: int
+    processes: Processes
+
+    def strategies(self) -> Iterator[Strategy]:
+        """The strategies one after another; the time spent on each is counted."""
+        return self.costs.each(self.protection.strategies)
+
+    def batch_options(self, weights: Mapping[str, float]) -> BatchOptions:
+        """How an update is cut to what fits into memory at once, and weighed.
+
+        Args:
+            weights: share of the loss of sources whose share of the rows is another one.
+        """
+        return BatchOptions(
+            self.max_tokens,
+            self.settings.micro_batch_size,
+            self.settings.weighting,
+            weights,
+            fewest=self.processes.count,
+            shares_prefixes=self.prefix.is_on,
+        )
+
+
+def start(model: AdaptedModel, settings: TrainingSettings, protection: Protection) -> Run:
+    """Prepare model and strategies, and put the model and its optimizer on the device."""
+    costs = Costs()
+    settings.objective.prepare(model)
+    for strategy in costs.each(protection.strategies):
+        strategy.prepare(model, protection.memory)
+    # all have seen the parent's weights before any of them moves these
+    for strategy in costs.each(protection.strategies):
+        strategy.begin(model, protection.memory)
+    if settings.liger_kernel:
+        use_liger(model.network)
+    kernels = Kernels(model, settings.objective)
+    optimizer = settings.optimizer.build(weight_groups(model, settings))
+    fabric = open_fabric(model)
+    module, optimizer = fabric.setup(kernels, optimizer)
+    model.network.train()
+    device = model.device.type
+    return Run(
+        fabric=fabric,
+        module=module,
+        optimizer=optimizer,
+        model=model,
+        settings=settings,
+        protection=protection,
+        costs=costs,
+        noise=EmbeddingNoise(settings.neftune_alpha),
+        prefix=SharedPrefix(model.network, is_wanted=settings.shares_prefixes(device)),
+        max_tokens=settings.micro_batch_tokens or (16384 if device == "cuda" else 512),
+        processes=current(),
+    )
+
+
+class Kernels(nn.Module):
+    """A network's forward pass for each objective, as the one module that Fabric carries.
+
+    Args:
+        model: the network to train.
+        objective: of the run.
+    """
+
+    def __init__(self, model: AdaptedModel, objective: Objective) -> None:
+        super().__init__()
+        self.network = model.network
+        # in a plain dict, so that the network's weights are registered once
+        self._kernels = {OBJECTIVES.name_of(objective): objective.kernel(model)}
+        self._model = model
+
+    def forward(self, objective: str, ids: Tensor, targets: Tensor) -> Tensor:
+        """What the objective of that name looks at, see `ForwardPass.outputs`."""
+        if objective not in self._kernels:  # only rows of extra sources are taught otherwise
+            self._kernels[objective] = PLAIN.kernel(self._model)
+        outputs: Tensor = self._kernels[objective](ids, targets)
+        return outputs
+
+
+def weight_groups(model: AdaptedModel, settings: TrainingSettings) -> list[WeightGroup]:
+    """The trained weights by how they are treated.
+
+    Only matrices decay: pulling norms and biases towards zero protects against nothing. With
+    LoRA+ (Hayou et al. 2024, https://arxiv.org/abs/2402.12354) the B matrices of LoRA learn
+    `loraplus_ratio` times faster, since they start at zero.
+
+    Raises:
+        ConfigError: LoRA+ is asked for and there is no LoRA.
+    """
+    tables = _tables(model.network)
+    kinds: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    trained = model.trainable()
+    ratio = _ratio(trained, settings)
+    for name, weight in trained.items():
+        factor = ratio if LORA_B in name else 1.0
+        decay = settings.weight_decay if weight.ndim > 1 else 0.0
+        is_matrix = weight.ndim == 2 and id(weight) not in tables
+        kinds.setdefault((factor, decay, is_matrix), []).append(weight)
+    return [
+        WeightGroup(weights, settings.learning_rate, factor, decay, is_matrix)
+        for (factor, decay, is_matrix), weights in kinds.items()
+    ]
+
+
+def _ratio(names: Iterable[str], settings: TrainingSettings) -> float:
+    if settings.loraplus_ratio is None:
+        return 1.0
+    if not any(LORA_B in name for name in names):
+        raise ConfigError(
+            f"training.loraplus_ratio: {settings.loraplus_ratio} is a rate for LoRA's B matrices "
+            "and this model trains none. Set model.adapter to lora, or remove the key."
+        )
+    return settings.loraplus_ratio
+
+
+def _tables(network: Any) -> set[int]:
+    """Embeddings and output head: matrices by shape, but tables with a row for each token."""
+    inside = (m for m in network.modules() if isinstance(m, nn.Embedding))
+    tables = [*inside, network.get_output_embeddings()]
+    return {id(weight) for table in tables if table is not None for weight in table.parameters()}
