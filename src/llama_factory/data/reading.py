@@ -17,7 +17,7 @@ from llama_factory.data.formats import (
     parse_question,
     parse_row,
 )
-from llama_factory.data.formats.values import checked, is_missing, optional_text, without_nan
+from llama_factory.data.formats.row_values import checked, is_missing, optional_text, without_nan
 from llama_factory.data.readers import RawRow, Refused, as_json_line, storable
 from llama_factory.data.readers.detection import detect_reader, readers_by_suffix, suffix_of
 from llama_factory.data.readers.streams import PACKED_SUFFIXES, open_file

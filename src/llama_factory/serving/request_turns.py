@@ -6,8 +6,8 @@ from typing import Any
 
 from llama_factory.core.types import Message
 from llama_factory.data.formats.layout import OPENAI
+from llama_factory.data.formats.row_values import BadRowError, tools_of, type_name
 from llama_factory.data.formats.turn_parsing import THOUGHTS, parse_turn
-from llama_factory.data.formats.values import BadRowError, tools_of, type_name
 from llama_factory.inference.engine import RequestError
 
 ROLES = {"developer": "system"}

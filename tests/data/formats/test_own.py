@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_factory.core.types import TEXT, Example, Message, ToolCall
-from llama_factory.data.formats.values import MISSING_WORDS
+from llama_factory.data.formats.row_values import MISSING_WORDS
 from llama_factory.data.reading import RawRow, to_example
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(str.strip)

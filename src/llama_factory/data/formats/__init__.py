@@ -18,8 +18,8 @@ from llama_factory.data.formats.layout import (
     infer_style,
     style_for,
 )
+from llama_factory.data.formats.row_values import BadRowError, is_missing, names_in, type_name
 from llama_factory.data.formats.turn_parsing import has_turn_fields, turns_in
-from llama_factory.data.formats.values import BadRowError, is_missing, names_in, type_name
 
 __all__ = [
     "BadRowError",

@@ -7,14 +7,14 @@ from llama_factory.core.types import Message
 from llama_factory.data.formats import Content, Format, register_format
 from llama_factory.data.formats.content import EXTRA_NAMES, content_of
 from llama_factory.data.formats.layout import Columns, Layout
-from llama_factory.data.formats.turn_parsing import plain_text
-from llama_factory.data.formats.values import (
+from llama_factory.data.formats.row_values import (
     BadRowError,
     is_missing,
     list_of,
     optional_text,
     text_of,
 )
+from llama_factory.data.formats.turn_parsing import plain_text
 
 
 def parse_alpaca(row: Mapping[str, Any], layout: Layout) -> Content:

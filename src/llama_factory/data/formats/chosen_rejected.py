@@ -6,13 +6,12 @@ from typing import Any
 from llama_factory.core.types import Message
 from llama_factory.data.formats import Content, Format, register_format
 from llama_factory.data.formats.alpaca import ROW_NAMES, parse_alpaca
-from llama_factory.data.formats.content import content_of
+from llama_factory.data.formats.content import PAIR_NAMES, content_of
 from llama_factory.data.formats.layout import Layout, infer_style
+from llama_factory.data.formats.row_values import BadRowError, list_of
 from llama_factory.data.formats.turn_parsing import check_order, parse_turns
-from llama_factory.data.formats.values import BadRowError, list_of
 
 CHOSEN, REJECTED = "chosen", "rejected"
-PAIR = {CHOSEN: (CHOSEN,), REJECTED: (REJECTED,)}
 
 
 def parse_chosen_rejected(row: Mapping[str, Any], layout: Layout) -> Content:
@@ -59,7 +58,7 @@ register_format(
         names={
             "prompt": ("instruction", "prompt", "question"),
             "query": ("input",),
-            **PAIR,
+            **PAIR_NAMES,
             **ROW_NAMES,
         },
         required=("prompt", CHOSEN, REJECTED),
@@ -71,7 +70,7 @@ register_format(
     Format(
         name="preference without a prompt",
         rank=45,
-        names={**PAIR, "tools": ("tools",)},
+        names={**PAIR_NAMES, "tools": ("tools",)},
         required=(CHOSEN, REJECTED),
         layout=Layout("alpaca", ranking=True),
         parse=parse_chosen_rejected,

@@ -6,7 +6,7 @@ from typing import Any
 
 from llama_factory.core.types import Message
 from llama_factory.data.formats.layout import Layout
-from llama_factory.data.formats.values import (
+from llama_factory.data.formats.row_values import (
     BadRowError,
     checked,
     flag_of,
@@ -22,6 +22,7 @@ EXTRA_NAMES = {
     "audios": ("audios",),
     "kto_tag": ("kto_tag", "is_desirable"),
 }
+PAIR_NAMES = {"chosen": ("chosen",), "rejected": ("rejected",)}
 VERDICT_NAMES = {"kto_tag": ("kto_tag", "is_desirable", "label")}
 """For layouts in which `label` may be a verdict on the answer."""
 TRL_COLUMNS = ["prompt", "completion"]

@@ -7,9 +7,9 @@ from typing import Any
 from llama_factory.core.types import TEXT
 from llama_factory.data.formats import Content, Format, register_format
 from llama_factory.data.formats.layout import OPENAI, Columns, Layout
+from llama_factory.data.formats.row_values import BadRowError, checked, flag_of, list_of, text_of
 from llama_factory.data.formats.turn_lists import parse_turn_list
 from llama_factory.data.formats.turn_parsing import TURN_LIST, parse_turn, plain_text
-from llama_factory.data.formats.values import BadRowError, checked, flag_of, list_of, text_of
 
 TURNS = Layout("openai", columns=Columns.only(messages="messages", tools="tools"), tags=None)
 

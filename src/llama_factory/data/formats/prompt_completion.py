@@ -7,8 +7,8 @@ from llama_factory.data.formats import Content, Format, register_format
 from llama_factory.data.formats.alpaca import ROW_NAMES, parse_alpaca
 from llama_factory.data.formats.content import VERDICT_NAMES, content_of
 from llama_factory.data.formats.layout import Layout, infer_style
+from llama_factory.data.formats.row_values import list_of
 from llama_factory.data.formats.turn_parsing import check_order, parse_turns
-from llama_factory.data.formats.values import list_of
 
 
 def parse_prompt_completion(row: Mapping[str, Any], layout: Layout) -> Content:

@@ -5,8 +5,9 @@ from typing import Any
 
 from llama_factory.core.types import Message
 from llama_factory.data.formats import Content, Format, register_format
-from llama_factory.data.formats.content import EXTRA_NAMES, VERDICT_NAMES, content_of
+from llama_factory.data.formats.content import EXTRA_NAMES, PAIR_NAMES, VERDICT_NAMES, content_of
 from llama_factory.data.formats.layout import ASSISTANT, SYSTEM, Layout, TurnStyle, style_for
+from llama_factory.data.formats.row_values import BadRowError, optional_text
 from llama_factory.data.formats.turn_parsing import (
     ParsedTurn,
     check_order,
@@ -15,7 +16,6 @@ from llama_factory.data.formats.turn_parsing import (
     turns_in,
     without_foreign_nulls,
 )
-from llama_factory.data.formats.values import BadRowError, optional_text
 
 
 def parse_turn_list(row: Mapping[str, Any], layout: Layout) -> Content:
@@ -61,15 +61,14 @@ def _answer(row: Mapping[str, Any], name: str, style: TurnStyle) -> Message:
     return message
 
 
-COLUMN_NAMES = (
+TURN_FORMATS = (
     (30, "openai", ("messages",)),
     (40, "sharegpt", ("conversations", "conversation")),
 )
 """Rank, format and names of the column that holds the turns."""
 CHAT_NAMES = {"system": ("system",), **EXTRA_NAMES, **VERDICT_NAMES}
-PAIR = {"chosen": ("chosen",), "rejected": ("rejected",)}
 
-for _rank, _formatting, _names in COLUMN_NAMES:
+for _rank, _formatting, _names in TURN_FORMATS:
     register_format(
         Format(
             name=_formatting,
@@ -84,7 +83,7 @@ for _rank, _formatting, _names in COLUMN_NAMES:
         Format(
             name=f"{_formatting} pairs",
             rank=_rank - 10,
-            names={"messages": _names, **PAIR, **CHAT_NAMES},
+            names={"messages": _names, **PAIR_NAMES, **CHAT_NAMES},
             required=("messages", "chosen", "rejected"),
             layout=Layout("sharegpt", ranking=True, tags=None),
             parse=parse_turn_list,

@@ -18,7 +18,7 @@ from llama_factory.data.formats.layout import (
     Layout,
     TurnStyle,
 )
-from llama_factory.data.formats.values import (
+from llama_factory.data.formats.row_values import (
     BadRowError,
     checked,
     is_missing,

@@ -12,8 +12,8 @@ from typing import Any
 from llama_factory.data.formats import Layout, as_object, find_layout
 from llama_factory.data.formats.content import verdict_of
 from llama_factory.data.formats.layout import style_for
+from llama_factory.data.formats.row_values import is_missing, without_nan
 from llama_factory.data.formats.turn_parsing import THOUGHTS, turns_in
-from llama_factory.data.formats.values import is_missing, without_nan
 
 PROVENANCE = re.compile(
     r"(.*[_\-. ])?(ids?|idx|index|u?uid|guid|hash|md5|sha\d*|checksum|source|origin|provenance|"

@@ -47,7 +47,7 @@ MOST_SHOWN = 2**16
 _decoder = json.JSONDecoder()
 
 
-def read_json(opened: Opened) -> Iterator[RawRow | Refused]:
+def read_json_values(opened: Opened) -> Iterator[RawRow | Refused]:
     """Every row, counted from 1."""
     with opened.text() as stream:
         values = _Values(opened, stream)
@@ -262,4 +262,4 @@ def _is_clean(text: str) -> bool:
     return True
 
 
-register_reader(Reader("JSON", (".json",), read_json))
+register_reader(Reader("JSON", (".json",), read_json_values))
