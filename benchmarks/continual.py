@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 
 from llama_factory.cli.terminal import TerminalProgress
 from llama_factory.core.errors import FactoryError
-from llama_factory.model import precision
+from llama_factory.model import dtypes
 from llama_factory.model.base import load_tokenizer
 from llama_factory.model.source import resolve
 from llama_factory.rounds.settings import LearningConfig
@@ -173,7 +173,7 @@ def _common(options: argparse.Namespace, bench: Bench, config: LearningConfig) -
         "split": bench.place.split,
         "tasks": list(bench.stream.tasks),
         "model": model_name(options.model),
-        "dtype": precision.choose(config.model.dtype).name,
+        "dtype": dtypes.choose(config.model.dtype).name,
         "learning_rate": options.learning_rate,
         "guard": general,
         "steps": bench.place.tier.steps,

@@ -16,7 +16,7 @@ from llama_factory.evaluation.likelihood import row_likelihoods
 from llama_factory.evaluation.metrics.token_f1 import TokenF1
 from llama_factory.inference.cache import Begun, CachedNetwork
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.model.chat.masks import EncodedRow, encode, prompt_ids
+from llama_factory.model.chat.encoding import EncodedRow, encode, prompt_ids
 from llama_factory.model.padding import cut
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}

@@ -49,7 +49,7 @@ WAYS = [
     Case("Liger", uses_liger=True),
 ]
 TINY_WAYS = [case for case in WAYS if not case.compiles]
-"""Compiling takes longer than all the rest on a CPU, and tests/model/test_compiling.py does it."""
+"""Compiling takes longer than all the rest on a CPU; tests/model/test_acceleration.py does it."""
 PACK = (300, 1100, 648, 2048)
 Found = dict[Case, Measured | str]
 

@@ -135,9 +135,9 @@ def compare(real: str, marked: str, rows: Sequence[Example]) -> Iterator[Verdict
 
 def compare_row(tokenizer: Any, real: str, marked: str, row: Example) -> Verdict:
     """Our mask on the real template and the marked template's own, token by token."""
-    from llama_factory.model.chat.conversation import write
-    from llama_factory.model.chat.masks import EncodeOptions, Unfit, encode
-    from llama_factory.model.chat.prompt import PromptFormat
+    from llama_factory.model.chat.encoding import EncodeOptions, Unfit, encode
+    from llama_factory.model.chat.masks import write
+    from llama_factory.model.chat.prompt_format import PromptFormat
     from llama_factory.model.chat.template import REFUSALS, Renderer
 
     tokenizer.chat_template = real

@@ -83,7 +83,7 @@ def examples_of(data: Path) -> Iterator[Any]:
 
 def new_job(writer: Writer, steps: int, dtype: str = "auto") -> Job:
     """What all jobs have in common, in a number format as `model.dtype` has it."""
-    from llama_factory.model.precision import choose
+    from llama_factory.model.dtypes import choose
 
     return {
         "model": str(writer.folder),

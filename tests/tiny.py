@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from llama_factory.core import files
 from llama_factory.core.types import EvalReport, Example, Message
 from llama_factory.model.base import fingerprint, load_network, load_tokenizer
-from llama_factory.model.chat import conversation
+from llama_factory.model.chat import masks, template
 from llama_factory.model.chat.template import Renderer
 from llama_factory.model.layers import target_names
 from llama_factory.model.settings import ModelSettings
@@ -85,9 +85,9 @@ def render(
 ) -> list[int]:
     """Token ids of a conversation; with `ask`, up to where the assistant's answer begins."""
     if ask:
-        return list(conversation.ask(messages, Renderer(tokenizer)).ids)
+        return list(template.prompt_tokens(messages, Renderer(tokenizer)).ids)
     row = Example(tuple(messages), "g", "f", 1)
-    return list(conversation.write(row, Renderer(tokenizer)).tokens.ids)
+    return list(masks.write(row, Renderer(tokenizer)).tokens.ids)
 
 
 def make_tiny_model(folder: Path, architecture: str = "llama", seed: int = 0) -> Path:

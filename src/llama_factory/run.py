@@ -19,7 +19,7 @@ from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, DataError, VersionError
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.jobs.model_reference import ModelReference
-from llama_factory.model.export_options import ExportOptions
+from llama_factory.model.settings import ExportOptions
 from llama_factory.reports.listing import VersionRow, list_versions
 from llama_factory.versions import releases, store
 from llama_factory.versions.version import ModelVersion, require_servable
@@ -188,7 +188,7 @@ def compare(
     config = load_config(workspace.settings, changes)
     before, after = (store.get(workspace, name) for name in names)
     from llama_factory.evaluation.measured import Measuring, compare_versions
-    from llama_factory.model.chat.masks import encode_options
+    from llama_factory.model.chat.encoding import encode_options
 
     def find(version: ModelVersion) -> SavedModel:
         return ModelReference(str(folder), version.id).find(config.model)
@@ -206,7 +206,7 @@ def evaluate(
 
     config, tasks = _config_of(source), source.tasks()
     chosen = choose_suites(suites, tasks)
-    from llama_factory.model.chat.masks import encode_options
+    from llama_factory.model.chat.encoding import encode_options
 
     saved = source.find(config.model)
     folder = output or source.evaluations
@@ -309,7 +309,7 @@ def chat(folder: Path, name: str) -> ChatSession:
     workspace = Workspace.open(folder)
     config = load_config(workspace.settings)
     version = store.get(workspace, name)
-    from llama_factory.model.chat.masks import encode_options
+    from llama_factory.model.chat.encoding import encode_options
     from llama_factory.serving.chat import open_session
 
     usual = encode_options(config.data).format
@@ -320,7 +320,7 @@ def serve(folder: Path, changes: Sequence[str], say: Callable[[str], None]) -> N
     """Answer OpenAI-style requests with the released version, until stopped."""
     workspace = Workspace.open(folder)
     config = load_config(workspace.settings, changes)
-    from llama_factory.model.chat.masks import encode_options
+    from llama_factory.model.chat.encoding import encode_options
     from llama_factory.serving.server import serve as run_server
 
     run_server(
@@ -387,7 +387,7 @@ def predict(
     config = _config_of(source, changes)
     from llama_factory.jobs.predict import PredictOptions, usual_metrics
     from llama_factory.jobs.predict import predict as write
-    from llama_factory.model.chat.masks import encode_options
+    from llama_factory.model.chat.encoding import encode_options
 
     saved, rows = source.find(config.model), _rows(path, progress, may_lack_answer=True)
     judged = config.evaluation.metrics if metrics else usual_metrics(config.evaluation)

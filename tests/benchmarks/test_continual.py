@@ -17,7 +17,7 @@ from llama_factory.evaluation.option_likelihood import option_likelihoods
 from llama_factory.inference.decoding import Decoder, Limits
 from llama_factory.model.adapted import adapt
 from llama_factory.model.base import load_tokenizer
-from llama_factory.model.chat.masks import EncodeOptions, prompt_ids
+from llama_factory.model.chat.encoding import EncodeOptions, prompt_ids
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training.strategy import STRATEGIES
 from tests.tiny import make_tiny_model

@@ -17,7 +17,7 @@ from llama_factory.evaluation.answers import (
 from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.suite import evaluate
 from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.settings import ModelSettings
 from tests.tiny import make_tiny_model
 

@@ -15,7 +15,7 @@ from llama_factory.evaluation.metrics import METRICS
 from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.suite import evaluate
 from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.settings import ModelSettings
 
 

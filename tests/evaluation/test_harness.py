@@ -23,7 +23,7 @@ from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.suites import Bench
 from llama_factory.evaluation.suites.harness import Harness, _digest, _manager, _result
 from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.settings import ModelSettings
 
 ROWS = [{"question": f"The sky in {place} is", "answer": 0} for place in ("Oslo", "Rome", "Xi'an")]

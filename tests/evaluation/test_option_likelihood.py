@@ -8,7 +8,7 @@ from llama_factory.evaluation import option_likelihood as module
 from llama_factory.evaluation.answered import TaskRow
 from llama_factory.evaluation.option_likelihood import option_likelihoods
 from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.settings import ModelSettings
 from tests.tiny import ARCHITECTURES, make_tiny_model
 

@@ -19,7 +19,7 @@ from llama_factory.evaluation.suites.canaries import check_answers, is_loop
 from llama_factory.evaluation.suites.harness import Harness, _result
 from llama_factory.evaluation.suites.running import choose_suites, run_suites
 from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.settings import ModelSettings
 
 

@@ -23,7 +23,7 @@ from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.jobs import predict as module
 from llama_factory.jobs.predict import PredictOptions, predict, usual_metrics
 from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.settings import ModelSettings
 from tests.tiny import make_tiny_model
 

@@ -5,7 +5,7 @@ import torch
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message
 from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training.loop import Protection, TrainingFolders, train
 from llama_factory.training.settings import TrainingSettings

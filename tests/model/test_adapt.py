@@ -4,7 +4,7 @@ from transformers import AutoModelForCausalLM
 
 from llama_factory.core.errors import ModelError
 from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.layers import linear_names, repeated_blocks
 from llama_factory.model.settings import ModelSettings
 from tests.tiny import ARCHITECTURES, make_tiny_model

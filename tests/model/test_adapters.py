@@ -8,7 +8,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llama_factory.model.adapters import ADAPTERS
-from llama_factory.model.log_probs import TokenLogProbs
+from llama_factory.model.output_head import TokenLogProbs
 from llama_factory.model.padding import IGNORED
 from tests.model.adapting import FORMS, IDS, OWN_WEIGHTS, Heard, fit, logits, make, weights
 from tests.tiny import make_tiny_model

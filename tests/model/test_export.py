@@ -21,10 +21,9 @@ from llama_factory.model.base import load_network, load_tokenizer
 from llama_factory.model.chat.template import Renderer
 from llama_factory.model.chat.templates import find, names
 from llama_factory.model.export import export
-from llama_factory.model.export_options import ExportOptions
 from llama_factory.model.modelfile import modelfile, turn_format
 from llama_factory.model.saved import SavedModel, find_adapters
-from llama_factory.model.settings import ModelSettings
+from llama_factory.model.settings import ExportOptions, ModelSettings
 from tests.tiny import make_tiny_model, make_tokenizer, random_adapter
 
 SETTINGS = ModelSettings()

@@ -12,10 +12,9 @@ from llama_factory.core.types import Example, Message
 from llama_factory.model import provenance
 from llama_factory.model.base import load_network, load_tokenizer
 from llama_factory.model.export import export
-from llama_factory.model.export_options import ExportOptions
 from llama_factory.model.new_tokens import make_room
 from llama_factory.model.saved import find_adapters
-from llama_factory.model.settings import ModelSettings
+from llama_factory.model.settings import ExportOptions, ModelSettings
 from tests.model.adapting import logits, settings
 from tests.model.test_provenance import OPTIONS, begin, reopened, shake
 from tests.tiny import ARCHITECTURES, make_tiny_model

@@ -11,7 +11,7 @@ from llama_factory.jobs.starting import start_of
 from llama_factory.model import provenance
 from llama_factory.model.adapted import adapt
 from llama_factory.model.base import fingerprint
-from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.saved import find_adapters
 from llama_factory.model.settings import ModelSettings
 from tests.model.adapting import logits, settings

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from llama_factory.model.acceleration import recompute
 from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.padding import (
     LAUNCH_TOKENS,
     Alike,
@@ -13,7 +14,6 @@ from llama_factory.model.padding import (
     cut_at_cost,
     is_worth_sharing,
 )
-from llama_factory.model.recomputation import recompute
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.shared_prefix import SharedPrefix
 from tests.tiny import ARCHITECTURES, make_tiny_model

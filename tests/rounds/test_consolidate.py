@@ -16,7 +16,7 @@ from llama_factory.jobs.model_reference import ModelReference
 from llama_factory.model import provenance
 from llama_factory.model.adapted import adapt
 from llama_factory.model.base import fingerprint, load_network
-from llama_factory.model.chat.masks import encode_options
+from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.settings import ModelSettings
 from llama_factory.rounds.consolidate import carried
 from llama_factory.versions import releases, store

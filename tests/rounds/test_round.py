@@ -20,7 +20,7 @@ from llama_factory.core.files import read_json, read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import EvalReport
 from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.settings import ModelSettings
 from llama_factory.text import signatures
 from llama_factory.versions import releases, store

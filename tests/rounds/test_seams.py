@@ -13,8 +13,8 @@ from llama_factory.core.errors import VersionError
 from llama_factory.core.files import read_json, read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.jobs.model_reference import ModelReference
-from llama_factory.model.chat import prompt
-from llama_factory.model.chat.masks import encode_options
+from llama_factory.model.chat import prompt_format
+from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.provenance import WEIGHTS_FILE
 from llama_factory.rounds import draft, finishing, round
 from llama_factory.versions import releases, store
@@ -258,7 +258,7 @@ def test_another_metric_of_the_gate_is_measured_of_the_parent_before_anything_tr
 
 def test_how_a_version_is_asked_is_kept_whatever_later_settings_say(bot):
     def thinking(version):
-        return prompt.kept(version.adapter).enable_thinking
+        return prompt_format.kept(version.adapter).enable_thinking
 
     drop(bot, "faq")
     first, _ = learn(bot, "data.enable_thinking=false")

@@ -12,8 +12,7 @@ from openai import OpenAI
 from llama_factory.core.types import Message
 from llama_factory.data.formats.layout import OPENAI
 from llama_factory.data.formats.turn_parsing import parse_turns
-from llama_factory.model.chat import conversation
-from llama_factory.model.chat.template import Renderer
+from llama_factory.model.chat.template import Renderer, prompt_tokens
 from llama_factory.serving import protocol
 from llama_factory.versions import releases
 from llama_factory.versions.workspace import Workspace
@@ -318,15 +317,13 @@ def test_a_history_with_tool_calls_costs_the_tokens_that_training_writes(client:
     ]
     taught = [spoken.message for spoken in parse_turns(turns, OPENAI)]
     answer = client.chat.completions.create(model="production", messages=turns, max_tokens=1)
-    assert answer.usage.prompt_tokens == len(
-        conversation.ask(taught, Renderer(make_tokenizer())).ids
-    )
+    assert answer.usage.prompt_tokens == len(prompt_tokens(taught, Renderer(make_tokenizer())).ids)
 
 
 def test_tools_of_a_request_are_in_its_prompt(client: OpenAI) -> None:
     tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
     turn = Message("user", QUESTION)
-    written = conversation.ask([turn], Renderer(make_tokenizer(), json.dumps([tool]))).ids
+    written = prompt_tokens([turn], Renderer(make_tokenizer(), json.dumps([tool]))).ids
     assert ask(client, tools=[tool]).usage.prompt_tokens == len(written)
 
 

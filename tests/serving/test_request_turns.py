@@ -10,8 +10,7 @@ from llama_factory.core.types import Message, ToolCall
 from llama_factory.data.formats.layout import OPENAI
 from llama_factory.data.formats.turn_parsing import parse_turns
 from llama_factory.inference.engine import RequestError
-from llama_factory.model.chat.conversation import ask
-from llama_factory.model.chat.template import Renderer
+from llama_factory.model.chat.template import Renderer, prompt_tokens
 from llama_factory.serving import protocol, request_turns
 from llama_factory.serving.protocol import ChatRequest
 from tests.tiny import make_tokenizer
@@ -171,7 +170,7 @@ def test_a_tokenizer_writes_tools_and_calls_of_a_request() -> None:
     """The tiny template shows neither, so that both are written as text, as training does."""
     asked = request(*CONVERSATIONS[0], tools=TOOLS).question()
     tokenizer = make_tokenizer()
-    text = tokenizer.decode(ask(asked.messages, Renderer(tokenizer, asked.tools)).ids)
+    text = tokenizer.decode(prompt_tokens(asked.messages, Renderer(tokenizer, asked.tools)).ids)
     assert '"name": "add"' in text.split("What is")[0]
     assert '{"name": "add", "arguments": {"a": 2}}' in text
 

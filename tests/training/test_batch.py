@@ -4,7 +4,7 @@ from itertools import combinations, pairwise
 import pytest
 import torch
 
-from llama_factory.model.chat.masks import EncodedRow
+from llama_factory.model.chat.encoding import EncodedRow
 from llama_factory.model.padding import IGNORED, LAUNCH_TOKENS
 from llama_factory.training.batch import BatchOptions, make_batch
 from llama_factory.training.items import NEW, Items, RowRef, by_part, packed

@@ -55,8 +55,8 @@ def test_a_time_limit_ends_with_a_checkpoint_and_a_later_start_goes_on(tiny, tmp
 
 
 def test_the_held_out_loss_is_the_mean_over_its_tokens_without_dropout(tiny, tmp_path):
-    from llama_factory.model.chat.masks import EncodeOptions, encode
-    from llama_factory.model.log_probs import TokenLogProbs
+    from llama_factory.model.chat.encoding import EncodeOptions, encode
+    from llama_factory.model.output_head import TokenLogProbs
     from llama_factory.model.padding import pad
 
     rows = examples(5, "held")

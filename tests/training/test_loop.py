@@ -18,7 +18,7 @@ from llama_factory.core.files import read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Memory, Message
 from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.masks import EncodeOptions, encode
+from llama_factory.model.chat.encoding import EncodeOptions, encode
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training import checkpoints
 from llama_factory.training.items import NEW

@@ -11,9 +11,9 @@ from llama_factory.core.files import read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message
 from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.masks import EncodeOptions
-from llama_factory.model.log_probs import TokenLogProbs
-from llama_factory.model.precision import Precision, choose
+from llama_factory.model.chat.encoding import EncodeOptions
+from llama_factory.model.dtypes import Precision, choose
+from llama_factory.model.output_head import TokenLogProbs
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training.loop import Protection, TrainingFolders, train
 from llama_factory.training.parallel import (

@@ -7,8 +7,8 @@ import pytest
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import Example, Memory, Message
-from llama_factory.model.chat import prompt
-from llama_factory.model.chat.prompt import PromptFormat
+from llama_factory.model.chat import prompt_format
+from llama_factory.model.chat.prompt_format import PromptFormat
 from llama_factory.versions import memory, releases, store
 from llama_factory.versions.workspace import Workspace
 from tests.tiny import make_workspace
@@ -204,4 +204,4 @@ def test_the_adapter_is_asked_as_it_was_taught(tmp_path):
     workspace = store.create_temporary(tmp_path / "made", "tiny", adapter)
     version = store.get(workspace, releases.PRODUCTION)
     assert version.adapter is not None
-    assert prompt.kept(version.adapter) == how
+    assert prompt_format.kept(version.adapter) == how

@@ -171,7 +171,7 @@ def _previews(
     """The file's first rows; those that cannot be read come with the reason."""
     from llama_factory.data.reading import Refused, read_examples
     from llama_factory.model.base import load_tokenizer
-    from llama_factory.model.chat.masks import encode_options
+    from llama_factory.model.chat.encoding import encode_options
     from llama_factory.model.chat.preview import RowPreview, preview
     from llama_factory.model.source import resolve_tokenizer
 

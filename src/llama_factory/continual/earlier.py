@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from llama_factory.core.errors import ConfigError
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.model.divergence import divergence
+from llama_factory.model.dtypes import computing
 from llama_factory.model.layers import backbone_of, causal_of, has_dropout
+from llama_factory.model.output_head import divergence
 from llama_factory.model.padding import IGNORED
-from llama_factory.model.precision import computing
 from llama_factory.model.wrapping import switched_off, switches
 from llama_factory.training.objectives import MicroBatch
 

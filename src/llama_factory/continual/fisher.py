@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from llama_factory.continual.strategy_rows import padded, without_dropout
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.model.chat.masks import EncodedRow
+from llama_factory.model.chat.encoding import EncodedRow
 from llama_factory.model.layers import causal_of
-from llama_factory.model.log_probs import TokenLogProbs
+from llama_factory.model.output_head import TokenLogProbs
 from llama_factory.model.padding import IGNORED
 
 SAMPLED, EMPIRICAL = "sampled", "empirical"

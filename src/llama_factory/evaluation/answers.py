@@ -12,7 +12,7 @@ from llama_factory.evaluation.likelihood import row_likelihoods
 from llama_factory.inference.cache import can_cache, context_tokens
 from llama_factory.inference.decoding import Decoded, Decoder, Limits, decode_by_generate
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.model.chat.masks import Unfit, prompt_ids
+from llama_factory.model.chat.encoding import Unfit, prompt_ids
 
 ROWS_AT_ONCE = 64
 """Most answers generated together."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from llama_factory.core.types import Example
 from llama_factory.evaluation.row_drift import RowDrift
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.model.chat.masks import EncodedRow, encode
+from llama_factory.model.chat.encoding import EncodedRow, encode
 from llama_factory.model.padding import IGNORED, by_length, pad
 from llama_factory.model.wrapping import without_adapter
 

@@ -7,8 +7,8 @@ import torch
 
 from llama_factory.core.types import Example
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.model.chat.masks import EncodedRow, encode
-from llama_factory.model.log_probs import TokenLogProbs
+from llama_factory.model.chat.encoding import EncodedRow, encode
+from llama_factory.model.output_head import TokenLogProbs
 from llama_factory.model.padding import IGNORED, by_length, pad
 
 

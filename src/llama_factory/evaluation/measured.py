@@ -17,7 +17,7 @@ from llama_factory.evaluation.marks import Marks, judge
 from llama_factory.evaluation.metrics import ModelMetric
 from llama_factory.evaluation.prediction import Prediction, by_task
 from llama_factory.evaluation.settings import EvaluationSettings
-from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.saved import SavedModel
 from llama_factory.versions import store
 from llama_factory.versions.version import ModelVersion

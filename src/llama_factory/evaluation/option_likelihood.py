@@ -13,7 +13,7 @@ from llama_factory.evaluation.answered import TaskRow
 from llama_factory.evaluation.likelihood import row_likelihoods
 from llama_factory.inference.cache import Begun, CachedNetwork, can_cache, shared_tokens
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.model.chat.masks import EncodedRow, encode
+from llama_factory.model.chat.encoding import EncodedRow, encode
 from llama_factory.model.padding import IGNORED, cut
 
 Choice = Sequence[EncodedRow]

@@ -5,10 +5,9 @@ from dataclasses import replace
 from transformers import PreTrainedTokenizerBase
 
 from llama_factory.inference.engine import Question
-from llama_factory.model.chat import prompt
-from llama_factory.model.chat.conversation import ask
-from llama_factory.model.chat.prompt import PromptFormat
-from llama_factory.model.chat.template import Renderer
+from llama_factory.model.chat import prompt_format
+from llama_factory.model.chat.prompt_format import PromptFormat
+from llama_factory.model.chat.template import Renderer, prompt_tokens
 from llama_factory.versions.version import ModelVersion
 
 
@@ -32,7 +31,7 @@ class Prompts:
             ModelError: the file that says so is damaged.
         """
         if version.adapter is not None:
-            found = prompt.read(version.adapter, self._usual, self._tokenizer)
+            found = prompt_format.read(version.adapter, self._usual, self._tokenizer)
             self._formats[version.id] = found
 
     def remove(self, version_id: str) -> None:
@@ -48,7 +47,9 @@ class Prompts:
         how = self._formats.get(version_id, self._usual)
         if question.enable_thinking is not None:
             how = replace(how, enable_thinking=question.enable_thinking)
-        return list(ask(question.messages, Renderer(self._tokenizer, question.tools, how)).ids)
+        return list(
+            prompt_tokens(question.messages, Renderer(self._tokenizer, question.tools, how)).ids
+        )
 
     def end(self, version_id: str) -> int | None:
         """The token that ends a version's answers."""

@@ -22,7 +22,7 @@ from llama_factory.evaluation.exam import Exam
 from llama_factory.evaluation.marks import Marks, TaskResult, judge
 from llama_factory.evaluation.prediction import Prediction
 from llama_factory.jobs.train import fit
-from llama_factory.model.chat.masks import encode_options
+from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.provenance import ADAPTER_FILE
 from llama_factory.model.saved import find_adapters
 from llama_factory.rounds.settings import LearningConfig

@@ -26,7 +26,7 @@ from llama_factory.evaluation.metrics import METRICS, Metric, ModelMetric, requi
 from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.statistics import Estimate
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.model.chat.masks import Unfit, encode_options, prompt_ids
+from llama_factory.model.chat.encoding import Unfit, encode_options, prompt_ids
 from llama_factory.model.saved import SavedModel
 from llama_factory.rounds.settings import LearningConfig
 

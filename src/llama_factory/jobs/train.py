@@ -18,7 +18,7 @@ from llama_factory.jobs import outputs
 from llama_factory.jobs.predict import predict_rows, require_answerable
 from llama_factory.jobs.starting import start_of
 from llama_factory.model.adapted import AdaptedModel, adapt
-from llama_factory.model.chat.masks import encode_options
+from llama_factory.model.chat.encoding import encode_options
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training import checkpoints
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train

@@ -14,11 +14,17 @@ from transformers import PreTrainedTokenizerBase
 from llama_factory.core.errors import ModelError
 from llama_factory.model import new_tokens, provenance, value_head
 from llama_factory.model.adapters import ADAPTERS, Adapter
-from llama_factory.model.base import fingerprint, load_network, rounded, tokenizer_of
-from llama_factory.model.chat import prompt
-from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.base import (
+    fingerprint,
+    load_network,
+    load_tokenizer,
+    rounded,
+    tokenizer_of,
+)
+from llama_factory.model.chat import prompt_format
+from llama_factory.model.chat.encoding import EncodeOptions
+from llama_factory.model.dtypes import AS_LOADED, Precision, choose, settle
 from llama_factory.model.new_tokens import NewTokens
-from llama_factory.model.precision import AS_LOADED, Precision, choose, settle
 from llama_factory.model.provenance import Provenance
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.source import resolve
@@ -138,7 +144,7 @@ def adapt(
 
 def _words_of(saved: Sequence[Path]) -> list[str]:
     """Special tokens that the rows of saved adapters could write."""
-    found = filter(None, map(prompt.kept, saved))
+    found = filter(None, map(prompt_format.kept, saved))
     return [word for each in found for word in each.text_tokens]
 
 
@@ -155,7 +161,7 @@ def asked_as_taught(model: AdaptedModel, weights: Path | None) -> AdaptedModel:
     """
     if weights is None:
         return model
-    how = prompt.read(weights, model.options.format, model.tokenizer)
+    how = prompt_format.read(weights, model.options.format, model.tokenizer)
     return replace(model, options=replace(model.options, format=how))
 
 
@@ -195,3 +201,23 @@ def _with_merged(network: Any, merged: Sequence[Path], settings: ModelSettings) 
             "export), and name that as model.base_model."
         )
     return rounded(with_merged(network, merged), settings)
+
+
+def load_teacher(name: str, student: AdaptedModel) -> Any:
+    """The network of a second model, frozen, where the student is and in its number format.
+
+    Raises:
+        ModelError: it cannot be read, or its tokenizer is not the student's.
+    """
+    folder = resolve(name)
+    known, own = load_tokenizer(folder).get_vocab(), student.tokenizer.get_vocab()
+    if known != own:
+        shared = len(known.items() & own.items())
+        raise ModelError(
+            f"training.objective.teacher: {name} reads text in other tokens than the model that is "
+            f"taught: {shared} of {len(own)} tokens are the same. Take a teacher of the same "
+            "family, or teach its answers with the objective sft."
+        )
+    settings = ModelSettings.model_validate({"base_model": name, "dtype": student.precision.name})
+    network = load_network(folder, settings)
+    return network.requires_grad_(False).to(student.device)

@@ -19,11 +19,11 @@ from llama_factory.core.types import Example
 from llama_factory.model import parity
 from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.base import load_network
-from llama_factory.model.chat.prompt import PromptFormat
-from llama_factory.model.export_options import EXPORT_DTYPES, ExportOptions
+from llama_factory.model.chat.prompt_format import PromptFormat
 from llama_factory.model.modelfile import modelfile
 from llama_factory.model.parity import Parity
 from llama_factory.model.saved import SavedModel
+from llama_factory.model.settings import EXPORT_DTYPES, ExportOptions
 from llama_factory.model.wrapping import merge, wrap_saved
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in EXPORT_DTYPES}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llama_factory.model.chat.masks import EncodedRow
+from llama_factory.model.chat.encoding import EncodedRow
 
 IGNORED = -100
 """Target of a position that is not trained."""

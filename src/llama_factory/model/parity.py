@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_factory.core.errors import ModelError
 from llama_factory.core.types import Example
-from llama_factory.model.chat.masks import EncodedRow, EncodeOptions, encode
+from llama_factory.model.chat.encoding import EncodedRow, EncodeOptions, encode
 
 MIN_PROMPTS, MAX_PROMPTS = 8, 16
 MAX_TOKENS = 256

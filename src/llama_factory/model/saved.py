@@ -12,9 +12,9 @@ from llama_factory.model import provenance
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.base import fingerprint, load_network, rounded, tokenizer_of
-from llama_factory.model.chat import prompt
-from llama_factory.model.chat.masks import EncodeOptions
-from llama_factory.model.chat.prompt import PromptFormat
+from llama_factory.model.chat import prompt_format
+from llama_factory.model.chat.encoding import EncodeOptions
+from llama_factory.model.chat.prompt_format import PromptFormat
 from llama_factory.model.new_tokens import make_room
 from llama_factory.model.provenance import ADAPTER_FILE
 from llama_factory.model.settings import ModelSettings
@@ -49,7 +49,7 @@ class SavedModel:
 
         It has the chat template and the end token that the weights were taught with.
         """
-        kept = None if self.is_untouched else prompt.kept(self._trained)
+        kept = None if self.is_untouched else prompt_format.kept(self._trained)
         return tokenizer_of(self.settings, self.base, self.adapters, kept)
 
     @property
@@ -59,7 +59,7 @@ class SavedModel:
 
     def format(self, usual: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> PromptFormat:
         """How the model was taught to be asked; as usual where nothing was trained."""
-        return usual if self.is_untouched else prompt.read(self._trained, usual, tokenizer)
+        return usual if self.is_untouched else prompt_format.read(self._trained, usual, tokenizer)
 
     def network(self, tokenizer: PreTrainedTokenizerBase) -> Any:
         """The base model with all adapters but the last one merged, and that one on top.

@@ -1,15 +1,20 @@
-"""Settings of the model layer: which base model, and which of its weights train."""
+"""Settings of the model room: the base model, which of its weights train, how it is exported."""
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from llama_factory.core.errors import ModelError
+from llama_factory.core.errors import ConfigError, ModelError, suggest
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.model.adapters import ADAPTERS, Adapter
 from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.chat.templates import find
+
+EXPORT_DTYPES = ("float32", "bfloat16", "float16")
+SHARD_SIZE = re.compile(r"\d+(\.\d+)?[KMG]i?B")
 
 
 class ModelSettings(Settings):
@@ -88,3 +93,36 @@ class ModelSettings(Settings):
             "resize_vocab",
         )
         return next((f"model.{name}" for name in alone if getattr(self, name)), "")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How the merged model is written.
+
+    Attributes:
+        dtype: number format of the weights; None keeps that of the base model.
+        shard_size: largest weight file, such as `5GB`.
+        enable_thinking: what its chat template takes for granted, if nothing was written down
+            beside the weights.
+    """
+
+    dtype: str | None = None
+    shard_size: str = "5GB"
+    enable_thinking: bool | None = None
+
+    def check(self) -> None:
+        """Refuse options that cannot be followed.
+
+        Raises:
+            ConfigError: the message names the option.
+        """
+        if self.dtype is not None and self.dtype not in EXPORT_DTYPES:
+            raise ConfigError(
+                f"--dtype: '{self.dtype}' is no number format to export to."
+                f"{suggest(self.dtype, EXPORT_DTYPES)} Known: {', '.join(EXPORT_DTYPES)}."
+            )
+        if not SHARD_SIZE.fullmatch(self.shard_size):
+            raise ConfigError(
+                f"--shard-size: '{self.shard_size}' is no size. Write a number and KB, MB or GB, "
+                "such as 5GB."
+            )

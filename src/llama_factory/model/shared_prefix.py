@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from llama_factory.model.acceleration import is_recomputed
 from llama_factory.model.layers import backbone_of, has_dropout
 from llama_factory.model.padding import is_worth_sharing
-from llama_factory.model.recomputation import is_recomputed
 
 
 class SharedPrefix:

@@ -1,7 +1,7 @@
 """Adapters on a network, by PEFT: put on, read, merged, switched off, with errors for users."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from llama_factory.core.errors import ModelError
-from llama_factory.model import bottleneck
 from llama_factory.model.layers import freeze_lowest
 from llama_factory.model.new_tokens import token_layers
+from llama_factory.model.peft_extensions import BOTTLENECK, register_bottleneck
 
 UNFIT = (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError)
 """What PEFT raises for an adapter that is damaged or does not fit a model."""
@@ -29,14 +29,26 @@ COPIES = (".modules_to_save.", ".original_module.", ".base_layer.")
 """Parts of names under which PEFT writes resized or adapted embeddings of the base once more."""
 
 
-def wrap(model: nn.Module, config: PeftConfig, seed: int) -> Any:
+def wrap(
+    model: nn.Module,
+    config: PeftConfig,
+    seed: int,
+    *,
+    build: Callable[[Any, Any], Any] = get_peft_model,
+) -> Any:
     """The model with a fresh adapter whose weights depend on the seed alone.
+
+    Args:
+        model: the base model.
+        config: PEFT's, of the adapter.
+        seed: of the new weights.
+        build: makes the PEFT model.
 
     Raises:
         ModelError: PEFT cannot adapt these layers in this way.
     """
-    with seeded(seed), refusing(f"this model cannot carry a {_type_of(config)} adapter"):
-        return get_peft_model(model, config)
+    with _seeded(seed), _refusing(f"this model cannot carry a {_type_of(config)} adapter"):
+        return build(model, config)
 
 
 def wrap_saved(
@@ -53,7 +65,7 @@ def wrap_saved(
     Raises:
         ModelError: the adapter is damaged or does not fit the model.
     """
-    bottleneck.register()
+    register_bottleneck()
     base = getattr(model, "name_or_path", "")
     try:
         config = PeftConfig.from_pretrained(str(folder))
@@ -90,7 +102,7 @@ def merge(network: Any, folder: Path) -> Any:
         ModelError: this kind of adapter cannot be merged, or its weights are not numbers.
     """
     config = network.peft_config[network.active_adapter]
-    is_beside = config.is_prompt_learning or config.peft_type == bottleneck.PEFT_TYPE
+    is_beside = config.is_prompt_learning or config.peft_type == BOTTLENECK
     if is_beside or not hasattr(network.base_model, "merge_and_unload"):
         raise ModelError(
             f"{folder}: an adapter of type {_type_of(config)} adds no weights to those of "
@@ -155,7 +167,7 @@ def train_rows(network: PeftModel, ids: Sequence[int], *, trained_whole: Sequenc
     config.trainable_token_indices = rows
     alone = copy.copy(config)
     alone.modules_to_save = None  # these are there already
-    with refusing("this model cannot train the rows of new tokens"):
+    with _refusing("this model cannot train the rows of new tokens"):
         set_additional_trainable_modules(
             network.base_model, alone, base.config.to_dict(), network.active_adapter
         )
@@ -176,7 +188,7 @@ def unread(network: PeftModel, folder: Path, adapter: str = "default") -> list[s
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def _seeded(seed: int) -> Iterator[None]:
     """Draw from a seed for a while, leaving the process's own random numbers alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -184,7 +196,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def refusing(what: str) -> Iterator[None]:
+def _refusing(what: str) -> Iterator[None]:
     """Tell a user in one line what PEFT refuses.
 
     Raises:

@@ -26,7 +26,7 @@ from llama_factory.evaluation.suite import evaluate
 from llama_factory.model import provenance
 from llama_factory.model.adapted import AdaptedModel, adapt, asked_as_taught
 from llama_factory.model.adapters.lora import Lora
-from llama_factory.model.chat.masks import encode_options
+from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.saved import of_version
 from llama_factory.rounds import finishing
 from llama_factory.rounds.finishing import Draw, Round

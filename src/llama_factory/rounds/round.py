@@ -21,7 +21,7 @@ from llama_factory.evaluation.suite import Prediction, evaluate
 from llama_factory.model import provenance
 from llama_factory.model.adapted import AdaptedModel, adapt, asked_as_taught
 from llama_factory.model.adapters import ADAPTERS
-from llama_factory.model.chat.masks import encode_options
+from llama_factory.model.chat.encoding import encode_options
 from llama_factory.rounds import draft as drafts
 from llama_factory.rounds import finishing
 from llama_factory.rounds.draft import TESTING, Draft

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from llama_factory.core.types import Message
 from llama_factory.inference.engine import Answer, Engine, Options, Question
 from llama_factory.inference.engines.transformers import TransformersEngine
-from llama_factory.model.chat.prompt import USUAL, PromptFormat
+from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.versions.version import ModelVersion
 

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from llama_factory.core.errors import ServingError
 from llama_factory.core.signals import Stopped
 from llama_factory.inference.engines.transformers import TransformersEngine
-from llama_factory.model.chat.prompt import USUAL, PromptFormat
+from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.api import create_app
 from llama_factory.serving.connections import (

@@ -9,8 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from llama_factory.model.chat.encodings import Sequences
-from llama_factory.model.chat.masks import EncodedRow
+from llama_factory.model.chat.encoding import EncodedRow, Sequences
 from llama_factory.model.padding import Alike, begins_alike, cut, cut_at_cost, pad
 from llama_factory.training.items import Items, RowRef
 from llama_factory.training.objectives import MicroBatch, Objective

@@ -14,7 +14,7 @@ import torch
 
 from llama_factory.core import files
 from llama_factory.core.progress import Progress
-from llama_factory.model.chat.masks import EncodedRow
+from llama_factory.model.chat.encoding import EncodedRow
 from llama_factory.model.padding import IGNORED, by_length, pad
 from llama_factory.training.items import Items, RowRef
 from llama_factory.training.objectives import OBJECTIVES

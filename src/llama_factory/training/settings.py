@@ -149,8 +149,7 @@ class TrainingSettings(Settings):
         Raises:
             ConfigError: a library or a device is missing.
         """
-        from llama_factory.model.compiling import require_compiler
-        from llama_factory.model.liger import require_liger
+        from llama_factory.model.acceleration import require_compiler, require_liger
 
         if self.compile:
             require_compiler()

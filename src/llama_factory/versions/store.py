@@ -11,7 +11,7 @@ from llama_factory.core import files
 from llama_factory.core.errors import VersionError, suggest
 from llama_factory.core.types import BASE_VERSION, EvalReport, Task
 from llama_factory.model import provenance as trained_on
-from llama_factory.model.chat import prompt
+from llama_factory.model.chat import prompt_format
 from llama_factory.versions import releases
 from llama_factory.versions.releases import VERSION_ID
 from llama_factory.versions.version import MANIFEST, REPORT, ModelVersion, number_of
@@ -213,7 +213,7 @@ def _publish_adapter(workspace: Workspace, base_model: str, adapter: Path) -> Mo
         raise VersionError(f"{adapter}: no {missing[0]} is there, so it is no adapter folder.")
     draft = _untrained(workspace.building, next_id(workspace), ids(workspace)[-1], base_model)
     (draft.folder / "adapter").mkdir()
-    extra = [prompt.FILE] if prompt.kept(adapter) else []
+    extra = [prompt_format.FILE] if prompt_format.kept(adapter) else []
     for name in (*ADAPTER_FILES, *extra):
         shutil.copyfile(adapter / name, draft.folder / "adapter" / name)
     files.write_jsonl(draft.folder / "data" / "held_out.jsonl", [])

@@ -4,8 +4,8 @@ import torch
 
 from llama_factory.core.types import Example, Message
 from llama_factory.model.adapted import AdaptedModel, adapt
-from llama_factory.model.chat.masks import EncodeOptions, encode
-from llama_factory.model.log_probs import TokenLogProbs
+from llama_factory.model.chat.encoding import EncodeOptions, encode
+from llama_factory.model.output_head import TokenLogProbs
 from llama_factory.model.padding import pad
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training.objectives import MicroBatch

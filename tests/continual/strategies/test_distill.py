@@ -7,7 +7,7 @@ from llama_factory.continual.strategies.distill import Distill
 from llama_factory.continual.strategies.freeze import Freeze
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.types import Memory
-from llama_factory.model import divergence
+from llama_factory.model import output_head
 from llama_factory.model.adapted import adapt
 from llama_factory.model.padding import IGNORED
 from llama_factory.model.settings import ModelSettings
@@ -217,7 +217,7 @@ def test_the_model_is_left_without_hooks(tiny_model):
 
 
 def test_logits_of_all_tokens_are_never_held(tiny_model, parent, monkeypatch):
-    monkeypatch.setattr(divergence, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(output_head, "PAIR_ROWS", 4)
     model = make(tiny_model, parent)
     batch = batch_of(model)
     strategy, memory = started(model, rows=["anchor"])

@@ -10,7 +10,7 @@ from llama_factory.evaluation.metrics.label_likelihood import LabelLikelihood
 from llama_factory.evaluation.metrics.perplexity import Perplexity
 from llama_factory.evaluation.option_likelihood import option_likelihoods
 from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.settings import ModelSettings
 from tests.evaluation.metrics.rows import task_row, text_row
 from tests.tiny import make_tiny_model

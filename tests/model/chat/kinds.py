@@ -3,7 +3,7 @@
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from llama_factory.model.chat.naming import give_template
+from llama_factory.model.base import give_template
 from llama_factory.model.chat.templates import find
 from tests.tiny import END, SENTENCES, START, make_tokenizer, wrap_tokenizer
 

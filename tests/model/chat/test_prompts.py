@@ -6,9 +6,9 @@ from llama_factory.core.errors import ModelError
 from llama_factory.core.types import Example, Message
 from llama_factory.model.adapted import adapt
 from llama_factory.model.base import load_tokenizer
-from llama_factory.model.chat import prompt
-from llama_factory.model.chat.masks import EncodeOptions, encode, encode_pair, prompt_ids
-from llama_factory.model.chat.prompt import USUAL, PromptFormat
+from llama_factory.model.chat import prompt_format
+from llama_factory.model.chat.encoding import EncodeOptions, encode, encode_pair, prompt_ids
+from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
 from llama_factory.model.chat.template import Renderer
 from llama_factory.model.chat.templates import find
 from llama_factory.model.settings import ModelSettings
@@ -273,7 +273,7 @@ def test_weights_are_saved_with_how_they_are_asked(tiny_model, tmp_path):
         model = adapt(chosen, None, options=options, seed=0)
         model.tokenizer.save_pretrained(tmp_path / form)
         model.save(tmp_path / form)
-        kept = prompt.kept(tmp_path / form)
+        kept = prompt_format.kept(tmp_path / form)
         template, end = model.tokenizer.chat_template, model.tokenizer.eos_token
         assert kept == PromptFormat(False, ("<mark>",), template, end)
     again = adapt(settings(tiny_model), tmp_path / "lora", options=LONG, seed=0)

@@ -7,10 +7,9 @@ from pydantic import ValidationError
 
 from llama_factory.core.errors import ModelError
 from llama_factory.core.types import Example, Message, ToolCall
-from llama_factory.model.base import load_tokenizer
-from llama_factory.model.chat.masks import EncodeOptions, encode
-from llama_factory.model.chat.naming import give_template
-from llama_factory.model.chat.prompt import PromptFormat
+from llama_factory.model.base import give_template, load_tokenizer
+from llama_factory.model.chat.encoding import EncodeOptions, encode
+from llama_factory.model.chat.prompt_format import PromptFormat
 from llama_factory.model.chat.template import MARKS, Renderer
 from llama_factory.model.chat.templates import ALIASES, find, names
 from llama_factory.model.settings import ModelSettings

@@ -6,7 +6,7 @@ import pytest
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import TEXT, Example, Message
 from llama_factory.model.chat import token_cache
-from llama_factory.model.chat.masks import EncodeOptions, encode
+from llama_factory.model.chat.encoding import EncodeOptions, encode
 from llama_factory.model.chat.token_cache import Cut, encode_rows
 from tests.tiny import make_tokenizer
 

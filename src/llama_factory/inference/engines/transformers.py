@@ -25,7 +25,7 @@ from llama_factory.inference.prompts import Prompts
 from llama_factory.inference.streamed_text import TextPieces
 from llama_factory.model import provenance
 from llama_factory.model.base import fingerprint, load_network, tokenizer_of
-from llama_factory.model.chat.prompt import USUAL, PromptFormat
+from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
 from llama_factory.model.chat.template import REFUSALS
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.source import resolve

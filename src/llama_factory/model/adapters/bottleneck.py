@@ -32,16 +32,16 @@ class Bottleneck(Adapter):
 
     def apply(self, model: "nn.Module", *, freeze_layers: int, seed: int) -> Any:
         """See `Adapter.apply`."""
-        from llama_factory.model.bottleneck import BottleneckConfig, register
         from llama_factory.model.layers import (
             adapted_layers,
             last_linear_names,
             target_names,
             unadapted,
         )
+        from llama_factory.model.peft_extensions import BottleneckConfig, register_bottleneck
         from llama_factory.model.wrapping import wrap
 
-        register()
+        register_bottleneck()
         paper = self.targets == "paper"
         names = target_names(model, last_linear_names(model) if paper else self.targets)
         left_out = unadapted(model, freeze_layers, self.exclude)

@@ -89,11 +89,11 @@ class Lora(Adapter):
         from llama_factory.model.wrapping import wrap
 
         config = self._config(model, freeze_layers)
-        if self.is_principal:
-            from llama_factory.model.principal import wrap_principal
+        if not self.is_principal:
+            return wrap(model, config, seed)
+        from llama_factory.model.peft_extensions import principal_model
 
-            return wrap_principal(model, config, seed)
-        return wrap(model, config, seed)
+        return wrap(model, config, seed, build=principal_model)
 
     def train_tokens(self, network: Any, ids: Sequence[int]) -> None:
         """See `Adapter.train_tokens`: no other row of the embeddings trains or is saved."""

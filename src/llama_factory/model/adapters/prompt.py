@@ -31,7 +31,7 @@ class Prompt(Adapter):
         """See `Adapter.apply`."""
         from peft import PromptTuningConfig
 
-        from llama_factory.model.soft_prompt import prepend
+        from llama_factory.model.peft_extensions import prepend_prompt
         from llama_factory.model.wrapping import wrap
 
         _refuse_freezing(freeze_layers)
@@ -42,14 +42,14 @@ class Prompt(Adapter):
             tokenizer_name_or_path=model.name_or_path if self.text else None,
             task_type="CAUSAL_LM",
         )
-        return prepend(wrap(model, config, seed))
+        return prepend_prompt(wrap(model, config, seed))
 
     def resume(self, model: "nn.Module", folder: Path, *, freeze_layers: int) -> Any:
         """See `Adapter.resume`."""
-        from llama_factory.model.soft_prompt import prepend
+        from llama_factory.model.peft_extensions import prepend_prompt
 
         _refuse_freezing(freeze_layers)
-        return prepend(super().resume(model, folder, freeze_layers=0))
+        return prepend_prompt(super().resume(model, folder, freeze_layers=0))
 
     def shape(self) -> dict[str, tuple[Any, ...]]:
         """See `Adapter.shape`."""

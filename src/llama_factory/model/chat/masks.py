@@ -1,286 +1,336 @@
-"""Rows -> tokens and which of them are trained, with what weight."""
+"""Where the answers of a conversation stand in the text that the chat template makes of it.
 
-from collections.abc import Sequence
+The template's own marks say so; without marks, rendering the turns before an answer must give a
+prefix of rendering them all. Nothing here knows any model's format.
+"""
+
+import logging
+import re
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
+from llama_factory.core.errors import ModelError
 from llama_factory.core.types import Example, Message
-from llama_factory.data.settings import DataSettings
-from llama_factory.model.chat import control_tokens, tokens
-from llama_factory.model.chat.conversation import (
-    Conversation,
-    answer_spans,
-    ask,
-    turns_to_lose,
-    write,
-)
-from llama_factory.model.chat.prompt import USUAL, PromptFormat
-from llama_factory.model.chat.template import REFUSALS, Renderer
+from llama_factory.model.chat.template import Renderer, answer_starts, prompts_of
+from llama_factory.model.chat.tokens import Span, Tokens, first_difference, tokenize
+
+logger = logging.getLogger(__name__)
+
+OPEN_TAG = re.compile(r"([<\[])([\w:|]+)([>\]])\s*\Z")
+"""A tag that is opened at the end of a text, such as `<think>`."""
+
+Written = tuple[str, tuple[Span, ...] | None]
+"""A conversation as text, and what its template marks in it; None where it has no marks."""
+
+CONTEXT = 8
+"""Tokens shown on either side of the place where two renderings part."""
 
 
 @dataclass(frozen=True)
-class EncodeOptions:
-    """How rows become tokens.
+class Conversation:
+    """A row's turns, or what is left of them, as the template writes them.
 
     Attributes:
-        max_tokens: longest row. Longer ones lose their oldest exchanges, then the answer's end.
-        train_on_prompt: every token is trained, not the answers alone.
-        mask_history: only the last answer of a conversation is trained.
-        format: how conversations are written.
-        max_trained: a row ends after so many trained tokens, where answers alone are trained;
-            None: with its last one.
+        renderer: wrote them.
+        messages: the turns that are left.
+        tokens: all of them rendered.
+        asked: the prompt of each answer, by the number of its turn.
+        marks: what the template marks as the assistant's; None where it has no marks.
+        lost_turns: how many of the oldest turns are left out.
+        place: file and line of the row, for messages.
     """
 
-    max_tokens: int
-    train_on_prompt: bool = False
-    mask_history: bool = False
-    format: PromptFormat = USUAL
-    max_trained: int | None = None
-
-
-def encode_options(settings: DataSettings) -> EncodeOptions:
-    """The settings of `data:` about lengths and about which tokens are trained."""
-    return EncodeOptions(
-        max_tokens=settings.max_tokens,
-        train_on_prompt=settings.train_on_prompt,
-        mask_history=settings.mask_history,
-        format=PromptFormat(settings.enable_thinking),
-    )
-
-
-@dataclass(frozen=True)
-class EncodedRow:
-    """One row as tokens.
-
-    Attributes:
-        ids: token ids of the whole row.
-        is_trained: for each token, whether the model is taught to produce it. Never the first,
-            which nothing comes before.
-        weight: factor on the row's loss.
-        weights: for each trained token, a further factor on its loss; None where all are 1.
-        lost_turns: turns at the beginning that were left out because the row was too long.
-        lost_tokens: tokens that were left out in all.
-        cut_tokens: of these, those at the end of its answers: where they stop is not taught.
-        is_desirable: whether people liked the answer; what nobody judged counts as liked.
-    """
-
-    ids: tuple[int, ...]
-    is_trained: tuple[bool, ...]
-    weight: float = 1.0
-    weights: tuple[float, ...] | None = None
-    lost_turns: int = 0
-    lost_tokens: int = 0
-    cut_tokens: int = 0
-    is_desirable: bool = True
+    renderer: Renderer
+    messages: tuple[Message, ...]
+    tokens: Tokens
+    asked: Mapping[int, str]
+    marks: tuple[Span, ...] | None
+    lost_turns: int
+    place: str
 
     @property
-    def num_trained(self) -> int:
-        """How many tokens are trained."""
-        return sum(self.is_trained)
+    def starts(self) -> dict[int, int]:
+        """Where answers begin, of those whose prompts the conversation begins with."""
+        return answer_starts(self.asked, self.tokens.text)
 
 
-@dataclass(frozen=True)
-class Unfit:
-    """A row that cannot be taught to this model, and why."""
+def write(example: Example, renderer: Renderer, *, lost_turns: int = 0) -> Conversation:
+    """A row's turns as text and tokens, without its oldest turns; a system turn stays.
 
-    reason: str
+    Raises:
+        TemplateError: the template refuses the turns.
+    """
+    kept = _left(example, lost_turns)
+    asked = prompts_of(kept, renderer)
+    marks: tuple[Span, ...] | None = None
+    if renderer.is_marked:
+        text, found = renderer.marked(kept)
+        marks = tuple(found)
+    else:
+        text = renderer.text(kept, ask=False)
+    last = len(kept) - 1
+    if last in asked and not text.startswith(asked[last]):
+        text, marks = _after_prompt(kept, renderer, asked[last], (text, marks))
+    borders = sorted({*answer_starts(asked, text).values()})
+    tokens = tokenize(renderer.tokenizer, text, renderer.control, borders)
+    place = f"{example.file}:{example.line}"
+    return Conversation(renderer, kept, tokens, asked, marks, lost_turns, place)
 
 
-@dataclass(frozen=True)
-class TooLong(Unfit):
-    """A row whose prompt leaves no room for an answer."""
-
-    num_tokens: int
+def _left(example: Example, lost_turns: int) -> tuple[Message, ...]:
+    head = _num_system(example.messages)
+    return example.messages[:head] + example.messages[head + lost_turns :]
 
 
-def encode(
-    example: Example, tokenizer: PreTrainedTokenizerBase, options: EncodeOptions
-) -> EncodedRow | Unfit:
-    """Tokens of a row, with every answer trained up to its end token and nothing after it.
+def _after_prompt(
+    messages: Sequence[Message], renderer: Renderer, asked: str, written: Written
+) -> Written:
+    """A conversation that begins with its last prompt, where that opens what the answer lacks.
 
-    Plain text is trained whole, with an end token.
+    Prompts of reasoning models end with an opened thought that their templates leave out, or drop,
+    when the answer is there. The answer goes on with it; where the two part otherwise, all is left
+    as it was written.
+    """
+    text, marks = written
+    opening = renderer.habits.opening
+    base = asked.removesuffix(opening)
+    if base == asked or not text.startswith(base):
+        return written
+    thought, said = _split_thought(messages[-1].content, opening)
+    if said != messages[-1].content:
+        text = renderer.text([*messages[:-1], replace(messages[-1], content=said)], ask=False)
+    text = _joined(asked, renderer.control.hidden(thought), _closing(opening), text[len(base) :])
+    if marks is not None:
+        end = _end_of_answer(text, len(asked), renderer.habits.end)
+        marks = (*(mark for mark in marks if mark[1] <= len(base)), (len(asked), end))
+    return text, marks
+
+
+def _joined(asked: str, thought: str, closing: str, rest: str) -> str:
+    """A prompt that opens a thought, the thought, and what the template writes after it."""
+    if not closing:
+        return asked + rest
+    if rest.lstrip().startswith(closing):
+        return asked + thought + rest
+    gap = "" if rest[:1].isspace() else "\n\n"
+    return asked + (thought or "\n") + closing + gap + rest
+
+
+def _split_thought(content: str, opening: str) -> tuple[str, str]:
+    """The thought of an answer, without what the prompt opens it with, and what is said then."""
+    closing = _closing(opening)
+    thought, found, said = content.partition(closing) if closing else ("", "", content)
+    if not found:
+        return "", content
+    thought = thought.lstrip().removeprefix(opening.strip())
+    return (thought.removeprefix("\n") if opening.endswith("\n") else thought), said.lstrip("\n")
+
+
+def _closing(opening: str) -> str:
+    """What closes the thought that an opening begins; empty where it begins none."""
+    found = OPEN_TAG.search(opening)
+    return "" if found is None else f"{found[1]}/{found[2]}{found[3]}"
+
+
+def turns_to_lose(example: Example, renderer: Renderer, max_tokens: int) -> int:
+    """How many of the oldest turns must go so that the rest fits; the last exchange stays.
+
+    Raises:
+        TemplateError: the template refuses the turns.
+    """
+    head = _num_system(example.messages)
+    # What is left begins with the user.
+    starts = [i - head for i, turn in enumerate(example.messages) if turn.role == "user"]
+
+    def fits(start: int) -> bool:
+        # Borders, which take a rendering for each answer, move the length by a token or two.
+        text = renderer.text(_left(example, start), ask=False)
+        return len(tokenize(renderer.tokenizer, text, renderer.control).ids) <= max_tokens
+
+    def fits_exactly(start: int) -> bool:
+        return len(write(example, renderer, lost_turns=start).tokens.ids) <= max_tokens
+
+    near = bisect_left(starts, True, key=fits)
+    fitting = next((start for start in starts[near:] if fits_exactly(start)), None)
+    return fitting if fitting is not None else starts[-1] if starts else 0
+
+
+def _num_system(messages: Sequence[Message]) -> int:
+    return 1 if messages[0].role == "system" else 0
+
+
+def answer_spans(talk: Conversation, answers: Sequence[int]) -> dict[int, list[Span]]:
+    """The characters of each answer with its end token, by the number of its turn.
 
     Raises:
         ModelError: the template writes earlier turns differently once others follow.
+        TemplateError: the template refuses the turns before an answer.
     """
-    untaught = _why_not(example)
-    if untaught:
-        return Unfit(untaught)
-    if example.is_text:
-        return _encode_text(example, tokenizer, options)
-    renderer = Renderer(tokenizer, example.tools, options.format)
-    try:
-        return _encode_talk(example, renderer, options)
-    except REFUSALS as error:
-        return _refused(error)
+    if talk.marks is None:
+        return {number: [_find_span(talk, number)] for number in answers}
+    spans = _marked(talk, talk.marks)
+    _warn_of_other_prompt(talk)
+    return {number: _whole(talk, number, spans[number]) for number in answers}
 
 
-def _why_not(example: Example) -> str:
-    """Why a row must not be taught as it stands; empty where it may."""
-    if example.images:
-        return "it shows pictures, and only text can be taught yet."
-    if example.is_desirable is False:
-        return "its answer is marked as bad: taught like this, the model would learn to give it."
-    return ""
+def _whole(talk: Conversation, number: int, spans: Sequence[Span]) -> list[Span]:
+    """An answer's marks, none of the prompt among them, with the end token that follows them."""
+    start = talk.starts.get(number, 0)
+    kept = [(max(start, first), after) for first, after in spans if after > start]
+    end, text = talk.renderer.habits.end, talk.tokens.text
+    if not kept or not end or any(end in text[slice(*span)] for span in kept):
+        return kept
+    first, after = kept[-1]
+    found = text.find(end, max(first, after - len(end)))
+    if found < 0 or text[after:found].strip():
+        _warn_of_unmarked_end(talk.renderer.template, end)
+        return kept
+    return [*kept[:-1], (first, found + len(end))]
 
 
-def encode_pair(
-    example: Example, tokenizer: PreTrainedTokenizerBase, options: EncodeOptions
-) -> tuple[EncodedRow, EncodedRow] | Unfit:
-    """A preference pair: the better and the worse answer after the very same prompt.
+def _marked(talk: Conversation, marks: Sequence[Span]) -> dict[int, list[Span]]:
+    """The template's marks by turn: a mark belongs to the answer before whose end it begins."""
+    said = [i for i, turn in enumerate(talk.messages) if turn.role == "assistant"]
+    if len(said) == len(marks):
+        return {number: [mark] for number, mark in zip(said, marks, strict=True)}
+    spans: dict[int, list[Span]] = {number: [] for number in said}
+    through = [talk.messages[: number + 1] for number in said[:-1]]
+    ends = [len(talk.renderer.text(turns, ask=False)) for turns in through]
+    for mark in marks:
+        spans[said[sum(end <= mark[0] for end in ends)]].append(mark)
+    return spans
 
-    Only the two last answers are trained. Where one of them is too long, both lose the same turns.
 
-    Raises:
-        ModelError: the template writes earlier turns differently once others follow.
+def _find_span(talk: Conversation, number: int) -> Span:
+    """Where an answer stands, by rendering the turns before it and through it."""
+    whole, messages, renderer = talk.tokens.text, talk.messages, talk.renderer
+    start = _start(talk, number)
+    is_last = number == len(messages) - 1
+    through = whole if is_last else renderer.text(messages[: number + 1], ask=False)
+    end = _end_of_answer(through, start, renderer.habits.end)
+    if not whole.startswith(through[:end]):
+        end = _rewritten_end(talk, number, start)
+    if end < 0:
+        _require_prefix(through, talk, number)
+    return start, end
+
+
+def _start(talk: Conversation, number: int) -> int:
+    """Where an answer begins: after its prompt, or what is left of that once turns follow."""
+    asked = talk.asked.get(number)
+    if asked is None:
+        asked = talk.renderer.text(talk.messages[:number], ask=True)
+    if talk.tokens.text.startswith(asked):
+        return len(asked)
+    base = asked.removesuffix(talk.renderer.habits.opening_before)
+    is_last = number == len(talk.messages) - 1
+    if is_last or base == asked or not talk.tokens.text.startswith(base):
+        _require_prefix(asked, talk, number)
+    _warn_of_rewriting(talk.renderer.template)
+    return len(base)
+
+
+def _end_of_answer(through: str, start: int, end_token: str) -> int:
+    """After the answer's end token; what the template adds after it (a newline) is not trained."""
+    found = through.rfind(end_token, start) if end_token else -1
+    return found + len(end_token) if found >= 0 else len(through)
+
+
+def _rewritten_end(talk: Conversation, number: int, start: int) -> int:
+    """The end of an answer that reads otherwise once turns follow; -1 where it is not clear.
+
+    Templates of reasoning models drop the thought of an answer then. It is trained as it stands in
+    the whole conversation, up to its end token.
     """
-    if example.rejected is None:
-        return Unfit("it is no preference pair: it has one answer only")
-    if example.images:
-        return Unfit(_why_not(example))
-    options = replace(options, train_on_prompt=False, mask_history=True)
-    renderer = Renderer(tokenizer, example.tools, options.format)
-    worse = replace(example, messages=(*example.prompt, example.rejected), rejected=None)
-    try:
-        lost = max(_lost_turns(row, renderer, options.max_tokens) for row in (example, worse))
-        talks = [write(row, renderer, lost_turns=lost) for row in (example, worse)]
-        chosen, rejected = (_encode_left(example, talk, options) for talk in talks)
-    except REFUSALS as error:
-        return _refused(error)
-    if isinstance(chosen, Unfit):
-        return chosen
-    return rejected if isinstance(rejected, Unfit) else (chosen, rejected)
+    whole, messages, end_token = talk.tokens.text, talk.messages, talk.renderer.habits.end
+    if not end_token or end_token in talk.renderer.control.hidden(messages[number].content):
+        return -1
+    later = range(number + 1, len(messages))
+    following = next((i for i in later if messages[i].role == "assistant"), None)
+    is_last = following is None
+    limit = len(whole if is_last else talk.renderer.text(messages[:following], ask=True))
+    found = whole.find(end_token, start, limit)
+    if found < 0:
+        return -1
+    _warn_of_rewriting(talk.renderer.template)
+    return found + len(end_token)
 
 
-def _lost_turns(example: Example, renderer: Renderer, max_tokens: int) -> int:
-    fits = len(write(example, renderer).tokens.ids) <= max_tokens
-    return 0 if fits else turns_to_lose(example, renderer, max_tokens)
-
-
-def prompt_ids(
-    example: Example, tokenizer: PreTrainedTokenizerBase, options: EncodeOptions
-) -> list[int] | Unfit:
-    """What a row asks, as tokens up to where the answer begins; plain text asks with itself."""
-    if example.is_text:
-        return _begun(example, tokenizer, options)
-    renderer = Renderer(tokenizer, example.tools, options.format)
-    try:
-        return list(ask(example.prompt, renderer).ids)
-    except REFUSALS as error:
-        return _refused(error)
-
-
-def _refused(error: Exception) -> Unfit:
-    return Unfit(f"the model's chat template refuses this row: {error}")
-
-
-def _begun(
-    example: Example, tokenizer: PreTrainedTokenizerBase, options: EncodeOptions
-) -> list[int]:
-    """The tokens of a plain text."""
-    control = control_tokens.find(tokenizer, "", (), options.format.text_tokens)
-    return tokens.text_ids(tokenizer, example.answer, control)
-
-
-def text_ids(
-    example: Example, tokenizer: PreTrainedTokenizerBase, options: EncodeOptions
-) -> list[int]:
-    """All tokens of a plain text, with an end token."""
-    ids = _begun(example, tokenizer, options)
-    end = options.format.end_id(tokenizer)
-    return ids if end is None or ids[-1:] == [end] else [*ids, end]
-
-
-def _encode_text(
-    example: Example, tokenizer: PreTrainedTokenizerBase, options: EncodeOptions
-) -> EncodedRow | Unfit:
-    ids = text_ids(example, tokenizer, options)
-    if len(ids) < 2:
-        return Unfit("the text is empty")
-    kept = tuple(ids[: options.max_tokens])
-    if options.max_trained is not None:
-        kept = kept[: options.max_trained + 1]
-    is_trained = (False, *[True] * (len(kept) - 1))
-    cut = max(0, len(ids) - options.max_tokens)
-    lost = len(ids) - len(kept)
-    return EncodedRow(kept, is_trained, example.weight, lost_tokens=lost, cut_tokens=cut)
-
-
-def _encode_talk(
-    example: Example, renderer: Renderer, options: EncodeOptions
-) -> EncodedRow | Unfit:
-    whole = write(example, renderer)
-    if len(whole.tokens.ids) <= options.max_tokens:
-        return _encode_left(example, whole, options)
-    lost = turns_to_lose(example, renderer, options.max_tokens)
-    left = write(example, renderer, lost_turns=lost)
-    code = _encode_left(example, left, options)
-    if isinstance(code, Unfit):
-        return code
-    gone = len(whole.tokens.ids) - len(left.tokens.ids)
-    return replace(code, lost_tokens=code.lost_tokens + gone)
-
-
-def _encode_left(
-    example: Example, talk: Conversation, options: EncodeOptions
-) -> EncodedRow | Unfit:
-    """What is left of a row; its end is cut off where even that is too long."""
-    ids, factors = _factors(talk, options)
-    if not any(factors):
-        return Unfit("no turn of this row is trained: every answer's weight is 0")
-    num_tokens, most = len(ids), options.max_tokens
-    trained = [i for i, factor in enumerate(factors[:most]) if factor]
-    if not trained:
-        reason = f"its prompt fills all {most} tokens and leaves none to an answer"
-        return TooLong(f"{reason} (data.max_tokens; the row has {num_tokens})", num_tokens)
-    if not options.train_on_prompt:
-        trained = trained[: options.max_trained]
-    end = trained[-1] + 1
-    weights = tuple(factors[i] for i in trained)
-    return EncodedRow(
-        ids=tuple(ids[:end]),
-        is_trained=tuple(factor != 0 for factor in factors[:end]),
-        weight=example.weight,
-        weights=None if set(weights) == {1.0} else weights,
-        lost_turns=talk.lost_turns,
-        lost_tokens=max(0, num_tokens - most),
-        cut_tokens=sum(factor != 0 for factor in factors[most:]),
-        is_desirable=example.is_desirable is not False,
+@lru_cache(maxsize=16)
+def _warn_of_rewriting(template: str) -> None:
+    """Warn once for each template of what it does to earlier answers."""
+    logger.warning(
+        "This model's chat template writes an answer otherwise once other turns follow it (a "
+        "thought is dropped). Answers before the last one are trained as they read then; "
+        "data.mask_history: true trains the last one only."
     )
 
 
-def _factors(talk: Conversation, options: EncodeOptions) -> tuple[list[int], list[float]]:
-    """Token ids, and for each the factor on its loss: 0 where it is not trained."""
-    ids = list(talk.tokens.ids)
-    usual = 1.0 if options.train_on_prompt else 0.0
-    factors = [usual] * len(ids)
-    weights = {number: talk.messages[number].weight for number in _answers(talk.messages, options)}
-    unusual = [number for number, weight in weights.items() if weight != usual]
-    after_last = len(ids)
-    for number, spans in answer_spans(talk, unusual).items():
-        for token in chain.from_iterable(map(talk.tokens.covered, spans)):
-            factors[token] = weights[number]
-            after_last = token + 1 if number == len(talk.messages) - 1 else after_last
-    _add_end(talk, ids, factors, after_last)
-    factors[:1] = [0.0]  # nothing comes before the first token
-    return ids, factors
+@lru_cache(maxsize=16)
+def _warn_of_unmarked_end(template: str, end: str) -> None:
+    """Warn once for each template that the end of answers is not taught."""
+    logger.warning(
+        "This model's chat template marks what is trained ({%% generation %%}), but not %s, which "
+        "ends an answer: text that is not marked stands before it. A model that is trained so does "
+        "not learn to stop. Move {%% endgeneration %%} behind %s in chat_template.jinja.",
+        end,
+        end,
+    )
 
 
-def _add_end(talk: Conversation, ids: list[int], factors: list[float], after_last: int) -> None:
-    """An end token where the template writes none, or the model would not learn to stop.
+def _warn_of_other_prompt(talk: Conversation) -> None:
+    """Warn once for each template that its rows do not begin with the prompt."""
+    asked = talk.asked.get(len(talk.messages) - 1)
+    if asked is not None and not talk.tokens.text.startswith(asked):
+        _warn_of_parting(talk.renderer.template)
 
-    It takes the place of what the template writes after the last answer.
+
+@lru_cache(maxsize=16)
+def _warn_of_parting(template: str) -> None:
+    logger.warning(
+        "This model's chat template asks for an answer otherwise than it writes the turns before "
+        "one that was given. What it marks is trained as it stands, but tests, chat and server ask "
+        "with another prompt: set data.enable_thinking as the rows were written, or correct "
+        "chat_template.jinja."
+    )
+
+
+def _require_prefix(prefix: str, talk: Conversation, number: int) -> None:
+    """Refuse where the whole conversation does not begin with a prefix of its turns.
+
+    Raises:
+        ModelError: names the first token that differs.
     """
-    end = talk.renderer.format.end_id(talk.renderer.tokenizer)
-    if after_last and end is not None and not talk.renderer.habits.end:
-        ids[after_last:] = [end]
-        factors[after_last:] = [factors[after_last - 1]]
+    if talk.tokens.text.startswith(prefix):
+        return
+    renderer = talk.renderer
+    alone = tokenize(renderer.tokenizer, prefix, renderer.control).ids
+    first = first_difference(alone, talk.tokens.ids)
+    shown = [_around(renderer.tokenizer, ids, first) for ids in (alone, talk.tokens.ids)]
+    raise ModelError(
+        f"{talk.place}: this model's chat template renders earlier turns differently once an "
+        f"answer follows (first at token {first}: {shown[0]!r} became {shown[1]!r}), so what to "
+        f"train is unclear. {_advice(talk, number)}"
+    )
 
 
-def _answers(messages: Sequence[Message], options: EncodeOptions) -> list[int]:
-    """The assistant's turns that may be trained."""
-    answers = [i for i, turn in enumerate(messages) if turn.role == "assistant"]
-    only_last = options.mask_history and not options.train_on_prompt
-    return answers[-1:] if only_last else answers
+def _advice(talk: Conversation, number: int) -> str:
+    """What can be done about an answer that does not follow its prompt."""
+    ways = ["write conversations with another template (model.template, model.replace_template)"]
+    if "enable_thinking" in talk.renderer.template:
+        ways.insert(0, "set data.enable_thinking as the rows were written")
+    if number < len(talk.messages) - 1:
+        ways.insert(0, "train the last answer only (data.mask_history: true)")
+        ways.insert(1, "split the conversation into rows with one answer each")
+        ways.append("mark the answers in the model's chat_template.jinja ({% generation %})")
+    *others, last = ways
+    said = f"{', '.join(others)}, or {last}" if others else last
+    return f"{said[0].upper()}{said[1:]}."
+
+
+def _around(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], place: int) -> str:
+    return str(tokenizer.decode(list(ids[max(0, place - CONTEXT) : place + CONTEXT])))

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_factory.core.errors import ModelError
 from llama_factory.core.types import Example
-from llama_factory.model.chat.masks import EncodedRow, EncodeOptions, Unfit, encode, encode_pair
+from llama_factory.model.chat.encoding import EncodedRow, EncodeOptions, Unfit, encode, encode_pair
 
 
 @dataclass(frozen=True)

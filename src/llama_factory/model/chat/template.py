@@ -15,15 +15,18 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from llama_factory.core.types import Message, ToolCall
-from llama_factory.model.chat import control_tokens
-from llama_factory.model.chat.control_tokens import ControlTokens
-from llama_factory.model.chat.prompt import USUAL, PromptFormat
+from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
+from llama_factory.model.chat.tokens import (
+    ControlTokens,
+    Span,
+    Tokens,
+    find_control_tokens,
+    first_difference,
+    tokenize,
+)
 
 Turn = dict[str, Any]
 """One turn as templates want it: OpenAI's shape, with arguments as a mapping."""
-
-Span = tuple[int, int]
-"""Start and end of a piece of text, in characters."""
 
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """What a template that marks the assistant's tokens itself begins an answer with."""
@@ -72,7 +75,7 @@ class Renderer:
     """Writes conversations as one model's chat template does.
 
     Parts that the template would drop in silence are written as JSON text into the turns. Control
-    tokens that turns hold are written as stand-ins (`control_tokens.py`).
+    tokens that turns hold are written as stand-ins (`tokens.py`).
 
     Attributes:
         tokenizer: has a chat template, if the format has none.
@@ -103,7 +106,7 @@ class Renderer:
     def control(self) -> ControlTokens:
         """The tokens that turns cannot write."""
         ends, allowed = self.habits.end_tokens, self.format.text_tokens
-        return control_tokens.find(self.tokenizer, self.template, ends, allowed)
+        return find_control_tokens(self.tokenizer, self.template, ends, allowed)
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -144,6 +147,36 @@ class Renderer:
         options = {"add_generation_prompt": ask, "return_assistant_tokens_mask": mark}
         options |= self._options
         return _rendered(self.tokenizer, self.template, turns, tools=tools, options=options)
+
+
+def prompt_tokens(messages: Sequence[Message], renderer: Renderer) -> Tokens:
+    """The prompt of a conversation, up to where the answer begins.
+
+    Every prompt is made here: that of training rows, tests, chat and server.
+
+    Raises:
+        TemplateError: the template refuses the turns.
+    """
+    text = renderer.text(messages, ask=True)
+    starts = answer_starts(prompts_of(messages, renderer), text)
+    return tokenize(renderer.tokenizer, text, renderer.control, sorted(starts.values()))
+
+
+def prompts_of(messages: Sequence[Message], renderer: Renderer) -> dict[int, str]:
+    """The prompts of all answers of a conversation, by the numbers of their turns."""
+    found = {}
+    for number, turn in enumerate(messages):
+        if turn.role == "assistant" and number:
+            try:
+                found[number] = renderer.text(messages[:number], ask=True)
+            except REFUSALS:
+                continue  # a template may need what follows; the last answer's prompt is whole
+    return found
+
+
+def answer_starts(asked: Mapping[int, str], text: str) -> dict[int, int]:
+    """Where answers begin in a text: where it begins with their prompts."""
+    return {number: len(each) for number, each in asked.items() if text.startswith(each)}
 
 
 @lru_cache(maxsize=16)
@@ -220,12 +253,6 @@ def _end_of_answer(
     known |= set(tokenizer.all_special_tokens)
     common = tails[0][: first_difference(tails[0], tails[-1])] if tails else ""
     return _first_run(common, known) or _first_run(tails[0] if tails else "", known)
-
-
-def first_difference(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """The first place where two texts or lists differ, or the length of the shorter one."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _first_run(text: str, known: set[str]) -> tuple[str, ...]:

@@ -23,8 +23,7 @@ from llama_factory.core import files
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
 from llama_factory.core.version import VERSION
-from llama_factory.model.chat.encodings import ENCODERS, Sequences
-from llama_factory.model.chat.masks import EncodedRow, EncodeOptions, Unfit
+from llama_factory.model.chat.encoding import ENCODERS, EncodedRow, EncodeOptions, Sequences, Unfit
 
 ROWS_A_WRITE = 500
 """Rows written together: what a killed run may have to encode again."""

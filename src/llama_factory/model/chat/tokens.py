@@ -1,25 +1,119 @@
-"""Text -> tokens that know which characters they stand for.
+"""Text -> tokens that know which characters they stand for, and control tokens that turns spell.
 
 A text is cut at borders, which no token crosses: a prompt has the same tokens whether or not an
-answer follows it. Stand-ins of control tokens become the tokens of their plain spelling.
+answer follows it. A turn that contains `<|im_end|>` must not end itself: while a template writes a
+conversation, such words in its turns are replaced by stand-ins, which become the tokens of their
+plain spelling. Only this file can read stand-ins.
 """
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from operator import itemgetter
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_factory.model.chat.control_tokens import MARK, STAND_IN, ControlTokens
-from llama_factory.model.chat.template import Span, first_difference
+Span = tuple[int, int]
+"""Start and end of a piece of text, in characters."""
 
+MARK = "\ufdd0"
+"""Begins a stand-in. Unicode reserves it for such internal use; in a text it gets a stand-in too.
+"""
+FIRST_STAND_IN = 0xF0000
+"""The character after it, less this, is the number of a word."""
+
+LOOKED_FOR = re.compile(
+    r"""['"]([^'"]+)['"]\s+(?:not\s+)?in\b"""
+    r"""|\.(?:split|startswith|endswith|find|replace)\(\s*['"]([^'"]+)['"]"""
+)
+"""How a template looks for a word in what a turn says."""
+
+STAND_IN = re.compile(MARK + "(.)", re.DOTALL)
 TAIL = 64
 """Characters before a border, at most, that the tokens after it are made in sight of."""
 GUARDS = ("]", "\n", "a", "。", "_", "1")
 """Put before a text that must not begin as a text of its own would, with a space added to it."""
+
+
+@dataclass(frozen=True)
+class ControlTokens:
+    """Words that are control tokens of one tokenizer.
+
+    Attributes:
+        words: the spelling of each, longest first.
+    """
+
+    words: tuple[str, ...]
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, (MARK, *self.words))))
+
+    @cached_property
+    def _stand_ins(self) -> dict[str, str]:
+        return {word: MARK + chr(FIRST_STAND_IN + i) for i, word in enumerate((MARK, *self.words))}
+
+    def hidden(self, value: Any) -> Any:
+        """Text, or whatever JSON holds, with stand-ins for control tokens."""
+        if isinstance(value, str):
+            return self._pattern.sub(lambda found: self._stand_ins[found[0]], value)
+        if isinstance(value, dict):
+            return {self.hidden(key): self.hidden(each) for key, each in value.items()}
+        return [self.hidden(each) for each in value] if isinstance(value, list) else value
+
+    def word(self, stand_in: str) -> str:
+        """What a stand-in stands for."""
+        return (MARK, *self.words)[ord(stand_in[1]) - FIRST_STAND_IN]
+
+    def shown(self, text: str) -> str:
+        """Text with the words themselves again."""
+        return STAND_IN.sub(lambda found: self.word(found[0]), text) if MARK in text else text
+
+    def last(self, text: str) -> int:
+        """Where the last control token in a text begins; -1 where there is none."""
+        return max((found.start() for found in self._pattern.finditer(text)), default=-1)
+
+
+def find_control_tokens(
+    tokenizer: PreTrainedTokenizerBase, template: str, ends: Sequence[str], allowed: Sequence[str]
+) -> ControlTokens:
+    """The control tokens of a tokenizer.
+
+    Args:
+        tokenizer: marks some of its added tokens as special. Others, such as `<think>` in most
+            vocabularies, are words that answers may say.
+        template: words that it looks for in turns, such as the end of a thought, stay words there.
+        ends: what it ends answers with.
+        allowed: special tokens that text may write.
+    """
+    return _find_control_tokens(tokenizer, len(tokenizer), template, tuple(ends), tuple(allowed))
+
+
+@lru_cache(maxsize=64)
+def _find_control_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    num_tokens: int,  # tokens may be added later
+    template: str,
+    ends: tuple[str, ...],
+    allowed: tuple[str, ...],
+) -> ControlTokens:
+    added = tokenizer.added_tokens_decoder.values()
+    special = {str(token) for token in added if token.special} | {*tokenizer.all_special_tokens}
+    named = {str(token) for token in tokenizer.special_tokens_map.values()}
+    words = ((special - _looked_for(template)) | named | {*ends}) - {*allowed}
+    spelt = sorted((word for word in words if word.strip()), key=lambda word: (-len(word), word))
+    return ControlTokens(tuple(spelt))
+
+
+def _looked_for(template: str) -> set[str]:
+    """Words that a template looks for in turns; with the end of a tag its beginning, too."""
+    found = {word for pair in LOOKED_FOR.findall(template) for word in pair if word}
+    begun = {word.replace("/", "", 1) for word in found}
+    return found | begun | {word[:1] + "/" + word[1:] for word in begun}
 
 
 @dataclass(frozen=True)
@@ -152,12 +246,12 @@ def _piece(
         return _Piece(ids, ((0, end - start),) * len(ids))
     before = _tail(text[:start], control)
     if start == 0:
-        return _made(tokenizer, said)
+        return _encode(tokenizer, said)
     if before:
-        known, whole = _ids(tokenizer, len(tokenizer), before), _made(tokenizer, before + said)
+        known, whole = _ids(tokenizer, len(tokenizer), before), _encode(tokenizer, before + said)
         if whole.ids[: len(known)] == known and not _swallows(tokenizer, whole.ids, said):
             return whole.after(len(known), len(before))
-    return _alone(tokenizer, said)
+    return _encode_alone(tokenizer, said)
 
 
 def _tail(before: str, control: ControlTokens) -> str:
@@ -175,14 +269,14 @@ def _swallows(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], said: str)
     return not str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)).endswith(said)
 
 
-def _alone(tokenizer: PreTrainedTokenizerBase, said: str, **options: bool) -> _Piece:
+def _encode_alone(tokenizer: PreTrainedTokenizerBase, said: str, **options: bool) -> _Piece:
     """Tokens of a text that goes on after something, whatever that is."""
     for guard in _guards(tokenizer):
         known = _ids(tokenizer, len(tokenizer), guard)
-        whole = _made(tokenizer, guard + said, **options)
+        whole = _encode(tokenizer, guard + said, **options)
         if whole.ids[: len(known)] == known:
             return whole.after(len(known), len(guard))
-    return _made(tokenizer, said, **options)
+    return _encode(tokenizer, said, **options)
 
 
 @lru_cache(maxsize=16)
@@ -190,7 +284,7 @@ def _guards(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """What can stand before a text while its tokens are made; nothing where nothing is needed."""
 
     def said(*pieces: str) -> str:
-        ids = [token for piece in pieces for token in _made(tokenizer, piece).ids]
+        ids = [token for piece in pieces for token in _encode(tokenizer, piece).ids]
         return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
     if said("a", "b") == "ab" and said("a", " b") == "a b":
@@ -209,7 +303,7 @@ def _spelt(
     refused = {*tokenizer.convert_tokens_to_ids(list(control.words))}
     found: tuple[int, ...] = ()
     for parts in ([word], [word[:1], word[1:]], [*word]):
-        made = [_alone(tokenizer, part, split_special_tokens=True) for part in parts if part]
+        made = [_encode_alone(tokenizer, part, split_special_tokens=True) for part in parts if part]
         found = tuple(token for piece in made for token in piece.ids)
         if refused.isdisjoint(found):
             break
@@ -222,10 +316,10 @@ def _ids(
     num_tokens: int,  # tokens may be added later
     text: str,
 ) -> tuple[int, ...]:
-    return _made(tokenizer, text).ids
+    return _encode(tokenizer, text).ids
 
 
-def _made(tokenizer: PreTrainedTokenizerBase, text: str, **options: bool) -> _Piece:
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, **options: bool) -> _Piece:
     if not tokenizer.is_fast:
         found = tokenizer(text, add_special_tokens=False, verbose=False, **options)
         return _Piece(tuple(found["input_ids"]), ())
@@ -233,3 +327,9 @@ def _made(tokenizer: PreTrainedTokenizerBase, text: str, **options: bool) -> _Pi
         text, add_special_tokens=False, return_offsets_mapping=True, verbose=False, **options
     )
     return _Piece(tuple(found["input_ids"]), found["offset_mapping"])
+
+
+def first_difference(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """The first place where two texts or lists differ, or the length of the shorter one."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -32,7 +32,8 @@ class Distillation(Objective):
         Raises:
             ModelError: the teacher cannot be read, or reads text in other tokens.
         """
-        from llama_factory.model.teacher import TaughtLogProbs, load_teacher
+        from llama_factory.model.adapted import load_teacher
+        from llama_factory.model.output_head import TaughtLogProbs
 
         return TaughtLogProbs(model.network, load_teacher(self.teacher, model), self.temperature)
 

@@ -1,6 +1,6 @@
 """What shapes the prompts of a model besides the rows: a value, and its file beside the weights.
 
-Prompts themselves are made in `conversation.ask`, for training, tests, chat and server alike.
+Prompts themselves are made in `template.prompt_tokens`, for training, tests, chat and server alike.
 Loads no heavy library.
 """
 

@@ -5,7 +5,7 @@ import torch
 
 from llama_factory.core.errors import ModelError
 from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.masks import EncodeOptions
+from llama_factory.model.chat.encoding import EncodeOptions
 from tests.model.adapting import logits, make, settings
 from tests.tiny import make_tiny_model, random_adapter
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from llama_factory.model import precision
+from llama_factory.model import dtypes
 from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.masks import EncodeOptions
-from llama_factory.model.log_probs import TokenLogProbs
-from llama_factory.model.precision import choose
+from llama_factory.model.chat.encoding import EncodeOptions
+from llama_factory.model.dtypes import choose
+from llama_factory.model.output_head import TokenLogProbs
 from llama_factory.model.settings import ModelSettings
 from tests.tiny import make_tiny_model
 
@@ -41,7 +41,7 @@ def test_a_set_format_is_taken():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="float16 is taken where there is a GPU")
 def test_float16_without_a_gpu_says_what_is_used_instead(caplog):
-    precision._warn_once.cache_clear()
+    dtypes._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         chosen = choose("float16")
         choose("float16")
@@ -80,6 +80,6 @@ def test_whole_modules_beside_an_adapter_train_in_float32_too(llama):
 
 def test_settling_leaves_float32_modules_as_they_are():
     layer = nn.Linear(3, 2)
-    precision.settle(layer, choose("bfloat16"))
+    dtypes.settle(layer, choose("bfloat16"))
     assert layer.weight.dtype == torch.float32
     assert not layer._forward_hooks

@@ -5,7 +5,7 @@ import pytest
 
 from llama_factory.core.errors import ModelError
 from llama_factory.core.types import TEXT, Example, Message, ToolCall
-from llama_factory.model.chat.masks import (
+from llama_factory.model.chat.encoding import (
     EncodedRow,
     EncodeOptions,
     TooLong,
@@ -14,7 +14,7 @@ from llama_factory.model.chat.masks import (
     encode_pair,
     prompt_ids,
 )
-from llama_factory.model.chat.prompt import PromptFormat
+from llama_factory.model.chat.prompt_format import PromptFormat
 from tests.model.chat.kinds import WithoutPlaces
 from tests.tiny import CHAT_TEMPLATE, END, START, make_tokenizer, render
 
