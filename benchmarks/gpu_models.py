@@ -10,15 +10,18 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from llama_factory.core.errors import FactoryError
+from llama_factory.model.acceleration import (
+    attention_implementation,
+    compile_layers,
+    recompute,
+    require_liger,
+    use_liger,
+)
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.adapters.lora import Lora
-from llama_factory.model.attention import implementation
-from llama_factory.model.chat.masks import EncodeOptions
-from llama_factory.model.compiling import compile_layers
-from llama_factory.model.liger import require_liger, use_liger
-from llama_factory.model.log_probs import TokenLogProbs
-from llama_factory.model.precision import Precision, settle
-from llama_factory.model.recomputation import recompute
+from llama_factory.model.chat.encoding import EncodeOptions
+from llama_factory.model.dtypes import Precision, settle
+from llama_factory.model.output_head import TokenLogProbs
 from llama_factory.training.parallel import lower_scale, open_fabric
 
 RANK = 16
@@ -169,7 +172,7 @@ def random_model(case: Case, shape: Shape, device: torch.device) -> AdaptedModel
         network = AutoModelForCausalLM.from_config(
             shape.config(),
             dtype=case.precision.dtype,
-            attn_implementation=implementation(case.attention, case.precision.dtype),
+            attn_implementation=attention_implementation(case.attention, case.precision.dtype),
         )
     if case.uses_liger:
         use_liger(network)

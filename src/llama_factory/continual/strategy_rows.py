@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llama_factory.model.adapted import AdaptedModel
-    from llama_factory.model.chat.masks import EncodedRow
+    from llama_factory.model.chat.encoding import EncodedRow
 
 HASHES = "hashes"
 """Tensor in memory under a strategy's name, [rows, 16] bytes: the hash of every row that it keeps,
@@ -74,7 +74,7 @@ def _hash(row: Example) -> str:
 
 def encoded(model: "AdaptedModel", rows: Sequence[Example]) -> "list[EncodedRow]":
     """Tokens of rows, without those that cannot be taught to this model."""
-    from llama_factory.model.chat.masks import Unfit, encode
+    from llama_factory.model.chat.encoding import Unfit, encode
 
     codes = (encode(row, model.tokenizer, model.options) for row in rows)
     return [code for code in codes if not isinstance(code, Unfit)]

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from llama_factory.core.errors import FactoryError
-from llama_factory.model.chat.encodings import Sequences
-from llama_factory.model.chat.masks import EncodedRow
+from llama_factory.model.acceleration import recompute
+from llama_factory.model.chat.encoding import EncodedRow, Sequences
 from llama_factory.model.chat.token_cache import Cut
-from llama_factory.model.log_probs import CHUNK_ROWS
+from llama_factory.model.output_head import CHUNK_ROWS
 from llama_factory.model.padding import IGNORED
-from llama_factory.model.recomputation import recompute
 from llama_factory.training.batch import Batch, BatchOptions, make_batch
 from llama_factory.training.items import NEW, Items, RowRef, Rows
 from llama_factory.training.objectives import MicroBatch, Objective

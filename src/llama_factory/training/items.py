@@ -12,7 +12,7 @@ from llama_factory.core.errors import DataError
 from llama_factory.core.progress import SILENT, Progress
 from llama_factory.core.types import Example
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.model.chat.encodings import Sequences
+from llama_factory.model.chat.encoding import Sequences
 from llama_factory.model.chat.token_cache import Cut, encode_rows
 from llama_factory.training.objectives import Objective
 from llama_factory.training.objectives.sft import PLAIN

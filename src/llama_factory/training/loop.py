@@ -18,8 +18,8 @@ from llama_factory.core.files import reporting_full_disk
 from llama_factory.core.progress import Bar, Progress
 from llama_factory.core.signals import Stopped, stopping_safely
 from llama_factory.core.types import Example
+from llama_factory.model.acceleration import compile_layers
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.model.compiling import compile_layers
 from llama_factory.training import checkpoints, device_memory, parallel
 from llama_factory.training.batch import Batch, Prefetch, make_batch
 from llama_factory.training.checkpoints import Position, describe_run, name_of

@@ -19,7 +19,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, distributed
 
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.model.precision import Precision
+from llama_factory.model.dtypes import Precision
 
 SMALLEST_SCALE = 1.0
 """A loss scale of 1 scales nothing: gradients that are infinite there are so without float16."""

@@ -8,8 +8,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from llama_factory.core.errors import ConfigError
+from llama_factory.model.acceleration import use_liger
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.model.liger import use_liger
 from llama_factory.model.shared_prefix import SharedPrefix
 from llama_factory.training.batch import BatchOptions
 from llama_factory.training.neftune import EmbeddingNoise

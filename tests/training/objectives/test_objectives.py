@@ -15,8 +15,8 @@ from llama_factory.core.files import read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import TEXT, Example, Message
 from llama_factory.model import value_head
-from llama_factory.model.precision import choose
-from llama_factory.model.teacher import load_teacher
+from llama_factory.model.adapted import load_teacher
+from llama_factory.model.dtypes import choose
 from llama_factory.training.batch import BatchOptions, make_batch
 from llama_factory.training.items import NEW, Encoding, RowRef, encode_all
 from llama_factory.training.objectives import OBJECTIVES, ForwardPass
@@ -121,7 +121,7 @@ def test_the_gradient_of_rows_that_begin_alike_equals_that_of_one_row_at_a_time(
 
 def scored(kind, sums, reference, lengths, is_desirable=None, found=None, **options):
     """A micro-batch whose sequences have given log-probabilities."""
-    from llama_factory.model.chat.masks import EncodedRow
+    from llama_factory.model.chat.encoding import EncodedRow
     from llama_factory.training.items import Items
 
     objective = OBJECTIVES.parse({"type": kind} | options)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from llama_factory.model.adapted import AdaptedModel
-    from llama_factory.model.chat.masks import EncodedRow
+    from llama_factory.model.chat.encoding import EncodedRow
 
 NAME = "agem"
 SEED = f"{NAME}.seed"
@@ -148,7 +148,7 @@ class Agem(Strategy):
         import torch
 
         from llama_factory.continual.strategy_rows import without_dropout
-        from llama_factory.model.log_probs import TokenLogProbs
+        from llama_factory.model.output_head import TokenLogProbs
         from llama_factory.training.parallel import current
 
         processes, num_trained = current(), sum(row.num_trained for row in rows)

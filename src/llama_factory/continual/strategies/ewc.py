@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llama_factory.continual.penalties import UpdatePenalty, WeightPenalty
     from llama_factory.model.adapted import AdaptedModel
     from llama_factory.model.adapters import Adapter
-    from llama_factory.model.chat.masks import EncodedRow
+    from llama_factory.model.chat.encoding import EncodedRow
     from llama_factory.training.objectives import MicroBatch
 
 NAME = "ewc"

@@ -143,7 +143,7 @@ class Objective(Settings):
 
     def kernel(self, model: "AdaptedModel") -> "nn.Module":
         """The forward pass: `(ids, targets)` of a micro-batch -> `ForwardPass.outputs`."""
-        from llama_factory.model.log_probs import TokenLogProbs
+        from llama_factory.model.output_head import TokenLogProbs
 
         return TokenLogProbs(model.network)
 
