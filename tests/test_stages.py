@@ -38,7 +38,7 @@ def train(tiny, output, *changes):
         "max_new_tokens=4",
         "report_to=none",
     ]
-    return run.train(None, [*usual, *changes], SILENT)
+    return run.train(None, [*usual, *changes], SILENT).results
 
 
 @needs_sets

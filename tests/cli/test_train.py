@@ -72,10 +72,10 @@ def test_overwriting_runs_again_where_a_run_is_finished(tmp_path, tiny_model):
         f"output_dir={tmp_path / 'out'}",
         "preprocessing_num_workers=1",
     ]
-    first = run.train(None, [*said, "max_steps=1"], SILENT)
+    first = run.train(None, [*said, "max_steps=1"], SILENT).results
     with pytest.raises(ConfigError, match="holds a trained model already"):
         run.train(None, [*said, "max_steps=2"], SILENT)
-    again = run.train(None, [*said, "max_steps=2", "overwrite_output_dir=true"], SILENT)
+    again = run.train(None, [*said, "max_steps=2", "overwrite_output_dir=true"], SILENT).results
     assert (first["training"]["steps"], again["training"]["steps"]) == (1, 2)
     assert (tmp_path / "out/adapter_model.safetensors").is_file()
 

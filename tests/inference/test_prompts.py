@@ -17,7 +17,7 @@ from llama_factory.model.chat.encoding import EncodeOptions, Unfit, encode, prom
 from llama_factory.model.chat.prompt_format import FILE, PromptFormat
 from llama_factory.model.chat.templates import find, names
 from llama_factory.model.saved import SavedModel
-from llama_factory.serving.chat import ChatSession
+from llama_factory.serving.chat import ChatModel, ChatSession
 from llama_factory.serving.protocol import ChatRequest
 from llama_factory.versions import releases, store
 from tests.model.chat.kinds import KINDS, TEMPLATES, named_tokenizer
@@ -90,7 +90,7 @@ def asked_by_server(engine, messages, tools, thinking):
 
 
 def asked_by_chat(engine, messages):
-    session = ChatSession(engine, "v0001", OPTIONS, history=list(messages[:-1]))
+    session = ChatSession(ChatModel(engine, "v0001", OPTIONS), history=list(messages[:-1]))
     session.answer(messages[-1].content, print)
     return engine.asked[-1]
 
@@ -202,7 +202,7 @@ def test_chat_asks_the_base_version_as_the_settings_say(model, tmp_path):
     releases.promote(workspace.releases, version.id, "test")
     for name, thought in (("v0000", EMPTY), ("production", "")):
         session = run.chat(workspace.folder, name)
-        assert texts(session.engine, session.version_id) == [thought]
+        assert texts(session.model.engine, session.model.version_id) == [thought]
 
 
 def test_a_damaged_file_is_refused_and_not_guessed(model, tmp_path):

@@ -52,7 +52,7 @@ def train(tmp_path, tiny_model, rows, monkeypatch):
             "max_new_tokens=4",
             "max_steps=1",
         ]
-        return run.train(None, [*said, *changes], progress)
+        return run.train(None, [*said, *changes], progress).results
 
     return train
 

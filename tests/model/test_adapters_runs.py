@@ -43,7 +43,7 @@ def test_a_single_run_writes_a_folder_that_plain_libraries_load(tmp_path, tiny, 
     data = SHORT["data"] | {"train_path": str(tmp_path / "rows.jsonl")}
     out = tmp_path / "out"
     write_settings(tmp_path / "run.yaml", tiny, form, data=data, output_dir=str(out))
-    results = run.train(tmp_path / "run.yaml", [], SILENT)
+    results = run.train(tmp_path / "run.yaml").results
     assert results["training"]["steps"] == 3
     assert AutoTokenizer.from_pretrained(out).chat_template
     base = AutoModelForCausalLM.from_pretrained(tiny)

@@ -12,7 +12,7 @@ from llama_factory.cli import data, data_views, demo, evaluate, jobs, review, ro
 from llama_factory.core.errors import FactoryError
 from llama_factory.core.files import READ_ONLY
 from llama_factory.core.signals import Stopped, raise_on_signals
-from llama_factory.core.version import VERSION
+from llama_factory.core.version import __version__
 
 app = typer.Typer(
     help="Keeps a language model learning, round after round, without losing what it knew.",
@@ -44,7 +44,7 @@ for command in (
 @app.command()
 def version() -> None:
     """The version of this program."""
-    print(VERSION)
+    print(__version__)
 
 
 app.command(context_settings=jobs.WORDS)(jobs.train)

@@ -31,7 +31,7 @@ def check(
     """What a round would make of these rows: kept, changed, dropped, refused, and why."""
     from llama_factory import run
 
-    report = run.check_data(path, settings, changes or [], TerminalProgress())
+    report = run.clean_data(path, None, settings, changes or [], TerminalProgress())
     if as_json:
         print_json(report.to_json())
     else:

@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import typer
 
@@ -28,13 +27,14 @@ def export_model() -> None:
 def api_demo() -> None:
     """`src/api_demo.py`: answer over HTTP with a base model and, if given, an adapter."""
     from llama_factory import run
+    from llama_factory.jobs.model_reference import ModelReference
 
     said = _read(_serving())
-    adapter = Path(said.adapter) if said.adapter else None
+    model = ModelReference(said.adapter, base=said.model) if said.adapter else said.model
     changes = [f"{name}={value}" for name, value in _settings(said) if value is not None]
 
     def answer() -> None:
-        run.api_demo(said.model, adapter, changes, lambda text: print(text, flush=True))
+        run.serve(model, changes, lambda text: print(text, flush=True))
 
     app.guarded(answer)
 

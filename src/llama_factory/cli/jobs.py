@@ -56,13 +56,13 @@ def train(
         return
     if number := launching.num_processes(os.environ):
         raise typer.Exit(launching.launch(_as_words(said.path, chosen, as_json=as_json), number))
-    results = run.train(said.path, chosen, TerminalProgress())
-    if not results:
+    done = run.train(said.path, chosen, TerminalProgress())
+    if not done.results:
         return  # the first of several processes speaks for all
     if as_json:
-        print_json(results)
+        print_json(done.to_json())
         return
-    _print_results(results)
+    _print_results(done.to_json())
 
 
 def _as_words(path: Path | None, changes: list[str], *, as_json: bool) -> list[str]:
@@ -112,12 +112,12 @@ def predict(
     from llama_factory import run
     from llama_factory.jobs.model_reference import ModelReference
 
+    longest = [f"evaluation.max_new_tokens={max_new_tokens}"] if max_new_tokens else []
     done = run.predict(
-        ModelReference(source, version, base, changes or []),
+        ModelReference(source, version, base, [*(changes or []), *longest]),
         file,
         output,
         metrics=[name.strip() for name in metrics.split(",") if name.strip()],
-        max_new_tokens=max_new_tokens,
         progress=TerminalProgress(),
     )
     if as_json:

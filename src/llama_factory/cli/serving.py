@@ -16,7 +16,7 @@ def chat(
     from llama_factory import run
 
     session = run.chat(folder, name)
-    print(f"{session.version_id}. /new begins again, /exit leaves.")
+    print(f"{session.model.version_id}. /new begins again, /exit leaves.")
     while True:
         try:
             text = input("\nyou> ").strip()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llama_factory.core import files, plugins
 from llama_factory.core.errors import DataError
-from llama_factory.core.version import VERSION
+from llama_factory.core.version import __version__
 from llama_factory.data.cleaning import CLEANERS, RowStep
 from llama_factory.data.sources.files import DataSource, data_files
 from llama_factory.text import signatures
@@ -36,7 +36,7 @@ def fingerprint(source: DataSource, steps: Sequence[RowStep]) -> str:
     content = [[each.name, files.sha256(each)] for each in paths if each.is_file()]
     how = [source.name, repr(source.hub), repr(source.layout), source.encoding]
     folder = str(source.pictures.resolve()) if source.pictures else ""
-    parts = [VERSION, READING, signatures.version(), content, how, folder, *plugins.identity()]
+    parts = [__version__, READING, signatures.version(), content, how, folder, *plugins.identity()]
     identity = json.dumps([*parts, *settings])
     return hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from llama_factory.core.errors import ConfigError
+from llama_factory.core.errors import ConfigError, VersionError
 from llama_factory.versions import releases, store
 from llama_factory.versions.version import ModelVersion
-from llama_factory.versions.workspace import SETTINGS_FILE, Workspace
+from llama_factory.versions.workspace import SETTINGS_FILE, PathLike, Workspace
 
 if TYPE_CHECKING:
     from llama_factory.core.types import Task
@@ -20,15 +23,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelReference:
-    """A trained model: a version of a workspace, or PEFT folders with commas between them.
+    """A model: a version of a workspace, or PEFT folders with commas between them.
 
-    `changes` are settings, as `--set` takes them.
+    Attributes:
+        name: the workspace, the folders, or where a model only answers the name of a base model.
+        version: id or alias, of a workspace; None for the released one.
+        base: the base model of adapters; None for the one that they name.
+        changes: settings, as `--set` takes them or as a mapping.
     """
 
     name: str
     version: str | None = None
     base: str | None = None
-    changes: Sequence[str] = ()
+    changes: Sequence[str] | Mapping[str, Any] = ()
+
+    @staticmethod
+    def of(model: ModelLike, version: str | None = None) -> ModelReference:
+        """A reference as it is, or to what a path names; with a version where one is given."""
+        known = model if isinstance(model, ModelReference) else ModelReference(os.fspath(model))
+        return replace(known, version=version) if version else known
 
     def tasks(self) -> tuple[Task, ...]:
         """The held-out rows of all rounds that a version was taught; none of plain adapters."""
@@ -71,7 +84,42 @@ class ModelReference:
         adapters = (version.adapter,) if version.adapter else ()
         return of_version(model, adapters, version.base_fingerprint)
 
+    @contextmanager
+    def opened(self) -> Iterator[Workspace]:
+        """The workspace; or one around a model that is in none, for as long as it is opened."""
+        if self.workspace is not None:
+            yield self.workspace
+            return
+        base_model, adapter = self._plain()
+        with tempfile.TemporaryDirectory() as folder:
+            name = Path(self.name).name or "model"
+            yield store.create_temporary(Path(folder) / name, base_model, adapter)
+
+    def _plain(self) -> tuple[str, Path | None]:
+        """The base model, and the adapter if there is one, of a model that is in no workspace.
+
+        Raises:
+            VersionError: the folder holds neither.
+            ModelError: the adapter does not answer with the untouched base model alone.
+        """
+        folder = Path(self.name)
+        if not folder.exists() or (folder / "config.json").is_file():
+            return self.name, None
+        if not (folder / "adapter_config.json").is_file():
+            raise VersionError(f"{folder} holds neither an adapter nor a model.")
+        from llama_factory.model.provenance import require_plain
+        from llama_factory.model.saved import find_adapters
+        from llama_factory.model.settings import ModelSettings
+
+        require_plain(folder)
+        saved = find_adapters(self.name, self.base, ModelSettings())
+        return saved.settings.base_model, folder
+
     def _version(self) -> ModelVersion:
         """The version of the workspace."""
         assert self.workspace is not None, "plain adapters have no version"
         return store.get(self.workspace, self.version or releases.PRODUCTION)
+
+
+ModelLike = PathLike | ModelReference
+"""A workspace (its released version), folders of adapters with commas between them, a reference."""

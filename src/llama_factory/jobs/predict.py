@@ -17,6 +17,7 @@ from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
 from llama_factory.data.intake import convert
 from llama_factory.data.readers import Refused
+from llama_factory.data.reading import read_examples
 from llama_factory.data.sources.files import DataSource
 from llama_factory.data.sources.named import gather_tests
 from llama_factory.evaluation.answered import Answered, Scored, TaskRow
@@ -27,7 +28,7 @@ from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.statistics import Estimate
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.chat.encoding import Unfit, encode_options, prompt_ids
-from llama_factory.model.saved import SavedModel
+from llama_factory.model.saved import find_adapters, of_version
 from llama_factory.rounds.settings import LearningConfig
 
 ANSWERS = "generated_predictions.jsonl"
@@ -98,10 +99,8 @@ class PredictReport:
         }
 
 
-def predict_only(
-    config: LearningConfig, saved: SavedModel, output: Path, progress: Progress
-) -> dict[str, Any]:
-    """Answer the test rows that the settings name with a saved model, without training.
+def predict_only(config: LearningConfig, output: Path, progress: Progress) -> dict[str, Any]:
+    """Answer the test rows that the settings name with their adapters, or the base model alone.
 
     Returns:
         What predict_results.json holds.
@@ -114,6 +113,9 @@ def predict_only(
     for source in gather_tests(config.data):
         rows += _read_tests(source, config.data.mix.max_samples, progress)
     require_answerable(rows, config)
+    paths = config.model.adapter_paths
+    names, base = ",".join(map(str, paths)), config.model.base_model
+    saved = find_adapters(names, base, config.model) if paths else of_version(config.model, (), "")
     model = saved.open(encode_options(config.data))
     return predict_rows(model, rows, config, output, progress=progress, name=saved.identity())
 
@@ -159,6 +161,22 @@ def usual_metrics(settings: EvaluationSettings) -> list[Metric]:
     """The settings' metrics, then those of USUAL that are not among them."""
     named = {metric.label for metric in settings.metrics}
     return [*settings.metrics, *(METRICS.parse(name) for name in USUAL if name not in named)]
+
+
+def read_rows(path: Path, progress: Progress, *, may_lack_answer: bool = False) -> list[Example]:
+    """The usable rows of a file; the refused ones are reported.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        read = list(read_examples(path, may_lack_answer=may_lack_answer))
+    except DataError as error:
+        raise DataError(f"{path} {error}") from error
+    for each in read:
+        if not isinstance(each, Example):
+            progress.say(f"Left out: {each}")
+    return [each for each in read if isinstance(each, Example)]
 
 
 def require_answerable(rows: Sequence[Example], config: LearningConfig) -> None:

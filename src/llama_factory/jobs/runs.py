@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llama_factory.core.errors import ConfigError
 from llama_factory.core.files import is_held
 from llama_factory.training.monitor import TRAINER_LOG, is_written
 
@@ -49,7 +50,13 @@ class RunRow:
 
 
 def find_runs(folder: Path) -> list[RunRow]:
-    """Every run at or below a folder, the latest first."""
+    """Every run at or below a folder, the latest first.
+
+    Raises:
+        ConfigError: it is no folder.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder. Give one that holds runs or workspaces.")
     rows = [_row(log) for log in _logs(folder)]
     return sorted(rows, key=lambda row: row.seconds_since)
 

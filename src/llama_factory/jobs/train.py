@@ -50,6 +50,28 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
+class TrainReport:
+    """What a single run came to.
+
+    Attributes:
+        folder: where everything lies: a plain PEFT folder, or a whole model.
+        results: what all_results.json holds; empty in a process that is not the first of several.
+    """
+
+    folder: Path
+    results: dict[str, Any]
+
+    @property
+    def loss(self) -> float:
+        """The last loss of training."""
+        return float(self.results["training"]["loss"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The results as plain values, and where they lie."""
+        return self.results | {"output_dir": str(self.folder)}
+
+
+@dataclass(frozen=True)
 class _Run:
     """A single run in one of its processes, which writes into a folder until it is whole."""
 

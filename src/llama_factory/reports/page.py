@@ -86,16 +86,16 @@ def page(story: Story, drawn: Sequence[tuple[bytes, bytes]]) -> str:
     )
 
 
-def write_heat_map(story: Story, path: Path) -> None:
-    """The matrix of the metric that was named last; nothing for the untouched base model."""
-    for matrix in story.matrices[-1:]:
-        draw_matrix(matrix, path)
+def write_pictures(story: Story, heat_map: Path | None, curves: Path | None) -> None:
+    """The matrix of the metric that was named last, and its scores from version to version.
 
-
-def write_curves(story: Story, path: Path) -> None:
-    """Its scores from version to version."""
+    Nothing for the untouched base model, and for what has no path.
+    """
     for matrix in story.matrices[-1:]:
-        draw_curves(matrix, story.drift, path, story.of_metric(matrix.metric))
+        if heat_map is not None:
+            draw_matrix(matrix, heat_map)
+        if curves is not None:
+            draw_curves(matrix, story.drift, curves, story.of_metric(matrix.metric))
 
 
 def _scores(story: Story) -> tuple[list[str], list[dict[str, Any]]]:

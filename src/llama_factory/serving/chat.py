@@ -1,33 +1,100 @@
-"""A conversation with a version in this process. Prints nothing: the command line does."""
+"""A model that answers in this process, and conversations with it. Prints nothing."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from llama_factory.core.types import Message
-from llama_factory.inference.engine import Answer, Engine, Options, Question
+from llama_factory.inference.engine import Answer, Engine, Options, Question, RequestError
 from llama_factory.inference.engines.transformers import TransformersEngine
 from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
 from llama_factory.model.settings import ModelSettings
+from llama_factory.serving.request_turns import read_turns
 from llama_factory.versions.version import ModelVersion
 
+Conversation = str | Sequence[Message | Mapping[str, Any]]
+"""What a user says, or all turns: `[{"role": "user", "content": "..."}]`, as in OpenAI's API."""
 
-@dataclass
-class ChatSession:
-    """What was said so far, and who answers.
+
+@dataclass(frozen=True)
+class ChatModel:
+    """A model that is ready to answer; it remembers nothing between calls.
 
     Attributes:
         engine: runs the model; the version is loaded.
         version_id: the version that answers.
-        options: how it answers.
-        history: the turns, oldest first.
+        options: how it answers unless a call says otherwise: the likeliest answer.
     """
 
     engine: Engine
     version_id: str
     options: Options
+
+    def chat(self, messages: Conversation, **options: Any) -> str:
+        """The answer to a text or a conversation.
+
+        Args:
+            messages: what the user says, or all turns so far.
+            **options: fields of `Options`: max_tokens, temperature, top_p, stop, seed.
+
+        Raises:
+            RequestError: the conversation is too long, or cannot be read.
+
+        Example:
+            >>> lf.load("my-bot").chat("How long is the warranty?", max_tokens=50)
+        """
+        return self.answer(messages, replace(self.options, **options)).text
+
+    def stream(self, messages: Conversation, **options: Any) -> Iterator[str]:
+        """The answer piece by piece, as soon as each is final; to leave the loop ends it.
+
+        Args:
+            messages: see `chat`.
+            **options: see `chat`.
+
+        Raises:
+            RequestError: the conversation is too long, or cannot be read.
+        """
+        pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        is_left, chosen = threading.Event(), replace(self.options, **options)
+        with ThreadPoolExecutor(1, "answering") as thread:
+            done = thread.submit(self.answer, messages, chosen, pieces.put, is_left.is_set)
+            done.add_done_callback(lambda _: pieces.put(None))
+            try:
+                yield from iter(pieces.get, None)
+            finally:
+                is_left.set()
+            done.result()
+
+    def answer(
+        self,
+        messages: Conversation,
+        options: Options | None = None,
+        on_text: Callable[[str], None] = lambda _: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Answer:
+        """The answer with its number of tokens and why it ended; see `Engine.generate`."""
+        question = Question(_read(messages))
+        return self.engine.generate(
+            self.version_id, question, options or self.options, on_text, should_stop
+        )
+
+    def conversation(self) -> "ChatSession":
+        """A conversation with this model that has not begun."""
+        return ChatSession(self)
+
+
+@dataclass
+class ChatSession:
+    """A conversation: who answers, and the turns so far, oldest first."""
+
+    model: ChatModel
     history: list[Message] = field(default_factory=list)
 
-    def answer(self, text: str, on_text: Callable[[str], None]) -> Answer:
+    def answer(self, text: str, on_text: Callable[[str], None] = lambda _: None) -> Answer:
         """Answer what the user says; an answer that fails or is interrupted is not remembered.
 
         Args:
@@ -38,10 +105,7 @@ class ChatSession:
             RequestError: the conversation has grown too long.
         """
         turns = [*self.history, Message("user", text)]
-        question = Question(tuple(turns))
-        answer = self.engine.generate(
-            self.version_id, question, self.options, on_text, should_stop=lambda: False
-        )
+        answer = self.model.answer(turns, on_text=on_text)
         self.history = [*turns, Message("assistant", answer.text)]
         return answer
 
@@ -50,14 +114,14 @@ class ChatSession:
         self.history = []
 
 
-def open_session(
+def open_model(
     settings: ModelSettings,
     version: ModelVersion,
     *,
     max_tokens: int,
     usual: PromptFormat = USUAL,
-) -> ChatSession:
-    """Load a version to talk to; it gives its likeliest answers.
+) -> ChatModel:
+    """Load a version that gives its likeliest answers.
 
     Args:
         settings: the base model.
@@ -70,4 +134,16 @@ def open_session(
     """
     engine = TransformersEngine(settings, usual)
     engine.load(version)
-    return ChatSession(engine, version.id, Options(max_tokens=max_tokens, temperature=0.0))
+    return ChatModel(engine, version.id, Options(max_tokens=max_tokens, temperature=0.0))
+
+
+def _read(messages: Conversation) -> tuple[Message, ...]:
+    if isinstance(messages, str):
+        return (Message("user", messages),)
+    turns = [each for each in messages if not isinstance(each, Message)]
+    if not turns:
+        return tuple(each for each in messages if isinstance(each, Message))
+    for number, turn in enumerate(messages):
+        if not (isinstance(turn, Mapping) and isinstance(turn.get("role"), str)):
+            raise RequestError(f"messages.{number}: must have a role and a content; it is {turn}.")
+    return read_turns(turns)

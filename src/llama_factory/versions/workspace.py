@@ -1,11 +1,14 @@
 """A workspace: the folder in which one model lives and learns. Paths only, no behaviour."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from llama_factory.core.errors import VersionError, suggest
 
 SETTINGS_FILE = "factory.yaml"
+PathLike = str | os.PathLike[str]
+"""A path; a `Workspace` is one too."""
 
 
 @dataclass(frozen=True)
@@ -14,13 +17,32 @@ class Workspace:
 
     folder: Path
 
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
     @staticmethod
-    def open(folder: Path) -> "Workspace":
+    def create(folder: PathLike) -> "Workspace":
+        """The folders of a new workspace.
+
+        Raises:
+            VersionError: the folder is there and not empty.
+        """
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()):
+            raise VersionError(f"{folder} exists and is not empty. Give a new folder's name.")
+        workspace = Workspace(folder.resolve())
+        for path in (workspace.inbox, workspace.quarantine, workspace.versions):
+            path.mkdir(parents=True, exist_ok=True)
+        return workspace
+
+    @staticmethod
+    def open(folder: PathLike) -> "Workspace":
         """A workspace that exists.
 
         Raises:
             VersionError: the folder is none; the message names the nearest one beside it.
         """
+        folder = Path(folder)
         if (folder / SETTINGS_FILE).is_file():
             return Workspace(folder.resolve())
         around = folder.parent if folder.parent.is_dir() else Path()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, DataError, suggest
-from llama_factory.core.version import VERSION
+from llama_factory.core.version import __version__
 from llama_factory.data.augment import AUGMENTATIONS, AugmentPlan, Method, parse_methods
 from llama_factory.data.augment.synonyms import BUILT_IN
 from llama_factory.data.augment.variants import (
@@ -180,7 +180,7 @@ class DataAugmenter:
         methods = [f"{AUGMENTATIONS.name_of(m)} {m.model_dump_json()}" for m in self.plan.methods]
         read = [m.synonyms or BUILT_IN for m in self.plan.methods if hasattr(m, "synonyms")]
         settings = (self.plan.num_copies, self.plan.seed, self.fields, self.keep_original)
-        parts = (VERSION, before, *methods, *map(files.sha256, read))
+        parts = (__version__, before, *methods, *map(files.sha256, read))
         return f"{rng_of((*parts, repr(settings))).getrandbits(64):016x}"
 
     def _require_fields(self, names: Iterable[str]) -> None:

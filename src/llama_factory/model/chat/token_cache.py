@@ -22,7 +22,7 @@ from transformers import __version__ as transformers_version
 from llama_factory.core import files
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
-from llama_factory.core.version import VERSION
+from llama_factory.core.version import __version__
 from llama_factory.model.chat.encoding import ENCODERS, EncodedRow, EncodeOptions, Sequences, Unfit
 
 ROWS_A_WRITE = 500
@@ -151,7 +151,7 @@ def _way(tokenizer: PreTrainedTokenizerBase, options: EncodeOptions, encoding: s
     special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
     parts = [
         REVISION,
-        VERSION,
+        __version__,
         transformers_version,
         spelling,
         special,
