@@ -1,9 +1,11 @@
 import json
 
 import numpy as np
+import pytest
 
+from llama_factory.core import files
 from llama_factory.data.row_columns import Fragment, make_fragment
-from llama_factory.data.store import RowTable, join_parts, write_part
+from llama_factory.data.store import RowFile, RowTable, join_parts, write_part
 from tests.data.rows import chat, table_of
 
 ROWS = [chat(f"Question {i}?", f"答案 {i}", group="ab"[i % 2], line=i) for i in range(10)]
@@ -75,3 +77,33 @@ def test_a_part_that_counts_groups_in_two_bytes_is_still_read(tmp_path):
         table = join_parts(several, tmp_path / f"joined{number}")
         names = [table.groups[number] for number in table.column("group")]
         assert names == [row.group for row in ROWS][-len(table) :]
+
+
+LINES = [chat(f"Frage {i} äöü 问题", f"答案\n{i}", line=i) for i in range(7)]
+
+
+@pytest.fixture
+def path(tmp_path):
+    files.write_jsonl(tmp_path / "rows.jsonl", (row.to_json() for row in LINES))
+    return tmp_path / "rows.jsonl"
+
+
+def test_a_row_file_is_a_sequence(path):
+    rows = RowFile(path)
+    assert len(rows) == 7
+    assert list(rows) == LINES
+    assert [rows[i] for i in (6, 0, -1)] == [LINES[i] for i in (6, 0, -1)]
+    assert rows[2:5] == tuple(LINES[2:5])
+    assert rows == LINES
+    with pytest.raises(IndexError):
+        rows[7]
+
+
+def test_an_order_may_leave_out_and_repeat(path):
+    rows = RowFile(path, np.array([3, 3, 0]))
+    assert list(rows) == [LINES[3], LINES[3], LINES[0]]
+    assert rows[-1] == LINES[0]
+
+
+def test_a_missing_file_has_no_rows(tmp_path):
+    assert list(RowFile(tmp_path / "none.jsonl")) == []

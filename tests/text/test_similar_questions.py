@@ -1,6 +1,6 @@
 import pytest
 
-from llama_factory.text.similar_questions import MAX_EDITS, normalised, num_edits, numbers
+from llama_factory.text.similar_questions import MAX_EDITS, _numbers, comparable_form, num_edits
 
 NEAR = [
     # English: fillers, spelling, misspelling, contraction, plural
@@ -159,7 +159,7 @@ def test_wordings_a_few_characters_apart_that_ask_something_else_are_not_near(on
     ],
 )
 def test_case_width_spacing_and_punctuation_are_ignored(one, other):
-    assert normalised(one) == normalised(other)
+    assert comparable_form(one) == comparable_form(other)
 
 
 @pytest.mark.parametrize(
@@ -181,12 +181,12 @@ def test_case_width_spacing_and_punctuation_are_ignored(one, other):
     ],
 )
 def test_marks_that_say_something_stay(one, other):
-    assert normalised(one) != normalised(other)
+    assert comparable_form(one) != comparable_form(other)
 
 
 def test_numbers_are_compared_in_one_spelling():
-    assert numbers("1,000 of 2.5 and ５") == ["1000", "2.5", "5"]
-    assert numbers("from -5 to ５%") == ["−5", "5%"]
+    assert _numbers("1,000 of 2.5 and ５") == ["1000", "2.5", "5"]
+    assert _numbers("from -5 to ５%") == ["−5", "5%"]
 
 
 def test_two_long_texts_are_compared_whole():

@@ -1,6 +1,6 @@
 """Rows that ask the same and answer differently, and the rules that settle such conflicts alone.
 
-What no rule settles goes to people: see `review.py`.
+What no rule settles goes to people: see `review/`.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from llama_factory.core.settings import Settings
 from llama_factory.core.types import Example, Message, ToolCall
-from llama_factory.text.similar_questions import MAX_EDITS, normalised, num_edits
+from llama_factory.text.similar_questions import MAX_EDITS, comparable_form, num_edits
 
 Rule = Literal["majority", "newest", "trusted_source", "none"]
 
@@ -133,11 +133,11 @@ def decide(conflict: Conflict, settings: ConflictSettings) -> Decision | None:
 
 def question_key(row: Example) -> str:
     """Hash of what a row asks, once normalised."""
-    return digest([_setting(row), [normalised(turn.content) for turn in row.prompt]])
+    return digest([_setting(row), [comparable_form(turn.content) for turn in row.prompt]])
 
 
 def claim(row: Example) -> str:
-    """Hash of what a row teaches: its question, its answer, and what is said of the answer."""
+    """Hash of what a row teaches: its question, its answer, and the judgement of the answer."""
     return digest([question_key(row), *_view(row)])
 
 
@@ -165,7 +165,7 @@ def _is_contradicted(row: Example, view: list[Any], held: set[str]) -> bool:
 
 
 def _view(row: Example) -> list[Any]:
-    """What a row says to its question: the answer, the one it is better than, and its tag."""
+    """What a row claims: the answer, the answer it is better than, and its tag."""
     rejected = _turn(row.rejected) if row.rejected else None
     return [_answer(row), rejected, row.is_desirable]
 
@@ -175,7 +175,7 @@ def _answer(row: Example) -> list[Any]:
 
 
 def _turn(turn: Message) -> list[Any]:
-    return [normalised(turn.content), *map(_call, turn.tool_calls)]
+    return [comparable_form(turn.content), *map(_call, turn.tool_calls)]
 
 
 def _call(call: ToolCall) -> list[str]:

@@ -116,7 +116,7 @@ class TextComparison:
         """The answer where it is a label or a short fact, and whole rows are compared."""
         if self.band != "bands" or row.is_text or signatures.width(row.answer) > LABEL_WIDTH:
             return []
-        return [signatures.normalised(row.answer)]
+        return [signatures.letters_and_digits(row.answer)]
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def make_fragment(rows: Sequence[Example]) -> Fragment:
     """Serialise rows and compute their columns."""
     lines = [_encode(row.to_json()).encode() + b"\n" for row in rows]
     prompts = list(map(prompt_text, rows))
-    answers = ["" if row.is_text else signatures.normalised(row.answer) for row in rows]
+    answers = ["" if row.is_text else signatures.letters_and_digits(row.answer) for row in rows]
     texts = [f"{q} {a}" if a else q for q, a in zip(prompts, answers, strict=True)]
     groups = tuple(dict.fromkeys(row.group for row in rows))
     columns = np.empty(len(rows), COLUMNS)
@@ -93,18 +93,18 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 def comparable_text(row: Example) -> str:
     """The normalised text by which rows are nearly the same: all turns but the system's."""
-    return signatures.normalised(f"{_text(row.prompt)} {'' if row.is_text else row.answer}")
+    return signatures.letters_and_digits(f"{_text(row.prompt)} {'' if row.is_text else row.answer}")
 
 
 def prompt_text(row: Example) -> str:
     """The normalised text of all that is asked."""
-    return signatures.normalised(_text(row.prompt))
+    return signatures.letters_and_digits(_text(row.prompt))
 
 
 def _text(turns: Iterable[Any]) -> str:
-    said = [turn.content for turn in turns if turn.role != "system"]
+    contents = [turn.content for turn in turns if turn.role != "system"]
     calls = [call.arguments for turn in turns for call in turn.tool_calls]
-    return "\n".join(said + calls)
+    return "\n".join(contents + calls)
 
 
 def hash_of(key: str) -> int:

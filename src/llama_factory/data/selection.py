@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from llama_factory.data.conflict_rules import Conflict
-from llama_factory.data.review.case_book import Book
+from llama_factory.data.review.case_book import CaseBook
 from llama_factory.data.row_columns import Array, class_runs
 from llama_factory.data.seen import Seen
 from llama_factory.data.store import RowTable
@@ -71,7 +71,7 @@ class History:
     """
 
     seen: Seen = ()
-    book: Book | None = None
+    book: CaseBook | None = None
     cache: Path | None = None
 
 

@@ -1,1 +1,1 @@
-"""What can be said of a text alone: language, words, similarity, private data. Knows no rows."""
+"""What can be known of a text alone: language, words, similarity, private data. Knows no rows."""

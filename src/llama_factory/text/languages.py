@@ -1,11 +1,11 @@
-"""Which language a text is written in, told offline and in some 50 microseconds."""
+"""Which language a text is written in, detected offline in some 50 microseconds."""
 
 import re
 from functools import cache
 from typing import Any
 
 UNKNOWN = "und"
-"""ISO 639 code of a text whose language cannot be told: no letters, or nothing but code."""
+"""ISO 639 code of a text whose language cannot be detected: no letters, or nothing but code."""
 
 MAX_CHARACTERS = 200
 """Only the beginning is read: 300 cost half as much again and changed 1 answer in 1,300."""
@@ -21,7 +21,7 @@ CODES = frozenset(
     wa war wuu xal xmf yi yo yue zh
     """.split()  # noqa: SIM905
 )
-"""The languages that are told apart: those of fastText's lid.176."""
+"""The languages that are distinguished: those of fastText's lid.176."""
 
 SAME_AS = {
     "cn": "zh", "chinese": "zh", "zh-cn": "zh", "zh-tw": "zh", "jp": "ja", "japanese": "ja",
@@ -51,7 +51,7 @@ _WEIGHT = 3
 def language_of(text: str, max_characters: int = MAX_CHARACTERS) -> tuple[str, float]:
     """The language of a text and how sure that is.
 
-    Chinese, Japanese and Korean are told by their script: quicker than the model, and right on
+    Chinese, Japanese and Korean are detected by their script: quicker than the model, and right on
     texts that mix in English names. Anything else goes to the small fastText model lid.176.ftz
     (Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification").
 

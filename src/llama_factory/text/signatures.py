@@ -52,7 +52,7 @@ def version() -> str:
     return f"rminhash{algorithm}-{SHORT}-{LONG}-{NUM_BANDS}x{VALUES_PER_BAND}-{SEED}-{KEYS}"
 
 
-def normalised(text: str) -> str:
+def letters_and_digits(text: str) -> str:
     """Letters and digits of a text in lower case, everything between them as one space."""
     if text.isascii():  # the same as below, three times as fast
         return " ".join(text.translate(_ASCII_LETTERS).split())

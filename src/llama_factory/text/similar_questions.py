@@ -62,11 +62,11 @@ _CONFUSED = frozenset(
         *(("staring", "starring"), ("message", "massage")),
     )
 )
-"""Words one letter apart that are both right, and mean different things."""
+"""Pairs of correct words one letter apart that mean different things."""
 
 
-def normalised(text: str) -> str:
-    """A text without case, spacing and punctuation, as far as they say nothing.
+def comparable_form(text: str) -> str:
+    """A text without case, spacing and punctuation, as far as they carry no meaning.
 
     Signs, decimal points, the gap between two numbers and the # of C# stay. A text of nothing but
     punctuation stays as it is.
@@ -76,7 +76,7 @@ def normalised(text: str) -> str:
     return _MARK.sub(_meant, joined) or joined
 
 
-def numbers(text: str) -> list[str]:
+def _numbers(text: str) -> list[str]:
     """All numbers of a text in order, in one spelling."""
     return _NUMBER.findall(_canonical(text))
 
@@ -87,13 +87,13 @@ def num_edits(one: str, other: str) -> int | None:
     Returns:
         0 where they are the same once normalised; None where they ask something else or might.
     """
-    first, second = normalised(one), normalised(other)
+    first, second = comparable_form(one), comparable_form(other)
     if first == second:
         return 0
     if min(_width(first), _width(second)) < MIN_WIDTH:
         return None
     edits = Levenshtein.distance(first, second, score_cutoff=MAX_EDITS)
-    if edits > MAX_EDITS or numbers(one) != numbers(other):
+    if edits > MAX_EDITS or _numbers(one) != _numbers(other):
         return None
     return edits if _is_harmless(_tokens(one), _tokens(other)) else None
 

@@ -30,7 +30,7 @@ _HAN = re.compile(f"[{HAN}]")
 _ALPHABETIC = re.compile(r"(?:[^\W\d_]|['’-])+")
 
 
-class Piece(NamedTuple):
+class TextPiece(NamedTuple):
     """A stretch of a text; the pieces of a text joined are the text."""
 
     text: str
@@ -38,7 +38,7 @@ class Piece(NamedTuple):
 
     @property
     def is_han(self) -> bool:
-        """Whether it is a Chinese word, which no spaces set apart."""
+        """Whether it is a Chinese word, written without spaces around it."""
         return self.is_word and is_han(self.text[0])
 
 
@@ -47,7 +47,7 @@ def is_han(character: str) -> bool:
     return bool(_HAN.match(character))
 
 
-def cut(text: str) -> list[Piece]:
+def cut(text: str) -> list[TextPiece]:
     """Words, and what lies between them: white space, punctuation, numbers, code, placeholders.
 
     Names with digits in them (GPT4, B2B) are no words either: to change them changes the question.
@@ -55,10 +55,10 @@ def cut(text: str) -> list[Piece]:
     pieces = []
     for match in _PIECE.finditer(text):
         if match["han"]:
-            pieces += [Piece(word, True) for word in _chinese().lcut(match["han"])]
+            pieces += [TextPiece(word, True) for word in _chinese().lcut(match["han"])]
         else:
             is_word = bool(match["word"] and _ALPHABETIC.fullmatch(match["word"]))
-            pieces.append(Piece(match[0], is_word))
+            pieces.append(TextPiece(match[0], is_word))
     return pieces
 
 
@@ -67,12 +67,12 @@ def jieba_words(text: str) -> list[str]:
     return list(_chinese().lcut(text))
 
 
-def joined(pieces: Sequence[Piece]) -> str:
+def joined(pieces: Sequence[TextPiece]) -> str:
     """The text that the pieces make up."""
     return "".join(piece.text for piece in pieces)
 
 
-def places_of_words(pieces: Sequence[Piece]) -> list[int]:
+def places_of_words(pieces: Sequence[TextPiece]) -> list[int]:
     """Where the words are."""
     return [place for place, piece in enumerate(pieces) if piece.is_word]
 

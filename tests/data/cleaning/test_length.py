@@ -2,14 +2,14 @@ import pytest
 
 from llama_factory.core.types import Example, Message, ToolCall
 from llama_factory.data.cleaning import Dropped
-from llama_factory.data.cleaning.length import Length
+from llama_factory.data.cleaning.length import LengthBounds
 from tests.data.cleaning.rows import SAMPLES, chat, plain
 
 
 @pytest.mark.parametrize("text", SAMPLES)
 def test_the_defaults_let_every_real_row_through(text):
     for row in (chat(text, text), plain(text)):
-        assert Length().clean(row) is row
+        assert LengthBounds().clean(row) is row
 
 
 @pytest.mark.parametrize(
@@ -30,11 +30,11 @@ def test_the_defaults_let_every_real_row_through(text):
     ],
 )
 def test_a_broken_bound_is_named(settings, row, reason):
-    assert Length(**settings).clean(row) == Dropped(reason)
+    assert LengthBounds(**settings).clean(row) == Dropped(reason)
 
 
 def test_an_answer_that_calls_a_tool_may_be_empty():
     call = Message("assistant", "", tool_calls=(ToolCall("f", '{"x": 1}'),))
     row = Example((Message("user", "Do it."), call), "g", "f", 1)
-    assert Length(min_answer=50).clean(row) is row
-    assert Length(max_answer=5).clean(row) == Dropped("answer longer than 5 characters")
+    assert LengthBounds(min_answer=50).clean(row) is row
+    assert LengthBounds(max_answer=5).clean(row) == Dropped("answer longer than 5 characters")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from llama_factory.core.types import Message
 from llama_factory.data.cleaning import Dropped
-from llama_factory.data.cleaning.repetition import Repetition
+from llama_factory.data.cleaning.repetition import RepeatedText
 from tests.data.cleaning.rows import CHINESE, CODE, ENGLISH, SAMPLES, chat, plain
 
 SONG = """The river runs down to the sea,
@@ -59,9 +59,9 @@ CHART = "\n".join(
 )  # fmt: skip
 def test_songs_tables_code_and_lists_stay(text):
     row = chat("Write it.", text)
-    assert Repetition().clean(row) is row
+    assert RepeatedText().clean(row) is row
     row = plain(text)
-    assert Repetition().clean(row) is row
+    assert RepeatedText().clean(row) is row
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_songs_tables_code_and_lists_stay(text):
     ],
 )
 def test_loops_are_dropped_and_named(text, reason):
-    assert Repetition().clean(chat("Write it.", text)) == Dropped(f"repetition: {reason}")
-    assert Repetition().clean(plain(text)) == Dropped(f"repetition: {reason}")
+    assert RepeatedText().clean(chat("Write it.", text)) == Dropped(f"repetition: {reason}")
+    assert RepeatedText().clean(plain(text)) == Dropped(f"repetition: {reason}")
 
 
 def test_prompts_bad_answers_and_untrained_turns_may_repeat():
@@ -100,18 +100,18 @@ def test_prompts_bad_answers_and_untrained_turns_may_repeat():
         chat("Write it.", ENGLISH, rejected=Message("assistant", loop)),
         chat("Write it.", loop, is_desirable=False),
     ):
-        assert Repetition().clean(row) is row
+        assert RepeatedText().clean(row) is row
 
 
 def test_short_texts_are_not_judged():
     row = chat("Laugh!", "ha " * 60)
-    assert Repetition().clean(row) is row
-    assert isinstance(Repetition(min_characters=50).clean(row), Dropped)
+    assert RepeatedText().clean(row) is row
+    assert isinstance(RepeatedText(min_characters=50).clean(row), Dropped)
 
 
 @given(st.text(min_size=1, max_size=9), st.integers(1, 400))
 @settings(max_examples=200, deadline=None)
 def test_no_text_makes_it_fail(text, times):
     row = plain(text * times)
-    result = Repetition().clean(row)
+    result = RepeatedText().clean(row)
     assert result is row or isinstance(result, Dropped)

@@ -8,7 +8,7 @@ import re
 from random import Random
 
 from llama_factory.data.augment import AUGMENTATIONS, Augmentation
-from llama_factory.text.words import Piece, chosen, cut, joined, places_of_words
+from llama_factory.text.words import TextPiece, chosen, cut, joined, places_of_words
 
 _NEGATION = re.compile(
     r"not?|never|none|neither|nor|nothing|nobody|without|except|\w+n['’]t|.*[不没沒无無未非别別勿莫].*",
@@ -35,10 +35,10 @@ class RandomDeletion(Augmentation):
         return joined(pieces)
 
 
-def _leave_out(pieces: list[Piece], place: int) -> None:
+def _leave_out(pieces: list[TextPiece], place: int) -> None:
     """Empty a word, and one of the two spaces that would be left."""
-    pieces[place] = Piece("", False)
+    pieces[place] = TextPiece("", False)
     for beside in (place + 1, place - 1):
         if 0 <= beside < len(pieces) and pieces[beside].text == " ":
-            pieces[beside] = Piece("", False)
+            pieces[beside] = TextPiece("", False)
             return

@@ -9,7 +9,7 @@ from random import Random
 
 from llama_factory.data.augment import AUGMENTATIONS, Augmentation
 from llama_factory.data.augment.synonyms import read_synonyms
-from llama_factory.text.words import Piece, cut, how_many, joined, places_of_words
+from llama_factory.text.words import TextPiece, cut, how_many, joined, places_of_words
 
 
 @AUGMENTATIONS.register("random_insertion")
@@ -36,8 +36,8 @@ class RandomInsertion(Augmentation):
         return joined(pieces)
 
 
-def _insert_after(pieces: list[Piece], place: int, word: str) -> None:
+def _insert_after(pieces: list[TextPiece], place: int, word: str) -> None:
     """Put a word behind another, into the same piece, so that no place moves."""
     before = pieces[place].text
     space = "" if cut(word)[-1].is_han and pieces[place].is_han else " "
-    pieces[place] = Piece(f"{before}{space}{word}", True)
+    pieces[place] = TextPiece(f"{before}{space}{word}", True)

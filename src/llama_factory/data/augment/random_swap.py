@@ -11,7 +11,7 @@ from random import Random
 from pydantic import Field
 
 from llama_factory.data.augment import AUGMENTATIONS, Augmentation
-from llama_factory.text.words import Piece, chosen, cut, joined
+from llama_factory.text.words import TextPiece, chosen, cut, joined
 
 _END = re.compile(r"[.!?;:。！？；：\n]")
 
@@ -34,7 +34,7 @@ class RandomSwap(Augmentation):
             pieces[place], pieces[other] = pieces[other], pieces[place]
         return joined(pieces)
 
-    def _partners(self, pieces: list[Piece], places: list[int]) -> dict[int, list[int]]:
+    def _partners(self, pieces: list[TextPiece], places: list[int]) -> dict[int, list[int]]:
         """By place of a word: the later ones of its sentence that it can change places with."""
         found = {}
         for number, place in enumerate(places):
@@ -45,12 +45,12 @@ class RandomSwap(Augmentation):
         return found
 
 
-def _differ(word: Piece, other: Piece) -> bool:
+def _differ(word: TextPiece, other: TextPiece) -> bool:
     """Whether two words may be swapped: not equal ones, nor of two scripts, as one needs spaces."""
     return word.is_han == other.is_han and word.text.lower() != other.text.lower()
 
 
-def _sentences(pieces: list[Piece]) -> Iterator[list[int]]:
+def _sentences(pieces: list[TextPiece]) -> Iterator[list[int]]:
     """The places of the words, sentence by sentence."""
     places: list[int] = []
     for place, piece in enumerate(pieces):

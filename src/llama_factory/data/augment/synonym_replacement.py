@@ -9,7 +9,7 @@ from random import Random
 
 from llama_factory.data.augment import AUGMENTATIONS, Augmentation
 from llama_factory.data.augment.synonyms import Synonyms, read_synonyms
-from llama_factory.text.words import Piece, chosen, cut, joined, places_of_words
+from llama_factory.text.words import TextPiece, chosen, cut, joined, places_of_words
 
 
 @AUGMENTATIONS.register("synonym_replacement")
@@ -26,11 +26,11 @@ class SynonymReplacement(Augmentation):
         options = fitting_synonyms(pieces, read_synonyms(self.synonyms))
         for place in chosen(list(options), self.rate, rng):
             word = pieces[place].text
-            pieces[place] = Piece(in_case_of(word, rng.choice(options[place])), True)
+            pieces[place] = TextPiece(in_case_of(word, rng.choice(options[place])), True)
         return joined(pieces)
 
 
-def fitting_synonyms(pieces: list[Piece], synonyms: Synonyms) -> dict[int, tuple[str, ...]]:
+def fitting_synonyms(pieces: list[TextPiece], synonyms: Synonyms) -> dict[int, tuple[str, ...]]:
     """By place of a word: what can stand for it there. Words without synonyms are left out."""
     options: dict[int, tuple[str, ...]] = {}
     before = ""

@@ -7,7 +7,7 @@ from random import Random
 from pydantic import Field
 
 from llama_factory.data.augment import AUGMENTATIONS, Augmentation
-from llama_factory.text.words import Piece, cut, how_many, is_han, joined
+from llama_factory.text.words import TextPiece, cut, how_many, is_han, joined
 
 ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 """The letters of a QWERTY keyboard; each row lies half a key to the right of the one above."""
@@ -37,7 +37,7 @@ class Typo(Augmentation):
             left -= _mistype(words[place], index, pieces[place], rng)
             if not left:
                 break
-        typed = (Piece("".join(words.get(p, each.text)), True) for p, each in enumerate(pieces))
+        typed = (TextPiece("".join(words.get(p, each.text)), True) for p, each in enumerate(pieces))
         changed = joined(list(typed))
         return changed if changed.strip() else text
 
@@ -46,7 +46,7 @@ def _can_slip(character: str) -> bool:
     return character.lower() in neighbours() or (is_han(character) and character not in NUMERALS)
 
 
-def _mistype(word: list[str], index: int, piece: Piece, rng: Random) -> bool:
+def _mistype(word: list[str], index: int, piece: TextPiece, rng: Random) -> bool:
     """Mistype one character in place; returns whether there was a way to."""
     old = word[index]
     options = [*_homophones(piece.text, index)] if is_han(old) else _slips(word, index)

@@ -21,7 +21,7 @@ from llama_factory.data.conflict_rules import (
 )
 
 if TYPE_CHECKING:
-    from llama_factory.data.review.case_book import Book
+    from llama_factory.data.review.case_book import CaseBook
     from llama_factory.data.row_columns import Array
     from llama_factory.data.seen import Seen
     from llama_factory.data.selection import Findings, History, Removal, Selection
@@ -84,7 +84,9 @@ class Conflicts(ConflictSettings, SetStep):
         sizes = table.column("num_characters") - table.column("num_prompt_characters")
         return train[sizes[train] <= self.label_characters]
 
-    def _losers(self, conflict: Conflict, places: dict[str, int], book: "Book | None") -> "Removal":
+    def _losers(
+        self, conflict: Conflict, places: dict[str, int], book: "CaseBook | None"
+    ) -> "Removal":
         """The rows of a conflict that are not taught, and who decided that."""
         from llama_factory.data.selection import Removal
 
@@ -122,7 +124,7 @@ class Conflicts(ConflictSettings, SetStep):
                 yield row, known
 
 
-def _judged(rows: "Selection", book: "Book | None", verdict: str, reason: str) -> "Removal":
+def _judged(rows: "Selection", book: "CaseBook | None", verdict: str, reason: str) -> "Removal":
     """Rows to teach about which people decided so, or still have to."""
     from llama_factory.data.row_columns import question_hashes
     from llama_factory.data.selection import Removal

@@ -85,14 +85,14 @@ def _is_blank(turn: Message) -> bool:
 def _echo(prompt: str, answer: str) -> str:
     if not _may_echo(prompt, answer):
         return ""
-    asked, said = _words(prompt), _words(answer)
+    asked, answered = _words(prompt), _words(answer)
     if len(asked.encode(errors="replace")) < _SHORTEST_ECHO:
         return ""
-    times, rest = divmod(len(said), len(asked))
-    if rest == 0 and times >= 1 and said == asked * times:
+    times, rest = divmod(len(answered), len(asked))
+    if rest == 0 and times >= 1 and answered == asked * times:
         return "the answer repeats the prompt"
-    added = said.removeprefix(asked)
-    if len(prompt) >= _LONG_PROMPT and added != said and added in _LABELS:
+    added = answered.removeprefix(asked)
+    if len(prompt) >= _LONG_PROMPT and added != answered and added in _LABELS:
         return "the answer repeats the prompt"
     return ""
 

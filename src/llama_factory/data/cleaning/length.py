@@ -7,7 +7,7 @@ from llama_factory.data.cleaning import CLEANERS, Dropped, RowStep
 
 
 @CLEANERS.register("length")
-class Length(RowStep):
+class LengthBounds(RowStep):
     """Bounds in characters; a Chinese character holds about as much as four English letters."""
 
     min_prompt: int = Field(1, ge=0)

@@ -32,7 +32,7 @@ _MAX_WORDS = 20_000
 
 
 @CLEANERS.register("repetition")
-class Repetition(RowStep):
+class RepeatedText(RowStep):
     """Drops rows whose answer repeats itself. Bad answers of preference pairs and KTO may."""
 
     min_characters: int = Field(200, ge=50)

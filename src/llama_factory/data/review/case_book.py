@@ -20,7 +20,7 @@ Verdict = Literal["accepted", "rejected", "waiting"]
 
 
 @dataclass(frozen=True)
-class Book:
+class CaseBook:
     """All cases of a folder as they stand.
 
     Attributes:
@@ -125,7 +125,7 @@ class Book:
         return {key: frozenset(ids) for key, ids in found.items()}
 
 
-def read_book(folder: Path) -> Book:
+def read_book(folder: Path) -> CaseBook:
     """Replay everything that was ever written in a review folder."""
     damaged: list[str] = []
     cases = {case.id: case for case in _records(folder / CASES, Case.from_json, damaged)}
@@ -133,7 +133,7 @@ def read_book(folder: Path) -> Book:
     for vote in _records(folder / DECISIONS, Vote.from_json, damaged):
         logs.setdefault(vote.case, []).append(vote)
     later = {part: case.id for case in cases.values() for part in case.replaces}
-    return Book(
+    return CaseBook(
         {
             key: replace(case, log=tuple(logs.get(key, ())), replaced_by=later.get(key, ""))
             for key, case in cases.items()

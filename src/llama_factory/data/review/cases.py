@@ -1,6 +1,6 @@
-"""Cases that people decide: what is in dispute, who said what, and who must look next.
+"""Cases that people decide: what is in dispute, who decided what, and who must look next.
 
-Pure: a case's state follows from its votes. Where they are kept is `review.py`'s business.
+Pure: a case's state follows from its votes. `folder.py` keeps them on disk.
 """
 
 import json
@@ -16,7 +16,7 @@ from llama_factory.core.errors import DataError
 from llama_factory.core.types import Example, Message
 from llama_factory.data.conflict_rules import claim, digest, question_key
 from llama_factory.data.reading import RawRow, Refused, group_of, to_example
-from llama_factory.text.similar_questions import normalised
+from llama_factory.text.similar_questions import comparable_form
 
 Kind = Literal["conflict", "refused"]
 Level = Literal["rule", "first", "second", "referee", "taken_back"]
@@ -31,7 +31,7 @@ class Choice:
     Attributes:
         keep: ids of the options to keep.
         edited: an answer (of a conflict) or a row as JSON (of a refused row) to take instead.
-        is_unresolved: nobody can tell; the rows stay out.
+        is_unresolved: the right answer cannot be found out; the rows stay out.
     """
 
     keep: tuple[str, ...] = ()
@@ -40,20 +40,22 @@ class Choice:
 
     def agrees_with(self, other: "Choice") -> bool:
         """Whether two choices come to the same, up to spacing and punctuation of what is edited."""
-        mine, theirs = normalised(self.edited), normalised(other.edited)
+        mine, theirs = comparable_form(self.edited), comparable_form(other.edited)
         is_same = set(self.keep) == set(other.keep) and mine == theirs
         return is_same and self.is_unresolved == other.is_unresolved
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for one line."""
-        said: dict[str, Any] = {"keep": list(self.keep)}
-        said |= {"edited": self.edited} if self.edited else {}
-        return said | ({"unresolved": True} if self.is_unresolved else {})
+        values: dict[str, Any] = {"keep": list(self.keep)}
+        values |= {"edited": self.edited} if self.edited else {}
+        return values | ({"unresolved": True} if self.is_unresolved else {})
 
     @staticmethod
-    def from_json(said: Mapping[str, Any]) -> "Choice":
+    def from_json(values: Mapping[str, Any]) -> "Choice":
         """The inverse of `to_json`."""
-        return Choice(tuple(said["keep"]), said.get("edited", ""), said.get("unresolved", False))
+        return Choice(
+            tuple(values["keep"]), values.get("edited", ""), values.get("unresolved", False)
+        )
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Vote:
     """One decision as it was logged.
 
     Attributes:
-        level: as what it counted.
+        level: the step of review at which it was made.
         reviewer: who decided; the rule's name for the level `rule`.
         when: in UTC, ISO 8601.
     """
@@ -102,7 +104,7 @@ class Option:
     Attributes:
         id: hash of the claim; empty for an answer that a reviewer wrote.
         text: the answer, its tag, the tools it calls and the answer it is better than.
-        rows: the rows that say so.
+        rows: the rows that give this answer.
         by: the reviewer who wrote it.
     """
 
@@ -114,7 +116,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Case:
-    """Something that people decide.
+    """A question that people decide: a conflict, or a refused row.
 
     Attributes:
         id: what is in dispute, as a hash.
@@ -155,7 +157,7 @@ class Case:
         listed: dict[str, list[Example]] = {}
         for row in self.rows:
             listed.setdefault(claim(row), []).append(row)
-        found = [Option(key, _said(rows[0]), tuple(rows)) for key, rows in listed.items()]
+        found = [Option(key, _option_text(rows[0]), tuple(rows)) for key, rows in listed.items()]
         written: dict[str, str] = {}
         for vote in self.log:
             written.setdefault(vote.choice.edited, vote.reviewer)
@@ -174,7 +176,7 @@ class Case:
 
     @property
     def level(self) -> Level | None:
-        """As what the next decision counts; None where none is needed."""
+        """The step of review that the next decision belongs to; None where none is needed."""
         if self.result is not None:
             return None
         return _LEVELS[min(len(self.votes), 2)]
@@ -207,7 +209,7 @@ class Case:
 
     @property
     def is_by_people(self) -> bool:
-        """Whether people had a say; the rule is never asked after them."""
+        """Whether a person decided last; the rule never decides after people."""
         return bool(self.votes) and self.votes[-1].level != "rule"
 
     def _needs_second(self, first: Choice) -> bool:
@@ -344,7 +346,7 @@ def _group(file: str) -> str:
     return group_of(Path(file))
 
 
-def _said(row: Example) -> str:
+def _option_text(row: Example) -> str:
     calls = [f"{call.name}({call.arguments})" for call in row.messages[-1].tool_calls]
     worse = [f"better than: {row.rejected.content}"] if row.rejected else []
     tag = {None: [], True: ["(liked)"], False: ["(disliked)"]}[row.is_desirable]

@@ -20,7 +20,13 @@ from llama_factory.core.errors import DataError, suggest
 from llama_factory.core.types import Example
 from llama_factory.data import conflict_rules as rules
 from llama_factory.data.conflict_rules import Conflict, ConflictSettings, claim
-from llama_factory.data.review.case_book import CASES, DECISIONS, Book, append_records, read_book
+from llama_factory.data.review.case_book import (
+    CASES,
+    DECISIONS,
+    CaseBook,
+    append_records,
+    read_book,
+)
 from llama_factory.data.review.cases import Case, Choice, Level, State, Vote, refused_id, short
 
 REFUSED_SUFFIX = ".rows.jsonl"
@@ -29,7 +35,7 @@ WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Summary:
+class ReviewSummary:
     """How the review of a folder stands.
 
     Attributes:
@@ -166,12 +172,12 @@ def accepted_rows(folder: Path) -> Iterator[Example]:
             yield from _accepted(case)
 
 
-def summary(folder: Path) -> Summary:
+def summary(folder: Path) -> ReviewSummary:
     """How many cases stand where, who decided how many, and what cannot be read."""
     book = read_book(folder)
     cases = book.cases.values()
     people = [vote for case in cases for vote in case.votes if vote.level != "rule"]
-    return Summary(
+    return ReviewSummary(
         states=Counter(case.state for case in cases),
         levels=Counter(case.level for case in cases if case.state == "open" and case.level),
         reviewers=Counter(vote.reviewer for vote in people),
@@ -192,7 +198,7 @@ def _accepted(case: Case) -> tuple[Example, ...]:
         ) from None
 
 
-def _new_case(conflict: Conflict, settings: ConflictSettings, book: Book) -> Case:
+def _new_case(conflict: Conflict, settings: ConflictSettings, book: CaseBook) -> Case:
     decision = rules.decide(conflict, settings)
     kept = decision.kept if decision else ()
     claims = dict.fromkeys(claim(row) for row in conflict.rows if row.key in kept)
@@ -224,7 +230,7 @@ def _require_open(case: Case) -> None:
 
 
 def _require_another(case: Case, name: str, choice: Choice) -> None:
-    """Each level is another person; only that nobody can tell may be said by anyone."""
+    """Each level needs another person; only `unresolved` may be chosen by anyone."""
     if choice.is_unresolved:
         if case.level != "referee":
             raise DataError(
@@ -253,9 +259,9 @@ def _require_possible(case: Case, choice: Choice) -> None:
 
 
 def _earlier(case: Case, name: str) -> Vote | None:
-    """What a person said at the first or second level; names differ by more than case."""
-    said = [vote for vote in case.votes if vote.reviewer.casefold() == name.casefold()]
-    return said[0] if said and said[0].level != "rule" else None
+    """A person's vote at the first or second level; upper and lower case make no difference."""
+    own = [vote for vote in case.votes if vote.reviewer.casefold() == name.casefold()]
+    return own[0] if own and own[0].level != "rule" else None
 
 
 def _reviewer(name: str) -> str:

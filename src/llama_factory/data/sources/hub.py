@@ -49,10 +49,10 @@ LISTED_AT_ONCE = 100
 
 
 def look_up(hub: HubSet) -> str:
-    """What a set holds now: its commit, or a hash of its files where that is not told.
+    """What a set holds now: its commit, or a hash of its files where the hub names none.
 
     Raises:
-        DataError: nobody can be asked, with the reason.
+        DataError: the hub cannot be reached, with the reason.
     """
     if Path(hub.repo).is_dir():
         paths = sorted(path for path in Path(hub.repo).rglob("*") if path.is_file())
@@ -65,13 +65,13 @@ def look_up(hub: HubSet) -> str:
 def pinned(
     hub: HubSet, cache: Path, say: Callable[[str], None], look_up: Callable[[HubSet], str] = look_up
 ) -> HubSet:
-    """The set as it is now; where nobody can be asked, as it was when somebody could.
+    """The set as it is now; where the hub cannot be reached, as it was when last looked up.
 
     Args:
         hub: with a branch, a tag or nothing as its revision.
-        cache: folder in which is noted what was found.
-        say: is told where what was found before is used.
-        look_up: says what a set holds now; raises DataError where that cannot be told.
+        cache: folder that keeps the last state of each set.
+        say: shows a message where the last known state is used.
+        look_up: identifies the present content of a set; raises DataError where it cannot.
     """
     note = cache / f"hub-{_digest([repr(hub)])}.json"
     try:
@@ -144,7 +144,7 @@ def hub_rows(hub: HubSet) -> Iterator[RawRow]:
         for number, row in zip(count(1), rows, strict=False):
             yield RawRow(number, as_written(row, shape))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(_told(hub, error)) from error
+        raise DataError(_read_error(hub, error)) from error
 
 
 def _hugging_face(hub: HubSet) -> Iterable[Any]:
@@ -178,7 +178,7 @@ def _modelscope(hub: HubSet) -> Iterable[Any]:
     )
 
 
-def _told(hub: HubSet, error: Exception) -> str:
+def _read_error(hub: HubSet, error: Exception) -> str:
     part = "".join(f", {n} '{v}'" for n, v in (("subset", hub.subset), ("folder", hub.folder)) if v)
     return (
         f"dataset '{hub.repo}' (split '{hub.split}'{part}) cannot be read from {hub.place}: "

@@ -53,7 +53,7 @@ def register(kind: PrivateKind) -> PrivateKind:
 
 
 def may_hold(text: str, kinds: frozenset[str] | None = None) -> bool:
-    """Whether any clue of these kinds (all, unless told) is in a text; says no to most texts."""
+    """Whether any clue of these kinds (all by default) is in a text; says no to most texts."""
     return any(clue(text) for clue, _ in _by_clue(kinds))
 
 
@@ -64,7 +64,7 @@ def find_all(text: str, kinds: Collection[str] | None = None) -> list[Found]:
 
     Args:
         text: any text.
-        kinds: names of the kinds to look for; all, unless told.
+        kinds: names of the kinds to look for; all by default.
     """
     chosen = None if kinds is None else frozenset(kinds)
     hinted = {k.name: k for clue, group in _by_clue(chosen) if clue(text) for k in group}
