@@ -123,7 +123,7 @@ def prepare(model_name: str) -> dict[str, Callable[[], float]]:
 
     from llama_factory.core.types import Example
     from llama_factory.data.reading import read_examples
-    from llama_factory.evaluation.answers import answer_rows
+    from llama_factory.evaluation.answering import answer_rows
     from llama_factory.model.adapted import adapt
     from llama_factory.model.chat.encoding import EncodeOptions, encode
     from llama_factory.model.padding import pad

@@ -13,8 +13,8 @@ from continual_tiers import Stream, Tier
 
 from llama_factory.core.types import TEXT, Example, Message
 from llama_factory.data.reading import read_examples, read_rows
-from llama_factory.evaluation.answered import TaskRow
-from llama_factory.evaluation.suite import BUILT_IN_GUARD, load_guard
+from llama_factory.evaluation.evaluator import BUILT_IN_GUARD, load_guard
+from llama_factory.evaluation.task_rows import TaskRow
 from llama_factory.model.chat.encoding import EncodedRow, EncodeOptions, encode
 
 CHOOSE = "Choose one from the option."

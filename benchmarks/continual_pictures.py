@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from continual_methods import hash_of
 
-from llama_factory.evaluation.forgetting import Drift, ForgettingMatrix
+from llama_factory.evaluation.drift import Drift
+from llama_factory.evaluation.forgetting import ForgettingMatrix
 from llama_factory.evaluation.statistics import Estimate, mean
 from llama_factory.reports.pictures import draw_curves, draw_matrix
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from llama_factory.core.types import Example
-from llama_factory.evaluation.answered import TaskRow
-from llama_factory.evaluation.answers import answer_rows
-from llama_factory.evaluation.drift import divergence, drift_from_base
-from llama_factory.evaluation.likelihood import row_likelihoods
+from llama_factory.evaluation.answering import answer_rows
+from llama_factory.evaluation.drift import mean_divergence
+from llama_factory.evaluation.likelihood import drift_from_base, row_likelihoods
 from llama_factory.evaluation.metrics.token_f1 import TokenF1
+from llama_factory.evaluation.task_rows import TaskRow
 from llama_factory.inference.cache import Begun, CachedNetwork
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.chat.encoding import EncodedRow, encode, prompt_ids
@@ -176,5 +176,5 @@ def _beside_base(model: AdaptedModel, rows: Sequence[Example]) -> dict[str, Any]
     return {
         "perplexity": math.exp(nats / num_tokens),
         "base_perplexity": math.exp(base / num_tokens),
-        "divergence": divergence(drift),
+        "divergence": mean_divergence(drift),
     }

@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from llama_factory.core.types import Example
 from llama_factory.data.reading import read_examples
-from llama_factory.evaluation.answers import answer_rows, end_tokens
+from llama_factory.evaluation.answering import answer_rows, end_tokens
 from llama_factory.model.adapted import AdaptedModel, adapt
 from llama_factory.model.chat.encoding import EncodeOptions, prompt_ids
 from llama_factory.model.settings import ModelSettings

@@ -33,9 +33,9 @@ from llama_factory.versions.workspace import PathLike, Workspace
 if TYPE_CHECKING:
     from llama_factory.config.schema import RunConfig
     from llama_factory.data.cleaning_report import DataReport
-    from llama_factory.evaluation.compare import Comparison
-    from llama_factory.evaluation.lineage import Story
-    from llama_factory.evaluation.suites.running import SuiteResult
+    from llama_factory.evaluation.comparison import Comparison
+    from llama_factory.evaluation.lineage_scores import LineageScores
+    from llama_factory.evaluation.suites import SuiteResult
     from llama_factory.jobs.cross_validation import CrossValidation
     from llama_factory.jobs.predict import PredictReport
     from llama_factory.jobs.runs import RunRow
@@ -159,27 +159,27 @@ def show(
     picture: Path | None = None,
     *,
     curves: Path | None = None,
-) -> Story:
+) -> LineageScores:
     """A version's report and forgetting matrices; the last one is drawn as `picture`, `curves`."""
-    from llama_factory.evaluation.lineage import tell
+    from llama_factory.evaluation.lineage_scores import read_lineage_scores
 
     chosen = store.get(Workspace.open(folder), version)
     lineage, wrong = store.readable_lineage(chosen)
-    story = tell(lineage, chosen, left_out=map(str, wrong))
+    scores = read_lineage_scores(lineage, chosen, left_out=map(str, wrong))
     if picture is not None or curves is not None:
         from llama_factory.reports.page import write_pictures
 
-        write_pictures(story, picture, curves)
-    return story
+        write_pictures(scores, picture, curves)
+    return scores
 
 
 def report(folder: PathLike, version: str = PRODUCTION, output: Path | None = None) -> Path:
     """Write what `show` returns, with pictures, as one HTML file; returns where it is."""
     from llama_factory.reports.page import write_report
 
-    story = show(folder, version)
-    path = output or Path(folder) / "reports" / f"{story.version.id}.html"
-    write_report(story, path)
+    scores = show(folder, version)
+    path = output or Path(folder) / "reports" / f"{scores.version.id}.html"
+    write_report(scores, path)
     return path
 
 
@@ -193,7 +193,7 @@ def compare(
     workspace = Workspace.open(folder)
     config = load_config(workspace.settings, changes)
     before, after = (store.get(workspace, name) for name in names)
-    from llama_factory.evaluation.measured import Measuring, compare_versions
+    from llama_factory.evaluation.measurements import Measuring, compare_versions
     from llama_factory.model.chat.encoding import encode_options
 
     def find(version: ModelVersion) -> SavedModel:
@@ -311,8 +311,7 @@ def evaluate(
     Example:
         >>> (guard,) = lf.evaluate("my-bot", ["guard"])
     """
-    from llama_factory.evaluation.suites import Bench
-    from llama_factory.evaluation.suites.running import choose_suites, run_suites
+    from llama_factory.evaluation.suites import Bench, choose_suites, run_suites
     from llama_factory.model.chat.encoding import encode_options
 
     reference = ModelReference.of(model)
@@ -362,7 +361,7 @@ def export(
     config = _config_of(reference)
     options = ExportOptions(dtype, shard_size, config.data.enable_thinking)
     options.check()
-    from llama_factory.evaluation.suite import BUILT_IN_GUARD
+    from llama_factory.evaluation.evaluator import BUILT_IN_GUARD
     from llama_factory.jobs.predict import read_rows
     from llama_factory.model.export import export as write
 

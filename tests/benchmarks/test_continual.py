@@ -12,8 +12,8 @@ import pytest
 
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message
-from llama_factory.evaluation.answered import TaskRow
-from llama_factory.evaluation.option_likelihood import option_likelihoods
+from llama_factory.evaluation.likelihood import option_likelihoods
+from llama_factory.evaluation.task_rows import TaskRow
 from llama_factory.inference.decoding import Decoder, Limits
 from llama_factory.model.adapted import adapt
 from llama_factory.model.base import load_tokenizer

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from llama_factory.core.types import EvalReport, TaskScores
 from llama_factory.evaluation.forgetting import ForgettingMatrix, build_matrix
-from llama_factory.evaluation.prediction import Prediction
+from llama_factory.evaluation.task_rows import Prediction
 
 Rows = Mapping[str, Sequence[float]]
 """Scores of a task's rows, by task."""

@@ -2,8 +2,9 @@ import pytest
 
 from llama_factory.core.types import EvalReport, TaskScores
 from llama_factory.evaluation import statistics
-from llama_factory.evaluation.forgetting import Drift, build_matrix
-from llama_factory.reports import fonts
+from llama_factory.evaluation.drift import Drift
+from llama_factory.evaluation.forgetting import build_matrix
+from llama_factory.reports import pictures
 from llama_factory.reports.pictures import draw_curves, draw_loss, draw_matrix
 
 
@@ -28,10 +29,10 @@ MATRIX = build_matrix(
 def test_the_matrix_and_its_summary_by_hand():
     assert MATRIX.tasks == ("v0001 a", "v0002 b", "v0003 c")
     assert MATRIX.row("v0001") == [0.8, None, None]
-    assert MATRIX.average == pytest.approx((0.3 + 0.6 + 1.0) / 3)
-    assert MATRIX.learned == pytest.approx((0.8 + 0.7 + 1.0) / 3)
-    assert MATRIX.backward_transfer == pytest.approx(((0.3 - 0.8) + (0.6 - 0.7)) / 2)
-    assert MATRIX.forgetting == pytest.approx(((0.9 - 0.3) + (0.7 - 0.6)) / 2)
+    assert MATRIX.summary["average"] == pytest.approx((0.3 + 0.6 + 1.0) / 3)
+    assert MATRIX.summary["learned"] == pytest.approx((0.8 + 0.7 + 1.0) / 3)
+    assert MATRIX.summary["backward_transfer"] == pytest.approx(((0.3 - 0.8) + (0.6 - 0.7)) / 2)
+    assert MATRIX.summary["forgetting"] == pytest.approx(((0.9 - 0.3) + (0.7 - 0.6)) / 2)
 
 
 UNTAUGHT = (
@@ -54,8 +55,8 @@ WHOLE = build_matrix(
 
 def test_forward_transfer_by_hand():
     # tasks of rounds 2 and 3, just before they were taught, against the base model
-    assert WHOLE.forward_transfer == pytest.approx(((0.3 - 0.2) + (0.2 - 0.3)) / 2)
-    assert MATRIX.forward_transfer is None
+    assert WHOLE.summary["forward_transfer"] == pytest.approx(((0.3 - 0.2) + (0.2 - 0.3)) / 2)
+    assert MATRIX.summary["forward_transfer"] is None
 
 
 def test_what_was_known_before_teaching_stands_above_the_diagonal():
@@ -76,15 +77,15 @@ def test_a_round_of_several_groups_counts_each_of_them():
         },
         "em",
     )
-    assert matrix.backward_transfer == pytest.approx((0.2 - 0.4) / 2)
-    assert matrix.forgetting == pytest.approx((-0.2 + 0.4) / 2)
+    assert matrix.summary["backward_transfer"] == pytest.approx((0.2 - 0.4) / 2)
+    assert matrix.summary["forgetting"] == pytest.approx((-0.2 + 0.4) / 2)
 
 
 def test_one_round_has_forgotten_nothing_yet():
     matrix = build_matrix({"v0001": report(v0001_a=0.8)}, "em")
-    assert matrix.backward_transfer is None
-    assert matrix.forgetting is None
-    assert matrix.average == matrix.learned == 0.8
+    assert matrix.summary["backward_transfer"] is None
+    assert matrix.summary["forgetting"] is None
+    assert matrix.summary["average"] == matrix.summary["learned"] == 0.8
 
 
 def test_pictures_are_png_files(tmp_path):
@@ -109,9 +110,9 @@ def test_pictures_are_png_files(tmp_path):
 
 
 def test_names_without_a_font_are_told_once_and_drawn_all_the_same(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(fonts, "CHINESE_FONTS", ())
-    fonts._tell_of_boxes.cache_clear()
-    fonts._found.cache_clear()
+    monkeypatch.setattr(pictures, "CHINESE_FONTS", ())
+    pictures._warn_of_boxes.cache_clear()
+    pictures._searched.cache_clear()
     matrix = build_matrix({"v0001": report(v0001_中文=0.8)}, "em")
     for _ in range(2):
         draw_matrix(matrix, tmp_path / "m.png")

@@ -18,10 +18,16 @@ import pytest
 
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import SILENT
-from llama_factory.evaluation.harness_sample import MOST_CHARACTERS, readable
 from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.suites import Bench
-from llama_factory.evaluation.suites.harness import Harness, _digest, _manager, _result
+from llama_factory.evaluation.suites.harness import (
+    MAX_CHARACTERS,
+    Harness,
+    _digest,
+    _manager,
+    _result,
+    sample_to_json,
+)
 from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.settings import ModelSettings
@@ -238,7 +244,7 @@ def read(arguments, replies, *, target, task=None, **metrics):
         "doc_hash": "",
         **metrics,
     }
-    found = readable(task or plain_task(), row)
+    found = sample_to_json(task or plain_task(), row)
     return found["prompt"], found["expected"], found["answer"], found["scores"]
 
 
@@ -264,7 +270,7 @@ def test_a_generated_answer_is_the_text():
 
 def test_a_long_prompt_keeps_its_end():
     prompt = read([("x" * 3000 + "Why?", {})], ["so"], target="so")[0]
-    assert (len(prompt), prompt[-5:]) == (MOST_CHARACTERS, "xWhy?")
+    assert (len(prompt), prompt[-5:]) == (MAX_CHARACTERS, "xWhy?")
 
 
 def test_one_continuation_is_the_answer_where_greedy_text_equals_it():

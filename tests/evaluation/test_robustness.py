@@ -1,9 +1,8 @@
 import pytest
 
 from llama_factory.core.types import TEXT, Example, Message
-from llama_factory.evaluation.answered import TaskRow
-from llama_factory.evaluation.robustness import noisy
-from llama_factory.evaluation.suites.robustness import ALL
+from llama_factory.evaluation.suites.robustness import ALL, noisy
+from llama_factory.evaluation.task_rows import TaskRow
 
 
 def row(question, answer):

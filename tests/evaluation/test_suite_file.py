@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from llama_factory.core.errors import ConfigError, DataError
-from llama_factory.evaluation.suites import SUITES
+from llama_factory.evaluation.suites import SUITES, choose_suites
 from llama_factory.evaluation.suites.file import read_suite
-from llama_factory.evaluation.suites.running import choose_suites
-from llama_factory.evaluation.task_rows import RowSource, read_task_rows
+from llama_factory.evaluation.tasks import RowSource, read_task_rows
 
 CHAT = [{"instruction": f"第{i}个问题？", "output": "是" if i % 2 else "不是"} for i in range(8)]
 PLAIN = [

@@ -9,15 +9,14 @@ import torch
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message, Task
-from llama_factory.evaluation.answers import perplexity
-from llama_factory.evaluation.drift import divergence, drift_from_base
-from llama_factory.evaluation.prediction import Prediction
+from llama_factory.evaluation.drift import mean_divergence
+from llama_factory.evaluation.evaluator import BUILT_IN_GUARD, load_guard
+from llama_factory.evaluation.likelihood import drift_from_base, perplexity
 from llama_factory.evaluation.settings import EvaluationSettings
-from llama_factory.evaluation.suite import BUILT_IN_GUARD, load_guard
-from llama_factory.evaluation.suites import SUITES, Bench
+from llama_factory.evaluation.suites import SUITES, Bench, choose_suites, run_suites
 from llama_factory.evaluation.suites.canaries import check_answers, is_loop
 from llama_factory.evaluation.suites.harness import Harness, _result
-from llama_factory.evaluation.suites.running import choose_suites, run_suites
+from llama_factory.evaluation.task_rows import Prediction
 from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.settings import ModelSettings
@@ -89,14 +88,14 @@ def test_divergence_is_that_of_two_softmaxes(model):
             total += float((own[place] * (own[place] / base[place]).log()).sum())
             count += 1
     assert sum(each.tokens for each in drift) == count
-    assert divergence(drift) == pytest.approx(total / count, rel=1e-4)
+    assert mean_divergence(drift) == pytest.approx(total / count, rel=1e-4)
 
 
 def test_a_model_that_did_not_move_has_no_divergence(tiny_model):
     settings = ModelSettings(base_model=str(tiny_model), dtype="float32")
     fresh = adapt(settings, None, options=EncodeOptions(400), seed=0)
     drift = drift_from_base(fresh, [row(1, "好")], batch_tokens=100)
-    assert divergence(drift) == pytest.approx(0, abs=1e-6)
+    assert mean_divergence(drift) == pytest.approx(0, abs=1e-6)
     assert drift[0].nats == pytest.approx(drift[0].base_nats)
 
 

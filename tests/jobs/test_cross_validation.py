@@ -2,9 +2,9 @@ import pytest
 
 from llama_factory.core.errors import DataError
 from llama_factory.core.types import Example, Message
-from llama_factory.evaluation.exam import Exam
 from llama_factory.evaluation.metrics import METRICS
-from llama_factory.evaluation.prediction import Prediction
+from llama_factory.evaluation.task_rows import Prediction
+from llama_factory.evaluation.tasks import EvalTask
 from llama_factory.jobs.cross_validation import make_folds, score_folds
 
 
@@ -15,7 +15,7 @@ def row(number, group="售后", answer="是"):
 
 
 ROWS = [row(number, group) for group in ("售后", "faq") for number in range(10)]
-EXAM = Exam("all", (), (METRICS.parse("exact_match"),), 8, 512)
+EXAM = EvalTask("all", (), (METRICS.parse("exact_match"),), 8, 512)
 
 
 def test_every_row_is_tested_once_and_taught_in_all_other_folds():
@@ -54,11 +54,11 @@ def test_more_folds_than_prompts_are_refused(count):
 
 
 def test_scores_of_the_folds_are_put_together_by_row():
-    def answer(fold, exam):
+    def answer(fold, task):
         said = "是" if fold.number == 1 else "不是"
         return [
-            Prediction(exam.name, "p", each.expected, said, nats=1, tokens=1, key=each.example.key)
-            for each in exam.rows
+            Prediction(task.name, "p", each.expected, said, nats=1, tokens=1, key=each.example.key)
+            for each in task.rows
         ]
 
     found = score_folds(make_folds(ROWS, 4), EXAM, answer)

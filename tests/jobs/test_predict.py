@@ -11,7 +11,8 @@ from llama_factory.core.errors import ConfigError, DataError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import TEXT, Example, Message
 from llama_factory.evaluation import statistics
-from llama_factory.evaluation.answers import answer_rows, answers, perplexity
+from llama_factory.evaluation.answering import answer_rows, greedy_answers
+from llama_factory.evaluation.likelihood import perplexity
 from llama_factory.evaluation.metrics import METRICS, require_package
 from llama_factory.evaluation.metrics.custom import Custom
 from llama_factory.evaluation.metrics.exact_match import ExactMatch
@@ -81,7 +82,7 @@ def test_every_row_is_answered_in_the_order_of_the_file(model, tmp_path):
     assert written[2]["prompt"] == (
         "<|im_start|>user\n第2个问题？第2个问题？第2个问题？<|im_end|>\n<|im_start|>assistant\n"
     )
-    expected = answers(model, ROWS, max_new_tokens=6, bar=Silence())
+    expected = greedy_answers(model, ROWS, max_new_tokens=6, bar=Silence())
     assert [each["predict"] for each in written] == [each.text for each in expected]
     assert [each["is_cut"] for each in written] == [each.is_cut for each in expected]
     assert report.num_rows == 7

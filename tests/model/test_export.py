@@ -16,7 +16,7 @@ from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, ModelError, VersionError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message
-from llama_factory.evaluation.suite import BUILT_IN_GUARD, load_guard
+from llama_factory.evaluation.evaluator import BUILT_IN_GUARD, load_guard
 from llama_factory.model.base import load_network, load_tokenizer
 from llama_factory.model.chat.template import Renderer
 from llama_factory.model.chat.templates import find, names

@@ -39,11 +39,11 @@ def test_long_names_are_cut_in_the_middle():
 
 
 def test_a_missing_chinese_font_is_reported(tmp_path, monkeypatch, caplog):
-    from llama_factory.reports import fonts
+    from llama_factory.reports import pictures
 
-    monkeypatch.setattr(fonts, "CHINESE_FONTS", ("No Such Font",))
-    fonts._tell_of_boxes.cache_clear()
-    fonts._found.cache_clear()
+    monkeypatch.setattr(pictures, "CHINESE_FONTS", ("No Such Font",))
+    pictures._warn_of_boxes.cache_clear()
+    pictures._searched.cache_clear()
     with caplog.at_level(logging.WARNING):
         draw_stats(collect(ROWS), tmp_path / "stats.png")
     assert "install a font such as fonts-noto-cjk" in caplog.text

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from llama_factory.evaluation.forgetting import Drift
+from llama_factory.evaluation.drift import Drift
 from llama_factory.evaluation.statistics import Estimate
 from llama_factory.reports.pictures import curves_figure, matrix_figure
 from tests.evaluation.pictured import matrix_of

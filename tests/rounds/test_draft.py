@@ -11,7 +11,7 @@ from llama_factory.core.types import EvalReport, TaskScores
 from llama_factory.data.cleaning_report import RowSample
 from llama_factory.data.review import folder as review
 from llama_factory.data.review.cases import Choice
-from llama_factory.evaluation.prediction import Prediction
+from llama_factory.evaluation.task_rows import Prediction
 from llama_factory.rounds import draft as drafts
 from llama_factory.rounds.draft import Draft, open_draft
 from llama_factory.rounds.settings import LearningConfig

@@ -15,9 +15,8 @@ from llama_factory.core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from llama_factory.evaluation.changes import RowChange
-    from llama_factory.evaluation.compare import Comparison, ScoreChange
-    from llama_factory.evaluation.marks import TaskResult
+    from llama_factory.evaluation.comparison import Comparison, RowChange, ScoreChange
+    from llama_factory.evaluation.scoring import TaskResult
     from llama_factory.jobs.cross_validation import CrossValidation
 
 

@@ -7,7 +7,8 @@ from rich.table import Table
 
 from llama_factory.cli.terminal import console
 from llama_factory.data.cleaning_report import SetReport
-from llama_factory.evaluation.forgetting import Drift, ForgettingMatrix
+from llama_factory.evaluation.drift import Drift
+from llama_factory.evaluation.forgetting import ForgettingMatrix
 from llama_factory.evaluation.wording import (
     IN_BRACKETS,
     MEANINGS,
@@ -20,8 +21,8 @@ from llama_factory.reports.listing import VersionRow
 from llama_factory.rounds.gate import Verdict
 
 if TYPE_CHECKING:
-    from llama_factory.evaluation.intervals import Intervals
-    from llama_factory.evaluation.lineage import Story
+    from llama_factory.evaluation.lineage_scores import LineageScores
+    from llama_factory.evaluation.scoring import Intervals
     from llama_factory.evaluation.statistics import Estimate
 
 
@@ -60,7 +61,7 @@ def _verdict(word: str) -> str:
     return f"[{color}]{word}[/]" if color else "-"
 
 
-def print_story(story: "Story", verdict: Verdict | None) -> None:
+def print_story(story: "LineageScores", verdict: Verdict | None) -> None:
     """The whole report of a version."""
     version, report = story.version, story.report
     console.print(f"[bold]{version.id}[/] from {version.parent}, {version.created}")

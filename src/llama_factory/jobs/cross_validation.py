@@ -17,10 +17,10 @@ from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
 from llama_factory.data.prepare import DataFolders, prepare
 from llama_factory.data.sources.named import gather
-from llama_factory.evaluation.asking import put_resumable
-from llama_factory.evaluation.exam import Exam
-from llama_factory.evaluation.marks import Marks, TaskResult, judge
-from llama_factory.evaluation.prediction import Prediction
+from llama_factory.evaluation.answering import predict_resumable
+from llama_factory.evaluation.scoring import ScoredTask, TaskResult, score_task
+from llama_factory.evaluation.task_rows import Prediction
+from llama_factory.evaluation.tasks import EvalTask
 from llama_factory.jobs.train import fit
 from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.provenance import ADAPTER_FILE
@@ -83,7 +83,7 @@ def cross_validate(
     """
     rows = _rows(config, output, progress)
     evaluation = config.evaluation
-    exam = Exam(
+    task = EvalTask(
         name="all folds",
         rows=(),
         metrics=tuple(evaluation.metrics),
@@ -91,11 +91,11 @@ def cross_validate(
         batch_tokens=evaluation.batch_tokens,
     )
 
-    def answer(fold: Fold, asked: Exam) -> list[Prediction]:
+    def answer(fold: Fold, asked: EvalTask) -> list[Prediction]:
         progress.say(f"Fold {fold.number} of {num_folds}")
         return _answer(config, fold, asked, output / f"fold-{fold.number}", progress)
 
-    result = score_folds(make_folds(rows, num_folds, seed=config.training.seed), exam, answer)
+    result = score_folds(make_folds(rows, num_folds, seed=config.training.seed), task, answer)
     files.write_json(output / RESULTS, result.to_json())
     return result
 
@@ -133,23 +133,23 @@ def make_folds(rows: Sequence[Example], count: int, *, seed: int = 0) -> list[Fo
 
 
 def score_folds(
-    folds: Iterable[Fold], exam: Exam, answer: Callable[[Fold, Exam], list[Prediction]]
+    folds: Iterable[Fold], task: EvalTask, answer: Callable[[Fold, EvalTask], list[Prediction]]
 ) -> CrossValidation:
     """Test every fold and put the results together.
 
     Args:
         folds: of the rows.
-        exam: how rows are asked; its own rows are not looked at.
-        answer: teaches a fold's rows to a fresh model and answers the exam, whose rows are those
+        task: metrics and limits; its own rows are ignored.
+        answer: teaches a fold's rows to a fresh model and answers the task, whose rows are those
             that the fold tests.
     """
-    marks = []
+    scored = []
     for fold in folds:
-        asked = exam.of_rows(f"fold {fold.number}", fold.test)
+        asked = task.with_rows(f"fold {fold.number}", fold.test)
         asked.check()
-        marks.append(judge(asked, answer(fold, asked)))
-    results = tuple(each.result for each in marks)
-    return CrossValidation(_pool(exam, marks), results, _spread(results))
+        scored.append(score_task(asked, answer(fold, asked)))
+    results = tuple(each.result for each in scored)
+    return CrossValidation(_pool(task, scored), results, _spread(results))
 
 
 def _rank(seed: int) -> Callable[[str], str]:
@@ -159,11 +159,11 @@ def _rank(seed: int) -> Callable[[str], str]:
     return rank
 
 
-def _pool(exam: Exam, marks: Sequence[Marks]) -> TaskResult:
+def _pool(task: EvalTask, scored: Sequence[ScoredTask]) -> TaskResult:
     """Scores over the rows of all folds as if they were one test."""
-    rows = tuple(row for each in marks for row in each.exam.rows)
-    predictions = [p for each in marks for p in each.predictions]
-    return judge(replace(exam, rows=rows), predictions).result
+    rows = tuple(row for each in scored for row in each.task.rows)
+    predictions = [p for each in scored for p in each.predictions]
+    return score_task(replace(task, rows=rows), predictions).result
 
 
 def _spread(results: Sequence[TaskResult]) -> dict[str, float]:
@@ -181,7 +181,7 @@ def _rows(config: LearningConfig, output: Path, progress: Progress) -> Sequence[
 
 
 def _answer(
-    config: LearningConfig, fold: Fold, exam: Exam, folder: Path, progress: Progress
+    config: LearningConfig, fold: Fold, task: EvalTask, folder: Path, progress: Progress
 ) -> list[Prediction]:
     _require_same(config, fold, folder / "fold.json")
     model_folder = folder / "model"
@@ -191,9 +191,9 @@ def _answer(
     base = config.model.base_model if is_adapter else None
     saved = find_adapters(str(model_folder), base, config.model)
     model = saved.open(encode_options(config.data))
-    with progress.bar(f"testing fold {fold.number}", len(exam.rows)) as bar:
+    with progress.bar(f"testing fold {fold.number}", len(task.rows)) as bar:
         path = folder / "predictions.jsonl"
-        return put_resumable(model, exam, path, model_id=saved.identity(), bar=bar)
+        return predict_resumable(model, task, path, model_id=saved.identity(), bar=bar)
 
 
 def _require_same(config: LearningConfig, fold: Fold, record: Path) -> None:

@@ -20,12 +20,12 @@ from llama_factory.data.readers import Refused
 from llama_factory.data.reading import read_examples
 from llama_factory.data.sources.files import DataSource
 from llama_factory.data.sources.named import gather_tests
-from llama_factory.evaluation.answered import Answered, Scored, TaskRow
-from llama_factory.evaluation.answers import ROWS_AT_ONCE, Answer, answers
-from llama_factory.evaluation.marks import estimate
+from llama_factory.evaluation.answering import ROWS_AT_ONCE, DecodedAnswer, greedy_answers
 from llama_factory.evaluation.metrics import METRICS, Metric, ModelMetric, require_fits
+from llama_factory.evaluation.scoring import estimate
 from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.statistics import Estimate
+from llama_factory.evaluation.task_rows import AnsweredRow, ScoredRow, TaskRow
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.chat.encoding import Unfit, encode_options, prompt_ids
 from llama_factory.model.saved import find_adapters, of_version
@@ -288,7 +288,7 @@ def _answer(
     left = iter(rows[num_kept:])
     with progress.bar("predicting", len(rows), num_kept) as bar, part.open("ab") as file:
         while chosen := list(islice(left, ROWS_AT_A_TIME)):
-            given = answers(model, chosen, max_new_tokens=limit, bar=bar)
+            given = greedy_answers(model, chosen, max_new_tokens=limit, bar=bar)
             pairs = zip(chosen, given, strict=True)
             file.writelines(_line(_prompt_text(row, model), answer, row) for row, answer in pairs)
             file.flush()
@@ -340,7 +340,7 @@ def _prompt_text(row: Example, model: AdaptedModel) -> str:
     return "" if isinstance(ids, Unfit) else str(model.tokenizer.decode(ids))
 
 
-def _line(prompt: str, answer: Answer, row: Example) -> bytes:
+def _line(prompt: str, answer: DecodedAnswer, row: Example) -> bytes:
     values = {
         "prompt": prompt,
         "predict": answer.text,
@@ -350,18 +350,18 @@ def _line(prompt: str, answer: Answer, row: Example) -> bytes:
     return json.dumps(values, ensure_ascii=False).encode() + b"\n"
 
 
-def _read_answers(path: Path, rows: Sequence[Example]) -> tuple[list[Answered], int]:
+def _read_answers(path: Path, rows: Sequence[Example]) -> tuple[list[AnsweredRow], int]:
     """The answers, and how many prompts the chat template refused."""
     lines = list(files.read_jsonl(path))
     answered = [
-        Answered(TaskRow(row), line["predict"], is_cut=line["is_cut"])
+        AnsweredRow(TaskRow(row), line["predict"], is_cut=line["is_cut"])
         for row, line in zip(rows, lines, strict=True)
     ]
     return answered, sum(not line["prompt"] for line in lines)
 
 
 def _judge(
-    metric: Metric, model: AdaptedModel, answered: Sequence[Answered], options: PredictOptions
+    metric: Metric, model: AdaptedModel, answered: Sequence[AnsweredRow], options: PredictOptions
 ) -> Estimate:
     """The score of all rows with its interval, x 100 where it lies between 0 and 1."""
     score = estimate(metric, _score(metric, model, answered, options.batch_tokens))
@@ -371,8 +371,8 @@ def _judge(
 
 
 def _score(
-    metric: Metric, model: AdaptedModel, answered: Sequence[Answered], batch_tokens: int
-) -> list[Scored]:
+    metric: Metric, model: AdaptedModel, answered: Sequence[AnsweredRow], batch_tokens: int
+) -> list[ScoredRow]:
     if isinstance(metric, ModelMetric):
         rows = [each.row for each in answered]
         return metric.measure(model, rows, batch_tokens=batch_tokens)

@@ -12,8 +12,8 @@ from llama_factory.core.progress import SILENT, Progress
 from llama_factory.core.types import EvalReport, Example, tasks_by_group
 from llama_factory.data.prepare import DataFolders, PreparedData, load, prepare
 from llama_factory.data.sources.named import gather, has_tests
-from llama_factory.evaluation import intervals
-from llama_factory.evaluation.suite import evaluate
+from llama_factory.evaluation.evaluator import evaluate
+from llama_factory.evaluation.scoring import intervals_to_json, score_intervals
 from llama_factory.jobs import outputs
 from llama_factory.jobs.predict import predict_rows, require_answerable
 from llama_factory.jobs.starting import start_of
@@ -204,7 +204,7 @@ def _score(run: _Run, model: AdaptedModel, rows: Sequence[Example], title: str) 
     tasks = tasks_by_group("eval", rows)
     settings = run.config.evaluation
     report, answers = evaluate(model, tasks, settings, title=title, progress=run.progress)
-    return report.to_json() | {"intervals": intervals.to_json(intervals.of_predictions(answers))}
+    return report.to_json() | {"intervals": intervals_to_json(score_intervals(answers))}
 
 
 def _write(run: _Run, trained: TrainedModel, results: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from textwrap import wrap
 from typing import Any
 
 from llama_factory.data.stats import OTHERS, DataStats, Histogram, bin_edge
-from llama_factory.reports.fonts import readable
+from llama_factory.reports.pictures import readable_names
 from llama_factory.text.languages import UNKNOWN
 
 FEWEST_BARS, MOST_BARS = 6, 20
@@ -22,7 +22,7 @@ Bars = list[tuple[str, int, str]]
 def draw_stats(stats: DataStats, path: Path) -> None:
     """Lengths, groups, languages, and duplicate and refused rows as one PNG."""
     names = "".join([*stats.groups, *stats.refused])
-    with readable(names):
+    with readable_names(names):
         _draw(stats, path)
 
 

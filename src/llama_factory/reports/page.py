@@ -10,11 +10,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from llama_factory.core import files
 from llama_factory.core.types import EvalReport
-from llama_factory.evaluation.changes import RowChange, row_changes
-from llama_factory.evaluation.forgetting import Drift, ForgettingMatrix
-from llama_factory.evaluation.lineage import Story
-from llama_factory.evaluation.prediction import Prediction
+from llama_factory.evaluation.comparison import RowChange, row_changes
+from llama_factory.evaluation.drift import Drift
+from llama_factory.evaluation.forgetting import ForgettingMatrix
+from llama_factory.evaluation.lineage_scores import LineageScores
 from llama_factory.evaluation.statistics import Estimate
+from llama_factory.evaluation.task_rows import Prediction
 from llama_factory.evaluation.wording import IN_BRACKETS, MEANINGS, cell, interval, number, row_name
 from llama_factory.evaluation.wording import verdict as word
 from llama_factory.reports.pictures import draw_curves, draw_matrix
@@ -25,37 +26,37 @@ MOST_ROWS = 20
 """Of each list of rows that changed; `llama-factory compare --json` has all of them."""
 
 
-def write_pages(story: Story, folder: Path) -> None:
+def write_pages(lineage: LineageScores, folder: Path) -> None:
     """The page and the pictures that lie in a version's folder."""
-    drawn = draw(story)
-    files.write_text(folder / "report.html", page(story, drawn))
+    drawn = draw(lineage)
+    files.write_text(folder / "report.html", page(lineage, drawn))
     for heat_map, curves in drawn[-1:]:
         (folder / HEAT_MAP).write_bytes(heat_map)
         (folder / CURVES).write_bytes(curves)
 
 
-def write_report(story: Story, path: Path) -> None:
+def write_report(lineage: LineageScores, path: Path) -> None:
     """Write the whole page."""
-    files.write_text(path, page(story, draw(story)))
+    files.write_text(path, page(lineage, draw(lineage)))
 
 
-def draw(story: Story) -> list[tuple[bytes, bytes]]:
+def draw(lineage: LineageScores) -> list[tuple[bytes, bytes]]:
     """The heat map and the curves of each matrix, as PNG files."""
-    return [_drawn(story, matrix) for matrix in story.matrices]
+    return [_drawn(lineage, matrix) for matrix in lineage.matrices]
 
 
-def _drawn(story: Story, matrix: ForgettingMatrix) -> tuple[bytes, bytes]:
+def _drawn(lineage: LineageScores, matrix: ForgettingMatrix) -> tuple[bytes, bytes]:
     heat_map, curves = io.BytesIO(), io.BytesIO()
     draw_matrix(matrix, heat_map)
-    draw_curves(matrix, story.drift, curves, story.of_metric(matrix.metric))
+    draw_curves(matrix, lineage.drift, curves, lineage.of_metric(matrix.metric))
     return heat_map.getvalue(), curves.getvalue()
 
 
-def page(story: Story, drawn: Sequence[tuple[bytes, bytes]]) -> str:
+def page(lineage: LineageScores, drawn: Sequence[tuple[bytes, bytes]]) -> str:
     """The page as HTML; every text in it is escaped.
 
     Args:
-        story: of the version.
+        lineage: of the version.
         drawn: the pictures of its matrices.
     """
     environment = Environment(
@@ -66,44 +67,44 @@ def page(story: Story, drawn: Sequence[tuple[bytes, bytes]]) -> str:
         lstrip_blocks=True,
     )
     template = environment.get_template("report.html.jinja")
-    metrics, scores = _scores(story)
-    verdict = story.report.get("verdict")
+    metrics, scores = _scores(lineage)
+    verdict = lineage.report.get("verdict")
     return template.render(
-        version=story.version,
+        version=lineage.version,
         verdict=verdict,
         gate=word(promoted=verdict["promoted"], held=verdict.get("held", False)) if verdict else "",
-        left_out=story.left_out,
-        consolidated=story.report.get("consolidated"),
-        ends=story.report.get("ends", []),
+        left_out=lineage.left_out,
+        consolidated=lineage.report.get("consolidated"),
+        ends=lineage.report.get("ends", []),
         metrics=metrics,
         scores=scores,
         in_brackets=IN_BRACKETS,
-        matrices=[_matrix(story, *both) for both in zip(story.matrices, drawn, strict=True)],
-        drift=_drift(story.drift),
-        costs=_costs(story.report.get("strategies", {})),
-        changes=_changes(story),
-        training=_training(story.report.get("training", {})),
+        matrices=[_matrix(lineage, *both) for both in zip(lineage.matrices, drawn, strict=True)],
+        drift=_drift(lineage.drift),
+        costs=_costs(lineage.report.get("strategies", {})),
+        changes=_changes(lineage),
+        training=_training(lineage.report.get("training", {})),
     )
 
 
-def write_pictures(story: Story, heat_map: Path | None, curves: Path | None) -> None:
+def write_pictures(lineage: LineageScores, heat_map: Path | None, curves: Path | None) -> None:
     """The matrix of the metric that was named last, and its scores from version to version.
 
     Nothing for the untouched base model, and for what has no path.
     """
-    for matrix in story.matrices[-1:]:
+    for matrix in lineage.matrices[-1:]:
         if heat_map is not None:
             draw_matrix(matrix, heat_map)
         if curves is not None:
-            draw_curves(matrix, story.drift, curves, story.of_metric(matrix.metric))
+            draw_curves(matrix, lineage.drift, curves, lineage.of_metric(matrix.metric))
 
 
-def _scores(story: Story) -> tuple[list[str], list[dict[str, Any]]]:
+def _scores(lineage: LineageScores) -> tuple[list[str], list[dict[str, Any]]]:
     """Column names, and a line a task with score, interval and the parent's score."""
-    tasks = EvalReport.from_json(story.report["evaluation"]).tasks
-    before = EvalReport.from_json(story.report.get("before", story.report["evaluation"])).tasks
+    tasks = EvalReport.from_json(lineage.report["evaluation"]).tasks
+    before = EvalReport.from_json(lineage.report.get("before", lineage.report["evaluation"])).tasks
     names = list(dict.fromkeys(name for task in tasks.values() for name in task.scores))
-    found = story.own_intervals
+    found = lineage.own_intervals
     lines = []
     for task in tasks.values():
         old = before[task.task].scores if task.task in before else {}
@@ -123,8 +124,10 @@ def _cell(value: float | None, found: Estimate | None, before: float | None) -> 
     }
 
 
-def _matrix(story: Story, matrix: ForgettingMatrix, drawn: tuple[bytes, bytes]) -> dict[str, Any]:
-    found = story.of_metric(matrix.metric)
+def _matrix(
+    lineage: LineageScores, matrix: ForgettingMatrix, drawn: tuple[bytes, bytes]
+) -> dict[str, Any]:
+    found = lineage.of_metric(matrix.metric)
     alts = "heat map of tasks and versions", "scores from version to version"
     pictures = [_picture(alt, content) for alt, content in zip(alts, drawn, strict=True)]
     return {
@@ -187,10 +190,10 @@ def _costs(strategies: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str
     ]
 
 
-def _changes(story: Story) -> list[tuple[str, list[RowChange], int]]:
+def _changes(lineage: LineageScores) -> list[tuple[str, list[RowChange], int]]:
     """Rows that got worse and better since the parent, on the tasks that both answered."""
-    own = story.predictions.get(story.version.id, ())
-    parent = _by_row(story.predictions.get(story.version.parent, ()))
+    own = lineage.predictions.get(lineage.version.id, ())
+    parent = _by_row(lineage.predictions.get(lineage.version.parent, ()))
     shared = [new for new in own if new.key and (new.task, new.key) in parent]
     worse, better = row_changes([parent[new.task, new.key] for new in shared], shared)
     titles = (("Answers that got worse", worse), ("Answers that got better", better))

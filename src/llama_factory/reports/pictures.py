@@ -1,15 +1,19 @@
 """Pictures of what was learned and forgotten."""
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from llama_factory.core.types import BASE_VERSION
-from llama_factory.evaluation.forgetting import Drift, ForgettingMatrix
+from llama_factory.evaluation.drift import Drift
+from llama_factory.evaluation.forgetting import ForgettingMatrix
 from llama_factory.evaluation.statistics import Estimate
 from llama_factory.evaluation.wording import cell, row_name
-from llama_factory.reports.fonts import readable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +22,12 @@ Target = Path | BinaryIO
 """Where a picture goes, as PNG."""
 DARK_BELOW = 0.6
 """Cells darker than this are written in white."""
+CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "SimHei")
+"""Fonts with Chinese characters, for names of groups."""
+CHINESE_FILES = ("notosanscjk", "wqy-microhei", "simhei")
+"""Beginnings of the names of their files."""
+
+logger = logging.getLogger(__name__)
 
 
 def draw_matrix(matrix: ForgettingMatrix, target: Target) -> None:
@@ -25,7 +35,7 @@ def draw_matrix(matrix: ForgettingMatrix, target: Target) -> None:
 
     In brackets: the score before the task was taught, where it was measured.
     """
-    with readable("".join(matrix.tasks)):
+    with readable_names("".join(matrix.tasks)):
         matrix_figure(matrix).savefig(target, format="png", dpi=130, bbox_inches="tight")
 
 
@@ -71,7 +81,7 @@ def draw_curves(
         target: of the picture.
         intervals: scores with 95 % intervals by (version, task), where they are known.
     """
-    with readable("".join(matrix.tasks)):
+    with readable_names("".join(matrix.tasks)):
         figure = curves_figure(matrix, drift, intervals or {})
         figure.savefig(target, format="png", dpi=120, bbox_inches="tight")
 
@@ -168,3 +178,45 @@ def _smooth(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], li
             steps.append(row["step"])
             means.append(0.9 * means[-1] + 0.1 * value if means else value)
     return steps, means
+
+
+@contextmanager
+def readable_names(names: str) -> Iterator[None]:
+    """Draw with a font that has the characters of `names`; warn where none has."""
+    import matplotlib as mpl
+
+    fonts: tuple[str, ...] = ()
+    if any(character >= "\u2e80" for character in names) and not (fonts := _chinese()):
+        _warn_of_boxes()
+    with mpl.rc_context({"font.family": ["DejaVu Sans", *fonts]}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
+
+
+def _chinese() -> tuple[str, ...]:
+    """Fonts with Chinese characters; matplotlib's own list may be older than what is installed."""
+    return _known() or _searched()
+
+
+def _known() -> tuple[str, ...]:
+    from matplotlib.font_manager import fontManager
+
+    names = {font.name for font in fontManager.ttflist}
+    return tuple(font for font in CHINESE_FONTS if font in names)
+
+
+@cache
+def _searched() -> tuple[str, ...]:
+    """Look through the machine's font files, once."""
+    from matplotlib.font_manager import findSystemFonts, fontManager
+
+    for file in findSystemFonts():
+        if Path(file).name.lower().startswith(CHINESE_FILES):
+            fontManager.addfont(file)
+    return _known()
+
+
+@cache
+def _warn_of_boxes() -> None:
+    """Once a process, however many pictures there are."""
+    logger.warning("Some names are drawn as boxes: install a font such as fonts-noto-cjk.")

@@ -16,13 +16,11 @@ from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, VersionError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Memory
-from llama_factory.evaluation import prediction, row_drift
-from llama_factory.evaluation.conditions import conditions_of, differences
-from llama_factory.evaluation.drift import divergence
-from llama_factory.evaluation.intervals import of_changes
-from llama_factory.evaluation.lineage import DRIFT, PREDICTIONS
-from llama_factory.evaluation.prediction import Prediction
-from llama_factory.evaluation.suite import evaluate
+from llama_factory.evaluation.drift import mean_divergence, write_row_drift
+from llama_factory.evaluation.evaluator import conditions_of, differences, evaluate
+from llama_factory.evaluation.lineage_scores import DRIFT, PREDICTIONS
+from llama_factory.evaluation.scoring import change_intervals
+from llama_factory.evaluation.task_rows import Prediction, read_predictions
 from llama_factory.model import provenance
 from llama_factory.model.adapted import AdaptedModel, adapt, asked_as_taught
 from llama_factory.model.adapters.lora import Lora
@@ -134,7 +132,7 @@ def _consolidate(
     model.save(folder / "adapter")
     memory.save(kept, folder / MEMORY)
     files.write_jsonl(folder / "data" / "held_out.jsonl", [])
-    drift = divergence(row_drift.keep(folder / DRIFT, general_drift(model, config)))
+    drift = mean_divergence(write_row_drift(folder / DRIFT, general_drift(model, config)))
     finishing.write_settings(config, folder)
     report: dict[str, Any] = {
         "consolidated": {"of": parent.id, "updates": len(chain)},
@@ -158,7 +156,7 @@ def _before(
     conditions, report = conditions_of(model, config.evaluation), parent.report
     stale = differences(report.get("conditions"), conditions)
     if not stale:
-        answers = prediction.read(parent.folder / PREDICTIONS)
+        answers = read_predictions(parent.folder / PREDICTIONS)
         return _Before(conditions, parent.scores, answers, report["base_guard_perplexity"])
     progress.say(f"{parent.id} was tested in another way ({', '.join(stale)}): it is tested again.")
     assert parent.adapter is not None, "what is consolidated was taught"
@@ -203,6 +201,6 @@ def _judge(
         new=None,
         base_guard=before.base_guard,
         settings=config.gate,
-        changes=of_changes(before.answers, answers, config.gate.metric),
+        changes=change_intervals(before.answers, answers, config.gate.metric),
     )
     return after, verdict

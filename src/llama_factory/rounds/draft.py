@@ -26,7 +26,7 @@ from llama_factory.data.seen import TRAIN, Seen, open_seen
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sources import inbox
 from llama_factory.data.sources.files import DataSource, source_of
-from llama_factory.evaluation.prediction import Prediction
+from llama_factory.evaluation.task_rows import Prediction
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.versions import store
 from llama_factory.versions.version import SETTINGS, ModelVersion

@@ -11,7 +11,7 @@ from llama_factory.core.errors import VersionError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import Memory
 from llama_factory.data.sources import inbox
-from llama_factory.evaluation.lineage import Story, tell
+from llama_factory.evaluation.lineage_scores import LineageScores, read_lineage_scores
 from llama_factory.rounds import draft as drafts
 from llama_factory.rounds.gate import Verdict, read_verdict
 from llama_factory.rounds.settings import LearningConfig
@@ -19,7 +19,7 @@ from llama_factory.versions import memory, releases, store
 from llama_factory.versions.version import REPORT, SETTINGS, ModelVersion
 from llama_factory.versions.workspace import Workspace
 
-Draw = Callable[[Story, Path], None]
+Draw = Callable[[LineageScores, Path], None]
 """Writes the page and the pictures of a version into its folder."""
 
 
@@ -67,10 +67,10 @@ def publish(
         folder=folder,
         files={},
     )
-    story = tell([*store.lineage(parent), version], version)
-    files.write_json(folder / REPORT, story.report | story.learned())
+    scores = read_lineage_scores([*store.lineage(parent), version], version)
+    files.write_json(folder / REPORT, scores.report | scores.learned())
     if draw is not None:
-        draw(story, folder)
+        draw(scores, folder)
     return store.publish(workspace, version)
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from llama_factory.evaluation.drift import drift_from_base
-from llama_factory.evaluation.row_drift import RowDrift
-from llama_factory.evaluation.suite import BUILT_IN_GUARD, load_guard
+from llama_factory.evaluation.drift import RowDrift
+from llama_factory.evaluation.evaluator import BUILT_IN_GUARD, load_guard
+from llama_factory.evaluation.likelihood import drift_from_base
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.saved import of_version
 from llama_factory.model.settings import ModelSettings

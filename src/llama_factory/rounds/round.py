@@ -12,12 +12,11 @@ from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, ModelError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Memory, Task
-from llama_factory.evaluation import prediction, row_drift
-from llama_factory.evaluation.conditions import conditions_of, differences
-from llama_factory.evaluation.drift import divergence
-from llama_factory.evaluation.intervals import of_changes
-from llama_factory.evaluation.lineage import BEFORE, DRIFT, PREDICTIONS
-from llama_factory.evaluation.suite import Prediction, evaluate
+from llama_factory.evaluation.drift import mean_divergence, write_row_drift
+from llama_factory.evaluation.evaluator import conditions_of, differences, evaluate
+from llama_factory.evaluation.lineage_scores import BEFORE, DRIFT, PREDICTIONS
+from llama_factory.evaluation.scoring import change_intervals
+from llama_factory.evaluation.task_rows import Prediction, read_predictions
 from llama_factory.model import provenance
 from llama_factory.model.adapted import AdaptedModel, adapt, asked_as_taught
 from llama_factory.model.adapters import ADAPTERS
@@ -156,7 +155,7 @@ def _judge(work: _Work, trained: TrainedModel, measured: _Measured) -> list[_Tri
     """
     tried: list[_Tried] = []
     places = work.parent.folder / PREDICTIONS, work.draft.folder / BEFORE
-    earlier = [answer for place in places for answer in prediction.read(place)]
+    earlier = [answer for place in places for answer in read_predictions(place)]
     for end in trained.ends:
         kept = end.reach() if tried else trained.memory
         what = f"on all rounds, {end.name}" if tried else "on all rounds"
@@ -167,7 +166,7 @@ def _judge(work: _Work, trained: TrainedModel, measured: _Measured) -> list[_Tri
             new=[task.name for task in work.draft.tasks],
             base_guard=measured.base_guard,
             settings=work.config.gate,
-            changes=of_changes(earlier, predictions, work.config.gate.metric),
+            changes=change_intervals(earlier, predictions, work.config.gate.metric),
         )
         tried.append(_Tried(end, kept, after, predictions, verdict))
         if verdict.is_promoted or verdict.is_held:
@@ -284,7 +283,7 @@ def _measure_parent(
 
 def _divergence(work: _Work, model: AdaptedModel) -> float | None:
     drift = general_drift(model, work.config)
-    return divergence(row_drift.keep(work.draft.folder / DRIFT, drift))
+    return mean_divergence(write_row_drift(work.draft.folder / DRIFT, drift))
 
 
 def _train(work: _Work, model: AdaptedModel) -> TrainedModel:

@@ -1,7 +1,7 @@
 """Rows and scores for tests of metrics."""
 
 from llama_factory.core.types import TEXT, Example, Message
-from llama_factory.evaluation.answered import Answered, Scored, TaskRow
+from llama_factory.evaluation.task_rows import AnsweredRow, ScoredRow, TaskRow
 
 
 def task_row(expected, *options, question="?", line=1):
@@ -14,7 +14,7 @@ def text_row(text="Once upon a time"):
 
 
 def answered(expected, answer, *options, is_cut=False, question="?"):
-    return Answered(task_row(expected, *options, question=question), answer, 3, is_cut)
+    return AnsweredRow(task_row(expected, *options, question=question), answer, 3, is_cut)
 
 
 def score(metric, *pairs):
@@ -25,4 +25,4 @@ def score(metric, *pairs):
 
 def corpus(metric, *pairs):
     """The total of expected and answered texts."""
-    return metric.total([Scored(e, a, metric.score(e, a)) for e, a in pairs])
+    return metric.total([ScoredRow(e, a, metric.score(e, a)) for e, a in pairs])

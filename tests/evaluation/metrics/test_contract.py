@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from llama_factory.core.errors import ConfigError, DataError
-from llama_factory.evaluation.answered import Scored
 from llama_factory.evaluation.metrics import METRICS, ModelMetric, require_fits
 from llama_factory.evaluation.metrics.exact_match import ExactMatch
 from llama_factory.evaluation.metrics.token_f1 import TokenF1
+from llama_factory.evaluation.task_rows import ScoredRow
 from tests.evaluation.metrics.rows import answered, task_row, text_row
 
 PAIRS = [("a b", "a b"), ("a", "b"), ("", ""), ("a", ""), ("", "b"), ("你好", "你好吗"), ("!", "?")]
@@ -82,10 +82,10 @@ def test_no_row_gives_no_number_but_no_error(name):
 @pytest.mark.parametrize("name", METRICS.parts)
 def test_rows_that_were_not_judged_are_left_out(name):
     metric = METRICS.parse(name)
-    judged = [Scored("a b", "a c", 1.0, 2.0), Scored("x", "a c", 0.5, 1.0)]
+    judged = [ScoredRow("a b", "a c", 1.0, 2.0), ScoredRow("x", "a c", 0.5, 1.0)]
     if name == "perplexity":
-        judged = [Scored("a b", "", 2.0, 2.0), Scored("x", "", 4.0, 1.0)]
-    lost = Scored("y", "z w", math.nan)
+        judged = [ScoredRow("a b", "", 2.0, 2.0), ScoredRow("x", "", 4.0, 1.0)]
+    lost = ScoredRow("y", "z w", math.nan)
     assert metric.total([*judged, lost]) == pytest.approx(metric.total(judged))
 
 

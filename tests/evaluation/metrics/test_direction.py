@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from llama_factory.evaluation.answered import Scored
 from llama_factory.evaluation.metrics import METRICS
+from llama_factory.evaluation.task_rows import ScoredRow
 from tests.evaluation.metrics.rows import answered
 from tests.evaluation.metrics.test_preference import judge, longer
 
@@ -63,7 +63,11 @@ def of_preference(name, tmp_path):
 def of_likelihood(name, tmp_path):
     """What a model measures: it is certain of every token, or finds another option likelier."""
     certain, unsure = {"perplexity": (1.0, 50.0), "label_likelihood": (1.0, 0.0)}[name]
-    return METRICS.parse(name), [Scored("a", "a", certain, 3.0)], [[Scored("a", "b", unsure, 3.0)]]
+    return (
+        METRICS.parse(name),
+        [ScoredRow("a", "a", certain, 3.0)],
+        [[ScoredRow("a", "b", unsure, 3.0)]],
+    )
 
 
 OTHERS = {

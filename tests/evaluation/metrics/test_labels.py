@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from llama_factory.evaluation.label_mentions import find_label
+from llama_factory.evaluation.labels import find_label
 from llama_factory.evaluation.metrics.accuracy import Accuracy
 from llama_factory.evaluation.metrics.f1 import MacroF1, MicroF1
 from tests.evaluation.metrics.rows import answered, score, task_row

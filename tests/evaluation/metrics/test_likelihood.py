@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from llama_factory.evaluation.answers import perplexity
+from llama_factory.evaluation.likelihood import option_likelihoods, perplexity
 from llama_factory.evaluation.metrics.label_likelihood import LabelLikelihood
 from llama_factory.evaluation.metrics.perplexity import Perplexity
-from llama_factory.evaluation.option_likelihood import option_likelihoods
 from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.settings import ModelSettings

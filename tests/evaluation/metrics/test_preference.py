@@ -9,9 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from llama_factory.core.errors import ConfigError
-from llama_factory.evaluation import judging
-from llama_factory.evaluation.judging import read_verdict
-from llama_factory.evaluation.metrics.preference import Preference
+from llama_factory.evaluation.metrics import preference
+from llama_factory.evaluation.metrics.preference import Preference, read_verdict
 from tests.evaluation.metrics.rows import answered
 
 PARTS = re.compile(
@@ -96,7 +95,7 @@ def test_nonsense_is_counted_and_never_guessed(caplog):
 
 
 def test_a_judge_that_times_out_is_counted(caplog, monkeypatch):
-    monkeypatch.setattr(judging, "LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(preference, "MAX_WAIT", 0.0)
 
     is_over = threading.Event()
 
@@ -115,7 +114,7 @@ def test_a_judge_that_times_out_is_counted(caplog, monkeypatch):
 
 
 def test_a_busy_judge_is_asked_again(monkeypatch):
-    monkeypatch.setattr(judging, "LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(preference, "MAX_WAIT", 0.0)
     asked = set()
 
     def busy(question, first, second):
@@ -130,7 +129,7 @@ def test_a_busy_judge_is_asked_again(monkeypatch):
 
 
 def test_a_judge_that_stays_busy_is_counted(monkeypatch, caplog):
-    monkeypatch.setattr(judging, "LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(preference, "MAX_WAIT", 0.0)
     with judge(lambda *_: 503) as (url, _):
         found, total = scores(url)
     assert all(map(math.isnan, [*found, total]))

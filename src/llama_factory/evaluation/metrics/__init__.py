@@ -1,4 +1,4 @@
-"""How answers are judged; one file each."""
+"""How answers are rows_with_scores; one file each."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from llama_factory.core.errors import ConfigError, DataError
 from llama_factory.core.settings import Registry, Settings, import_parts
-from llama_factory.evaluation.answered import Answered, Scored, TaskRow, judged
+from llama_factory.evaluation.task_rows import AnsweredRow, ScoredRow, TaskRow, rows_with_scores
 
 if TYPE_CHECKING:
     from llama_factory.model.adapted import AdaptedModel
@@ -51,20 +51,20 @@ class Metric(Settings):
             "answer, so it cannot be used here. Name it in a task of a suite."
         )
 
-    def score_rows(self, rows: Sequence[Answered]) -> list[Scored]:
+    def score_rows(self, rows: Sequence[AnsweredRow]) -> list[ScoredRow]:
         """The score of every row, in their order; the total of any of them is `total`."""
         return [
-            Scored(row.row.expected, row.text, self.score(row.row.expected, row.text))
+            ScoredRow(row.row.expected, row.text, self.score(row.row.expected, row.text))
             for row in rows
         ]
 
-    def total(self, rows: Sequence[Scored]) -> float:
-        """The score of all rows together, NaN without a judged row. The mean, unless it says so."""
-        scores = [row.score for row in judged(rows)]
+    def total(self, rows: Sequence[ScoredRow]) -> float:
+        """The score of all rows together: the mean, or NaN where no row has a score."""
+        scores = [row.score for row in rows_with_scores(rows)]
         return sum(scores) / len(scores) if scores else math.nan
 
     def unfit(self, rows: Sequence[TaskRow]) -> str:
-        """Why these rows cannot be judged by this metric; empty where they can."""
+        """Why these rows cannot be rows_with_scores by this metric; empty where they can."""
         return next((reason for row in rows if (reason := self._unfit_row(row))), "")
 
     def _unfit_row(self, row: TaskRow) -> str:
@@ -80,7 +80,7 @@ class ModelMetric(Metric):
 
     def measure(
         self, model: "AdaptedModel", rows: Sequence[TaskRow], *, batch_tokens: int
-    ) -> list[Scored]:
+    ) -> list[ScoredRow]:
         """The score of every row, in their order.
 
         Args:

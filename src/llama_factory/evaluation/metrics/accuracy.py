@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from llama_factory.evaluation.answered import Answered, Scored, TaskRow
-from llama_factory.evaluation.label_mentions import find_label
-from llama_factory.evaluation.labels import score_labels, unfit_labels
+from llama_factory.evaluation.labels import find_label, score_labels, unfit_labels
 from llama_factory.evaluation.metrics import METRICS, Metric
+from llama_factory.evaluation.task_rows import AnsweredRow, ScoredRow, TaskRow
 
 
 @METRICS.register("accuracy")
@@ -16,7 +15,7 @@ class Accuracy(Metric):
         """See `Metric.score`; with no other label known, the answer must name this one."""
         return float(bool(find_label(answer, [expected])) or (not expected and not answer))
 
-    def score_rows(self, rows: Sequence[Answered]) -> list[Scored]:
+    def score_rows(self, rows: Sequence[AnsweredRow]) -> list[ScoredRow]:
         """See `Metric.score_rows`; labels are the row's options, or all that the rows expect."""
         return score_labels(rows)
 

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
-from llama_factory.evaluation.answered import Scored, judged
 from llama_factory.evaluation.metrics import METRICS, Metric
+from llama_factory.evaluation.task_rows import ScoredRow, rows_with_scores
 
 ORDERS = range(1, 7)
 BETA = 2.0
@@ -26,9 +26,9 @@ class Chrf(Metric):
             return 1.0
         return _f_score(_counts(expected, answer))
 
-    def total(self, rows: Sequence[Scored]) -> float:
+    def total(self, rows: Sequence[ScoredRow]) -> float:
         """See `Metric.total`."""
-        counted = [_counts(row.expected, row.answer) for row in judged(rows)]
+        counted = [_counts(row.expected, row.answer) for row in rows_with_scores(rows)]
         sums = [sum(column) for column in zip(*counted, strict=True)]
         return _f_score(sums) if sums else math.nan
 

@@ -13,8 +13,8 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
-from llama_factory.evaluation.answered import Scored, judged
 from llama_factory.evaluation.metrics import METRICS, Metric, require_package
+from llama_factory.evaluation.task_rows import ScoredRow, rows_with_scores
 
 HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
@@ -35,9 +35,9 @@ class CorpusBleu(Metric):
         scorer = _scorer("zh" if HAN.search(expected + answer) else "13a")
         return min(1.0, scorer.sentence_score(answer, [expected]).score / 100)
 
-    def total(self, rows: Sequence[Scored]) -> float:
+    def total(self, rows: Sequence[ScoredRow]) -> float:
         """See `Metric.total`."""
-        rows = judged(rows)
+        rows = rows_with_scores(rows)
         if not rows:
             return math.nan
         is_chinese = any(HAN.search(row.expected + row.answer) for row in rows)

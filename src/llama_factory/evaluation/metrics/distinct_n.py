@@ -8,9 +8,9 @@ from itertools import chain
 
 from pydantic import Field
 
-from llama_factory.evaluation.answered import Scored, judged
 from llama_factory.evaluation.metrics import METRICS, Metric
 from llama_factory.evaluation.metrics.repetition import ngrams
+from llama_factory.evaluation.task_rows import ScoredRow, rows_with_scores
 
 
 @METRICS.register("distinct_n")
@@ -31,9 +31,9 @@ class DistinctN(Metric):
         """See `Metric.score`; of this answer alone."""
         return _distinct(ngrams(answer, self.n))
 
-    def total(self, rows: Sequence[Scored]) -> float:
+    def total(self, rows: Sequence[ScoredRow]) -> float:
         """See `Metric.total`."""
-        found = [ngrams(row.answer, self.n) for row in judged(rows)]
+        found = [ngrams(row.answer, self.n) for row in rows_with_scores(rows)]
         return _distinct(list(chain.from_iterable(found)))
 
 

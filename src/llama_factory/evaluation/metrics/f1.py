@@ -9,17 +9,17 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from llama_factory.evaluation.answered import Scored, judged
 from llama_factory.evaluation.labels import plain
 from llama_factory.evaluation.metrics import METRICS
 from llama_factory.evaluation.metrics.accuracy import Accuracy
+from llama_factory.evaluation.task_rows import ScoredRow, rows_with_scores
 
 
 @METRICS.register("macro_f1")
 class MacroF1(Accuracy):
     """Mean of the labels' F1: rare labels count as much as frequent ones."""
 
-    def total(self, rows: Sequence[Scored]) -> float:
+    def total(self, rows: Sequence[ScoredRow]) -> float:
         """See `Metric.total`."""
         expected, answered, right = _counts(rows)
         labels = expected | answered
@@ -31,16 +31,16 @@ class MacroF1(Accuracy):
 class MicroF1(Accuracy):
     """F1 over all rows: frequent labels count more."""
 
-    def total(self, rows: Sequence[Scored]) -> float:
+    def total(self, rows: Sequence[ScoredRow]) -> float:
         """See `Metric.total`."""
         expected, answered, right = _counts(rows)
         num_labels = expected.total() + answered.total()
         return 2 * right.total() / num_labels if num_labels else math.nan
 
 
-def _counts(rows: Sequence[Scored]) -> tuple[Counter[str], Counter[str], Counter[str]]:
+def _counts(rows: Sequence[ScoredRow]) -> tuple[Counter[str], Counter[str], Counter[str]]:
     """How often each label is expected, answered, and both."""
-    rows = judged(rows)
+    rows = rows_with_scores(rows)
     expected = Counter(plain(row.expected) for row in rows)
     answered = Counter(plain(row.answer) for row in rows if row.answer)
     right = Counter(plain(row.expected) for row in rows if row.score == 1)

@@ -8,9 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llama_factory.evaluation.answered import Scored, TaskRow
 from llama_factory.evaluation.labels import same, unfit_labels
 from llama_factory.evaluation.metrics import METRICS, ModelMetric
+from llama_factory.evaluation.task_rows import ScoredRow, TaskRow
 
 if TYPE_CHECKING:
     from llama_factory.model.adapted import AdaptedModel
@@ -24,9 +24,9 @@ class LabelLikelihood(ModelMetric):
 
     def measure(
         self, model: "AdaptedModel", rows: Sequence[TaskRow], *, batch_tokens: int
-    ) -> list[Scored]:
+    ) -> list[ScoredRow]:
         """See `ModelMetric.measure`; a row's answer is the likeliest option."""
-        from llama_factory.evaluation.option_likelihood import option_likelihoods
+        from llama_factory.evaluation.likelihood import option_likelihoods
 
         found = option_likelihoods(model, rows, batch_tokens=batch_tokens)
         return [_scored(row, each) for row, each in zip(rows, found, strict=True)]
@@ -36,9 +36,9 @@ class LabelLikelihood(ModelMetric):
         return super().unfit(rows) or unfit_labels(rows)
 
 
-def _scored(row: TaskRow, log_probs: Sequence[float]) -> Scored:
+def _scored(row: TaskRow, log_probs: Sequence[float]) -> ScoredRow:
     if not log_probs:
-        return Scored(row.expected, "", math.nan, options=row.options)
+        return ScoredRow(row.expected, "", math.nan, options=row.options)
     likeliest = row.options[max(range(len(log_probs)), key=log_probs.__getitem__)]
     right = float(same(likeliest, row.expected))
-    return Scored(row.expected, likeliest, right, options=row.options)
+    return ScoredRow(row.expected, likeliest, right, options=row.options)

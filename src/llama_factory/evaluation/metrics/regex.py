@@ -6,8 +6,8 @@ from typing import Self
 
 from pydantic import model_validator
 
-from llama_factory.evaluation.answered import TaskRow
 from llama_factory.evaluation.metrics import METRICS, Metric
+from llama_factory.evaluation.task_rows import TaskRow
 
 
 @METRICS.register("regex")

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from llama_factory.evaluation.answered import Answered, Scored
 from llama_factory.evaluation.metrics import METRICS, Metric
+from llama_factory.evaluation.task_rows import AnsweredRow, ScoredRow
 
 
 @METRICS.register("termination")
@@ -12,6 +12,6 @@ class Termination(Metric):
 
     needs = frozenset()
 
-    def score_rows(self, rows: Sequence[Answered]) -> list[Scored]:
+    def score_rows(self, rows: Sequence[AnsweredRow]) -> list[ScoredRow]:
         """See `Metric.score_rows`."""
-        return [Scored(each.row.expected, each.text, float(not each.is_cut)) for each in rows]
+        return [ScoredRow(each.row.expected, each.text, float(not each.is_cut)) for each in rows]

@@ -1,7 +1,7 @@
 """Canaries: simple requests in English and Chinese that any healthy model handles.
 
-They fail first when training has gone wrong: answers that never end, say nothing, go round in
-circles, or no longer keep a format that was asked for.
+They fail first when training has gone wrong: answers never end, are empty, repeat themselves, or no
+longer keep the requested format.
 """
 
 import re
@@ -13,18 +13,17 @@ from pydantic import Field
 from llama_factory.core import files
 from llama_factory.core.types import Example, Message
 from llama_factory.evaluation import statistics
-from llama_factory.evaluation.answered import TaskRow
-from llama_factory.evaluation.exam import Exam
-from llama_factory.evaluation.marks import TaskResult
 from llama_factory.evaluation.metrics.token_f1 import TOKEN
-from llama_factory.evaluation.prediction import Prediction
+from llama_factory.evaluation.scoring import TaskResult
 from llama_factory.evaluation.suites import SUITES, Bench, Suite
+from llama_factory.evaluation.task_rows import Prediction, TaskRow
+from llama_factory.evaluation.tasks import EvalTask
 
 BUILT_IN = Path(__file__).parent / "canaries.jsonl"
 PHRASE = 3
 """Words, or Chinese characters, in a phrase."""
-LEAST_WORDS = 12
-"""Shorter answers cannot go round in circles."""
+MIN_WORDS = 12
+"""Shorter answers do not count as loops."""
 
 
 @SUITES.register("canaries")
@@ -46,19 +45,19 @@ class Canaries(Suite):
             )
             for line, row in enumerate(rows, 1)
         ]
-        exam = Exam(
+        task = EvalTask(
             name="canaries",
             rows=tuple(map(TaskRow, examples)),
             metrics=(),
             max_new_tokens=self.max_new_tokens,
             batch_tokens=bench.settings.batch_tokens,
         )
-        (marks,) = bench.put([exam], "canaries")
-        return [check_answers(marks.predictions, [row.get("format", "") for row in rows])]
+        (scored,) = bench.score([task], "canaries")
+        return [check_answers(scored.predictions, [row.get("format", "") for row in rows])]
 
 
 def check_answers(predictions: Sequence[Prediction], formats: Sequence[str]) -> TaskResult:
-    """The share of answers that pass each check.
+    """The fraction of answers that pass each check.
 
     Args:
         predictions: the answers.
@@ -80,7 +79,7 @@ def check_answers(predictions: Sequence[Prediction], formats: Sequence[str]) -> 
 
 
 def is_loop(text: str) -> bool:
-    """Whether more than half of an answer's phrases were in it before."""
+    """Whether more than half of an answer's phrases are repetitions."""
     words = TOKEN.findall(text.casefold())
     phrases = [tuple(words[i : i + PHRASE]) for i in range(len(words) - PHRASE + 1)]
-    return len(words) >= LEAST_WORDS and len(set(phrases)) < len(phrases) / 2
+    return len(words) >= MIN_WORDS and len(set(phrases)) < len(phrases) / 2

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil  # type: ignore[import-untyped]
 from pydantic import Field
 
-from llama_factory.evaluation.marks import TaskResult
+from llama_factory.evaluation.scoring import TaskResult
 from llama_factory.evaluation.statistics import Estimate
 from llama_factory.evaluation.suites import SUITES, Bench, Suite
 

@@ -10,15 +10,13 @@ from pydantic import Field, ValidationError
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.core.types import Task
-from llama_factory.evaluation.exam import Exam
-from llama_factory.evaluation.marks import TaskResult
 from llama_factory.evaluation.metrics import METRICS, Metric
 from llama_factory.evaluation.metrics.exact_match import ExactMatch
 from llama_factory.evaluation.metrics.token_f1 import TokenF1
-from llama_factory.evaluation.robustness import Noise
+from llama_factory.evaluation.scoring import TaskResult
 from llama_factory.evaluation.suites import SUITES, Bench, Suite
-from llama_factory.evaluation.suites.robustness import Worse, measure
-from llama_factory.evaluation.task_rows import RowSource, read_task_rows
+from llama_factory.evaluation.suites.robustness import Noise, measure_noise
+from llama_factory.evaluation.tasks import EvalTask, RowSource, read_task_rows
 
 Place = tuple[int | str, ...]
 
@@ -70,7 +68,7 @@ class SuiteFile(Suite):
         """See `Suite.check`; every row is read once."""
         settings = read_suite(self.path)
         for task in settings.tasks:
-            self._exam(task, batch_tokens=1).check()
+            self._eval_task(task, batch_tokens=1).check()
         for suite in settings.suites:
             suite.check(tasks)
 
@@ -79,18 +77,20 @@ class SuiteFile(Suite):
         settings = read_suite(self.path)
         results: list[TaskResult] = []
         for task in settings.tasks:
-            exam = self._exam(task, batch_tokens=bench.settings.batch_tokens)
+            asked = self._eval_task(task, batch_tokens=bench.settings.batch_tokens)
+            title = self.path.stem
             if task.noise:
-                how = Worse(tuple(task.noise), task.noise_rate)
-                results += measure(bench, exam, how, title=self.path.stem)
+                results += measure_noise(
+                    bench, asked, task.noise, rate=task.noise_rate, title=title
+                )
             else:
-                results += [marks.result for marks in bench.put([exam], self.path.stem)]
+                results += [scored.result for scored in bench.score([asked], title)]
         return results + [each for suite in settings.suites for each in suite.measure(bench)]
 
-    def _exam(self, task: TaskSettings, *, batch_tokens: int) -> Exam:
+    def _eval_task(self, task: TaskSettings, *, batch_tokens: int) -> EvalTask:
         source = RowSource(task.prompt, task.answer, task.options, task.number)
         rows = read_task_rows(self.path.parent / task.rows, source, task=task.name)
-        return Exam(
+        return EvalTask(
             name=task.name,
             rows=tuple(rows),
             metrics=tuple(task.metrics),
@@ -116,8 +116,8 @@ def read_suite(path: Path) -> SuiteSettings:
     try:
         settings = SuiteSettings.model_validate(values if values is not None else {})
     except ValidationError as error:
-        told = [f"  {_told(tree, place, why)}" for place, why in _problems(error.errors())]
-        raise ConfigError("\n".join([f"{path}: {len(told)} problem(s)", *told])) from None
+        problems = [f"  {_located(tree, *each)}" for each in _problems(error.errors())]
+        raise ConfigError("\n".join([f"{path}: {len(problems)} problem(s)", *problems])) from None
     _require_tasks(path, settings)
     return settings
 
@@ -132,7 +132,7 @@ def _require_tasks(path: Path, settings: SuiteSettings) -> None:
 
 
 def _problems(errors: Sequence[Any], outer: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Each problem with where it is; those of parts lie inside one of the field that holds them."""
+    """Each problem with its place; those of a part are nested in that of the field around it."""
     for error in errors:
         place, inner = (*outer, *error["loc"]), (error.get("ctx") or {}).get("problems")
         if inner:
@@ -141,19 +141,19 @@ def _problems(errors: Sequence[Any], outer: Place = ()) -> Iterator[tuple[Place,
             yield place, error["msg"].replace("Input should be", "must be")
 
 
-def _told(tree: yaml.Node | None, place: Place, why: str) -> str:
+def _located(tree: yaml.Node | None, place: Place, why: str) -> str:
     named = ".".join(str(step) for step in place)
     return f"line {_line(tree, place)}: {named}: {why}"
 
 
 def _line(tree: yaml.Node | None, place: Place) -> int:
-    """The line of what is named, or of what surrounds it."""
+    """The line of a setting, or of what surrounds it."""
     line = 1
     for step in place:
-        found = _inside(tree, step)
-        if found is None:
+        inner = _inside(tree, step)
+        if inner is None:
             break
-        line, tree = found
+        line, tree = inner
     return line
 
 

@@ -4,7 +4,8 @@ from dataclasses import asdict
 
 from llama_factory.core import files
 from llama_factory.evaluation import statistics
-from llama_factory.evaluation.marks import TaskResult
+from llama_factory.evaluation.drift import perplexity_ratio, token_divergence
+from llama_factory.evaluation.scoring import TaskResult
 from llama_factory.evaluation.suites import SUITES, Bench, Suite
 
 
@@ -14,8 +15,8 @@ class Guard(Suite):
 
     def measure(self, bench: Bench) -> list[TaskResult]:
         """See `Suite.measure`."""
-        from llama_factory.evaluation.drift import drift_from_base
-        from llama_factory.evaluation.suite import BUILT_IN_GUARD, load_guard
+        from llama_factory.evaluation.evaluator import BUILT_IN_GUARD, load_guard
+        from llama_factory.evaluation.likelihood import drift_from_base
 
         settings = bench.settings
         rows = load_guard(settings.guard or BUILT_IN_GUARD)
@@ -24,12 +25,11 @@ class Guard(Suite):
             bar.advance(len(rows))
         kept = ({"row": row.key, **asdict(each)} for row, each in zip(rows, drift, strict=True))
         files.write_jsonl(bench.folder / "guard" / "guard.jsonl", kept)
-        tokens = [each.tokens for each in drift]
-        scores = {"perplexity": statistics.perplexity([each.nats for each in drift], tokens)}
-        if all(each.base_nats is not None for each in drift):
-            base = [each.base_nats or 0.0 for each in drift]
-            moved = [each.nats - old for each, old in zip(drift, base, strict=True)]
-            scores["perplexity_ratio"] = statistics.perplexity(moved, tokens)
-            divergences = [each.divergence or 0.0 for each in drift]
-            scores["divergence"] = statistics.ratio(divergences, tokens)
+        nats, tokens = [each.nats for each in drift], [each.tokens for each in drift]
+        estimates = {
+            "perplexity": statistics.perplexity(nats, tokens),
+            "perplexity_ratio": perplexity_ratio(drift),
+            "divergence": token_divergence(drift),
+        }
+        scores = {name: each for name, each in estimates.items() if each is not None}
         return [TaskResult("guard", len(rows), scores)]

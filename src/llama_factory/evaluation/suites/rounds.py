@@ -2,9 +2,9 @@
 
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.types import Task
-from llama_factory.evaluation.exam import of_task
-from llama_factory.evaluation.marks import TaskResult
+from llama_factory.evaluation.scoring import TaskResult
 from llama_factory.evaluation.suites import SUITES, Bench, Suite
+from llama_factory.evaluation.tasks import EvalTask
 
 
 @SUITES.register("rounds")
@@ -17,8 +17,8 @@ class Rounds(Suite):
 
     def measure(self, bench: Bench) -> list[TaskResult]:
         """See `Suite.measure`."""
-        exams = [of_task(task, bench.settings) for task in bench.tasks]
-        return [marks.result for marks in bench.put(exams, "rounds")]
+        tasks = [EvalTask.from_task(task, bench.settings) for task in bench.tasks]
+        return [scored.result for scored in bench.score(tasks, "rounds")]
 
 
 def require_tasks(tasks: tuple[Task, ...], suite: str) -> None:

@@ -2,7 +2,7 @@ import json
 import math
 
 from llama_factory.core import files
-from llama_factory.evaluation.prediction import Prediction
+from llama_factory.evaluation.task_rows import Prediction
 
 UNJUDGED = Prediction(
     "t",

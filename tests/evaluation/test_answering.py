@@ -6,16 +6,16 @@ import torch
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message, Task
-from llama_factory.evaluation.answers import (
-    Answer,
+from llama_factory.evaluation.answering import (
+    DecodedAnswer,
     answer_rows,
-    answers,
     end_tokens,
-    perplexity,
+    greedy_answers,
     without_empty_thought,
 )
+from llama_factory.evaluation.evaluator import evaluate
+from llama_factory.evaluation.likelihood import perplexity
 from llama_factory.evaluation.settings import EvaluationSettings
-from llama_factory.evaluation.suite import evaluate
 from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.settings import ModelSettings
@@ -67,17 +67,17 @@ def test_perplexity_is_that_of_all_answer_tokens_whatever_the_batches(model, bat
 
 def test_batched_answers_equal_those_given_alone(model):
     bar = Counter()
-    together = answers(model, ROWS, max_new_tokens=8, bar=bar)
-    alone = [answers(model, [each], max_new_tokens=8, bar=bar)[0] for each in ROWS]
+    together = greedy_answers(model, ROWS, max_new_tokens=8, bar=bar)
+    alone = [greedy_answers(model, [each], max_new_tokens=8, bar=bar)[0] for each in ROWS]
     assert together == alone
     assert bar.done == 2 * len(ROWS)
 
 
 def test_a_prompt_that_fills_all_the_model_reads_is_answered_with_nothing(model, caplog):
     rows = [row("What is it? " * 200, "x"), ROWS[0]]
-    given = answers(model, rows, max_new_tokens=4, bar=Counter())
-    alone = answers(model, [ROWS[0]], max_new_tokens=4, bar=Counter())
-    assert given == [Answer("", 0, is_cut=False), *alone]
+    given = greedy_answers(model, rows, max_new_tokens=4, bar=Counter())
+    alone = greedy_answers(model, [ROWS[0]], max_new_tokens=4, bar=Counter())
+    assert given == [DecodedAnswer("", 0, is_cut=False), *alone]
     assert "1 of 2 prompts fill all 512 tokens that the model can read" in caplog.text
 
 
@@ -139,4 +139,4 @@ def test_a_guard_without_rows_is_refused(model, tmp_path):
     ],
 )
 def test_an_empty_thought_is_no_part_of_an_answer(text, asked, said):
-    assert without_empty_thought(text, asked=asked) == said
+    assert without_empty_thought(text, prompt_end=asked) == said

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from llama_factory.core.types import Example, Message
-from llama_factory.evaluation import option_likelihood as module
-from llama_factory.evaluation.answered import TaskRow
-from llama_factory.evaluation.option_likelihood import option_likelihoods
+from llama_factory.evaluation import likelihood
+from llama_factory.evaluation.likelihood import option_likelihoods
+from llama_factory.evaluation.task_rows import TaskRow
 from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.settings import ModelSettings
@@ -64,7 +64,7 @@ def test_options_differ_as_they_do_by_hand(tmp_path, architecture, batch_tokens)
 def test_a_network_without_a_plain_cache_gives_the_same(tmp_path, monkeypatch):
     model = load(tmp_path)
     cached = option_likelihoods(model, ROWS, batch_tokens=4096)
-    monkeypatch.setattr(module, "can_cache", lambda network: False)
+    monkeypatch.setattr(likelihood, "can_cache", lambda network: False)
     whole = option_likelihoods(model, ROWS, batch_tokens=4096)
     for one, other in zip(cached, whole, strict=True):
         assert differences(one) == pytest.approx(differences(other), abs=1e-3)

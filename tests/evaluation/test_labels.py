@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_factory.evaluation.label_mentions import find_label
+from llama_factory.evaluation.labels import find_label
 
 LETTERS = ("A", "B", "C", "D")
 YES_NO = ("yes", "no")

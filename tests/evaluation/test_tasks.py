@@ -7,13 +7,13 @@ import torch
 from llama_factory.core.errors import DataError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import TEXT, Example, Message, Task
-from llama_factory.evaluation import asking
-from llama_factory.evaluation.answered import TaskRow
-from llama_factory.evaluation.exam import Exam, file_name, of_task
-from llama_factory.evaluation.marks import judge
+from llama_factory.evaluation import answering
+from llama_factory.evaluation.evaluator import evaluate
 from llama_factory.evaluation.metrics import METRICS
+from llama_factory.evaluation.scoring import score_task
 from llama_factory.evaluation.settings import EvaluationSettings
-from llama_factory.evaluation.suite import evaluate
+from llama_factory.evaluation.task_rows import TaskRow
+from llama_factory.evaluation.tasks import EvalTask, file_name
 from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.settings import ModelSettings
@@ -42,21 +42,21 @@ def text(number):
     return Example((Message(TEXT, words),), "g", "wiki.txt", number)
 
 
-def exam(rows, metrics=("exact_match",)):
+def task_of(rows, metrics=("exact_match",)):
     parts = tuple(map(METRICS.parse, metrics))
-    return Exam("售后 a/b", tuple(map(TaskRow, rows)), parts, 6, 512)
+    return EvalTask("售后 a/b", tuple(map(TaskRow, rows)), parts, 6, 512)
 
 
 ROWS = [talk(number) for number in range(5)]
 
 
 def test_rows_that_were_answered_are_not_asked_again(model, tmp_path):
-    asked, path, bar = exam(ROWS), tmp_path / "a.jsonl", Counter()
-    whole = asking.put_resumable(model, asked, path, model_id="m", bar=bar)
+    task, path, bar = task_of(ROWS), tmp_path / "a.jsonl", Counter()
+    whole = answering.predict_resumable(model, task, path, model_id="m", bar=bar)
     lines = path.read_bytes().splitlines(keepends=True)
     kept = json.dumps(json.loads(lines[0]) | {"answer": "kept"}, ensure_ascii=False).encode()
     path.write_bytes(kept + b"\n" + lines[1] + lines[2][:30])  # the third was being written
-    again = asking.put_resumable(model, asked, path, model_id="m", bar=bar)
+    again = answering.predict_resumable(model, task, path, model_id="m", bar=bar)
     assert [each.answer for each in again] == ["kept", *(each.answer for each in whole[1:])]
     assert bar.done == 2 * len(ROWS)
     written = [json.loads(line)["answer"] for line in path.read_text().splitlines()]
@@ -69,17 +69,17 @@ def test_rows_that_were_answered_are_not_asked_again(model, tmp_path):
 )
 def test_answers_to_something_else_are_not_kept(model, tmp_path, changes, model_id):
     path = tmp_path / "a.jsonl"
-    asking.put_resumable(model, exam(ROWS), path, model_id="m", bar=Counter())
+    answering.predict_resumable(model, task_of(ROWS), path, model_id="m", bar=Counter())
     marked = [json.loads(line) | {"answer": "old"} for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(line) + "\n" for line in marked))
-    asked = replace(exam(ROWS), **changes)
-    found = asking.put_resumable(model, asked, path, model_id=model_id, bar=Counter())
+    task = replace(task_of(ROWS), **changes)
+    found = answering.predict_resumable(model, task, path, model_id=model_id, bar=Counter())
     assert "old" not in [each.answer for each in found]
-    assert len(found) == len(asked.rows)
+    assert len(found) == len(task.rows)
 
 
 def test_rows_are_on_disk_while_others_are_still_asked(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(asking, "ROWS_AT_A_TIME", 2)
+    monkeypatch.setattr(answering, "ROWS_PER_WRITE", 2)
     path = tmp_path / "a.jsonl"
 
     class Interrupted(Counter):
@@ -89,7 +89,7 @@ def test_rows_are_on_disk_while_others_are_still_asked(model, tmp_path, monkeypa
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        asking.put_resumable(model, exam(ROWS), path, model_id="m", bar=Interrupted())
+        answering.predict_resumable(model, task_of(ROWS), path, model_id="m", bar=Interrupted())
     assert len(path.read_text().splitlines()) == 2
 
 
@@ -134,19 +134,21 @@ def test_an_evaluation_never_goes_on_with_other_weights(model, tmp_path):
 
 
 def test_scores_are_computed_anew_when_metrics_change(model):
-    asked = exam(ROWS)
-    predictions = asking.put(model, asked, Counter())
+    task = task_of(ROWS)
+    predictions = answering.predict_task(model, task, Counter())
     given = [replace(each, answer="好的 吗") for each in predictions]
-    marks = judge(replace(asked, metrics=(METRICS.parse("token_f1"),)), given)
-    assert set(marks.result.scores) == {"token_f1", "perplexity"}
-    assert marks.predictions[0].scores == {"token_f1": pytest.approx(0.8)}
+    scored = score_task(replace(task, metrics=(METRICS.parse("token_f1"),)), given)
+    assert set(scored.result.scores) == {"token_f1", "perplexity"}
+    assert scored.predictions[0].scores == {"token_f1": pytest.approx(0.8)}
 
 
 def test_scores_that_are_no_mean_are_totals_with_an_interval(model):
     rows = [talk(number, "是" if number % 4 else "不是") for number in range(8)]
-    asked = exam(rows, metrics=("macro_f1",))
-    predictions = [replace(each, answer="是") for each in asking.put(model, asked, Counter())]
-    found = judge(asked, predictions).result.scores["macro_f1"]
+    task = task_of(rows, metrics=("macro_f1",))
+    predictions = [
+        replace(each, answer="是") for each in answering.predict_task(model, task, Counter())
+    ]
+    found = score_task(task, predictions).result.scores["macro_f1"]
     # "是" is right 6 times of 8: F1 12/14; "不是" never: 0
     assert found.value == pytest.approx((12 / 14) / 2)
     assert found.low <= found.value <= found.high
@@ -169,6 +171,6 @@ def test_files_of_tasks_have_names_that_differ():
     assert all("/" not in name and len(name.encode()) < 255 for name in made)
 
 
-def test_an_exam_takes_the_first_rows_that_the_settings_allow():
-    asked = of_task(Task("v0001", "g", tuple(ROWS)), EvaluationSettings(max_rows=2))
-    assert [row.example for row in asked.rows] == ROWS[:2]
+def test_a_task_takes_the_first_rows_that_the_settings_allow():
+    task = EvalTask.from_task(Task("v0001", "g", tuple(ROWS)), EvaluationSettings(max_rows=2))
+    assert [row.example for row in task.rows] == ROWS[:2]
