@@ -19,7 +19,7 @@ from llama_factory.training.strategy import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
 READMES = ["README.md", "README_zh.md"]
-GUIDES = ["docs/data.md", "docs/training.md", "docs/evaluation.md", "docs/continual.md"]
+GUIDES = [f"docs/{name}.md" for name in ("data", "training", "evaluation", "continual", "python")]
 
 
 def commands(name):
