@@ -82,7 +82,7 @@ def test_every_way_to_name_a_model_answers(answering, tiny_model):
     expected = lf.load(answering).chat("hello", max_tokens=8)
     assert lf.load(answering, "v0001").chat("hello", max_tokens=8) == expected
     assert lf.load(answering.versions / "v0001/adapter").chat("hello", max_tokens=8) == expected
-    assert lf.chat(str(answering)).answer("hello").text.startswith(expected)
+    assert lf.chat(str(answering.folder)).answer("hello").text.startswith(expected)
     plain = lf.load(str(tiny_model)).chat("hello", max_tokens=8)
     assert plain != expected
     assert (

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from llama_factory.core.progress import Progress
     from llama_factory.core.types import Message
-    from llama_factory.evaluation.suites.running import SuiteResult
+    from llama_factory.evaluation.suites import SuiteResult
     from llama_factory.inference.engine import Answer
     from llama_factory.jobs.model_reference import ModelReference
     from llama_factory.jobs.train import TrainReport
@@ -52,22 +52,22 @@ if TYPE_CHECKING:
     from llama_factory.versions.workspace import Workspace
 
 _HOMES = {
-    "run": "init learn consolidate promote rollback train evaluate predict export load chat serve",
-    "cli.terminal": "TerminalProgress",
-    "core.errors": "FactoryError ConfigError DataError ModelError VersionError ServingError",
-    "core.progress": "Progress",
-    "core.types": "Message",
-    "evaluation.suites.running": "SuiteResult",
-    "inference.engine": "Answer",
-    "jobs.model_reference": "ModelReference",
-    "jobs.train": "TrainReport",
-    "rounds.finishing": "Round",
-    "rounds.gate": "Verdict",
-    "serving.chat": "ChatModel ChatSession",
-    "versions.version": "ModelVersion",
-    "versions.workspace": "Workspace",
+    "llama_factory.run": "init learn consolidate promote rollback train evaluate predict export load chat serve",
+    "llama_factory.cli.terminal": "TerminalProgress",
+    "llama_factory.core.errors": "FactoryError ConfigError DataError ModelError VersionError ServingError",
+    "llama_factory.core.progress": "Progress",
+    "llama_factory.core.types": "Message",
+    "llama_factory.evaluation.suites": "SuiteResult",
+    "llama_factory.inference.engine": "Answer",
+    "llama_factory.jobs.model_reference": "ModelReference",
+    "llama_factory.jobs.train": "TrainReport",
+    "llama_factory.rounds.finishing": "Round",
+    "llama_factory.rounds.gate": "Verdict",
+    "llama_factory.serving.chat": "ChatModel ChatSession",
+    "llama_factory.versions.version": "ModelVersion",
+    "llama_factory.versions.workspace": "Workspace",
 }
-"""The module below this one that each public name comes from."""
+"""Module: the public names that come from it."""
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
@@ -110,7 +110,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used (PEP 562)."""
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    value = getattr(import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value
 
