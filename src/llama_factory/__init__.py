@@ -52,9 +52,11 @@ if TYPE_CHECKING:
     from llama_factory.versions.workspace import Workspace
 
 _HOMES = {
-    "llama_factory.run": "init learn consolidate promote rollback train evaluate predict export load chat serve",
+    "llama_factory.run": "init learn consolidate promote rollback train evaluate predict export"
+    " load chat serve",
     "llama_factory.cli.terminal": "TerminalProgress",
-    "llama_factory.core.errors": "FactoryError ConfigError DataError ModelError VersionError ServingError",
+    "llama_factory.core.errors": "FactoryError ConfigError DataError ModelError VersionError"
+    " ServingError",
     "llama_factory.core.progress": "Progress",
     "llama_factory.core.types": "Message",
     "llama_factory.evaluation.suites": "SuiteResult",
