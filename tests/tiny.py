@@ -1,5 +1,9 @@
 """Models and workspaces small enough for tests: random weights, a real tokenizer, real folders."""
 
+import copy
+import functools
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,7 +56,12 @@ CHAT_TEMPLATE = (
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE with about 400 tokens and the ChatML template."""
+    """Byte-level BPE with about 400 tokens and the ChatML template; one to change as one likes."""
+    return copy.deepcopy(_tokenizer())
+
+
+@functools.cache
+def _tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -92,6 +101,19 @@ def render(
 
 def make_tiny_model(folder: Path, architecture: str = "llama", seed: int = 0) -> Path:
     """A random model of an architecture with its tokenizer, in Transformers' layout."""
+    return shutil.copytree(_tiny_model(architecture, seed), folder, dirs_exist_ok=True)
+
+
+@functools.cache
+def _models() -> "tempfile.TemporaryDirectory[str]":
+    """Where models that were made lie for as long as the process lives."""
+    return tempfile.TemporaryDirectory(prefix="tiny-models-")
+
+
+@functools.cache
+def _tiny_model(architecture: str, seed: int) -> Path:
+    """The model that folders of tests are copies of."""
+    folder = Path(_models().name) / f"{architecture}-{seed}"
     tokenizer = make_tokenizer()
     end = tokenizer.eos_token_id
     config = AutoConfig.for_model(

@@ -12,6 +12,7 @@ from llama_factory.core.files import read_json
 from llama_factory.core.progress import SILENT
 from llama_factory.versions import releases, store
 from tests.model.adapting import FORMS, IDS, OWN_WEIGHTS, logits
+from tests.rounds.rounds import at_rest
 from tests.tiny import make_tiny_model
 
 SHORT = {
@@ -61,9 +62,12 @@ def test_a_single_run_writes_a_folder_that_plain_libraries_load(tmp_path, tiny, 
 @pytest.mark.parametrize("form", ["pissa", "prompt", "ia3", "bottleneck"])
 def test_rounds_build_on_each_other_with_every_kind_of_adapter(tmp_path, tiny, form):
     workspace = run.init(tmp_path / "bot", str(tiny))
-    write_settings(workspace.settings, tiny, form)
+    write_rows(tmp_path / "guard.jsonl", "guard", count=2)
+    evaluation = SHORT["evaluation"] | {"guard": str(tmp_path / "guard.jsonl")}
+    write_settings(workspace.settings, tiny, form, evaluation=evaluation)
     for name in ("first", "second"):
         write_rows(workspace.inbox / f"{name}.jsonl", name)
+        at_rest(workspace.inbox / f"{name}.jsonl")
         run.learn(workspace.folder, [], SILENT)
     assert store.get(workspace, releases.PRODUCTION).id == "v0002"
     answers = []
