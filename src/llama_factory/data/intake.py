@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from llama_factory.core import files, plugins
 from llama_factory.core.errors import DataError
@@ -282,26 +282,18 @@ Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 
-class Workers(Protocol):
-    """Carries work out; results come in the order of the work."""
+class Workers:
+    """Processes that carry work out, in the order of the work; without any, this one does."""
+
+    def __init__(self, executor: ProcessPoolExecutor | None, max_waiting: int = 0) -> None:
+        self._executor = executor
+        self._max_waiting = max_waiting
 
     def map(self, task: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
         """`task` of every piece of work, in order."""
-
-
-class _SameProcess:
-    """No other process: for little work, where starting one takes longer."""
-
-    def map(self, task: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
-        return map(task, work)
-
-
-class _Processes:
-    def __init__(self, executor: ProcessPoolExecutor, count: int) -> None:
-        self._executor = executor
-        self._max_waiting = count * (1 + WAITING_PER_WORKER)
-
-    def map(self, task: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
+        if self._executor is None:
+            yield from map(task, work)
+            return
         waiting: deque[Future[Result]] = deque()
         for piece in work:
             waiting.append(self._executor.submit(task, piece))
@@ -318,15 +310,15 @@ def workers(count: int) -> Iterator[Workers]:
     They are started anew and share nothing with this process, whose libraries may hold threads.
     """
     count = count or os.cpu_count() or 1
-    if count == 1:
-        yield _SameProcess()
+    if count == 1:  # for little work: starting a process takes longer
+        yield Workers(None)
         return
     parts = plugins.imported_files()
     with ProcessPoolExecutor(
         count, get_context("spawn"), initializer=plugins.import_files, initargs=(parts,)
     ) as executor:
         try:
-            yield _Processes(executor, count)
+            yield Workers(executor, count * (1 + WAITING_PER_WORKER))
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise

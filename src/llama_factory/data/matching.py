@@ -273,10 +273,10 @@ def pairs_between(
         for places, same in _same_values(mine[rows], theirs[others]):
             if len(places) * len(same) > FEW_PAIRS * (len(places) + len(same)):
                 yield from _likely_pairs(texts, (table, rows[places], is_in), (other, others[same]))
-                continue
-            for hit in same.tolist():
-                fit = places[texts.may_fit(sizes[places], other_sizes[hit])]
-                yield from ((int(rows[place]), int(others[hit])) for place in fit.tolist())
+            else:
+                for hit in same:
+                    fit = places[texts.may_fit(sizes[places], other_sizes[hit])]
+                    yield from ((row, int(others[hit])) for row in rows[fit].tolist())
 
 
 def _same_values(mine: Array, theirs: Array) -> Iterator[tuple[Array, Array]]:

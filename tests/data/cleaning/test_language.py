@@ -11,10 +11,10 @@ JAPANESE = "東京は日本の首都であり、世界でも最も人口の多�
 BOTH = Language(keep=("en", "zh"))
 
 
-@pytest.mark.parametrize("text", SAMPLES)
-def test_wanted_languages_code_and_short_answers_stay(text):
-    for row in (chat("Why?", text), chat("为什么会这样呢？请解释。", text), plain(text)):
-        assert BOTH.clean(row) is row
+def test_wanted_languages_code_and_short_answers_stay():
+    for text in SAMPLES:
+        for row in (chat("Why?", text), chat("为什么会这样呢？请解释。", text), plain(text)):
+            assert BOTH.clean(row) is row
 
 
 @pytest.mark.parametrize(("text", "code"), [(FRENCH, "fr"), (JAPANESE, "ja")])

@@ -6,10 +6,10 @@ from llama_factory.data.cleaning.length import LengthBounds
 from tests.data.cleaning.rows import SAMPLES, chat, plain
 
 
-@pytest.mark.parametrize("text", SAMPLES)
-def test_the_defaults_let_every_real_row_through(text):
-    for row in (chat(text, text), plain(text)):
-        assert LengthBounds().clean(row) is row
+def test_the_defaults_let_every_real_row_through():
+    for text in SAMPLES:
+        for row in (chat(text, text), plain(text)):
+            assert LengthBounds().clean(row) is row
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ ROW_STEPS = {name: part for name, part in CLEANERS.parts.items() if issubclass(p
 
 
 @pytest.mark.parametrize("name", ROW_STEPS)
-@pytest.mark.parametrize("text", SAMPLES)
-def test_a_good_row_comes_back_as_the_same_object(name, text):
-    for row in (chat("为什么会这样？ Why?", text), plain(text)):
-        assert CLEANERS.parse(name).clean(row) is row
+def test_a_good_row_comes_back_as_the_same_object(name):
+    step = CLEANERS.parse(name)
+    rows = [
+        make(text) for text in SAMPLES for make in (lambda t: chat("为什么会这样？ Why?", t), plain)
+    ]
+    assert [row for row in rows if step.clean(row) is not row] == []
 
 
 @pytest.mark.parametrize("name", ROW_STEPS)

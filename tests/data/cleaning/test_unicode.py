@@ -37,10 +37,10 @@ def test_every_form_survives_any_text(text):
         assert step.clean_text(step.clean_text(text)) == step.clean_text(text)
 
 
-@pytest.mark.parametrize("text", SAMPLES)
-def test_a_clean_row_comes_back_as_the_same_object(text):
-    row = chat(text, text, rejected=Message("assistant", text))
-    assert Unicode().clean(row) is row
+def test_a_clean_row_comes_back_as_the_same_object():
+    for text in SAMPLES:
+        row = chat(text, text, rejected=Message("assistant", text))
+        assert Unicode().clean(row) is row
 
 
 @pytest.mark.parametrize(
