@@ -26,7 +26,7 @@ from llama_factory.jobs.model_reference import ModelLike, ModelReference
 from llama_factory.model.settings import ExportOptions
 from llama_factory.reports.listing import VersionRow, list_versions
 from llama_factory.versions import releases, store
-from llama_factory.versions.releases import PREVIOUS, PRODUCTION
+from llama_factory.versions.releases import PRODUCTION
 from llama_factory.versions.version import ModelVersion, require_servable
 from llama_factory.versions.workspace import PathLike, Workspace
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from llama_factory.jobs.runs import RunRow
     from llama_factory.jobs.train import TrainReport
     from llama_factory.model.export import Exported
-    from llama_factory.model.saved import SavedModel
     from llama_factory.rounds.finishing import Round
     from llama_factory.serving.chat import ChatModel, ChatSession
 
@@ -52,9 +51,6 @@ def init(folder: PathLike, base_model: str = "smollm2") -> Workspace:
     Args:
         folder: a new one.
         base_model: a short name, a folder or a hub id.
-
-    Example:
-        >>> bot = lf.init("my-bot")
     """
     from llama_factory.model.source import check_name
 
@@ -81,7 +77,6 @@ def learn(
 
     Example:
         >>> done = lf.learn("my-bot", {"training.epochs": 5})
-        >>> print(done.version.id, done.is_released)
     """
     workspace = Workspace.open(folder)
     config = load_config(workspace.settings, changes)
@@ -103,11 +98,7 @@ def consolidate(folder: PathLike, changes: Changes = (), progress: Progress = SI
 
 
 def promote(folder: PathLike, version: str) -> str:
-    """Release a version by hand, whatever the gate said; returns its id.
-
-    Raises:
-        VersionError: there is no version of that id or alias, or it cannot answer.
-    """
+    """Release a version by hand, whatever the gate said, if it can answer; returns its id."""
     workspace = Workspace.open(folder)
     chosen = store.get(workspace, version)
     _release(workspace, chosen, "promoted by hand")
@@ -125,7 +116,7 @@ def rollback(folder: PathLike, to: str | None = None) -> tuple[str, str]:
     """
     workspace = Workspace.open(folder)
     current = releases.read(workspace.releases)
-    target = to or current.aliases.get(PREVIOUS)
+    target = to or current.aliases.get(releases.PREVIOUS)
     if target is None:
         raise VersionError(
             f"{folder}: nothing was released before {current.production}, so there is nothing to "
@@ -185,7 +176,7 @@ def report(folder: PathLike, version: str = PRODUCTION, output: Path | None = No
 
 def compare(
     folder: PathLike,
-    names: tuple[str, str] = (PREVIOUS, PRODUCTION),
+    names: tuple[str, str] = (releases.PREVIOUS, PRODUCTION),
     changes: Changes = (),
     progress: Progress = SILENT,
 ) -> Comparison:
@@ -196,10 +187,11 @@ def compare(
     from llama_factory.evaluation.measurements import Measuring, compare_versions
     from llama_factory.model.chat.encoding import encode_options
 
-    def find(version: ModelVersion) -> SavedModel:
-        return ModelReference(str(workspace.folder), version.id).find(config.model)
-
-    how = Measuring(find, encode_options(config.data), config.evaluation)
+    how = Measuring(
+        lambda each: ModelReference(str(workspace.folder), each.id).find(config.model),
+        encode_options(config.data),
+        config.evaluation,
+    )
     return compare_versions(workspace, (before, after), how, progress=progress)
 
 
@@ -243,7 +235,6 @@ def train(
 
     Example:
         >>> done = lf.train("sft.yaml", {"training.epochs": 1})
-        >>> print(done.folder, done.loss)
     """
     resolved = resolve(settings, changes)
     for note in [*resolved.notes, *unused(os.environ)]:
@@ -266,10 +257,7 @@ def train(
 def explain(
     settings: SettingsSource, changes: Changes = (), *, num_processes: int | None = None
 ) -> str:
-    """The settings that `train` would run with, as YAML, and where each comes from.
-
-    `num_processes` is how many will train together, where they are not started yet.
-    """
+    """The settings that `train` would run with, in `num_processes`, and where each comes from."""
     return explained(resolve(settings, changes, num_processes=num_processes))
 
 
@@ -307,9 +295,6 @@ def evaluate(
         suites: their names or files; none: those that fit the model.
         output: None: `evaluations` in the workspace, or in the current folder.
         progress: shows how far it is.
-
-    Example:
-        >>> (guard,) = lf.evaluate("my-bot", ["guard"])
     """
     from llama_factory.evaluation.suites import Bench, choose_suites, run_suites
     from llama_factory.model.chat.encoding import encode_options
@@ -335,16 +320,11 @@ def predict(
     """Answer every row of a file and judge the answers; a stopped run goes on."""
     reference = ModelReference.of(model)
     config = _config_of(reference, {"evaluation.metrics": list(metrics)} if metrics else {})
-    from llama_factory.jobs.predict import PredictOptions, read_rows, usual_metrics
-    from llama_factory.jobs.predict import predict as write
-    from llama_factory.model.chat.encoding import encode_options
+    from llama_factory.jobs.predict import predict_file, usual_metrics
 
-    saved, rows = reference.find(config.model), read_rows(path, progress, may_lack_answer=True)
-    how = config.evaluation
-    judged = how.metrics if metrics else usual_metrics(how)
-    options = PredictOptions(judged, how.max_new_tokens, saved.identity(), how.batch_tokens)
-    opened = saved.open(encode_options(config.data))
-    return write(opened, rows, output, options=options, progress=progress)
+    judged = config.evaluation.metrics if metrics else usual_metrics(config.evaluation)
+    saved = reference.find(config.model)
+    return predict_file(saved, path, output, config, metrics=judged, progress=progress)
 
 
 def export(
@@ -414,11 +394,5 @@ def serve(model: ModelLike, changes: Changes = (), log: Callable[[str], None] = 
         from llama_factory.model.chat.encoding import encode_options
         from llama_factory.serving.server import serve as run_server
 
-        run_server(
-            workspace,
-            config.serving,
-            config.model,
-            api_key=os.environ.get("API_KEY"),
-            say=log,
-            usual=encode_options(config.data).format,
-        )
+        usual, key = encode_options(config.data).format, os.environ.get("API_KEY")
+        run_server(workspace, config.serving, config.model, api_key=key, say=log, usual=usual)

@@ -28,7 +28,7 @@ from llama_factory.evaluation.statistics import Estimate
 from llama_factory.evaluation.task_rows import AnsweredRow, ScoredRow, TaskRow
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.chat.encoding import Unfit, encode_options, prompt_ids
-from llama_factory.model.saved import find_adapters, of_version
+from llama_factory.model.saved import SavedModel, find_adapters, of_version
 from llama_factory.rounds.settings import LearningConfig
 
 ANSWERS = "generated_predictions.jsonl"
@@ -161,6 +161,23 @@ def usual_metrics(settings: EvaluationSettings) -> list[Metric]:
     """The settings' metrics, then those of USUAL that are not among them."""
     named = {metric.label for metric in settings.metrics}
     return [*settings.metrics, *(METRICS.parse(name) for name in USUAL if name not in named)]
+
+
+def predict_file(
+    saved: SavedModel,
+    path: Path,
+    output: Path,
+    config: LearningConfig,
+    *,
+    metrics: Sequence[Metric],
+    progress: Progress,
+) -> PredictReport:
+    """Answer every row of a file with a saved model, see `predict`."""
+    rows, settings = read_rows(path, progress, may_lack_answer=True), config.evaluation
+    name, limit = saved.identity(), settings.max_new_tokens
+    options = PredictOptions(metrics, limit, name, settings.batch_tokens)
+    model = saved.open(encode_options(config.data))
+    return predict(model, rows, output, options=options, progress=progress)
 
 
 def read_rows(path: Path, progress: Progress, *, may_lack_answer: bool = False) -> list[Example]:
