@@ -6,14 +6,17 @@ What no setting turns off is decided here: no row is taught twice, and no test q
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llama_factory.data.conflict_rules import Conflict
-from llama_factory.data.review.case_book import CaseBook
 from llama_factory.data.row_columns import Array, class_runs
 from llama_factory.data.seen import Seen
 from llama_factory.data.store import RowTable
+
+if TYPE_CHECKING:
+    from llama_factory.data.review.case_book import CaseBook
 
 FEWEST_ROWS_TO_SPLIT = 5
 """A group with fewer rows than this gives up none of them for testing."""
@@ -36,7 +39,7 @@ class Selection:
     is_correction: Array
 
     @staticmethod
-    def of(table: RowTable, is_test: Array, corrections: Array | Sequence[int] = ()) -> "Selection":
+    def of(table: RowTable, is_test: Array, corrections: Sequence[int] = ()) -> "Selection":
         """All rows of a table; `corrections` are the numbers of those that correct an answer."""
         is_correction = np.zeros(len(table), np.bool_)
         is_correction[np.asarray(corrections, np.int64)] = True
@@ -71,7 +74,7 @@ class History:
     """
 
     seen: Seen = ()
-    book: CaseBook | None = None
+    book: "CaseBook | None" = None
     cache: Path | None = None
 
 

@@ -2,15 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from llama_factory.core.settings import Registry, Settings, import_parts
 from llama_factory.core.types import Example
-
-if TYPE_CHECKING:
-    from llama_factory.data.row_columns import Array
-    from llama_factory.data.selection import Findings, History, Selection
-    from llama_factory.data.store import RowTable
+from llama_factory.data.selection import Findings, History, Selection
+from llama_factory.data.store import RowTable
 
 
 @dataclass(frozen=True)
@@ -38,14 +34,14 @@ class SetStep(Step):
     Set steps come after all row steps; by then rows are split into taught and tested ones.
     """
 
-    def find_corrections(self, table: "RowTable", history: "History") -> "Sequence[int] | Array":
+    def find_corrections(self, table: RowTable, history: History) -> Sequence[int]:
         """Numbers of rows that answer a question held out before anew: they are taught.
 
         Asked before rows known from earlier rounds are dropped; none by default.
         """
         return ()
 
-    def compare(self, rows: "Selection", history: "History") -> "Findings":
+    def compare(self, rows: Selection, history: History) -> Findings:
         """What to take out of the rows, each with a reason, and what else was noticed."""
         raise NotImplementedError
 

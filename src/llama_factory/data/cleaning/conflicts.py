@@ -19,13 +19,14 @@ from llama_factory.data.conflict_rules import (
     decide,
     same_question,
 )
+from llama_factory.data.matching import pairs_within
+from llama_factory.data.row_columns import Array, question_hashes
+from llama_factory.data.seen import Seen
+from llama_factory.data.selection import Findings, History, Removal, Selection
+from llama_factory.data.store import RowTable
 
 if TYPE_CHECKING:
     from llama_factory.data.review.case_book import CaseBook
-    from llama_factory.data.row_columns import Array
-    from llama_factory.data.seen import Seen
-    from llama_factory.data.selection import Findings, History, Removal, Selection
-    from llama_factory.data.store import RowTable
 
 WAITING = "conflicting answers wait for review"
 REJECTED = "another answer was chosen in review"
@@ -41,7 +42,7 @@ class Conflicts(ConflictSettings, SetStep):
     asked for where it was held out.
     """
 
-    def find_corrections(self, table: "RowTable", history: "History") -> list[int]:
+    def find_corrections(self, table: RowTable, history: History) -> list[int]:
         """See `SetStep.find_corrections`."""
         rows = np.arange(len(table))
         return [
@@ -50,10 +51,8 @@ class Conflicts(ConflictSettings, SetStep):
             for row, _ in self._contradictions(table, rows, version.tested, version.asked)
         ]
 
-    def compare(self, rows: "Selection", history: "History") -> "Findings":
+    def compare(self, rows: Selection, history: History) -> Findings:
         """See `SetStep.compare`."""
-        from llama_factory.data.selection import Findings
-
         rejected = _judged(rows, history.book, "rejected", REJECTED)
         rows = rows.without(rejected.rows)
         conflicts = list(self._conflicts(rows))
@@ -64,7 +63,7 @@ class Conflicts(ConflictSettings, SetStep):
         removals = (rejected, *settled, waiting)
         return Findings(removals, tuple(found for found, _ in conflicts), corrected, retired)
 
-    def _conflicts(self, rows: "Selection") -> Iterator[tuple[Conflict, dict[str, int]]]:
+    def _conflicts(self, rows: Selection) -> Iterator[tuple[Conflict, dict[str, int]]]:
         """Conflicts among the rows to teach, each with the numbers of its rows by key."""
         table = rows.table
         copies = _Copies(table.column("key"))
@@ -75,7 +74,7 @@ class Conflicts(ConflictSettings, SetStep):
             if conflict is not None:
                 yield conflict, {table.row(number).key: number for number in members}
 
-    def _comparable(self, rows: "Selection") -> "Array":
+    def _comparable(self, rows: Selection) -> Array:
         """Rows to teach whose answers could contradict others."""
         train = rows.train
         if self.long_answers == "review":
@@ -86,10 +85,8 @@ class Conflicts(ConflictSettings, SetStep):
 
     def _losers(
         self, conflict: Conflict, places: dict[str, int], book: "CaseBook | None"
-    ) -> "Removal":
+    ) -> Removal:
         """The rows of a conflict that are not taught, and who decided that."""
-        from llama_factory.data.selection import Removal
-
         ruling = book.ruling(conflict) if book else None
         decision = decide(conflict, self) if self.review == "undecided" else None
         if ruling is not None:
@@ -101,7 +98,7 @@ class Conflicts(ConflictSettings, SetStep):
         keys = dict.fromkeys(row.key for row in conflict.rows if row.key not in kept)
         return Removal(np.array([places[k] for k in keys if k in places], np.int64), reason)
 
-    def _corrected(self, rows: "Selection", seen: "Seen") -> tuple[frozenset[str], frozenset[str]]:
+    def _corrected(self, rows: Selection, seen: Seen) -> tuple[frozenset[str], frozenset[str]]:
         """Keys of rows taught before, and of rows held out before, that this round contradicts."""
         corrected, retired = set[str](), set[str]()
         comparable = self._comparable(rows)
@@ -115,7 +112,7 @@ class Conflicts(ConflictSettings, SetStep):
         return frozenset(corrected), frozenset(retired)
 
     def _contradictions(
-        self, table: "RowTable", rows: "Array", other: "RowTable", other_rows: "Array"
+        self, table: RowTable, rows: Array, other: RowTable, other_rows: Array
     ) -> Iterator[tuple[int, Example]]:
         """Those of `rows` that contradict a row of the other table, each with that one."""
         for row, old in _other_answers(table, rows, other, other_rows):
@@ -124,11 +121,8 @@ class Conflicts(ConflictSettings, SetStep):
                 yield row, known
 
 
-def _judged(rows: "Selection", book: "CaseBook | None", verdict: str, reason: str) -> "Removal":
+def _judged(rows: Selection, book: "CaseBook | None", verdict: str, reason: str) -> Removal:
     """Rows to teach about which people decided so, or still have to."""
-    from llama_factory.data.row_columns import question_hashes
-    from llama_factory.data.selection import Removal
-
     if book is None or not book.disputed:
         return Removal(np.empty(0, np.int64), reason)
     table, train = rows.table, rows.train
@@ -138,7 +132,7 @@ def _judged(rows: "Selection", book: "CaseBook | None", verdict: str, reason: st
     return Removal(np.array(judged, np.int64), reason)
 
 
-def _same_questions(table: "RowTable", rows: "Array") -> Iterator[list[int]]:
+def _same_questions(table: RowTable, rows: Array) -> Iterator[list[int]]:
     """Rows in sets that ask the same, or nearly, with more than one answer in each set."""
     groups = _Groups()
     answers = table.column("answer")
@@ -149,10 +143,8 @@ def _same_questions(table: "RowTable", rows: "Array") -> Iterator[list[int]]:
             yield members[:MAX_ROWS]
 
 
-def _pairs(table: "RowTable", rows: "Array") -> Iterator[tuple[int, int]]:
+def _pairs(table: RowTable, rows: Array) -> Iterator[tuple[int, int]]:
     """Rows that ask the same: found by hash or by bands, then compared word for word."""
-    from llama_factory.data.matching import pairs_within
-
     compared = set[tuple[int, int]]()
     for pair in chain(_equal(table, rows), pairs_within(table, "prompt_bands", rows)):
         if pair not in compared and same_question(table.row(pair[0]), table.row(pair[1])):
@@ -160,7 +152,7 @@ def _pairs(table: "RowTable", rows: "Array") -> Iterator[tuple[int, int]]:
         compared.add(pair)
 
 
-def _equal(table: "RowTable", rows: "Array") -> Iterator[tuple[int, int]]:
+def _equal(table: RowTable, rows: Array) -> Iterator[tuple[int, int]]:
     """Rows whose questions have the same hash, each with the one before it."""
     questions = table.column("question")[rows]
     order = np.argsort(questions, kind="stable")
@@ -170,7 +162,7 @@ def _equal(table: "RowTable", rows: "Array") -> Iterator[tuple[int, int]]:
 
 
 def _other_answers(
-    table: "RowTable", rows: "Array", other: "RowTable", other_rows: "Array"
+    table: RowTable, rows: Array, other: RowTable, other_rows: Array
 ) -> Iterator[tuple[int, int]]:
     """Rows that ask the same as one of the other table's rows and answer differently."""
     if not len(rows) or not len(other_rows):
@@ -190,7 +182,7 @@ def _other_answers(
 class _Copies:
     """Equal rows: only one of them is taught, but all of them count where rows are counted."""
 
-    def __init__(self, keys: "Array") -> None:
+    def __init__(self, keys: Array) -> None:
         self._keys = keys
         self._order = np.argsort(keys, kind="stable")
         self._sorted = keys[self._order]

@@ -1,16 +1,13 @@
 """Rows so close to a held-out one that teaching them would make the test worthless."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from llama_factory.data.cleaning import CLEANERS, SetStep
-
-if TYPE_CHECKING:
-    from llama_factory.data.matching import TextComparison
-    from llama_factory.data.row_columns import Array
-    from llama_factory.data.selection import Findings, History, Removal, Selection
+from llama_factory.data.matching import TextComparison, alike_between
+from llama_factory.data.row_columns import Array
+from llama_factory.data.selection import Findings, History, Removal, Selection
 
 
 @CLEANERS.register("contamination")
@@ -27,11 +24,8 @@ class Contamination(SetStep):
     min_characters: int = Field(40, ge=1)
     """Shorter texts are compared exactly only."""
 
-    def compare(self, rows: "Selection", history: "History") -> "Findings":
+    def compare(self, rows: Selection, history: History) -> Findings:
         """See `SetStep.compare`."""
-        from llama_factory.data.matching import TextComparison
-        from llama_factory.data.selection import Findings
-
         removals: list[Removal] = []
         for similarity, column in (
             (self.similarity, "bands"),
@@ -46,12 +40,9 @@ class Contamination(SetStep):
 
 
 def _contaminated(
-    rows: "Selection", history: "History", texts: "TextComparison", is_long: "Array"
-) -> Iterator["Removal"]:
+    rows: Selection, history: History, texts: TextComparison, is_long: Array
+) -> Iterator[Removal]:
     """Rows to teach like a held-out one, and rows to test like one taught before."""
-    from llama_factory.data.matching import alike_between
-    from llama_factory.data.selection import Removal
-
     table = rows.table
     for version in history.seen:
         train = rows.train[(is_long & ~rows.is_correction)[rows.train]]

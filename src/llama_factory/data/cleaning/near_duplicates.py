@@ -1,14 +1,11 @@
 """Rows that were taught before with small changes, in this round or in an earlier one."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from pydantic import Field
 
 from llama_factory.data.cleaning import CLEANERS, SetStep
-
-if TYPE_CHECKING:
-    from llama_factory.data.selection import Findings, History, Selection
+from llama_factory.data.matching import TextComparison, alike_between, alike_within
+from llama_factory.data.selection import Findings, History, Removal, Selection
 
 
 @CLEANERS.register("near_duplicates")
@@ -20,11 +17,8 @@ class NearDuplicates(SetStep):
     min_characters: int = Field(40, ge=1)
     """Shorter rows are compared exactly only: in a short text every word counts."""
 
-    def compare(self, rows: "Selection", history: "History") -> "Findings":
+    def compare(self, rows: Selection, history: History) -> Findings:
         """See `SetStep.compare`."""
-        from llama_factory.data.matching import TextComparison, alike_between, alike_within
-        from llama_factory.data.selection import Findings, Removal
-
         table = rows.table
         left = rows.train[table.column("num_characters")[rows.train] >= self.min_characters]
         removals = []
