@@ -13,6 +13,7 @@ from llama_factory.data.review import folder as review
 from llama_factory.data.review.cases import Choice
 from llama_factory.evaluation.task_rows import Prediction
 from llama_factory.rounds import draft as drafts
+from llama_factory.rounds import measure
 from llama_factory.rounds.draft import Draft, open_draft
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.versions import releases, store
@@ -609,17 +610,17 @@ def test_what_people_dropped_is_not_taught(bot):
 
 def test_scores_are_used_again_under_the_same_conditions_only(tmp_path):
     path = tmp_path / "before.json"
-    assert drafts.kept_scores(path, {}) is None
+    assert measure.kept_scores(path, {}) is None
     report = EvalReport({"v0001 faq": TaskScores("v0001 faq", 2, {"token_f1": 0.5})}, 3.0, 1.5)
     answers = [Prediction("v0001 faq", "how?", "so", "thus", {"token_f1": 0.5})]
-    drafts.keep_scores(path, report, iter(answers), {"guard": "a"})
-    assert drafts.kept_scores(path, {"guard": "a"}) == report
-    assert drafts.kept_scores(path, {"guard": "b"}) is None
-    assert drafts.kept_scores(path, {}) is None
+    measure.keep_scores(path, report, iter(answers), {"guard": "a"})
+    assert measure.kept_scores(path, {"guard": "a"}) == report
+    assert measure.kept_scores(path, {"guard": "b"}) is None
+    assert measure.kept_scores(path, {}) is None
     kept = [Prediction.from_json(row) for row in files.read_jsonl(tmp_path / "before.jsonl")]
     assert kept == answers
     files.write_json(path, report.to_json())
-    assert drafts.kept_scores(path, {"guard": "a"}) is None
+    assert measure.kept_scores(path, {"guard": "a"}) is None
 
 
 # --- what a version does not keep
@@ -691,10 +692,10 @@ def test_where_rows_may_not_be_kept_only_hashes_of_them_stay(bot):
 def test_samples_are_silent_where_rows_may_not_be_kept(bot):
     put(bot, "faq.jsonl", [*rows("faq", 3), asked("Who?", "A zebra\u200b.")])
     report = begin(bot)[0].data.report
-    told = drafts.told_of_data(report, keep_rows=True)
+    told = drafts.describe_data(report, keep_rows=True)
     assert told == report.to_json()
     assert "zebra" in told["samples"][0]["before"]
-    silent = drafts.told_of_data(report, keep_rows=False)
+    silent = drafts.describe_data(report, keep_rows=False)
     assert [*silent["samples"]] == [told["samples"][0] | {"before": "", "after": ""}]
     assert {**silent, "samples": 0} == {**told, "samples": 0}
     assert isinstance(report.samples[0], RowSample)

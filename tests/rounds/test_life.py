@@ -30,7 +30,8 @@ from llama_factory.core.files import read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import EvalReport
 from llama_factory.data.sources import inbox
-from llama_factory.rounds import consolidate, draft, finishing, round
+from llama_factory.reports import page
+from llama_factory.rounds import consolidate, draft, round
 from llama_factory.versions import releases, store
 from tests.rounds.rounds import SETTINGS, at_rest
 from tests.tiny import make_tiny_model
@@ -73,14 +74,14 @@ def killed_after(real):
 PLACES = (
     (inbox, "take_copies"),
     (draft, "_prepare"),
-    (draft, "_tell"),
+    (draft, "_report"),
     (files, "write_json"),
-    (round, "_measure_before"),
+    (round, "measure_before_round"),
     (round, "_train"),
-    (round, "_judge"),
-    (round, "_write"),
+    (round, "_evaluate"),
+    (round, "_save"),
     (draft, "strip"),
-    (finishing, "write_all"),
+    (page, "write_pages"),
     (store, "publish"),
     (store, "_appear"),
     (releases, "promote_child"),
@@ -158,13 +159,13 @@ class Life(RuleBasedStateMachine):
 
     @rule(arrivals=arrivals, later=arrivals, changes=st.sampled_from(CHANGES))
     def learn_while_files_grow(self, arrivals, later, changes):
-        real = round._measure_before
+        real = round.measure_before_round
 
         def meanwhile(*args):
             self.arrive(later)
             return real(*args)
 
-        with patch.object(round, "_measure_before", meanwhile):
+        with patch.object(round, "measure_before_round", meanwhile):
             self.learn(arrivals, changes)
         self.settled = None
 

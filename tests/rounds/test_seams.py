@@ -16,6 +16,7 @@ from llama_factory.jobs.model_reference import ModelReference
 from llama_factory.model.chat import prompt_format
 from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.provenance import WEIGHTS_FILE
+from llama_factory.reports import page
 from llama_factory.rounds import draft, finishing, round
 from llama_factory.versions import releases, store
 from llama_factory.versions.workspace import Workspace
@@ -167,17 +168,17 @@ def test_a_release_that_a_crash_left_over_does_not_override_an_operator(bot, mon
 
 def test_rows_appended_while_a_round_reads_are_taught_by_the_next(bot, monkeypatch):
     path = drop(bot, "faq")
-    real = round._measure_before
+    real = round.measure_before_round
 
-    def late(work, model):
+    def late(*args):
         with path.open("a") as file:
             for i in range(100, 112):
                 row = {"instruction": f"late question {i}?", "output": f"late answer {i}."}
                 file.write(json.dumps(row) + "\n")
-        return real(work, model)
+        return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(round, "_measure_before", late)
+        patch.setattr(round, "measure_before_round", late)
         first, _ = learn(bot)
     taken = first.version.folder / "data/files/faq.jsonl"
     assert first.version.report["taken"] == {"faq.jsonl": files.sha256(taken)}
@@ -432,7 +433,7 @@ def killed_after(action):
 
 
 END = {
-    "before the page": (finishing, "write_all", killed),
+    "before the page": (page, "write_pages", killed),
     "after the page": (store, "publish", killed),
     "before it appears": (store, "_appear", killed),
     "after it appears": (store, "_appear", killed_after(store._appear)),

@@ -6,9 +6,6 @@ rounded weights are never added to again. The updates lie beside the new adapter
 trained, so that nothing is lost and a rollback undoes it.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +13,8 @@ from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, VersionError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Memory
-from llama_factory.evaluation.drift import mean_divergence, write_row_drift
-from llama_factory.evaluation.evaluator import conditions_of, differences, evaluate
-from llama_factory.evaluation.lineage_scores import DRIFT, PREDICTIONS
+from llama_factory.evaluation.lineage_scores import PREDICTIONS
 from llama_factory.evaluation.scoring import change_intervals
-from llama_factory.evaluation.task_rows import Prediction, read_predictions
 from llama_factory.model import provenance
 from llama_factory.model.adapted import AdaptedModel, adapt, asked_as_taught
 from llama_factory.model.adapters.lora import Lora
@@ -29,7 +23,12 @@ from llama_factory.model.saved import of_version
 from llama_factory.rounds import finishing
 from llama_factory.rounds.finishing import Draw, Round
 from llama_factory.rounds.gate import Verdict, decide
-from llama_factory.rounds.measure import general_drift
+from llama_factory.rounds.measure import (
+    Baseline,
+    Tester,
+    measure_before_consolidation,
+    write_divergence,
+)
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.strategy import STRATEGIES
 from llama_factory.versions import memory, releases, store
@@ -95,23 +94,6 @@ def _chain(workspace: Workspace, parent: ModelVersion, config: LearningConfig) -
     return of_version(config.model, (parent.adapter,), parent.base_fingerprint).adapters
 
 
-@dataclass(frozen=True)
-class _Before:
-    """What a consolidated model is judged by.
-
-    Attributes:
-        conditions: what the scores depend on.
-        scores: of the released version, on all that was ever taught.
-        answers: behind them.
-        base_guard: the base model's perplexity on the guard.
-    """
-
-    conditions: dict[str, Any]
-    scores: EvalReport
-    answers: Sequence[Prediction]
-    base_guard: float
-
-
 def _consolidate(
     workspace: Workspace,
     parent: ModelVersion,
@@ -124,7 +106,7 @@ def _consolidate(
     options, seed = encode_options(config.data), config.training.seed
     fresh = adapt(config.model, None, options=options, seed=seed, merged=chain)
     model = asked_as_taught(fresh, parent.adapter)
-    before = _before(model, parent, config, progress)
+    before = measure_before_consolidation(parent, model, config, progress)
     folder = workspace.building
     folder.mkdir(parents=True)
     after, verdict = _judge(model, parent, before, folder, config, progress)
@@ -132,72 +114,38 @@ def _consolidate(
     model.save(folder / "adapter")
     memory.save(kept, folder / MEMORY)
     files.write_jsonl(folder / "data" / "held_out.jsonl", [])
-    drift = mean_divergence(write_row_drift(folder / DRIFT, general_drift(model, config)))
+    divergence = write_divergence(model, config, folder)
     finishing.write_settings(config, folder)
     report: dict[str, Any] = {
         "consolidated": {"of": parent.id, "updates": len(chain)},
         "conditions": before.conditions,
-        "before": before.scores.to_json(),
+        "before": before.parent.to_json(),
         "evaluation": after.to_json(),
         "base_fingerprint": model.fingerprint,
         "base_guard_perplexity": before.base_guard,
-        "base_divergence": drift,
-        "strategies": finishing.costs(kept, {}),
+        "base_divergence": divergence,
+        "strategies": finishing.strategy_costs(kept, {}),
         "verdict": verdict.to_json(),
     }
     files.write_json(folder / REPORT, report)
     return folder
 
 
-def _before(
-    model: AdaptedModel, parent: ModelVersion, config: LearningConfig, progress: Progress
-) -> _Before:
-    """What the parent's report says, measured again where scores would come out otherwise today."""
-    conditions, report = conditions_of(model, config.evaluation), parent.report
-    stale = differences(report.get("conditions"), conditions)
-    if not stale:
-        answers = read_predictions(parent.folder / PREDICTIONS)
-        return _Before(conditions, parent.scores, answers, report["base_guard_perplexity"])
-    progress.say(f"{parent.id} was tested in another way ({', '.join(stale)}): it is tested again.")
-    assert parent.adapter is not None, "what is consolidated was taught"
-    whole = of_version(config.model, (parent.adapter,), parent.base_fingerprint)
-    scores, answers = evaluate(
-        whole.open(model.options),
-        store.tasks(parent),
-        config.evaluation,
-        title=f"testing {parent.id}",
-        progress=progress,
-    )
-    base, _ = evaluate(
-        of_version(config.model, (), "").open(model.options),
-        (),
-        config.evaluation,
-        title="testing the base model",
-        progress=progress,
-    )
-    return _Before(conditions, scores, answers, base.guard_perplexity or math.nan)
-
-
 def _judge(
     model: AdaptedModel,
     parent: ModelVersion,
-    before: _Before,
+    before: Baseline,
     folder: Path,
     config: LearningConfig,
     progress: Progress,
 ) -> tuple[EvalReport, Verdict]:
     """The consolidated model beside its parent, on all that was ever taught."""
-    after, answers = evaluate(
-        model,
-        store.tasks(parent),
-        config.evaluation,
-        title="testing the consolidated model",
-        progress=progress,
-    )
+    tester = Tester(config, progress)
+    after, answers = tester.score(model, store.tasks(parent), "the consolidated model")
     files.write_jsonl(folder / PREDICTIONS, (each.to_json() for each in answers))
     verdict = decide(
         after,
-        before.scores,
+        before.parent,
         new=None,
         base_guard=before.base_guard,
         settings=config.gate,

@@ -15,7 +15,7 @@ import yaml
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.progress import Progress
-from llama_factory.core.types import EvalReport, Task, tasks_by_group
+from llama_factory.core.types import Task, tasks_by_group
 from llama_factory.data import prepare
 from llama_factory.data.cleaning_report import DataReport
 from llama_factory.data.conflict_rules import ConflictSettings
@@ -26,7 +26,6 @@ from llama_factory.data.seen import TRAIN, Seen, open_seen
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sources import inbox
 from llama_factory.data.sources.files import DataSource, source_of
-from llama_factory.evaluation.task_rows import Prediction
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.versions import store
 from llama_factory.versions.version import SETTINGS, ModelVersion
@@ -55,21 +54,39 @@ class Draft:
     """A round that was begun.
 
     Attributes:
+        workspace: where it is built.
+        parent: the version that it teaches.
         id: of the version it becomes.
-        folder: where it is built.
         data: its rows.
         taken: SHA-256 of each file it took from the inbox, by name.
     """
 
+    workspace: Workspace
+    parent: ModelVersion
     id: str
-    folder: Path
     data: PreparedData
     taken: dict[str, str]
+
+    @property
+    def folder(self) -> Path:
+        """Where the version is built."""
+        return self.workspace.building
 
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The held-out rows of this round, one task a group."""
         return tasks_by_group(self.id, self.data.held_out)
+
+    @property
+    def old_tasks(self) -> tuple[Task, ...]:
+        """The parent's tasks without the questions whose answers this round corrects."""
+        return store.without(store.tasks(self.parent), frozenset(self.data.report.retired))
+
+    @property
+    def shortened_tasks(self) -> tuple[Task, ...]:
+        """Those of them that lost questions, so that the parent's scores do not hold any more."""
+        whole = {task.name: len(task.rows) for task in store.tasks(self.parent)}
+        return tuple(task for task in self.old_tasks if len(task.rows) < whole[task.name])
 
 
 def open_draft(
@@ -86,12 +103,11 @@ def open_draft(
         workspace: where it is built.
         config: settings.
         parent: the released version.
-        progress: told what is left out.
-        again: train also where the same files, settings and parent made a version already.
+        progress: reports what is left out.
+        again: begin a round also where a version of the same files, settings and parent exists.
 
     Returns:
-        That version where they did, which is not trained again; None when the inbox holds nothing
-        new to teach.
+        That version where it exists; None when the inbox holds nothing new to teach.
     """
     plan = read_plan(workspace)
     if plan is not None:
@@ -99,38 +115,19 @@ def open_draft(
         if not differs:
             progress.say(f"Going on with the interrupted round {plan['id']}.")
             data = prepare.load(workspace.building / "data")
-            return Draft(plan["id"], workspace.building, data, plan["taken"])
+            return Draft(workspace, parent, plan["id"], data, plan["taken"])
         progress.say(f"The interrupted round is begun anew: {differs} changed since.")
     store.discard_unfinished(workspace)
     draft = _begin(workspace, config, parent, progress)
     if draft is None:
         return None
-    made = None if again else _made_before(draft, workspace, config, parent)
-    if made is not None:
+    earlier = None if again else _earlier_version(draft, config)
+    if earlier is not None:
         store.discard_unfinished(workspace)
-        return made
+        return earlier
     plan = {"id": draft.id, "parent": parent.id, "taken": draft.taken, "config": sections(config)}
     files.write_json(draft.folder / store.PLAN, plan)
     return draft
-
-
-def keep_scores(
-    path: Path, report: EvalReport, answers: Iterable[Prediction], conditions: dict[str, Any]
-) -> None:
-    """Write scores that a round goes on with, and what they depend on.
-
-    The answers behind them, in a file beside it, stay for good.
-    """
-    files.write_jsonl(path.with_suffix(".jsonl"), (each.to_json() for each in answers))
-    files.write_json(path, report.to_json() | {"conditions": conditions})
-
-
-def kept_scores(path: Path, conditions: dict[str, Any]) -> EvalReport | None:
-    """What `keep_scores` wrote, unless scores would come out otherwise today."""
-    if not path.exists():
-        return None
-    saved = files.read_json(path)
-    return EvalReport.from_json(saved) if saved.get("conditions") == conditions else None
 
 
 def strip(folder: Path, workspace: Workspace, *, keep_rows: bool) -> None:
@@ -140,12 +137,12 @@ def strip(folder: Path, workspace: Workspace, *, keep_rows: bool) -> None:
     if not keep_rows:
         report = prepare.load(folder / "data").report
         _remove(folder / name for name in TAUGHT_ROWS)
-        files.write_json(folder / "data/report.json", told_of_data(report, keep_rows=keep_rows))
+        files.write_json(folder / "data/report.json", describe_data(report, keep_rows=keep_rows))
         _forget_texts(workspace)
 
 
 def _forget_texts(workspace: Workspace) -> None:
-    """Remove what files came to when they were read and tokenised."""
+    """Remove what was cached of files: rows read from them, and their tokens."""
     _remove(workspace.cache / name for name in ("data", "tokens", ACCEPTED))
     _remove([workspace.parked])
 
@@ -155,8 +152,8 @@ def _remove(paths: Iterable[Path]) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def told_of_data(report: DataReport, *, keep_rows: bool) -> dict[str, Any]:
-    """The data report as plain values; its samples do not say what rows said that may not stay."""
+def describe_data(report: DataReport, *, keep_rows: bool) -> dict[str, Any]:
+    """The data report as plain values, without the texts of its samples if no row may be kept."""
     if not keep_rows:
         silent = (replace(sample, before="", after="") for sample in report.samples)
         report = replace(report, samples=tuple(silent))
@@ -176,9 +173,9 @@ def read_plan(workspace: Workspace) -> dict[str, Any] | None:
 
 
 def sections(config: LearningConfig) -> dict[str, Any]:
-    """The settings of a round as plain values, by section."""
+    """The settings that a round's result depends on as plain values, by section."""
     values = config.model_dump(mode="json")
-    return {name: values[name] for name in LearningConfig.model_fields}
+    return {name: values[name] for name in LearningConfig.model_fields if name != "plugins"}
 
 
 def _differences(plan: dict[str, Any], config: LearningConfig, parent: ModelVersion) -> str:
@@ -190,23 +187,22 @@ def _differences(plan: dict[str, Any], config: LearningConfig, parent: ModelVers
     return ", ".join(changed)
 
 
-def _made_before(
-    draft: Draft, workspace: Workspace, config: LearningConfig, parent: ModelVersion
-) -> ModelVersion | None:
-    """The newest version that the same rows, settings and parent made, whatever became of it."""
-    wanted = parent.id, draft.data.report.fingerprint
-    for version_id in reversed(store.ids(workspace)):
+def _earlier_version(draft: Draft, config: LearningConfig) -> ModelVersion | None:
+    """The newest version of the same rows, settings and parent, whatever the gate decided of it."""
+    wanted = draft.parent.id, draft.data.report.fingerprint
+    for version_id in reversed(store.ids(draft.workspace)):
         try:
-            version = ModelVersion.read(workspace.versions / version_id)
+            version = ModelVersion.read(draft.workspace.versions / version_id)
             same = (version.parent, version.data_fingerprint) == wanted
-            if same and _is_made_with(version, draft.taken, config):
+            if same and _has_settings(version, draft.taken, config):
                 return version
         except VersionError:
             continue  # what cannot be read decided nothing
     return None
 
 
-def _is_made_with(version: ModelVersion, taken: dict[str, str], config: LearningConfig) -> bool:
+def _has_settings(version: ModelVersion, taken: dict[str, str], config: LearningConfig) -> bool:
+    """Whether a version took these files and was trained with these settings."""
     settings = version.folder / SETTINGS
     if version.report.get("taken") != taken or not settings.is_file():
         return False
@@ -221,14 +217,13 @@ def _begin(
     for name in inbox.settle(workspace.inbox, workspace.parked):
         progress.say(f"Back in the inbox: {name} grew after it was learned.")
     paths, notes = inbox.arrived(workspace.inbox)
-    folder = workspace.building
-    copies = folder / FILES
+    copies = workspace.building / FILES
     taken, changing = inbox.take_copies(paths, copies)
     for note in [*notes, *changing]:
         progress.say(f"Left in the inbox: {note}")
     data = _prepare(workspace, config, parent, [copies / name for name in taken], progress)
-    _tell(data, workspace, copies, progress)
-    _ask(data, workspace, config.data, progress)
+    _report(data, workspace, copies, progress)
+    _note_conflicts(data, workspace, config.data, progress)
     refused = {each.file for each in data.refused() if each.line == 0}
     parked = workspace.parked if config.data.keep_rows else None
     inbox.clear(workspace.inbox, _only(taken, refused), parked)
@@ -240,7 +235,7 @@ def _begin(
             _forget_texts(workspace)
         store.discard_unfinished(workspace)
         return None
-    return Draft(store.next_id(workspace), folder, data, taken)
+    return Draft(workspace, parent, store.next_id(workspace), data, taken)
 
 
 def _prepare(
@@ -270,15 +265,11 @@ def _clear_useless(
     waiting = {each.file for each in data.report.sets if each.num_kept}
     for name in sorted(waiting):
         progress.say(f"Left in the inbox: {name}: its rows are tests, and wait for rows to teach.")
-    inbox.clear(
-        workspace.inbox,
-        _only(taken, taken.keys() - waiting),
-        workspace.parked,
-    )
+    inbox.clear(workspace.inbox, _only(taken, taken.keys() - waiting), workspace.parked)
 
 
-def _tell(data: PreparedData, workspace: Workspace, copies: Path, progress: Progress) -> None:
-    """Say what was left out and why, and put refused rows where a person finds them."""
+def _report(data: PreparedData, workspace: Workspace, copies: Path, progress: Progress) -> None:
+    """Report what was left out and why, and put refused rows into quarantine."""
     inbox.quarantine(data.refused(), copies, workspace.quarantine)
     for refused in data.report.refused:
         progress.say(f"Quarantined: {refused}")
@@ -315,10 +306,10 @@ def _accepted(workspace: Workspace, seen: Seen) -> list[DataSource]:
     return [source_of(path)]
 
 
-def _ask(
+def _note_conflicts(
     data: PreparedData, workspace: Workspace, settings: DataSettings, progress: Progress
 ) -> None:
-    """Note conflicts for people to decide, and say how many wait."""
+    """Note conflicts for people to decide, and report how many wait."""
     for step in settings.cleaning:
         if isinstance(step, ConflictSettings):
             review.add_cases(workspace.review, data.conflicts, step)

@@ -1,4 +1,4 @@
-"""The end of a round: what was made becomes a version, and the gate's verdict moves the release."""
+"""The end of a round: its folder becomes a version, and the gate's verdict moves the release."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,15 +25,15 @@ Draw = Callable[[LineageScores, Path], None]
 
 @dataclass(frozen=True)
 class Round:
-    """What a round came to.
+    """The result of a round.
 
     Attributes:
         version: the new version.
         verdict: of the gate.
         is_released: whether it answers users now: a version that passed is held all the same where
             somebody moved the release meanwhile.
-        is_new: whether it was made just now; a version that the same files, settings and parent
-            made before is not made again.
+        is_new: whether this round trained it; where a version of the same files, settings and
+            parent exists, that one is the result.
     """
 
     version: ModelVersion
@@ -45,9 +45,9 @@ class Round:
 def publish(
     workspace: Workspace, parent: ModelVersion, folder: Path, draw: Draw | None
 ) -> ModelVersion:
-    """Complete a folder by what its lineage came to, and give it its final name.
+    """Add the scores of the lineage to the report, and give the folder its final name.
 
-    Whatever stops it, doing it again comes to the same.
+    Whatever stops it, calling it again gives the same version.
 
     Args:
         workspace: where it appears.
@@ -89,8 +89,8 @@ def release(workspace: Workspace, version: ModelVersion) -> Round:
     return Round(version, verdict, is_released)
 
 
-def made_before(version: ModelVersion) -> Round:
-    """A version that the same files, settings and parent made in an earlier round."""
+def decided_before(version: ModelVersion) -> Round:
+    """The result of an earlier round on the same files, settings and parent."""
     return Round(version, _verdict_of(version), is_released=False, is_new=False)
 
 
@@ -101,16 +101,20 @@ def _verdict_of(version: ModelVersion) -> Verdict:
 
 
 def finish_interrupted(workspace: Workspace, progress: Progress, draw: Draw | None) -> Round | None:
-    """What a crash left of the end of a round is done: to publish the version, to release it."""
-    version = store.publish_complete(workspace) or _judged(workspace, draw) or _unnamed(workspace)
+    """Publish and release the version of a round that was interrupted at its end."""
+    version = (
+        store.publish_complete(workspace)
+        or _publish_judged(workspace, draw)
+        or _newest_unreleased(workspace)
+    )
     if version is None or read_verdict(version.report) is None:
         return None
     progress.say(f"Finishing the interrupted round {version.id}.")
     return release(workspace, version)
 
 
-def _judged(workspace: Workspace, draw: Draw | None) -> ModelVersion | None:
-    """A round whose training and tests were over: its report is the last that they write."""
+def _publish_judged(workspace: Workspace, draw: Draw | None) -> ModelVersion | None:
+    """The version of a round that was judged: its report is the last that training writes."""
     plan = drafts.read_plan(workspace)
     if plan is None or not (workspace.building / REPORT).exists():
         return None
@@ -120,8 +124,8 @@ def _judged(workspace: Workspace, draw: Draw | None) -> ModelVersion | None:
     return publish(workspace, parent, workspace.building, draw)
 
 
-def _unnamed(workspace: Workspace) -> ModelVersion | None:
-    """The newest version where no release names it."""
+def _newest_unreleased(workspace: Workspace) -> ModelVersion | None:
+    """The newest version where the history of releases does not name it."""
     try:
         newest = store.get(workspace, store.ids(workspace)[-1], verify=False)
     except VersionError:
@@ -131,18 +135,18 @@ def _unnamed(workspace: Workspace) -> ModelVersion | None:
     return None if is_named or newest.is_base else newest
 
 
-def costs(kept: Memory, seconds: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """What each strategy spent in its hooks and keeps, and the numbers it tells of itself."""
+def strategy_costs(kept: Memory, seconds: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Of each strategy the seconds in its hooks, the bytes it keeps and the numbers it reports."""
     sizes = memory.num_bytes(kept)
     names = dict.fromkeys([*seconds, *sizes, *(key.partition(".")[0] for key in kept.numbers)])
-    found: dict[str, dict[str, float]] = {
+    costs: dict[str, dict[str, float]] = {
         name: {"hook_seconds": round(seconds.get(name, 0.0), 3), "bytes": sizes.get(name, 0)}
         for name in names
     }
     for key, number in kept.numbers.items():
         name, _, what = key.partition(".")
-        found[name][what] = number
-    return found
+        costs[name][what] = number
+    return costs
 
 
 def write_settings(config: LearningConfig, folder: Path) -> None:

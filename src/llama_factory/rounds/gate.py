@@ -20,7 +20,7 @@ NOTHING_HELD_OUT = (
 )
 
 ROUNDING = 1e-9
-"""Scores are shares of rows, and computers round them: 0.4 - 0.1 comes out above 0.3."""
+"""Scores are fractions of rows in floating point, where 0.4 - 0.1 is above 0.3."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ class Check:
 class Verdict:
     """All checks of a version; it is released only if every one passed.
 
-    One that nothing speaks against, but of whose learning nothing tells either, is held: a person
-    decides.
+    A version whose only failure is that no row shows what it learned is held: a person decides.
     """
 
     checks: tuple[Check, ...]
@@ -95,17 +94,17 @@ def decide(
             are too small to give up a row, and None where it had nothing to teach.
         base_guard: the base model's perplexity on the guard.
         settings: the limits.
-        changes: of their metric by task, where they are known row by row: the reasons tell how
-            sure each is. The scores alone decide.
+        changes: of the metric by task with intervals, where answers are known row by row; they
+            are added to the reasons. The scores alone decide.
     """
-    told = {
-        name: _told_change(before.tasks[name], task, settings.metric, (changes or {}).get(name))
-        for name, task in after.tasks.items()
-    }
     own = [name for name in after.tasks if name in (new or ())]
     old = [name for name in after.tasks if name not in own]
-    checks = [_learned(before.tasks[name], after.tasks[name], settings, told[name]) for name in own]
-    checks += [_kept(before.tasks[name], after.tasks[name], settings, told[name]) for name in old]
+    checks = []
+    for name in [*own, *old]:
+        check = _learned if name in own else _kept
+        scores = before.tasks[name], after.tasks[name]
+        change = _describe_change(*scores, settings.metric, (changes or {}).get(name))
+        checks.append(check(*scores, settings, change))
     if new is not None and not own:
         checks.append(Check(HELD_OUT, False, NOTHING_HELD_OUT))
     return Verdict((*checks, _general(after.guard_perplexity, base_guard, settings)))
@@ -117,15 +116,15 @@ def read_verdict(report: dict[str, Any]) -> Verdict | None:
     return Verdict(tuple(Check(**check) for check in saved["checks"])) if saved else None
 
 
-def _told_change(
+def _describe_change(
     before: TaskScores, after: TaskScores, metric: str, change: Estimate | None
 ) -> str:
     """`token_f1 0.80 -> 0.72 (95 % of the change: -0.20 – 0.03, 40 rows)`; "" without a score."""
     if metric not in after.scores:
         return ""
-    told = f"{metric} {before.scores[metric]:.2f} -> {after.scores[metric]:.2f}"
+    text = f"{metric} {before.scores[metric]:.2f} -> {after.scores[metric]:.2f}"
     between = wording.interval(change)
-    return told + (f" (95 % of the change: {between}, {after.count} rows)" if between else "")
+    return text + (f" (95 % of the change: {between}, {after.count} rows)" if between else "")
 
 
 def _is_within(before: float, after: float, max_drop: float) -> bool:
@@ -133,7 +132,7 @@ def _is_within(before: float, after: float, max_drop: float) -> bool:
     return after >= before - max_drop - ROUNDING
 
 
-def _learned(before: TaskScores, after: TaskScores, settings: GateSettings, told: str) -> Check:
+def _learned(before: TaskScores, after: TaskScores, settings: GateSettings, change: str) -> Check:
     """New rows: their answers became likelier and the metric, if they have one, did not fall."""
     perplexity = before.scores["perplexity"], after.scores["perplexity"]
     passed = perplexity[1] < perplexity[0]
@@ -141,18 +140,18 @@ def _learned(before: TaskScores, after: TaskScores, settings: GateSettings, told
     if settings.metric in after.scores:
         score = before.scores[settings.metric], after.scores[settings.metric]
         passed = passed and _is_within(*score, settings.max_drop)
-        reason += f", {told}"
+        reason += f", {change}"
     return Check(LEARNED, passed, reason + ("" if passed else ", not improved"))
 
 
-def _kept(before: TaskScores, after: TaskScores, settings: GateSettings, told: str) -> Check:
+def _kept(before: TaskScores, after: TaskScores, settings: GateSettings, change: str) -> Check:
     """Old rows: the metric did not fall by more than the tolerance."""
     if settings.metric not in after.scores:
         return _kept_text(before, after, settings)
     score = before.scores[settings.metric], after.scores[settings.metric]
     passed = _is_within(*score, settings.max_drop)
     sign = "within" if passed else "more than"
-    reason = f"{after.task} (old): {told}, {sign} the allowed drop of {settings.max_drop:g}"
+    reason = f"{after.task} (old): {change}, {sign} the allowed drop of {settings.max_drop:g}"
     return Check(KEPT, passed, reason)
 
 
