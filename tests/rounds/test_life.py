@@ -149,6 +149,7 @@ class Life(RuleBasedStateMachine):
         before = store.ids(self.bot)
         with patch.object(round, "_train", killed_before(round._train)):
             done = run.learn(self.bot.folder, self.settled, SILENT)
+        self.happened["made before"] += done is not None
         assert done is None or not done.is_new
         assert store.ids(self.bot) == before
 
