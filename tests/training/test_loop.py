@@ -1,13 +1,5 @@
 """Invariants of the loop, on a tiny model: what may change its results and what may not."""
 
-import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import textwrap
-
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -245,39 +237,3 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
         next(iter(model.trainable().values())).fill_(float("nan"))
     with pytest.raises(FactoryError, match="not a finite number in 3 updates in a row"):
         fit(tiny, tmp_path, model=model)
-
-
-SCRIPT = """
-    import sys
-    from pathlib import Path
-    from tests.training.test_loop import examples, fit
-    fit(Path(sys.argv[1]), Path(sys.argv[2]), rows=examples(40), max_steps=120, checkpoint_steps=5)
-"""
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    fit(tiny, folder, rows=examples(40), max_steps=120, checkpoint_steps=5)
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("number", "seed"),
-    [(signal.SIGKILL, 0), (signal.SIGKILL, 1), (signal.SIGKILL, 2), (signal.SIGTERM, 3)],
-)
-def test_a_killed_run_ends_as_an_uninterrupted_one(tiny, tmp_path, uninterrupted, number, seed):
-    step = random.Random(seed).randrange(3, 90)
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tiny)]
-    killed = subprocess.Popen([*command, str(tmp_path / "killed")], stderr=subprocess.PIPE)
-    metrics = tmp_path / "killed/metrics.jsonl"
-    while not metrics.exists() or metrics.read_text().count("\n") < step:
-        assert killed.poll() is None, killed.stderr.read()
-    os.kill(killed.pid, number)
-    killed.wait(30)
-    stopped_at = metrics.read_text().count("\n")
-    assert stopped_at < 120
-    subprocess.run([*command, str(tmp_path / "killed")], check=True)
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    assert [row["step"] for row in rows] == list(range(1, 121))
-    assert losses(tmp_path / "killed") == losses(uninterrupted)

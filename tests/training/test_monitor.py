@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from llama_factory.continual.strategies.replay import Replay
+from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, VersionError
 from llama_factory.core.files import read_jsonl
 from llama_factory.core.types import Memory
@@ -112,7 +113,8 @@ def test_an_unknown_reporter_names_the_nearest():
         TrainingSettings(report_to=["wanbd"])
 
 
-def test_two_processes_never_write_into_one_folder(tiny, tmp_path):
+def test_two_processes_never_write_into_one_folder(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOOK_SECONDS", 0.1)
     with (
         FileLock(tmp_path / ".trainer_log.jsonl.lock"),
         pytest.raises(VersionError, match="another process trains into this folder"),
