@@ -1,4 +1,5 @@
 import random
+import threading
 from itertools import combinations, pairwise
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 
 from llama_factory.model.chat.encoding import EncodedRow
 from llama_factory.model.padding import IGNORED, LAUNCH_TOKENS
-from llama_factory.training.batch import BatchOptions, make_batch
+from llama_factory.training.batch import BatchOptions, Prefetch, make_batch
 from llama_factory.training.items import NEW, Items, RowRef, by_part, packed
 from llama_factory.training.objectives.dpo import Dpo
 from llama_factory.training.objectives.kto import Kto
@@ -369,3 +370,38 @@ def test_rows_that_begin_alike_are_side_by_side_only_where_that_is_asked_for():
     assert sorted(firsts) == [[1, 1], [2, 2]]
     apart = coefficients(refs(4), rows)
     assert [micro.ids[:, 0].tolist() for micro in apart.micro_batches] == [[1, 2, 1, 2]]
+
+
+# the next batch is made while the last one is used
+
+
+def test_the_next_batch_is_made_before_it_is_asked_for():
+    asked, is_ahead = [], threading.Event()
+
+    def make(step):
+        asked.append((step, threading.current_thread() is threading.main_thread()))
+        if step == 1:
+            is_ahead.set()
+        return step
+
+    with Prefetch(make, 3) as batches:
+        assert batches.take(0) == 0
+        assert is_ahead.wait(10)
+        assert [batches.take(1), batches.take(2)] == [1, 2]
+    assert asked == [(0, False), (1, False), (2, False)]  # none beyond the end, none twice
+
+
+def test_what_was_made_ahead_is_made_again_after_batches_are_cut_in_another_way():
+    limit = [10]
+    with Prefetch(lambda step: (step, limit[0]), 9) as batches:
+        assert batches.take(4) == (4, 10)
+        limit[0] = 5
+        batches.drop()
+        assert [batches.take(4), batches.take(5)] == [(4, 5), (5, 5)]
+
+
+def test_an_error_of_a_batch_reaches_the_update_that_needs_it():
+    with Prefetch(lambda step: 1 // (1 - step), 3) as batches:
+        assert batches.take(0) == 1
+        with pytest.raises(ZeroDivisionError):
+            batches.take(1)

@@ -7,70 +7,14 @@ from torch.nn.functional import cross_entropy
 from llama_factory.continual.strategies.replay import Replay
 from llama_factory.core.errors import DataError, FactoryError
 from llama_factory.core.files import read_jsonl
-from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Memory, Message
-from llama_factory.model.adapted import adapt
-from llama_factory.model.chat.encoding import EncodeOptions, encode
-from llama_factory.model.settings import ModelSettings
+from llama_factory.model.chat.encoding import encode
 from llama_factory.training import checkpoints
 from llama_factory.training.items import NEW
-from llama_factory.training.loop import Protection, TrainingFolders, train
+from llama_factory.training.loop import Protection
 from llama_factory.training.plan import plan_steps
-from llama_factory.training.settings import TrainingSettings
 from tests.tiny import make_tiny_model
-
-
-def examples(count, group="g"):
-    turns = [
-        (Message("user", f"Question {i}?"), Message("assistant", f"It is {i}. " * (1 + i % 5)))
-        for i in range(count)
-    ]
-    return [Example(pair, group, "f.jsonl", i) for i, pair in enumerate(turns)]
-
-
-def make(tiny, dropout=0.0, **options):
-    adapter = {"type": "lora", "rank": 4, "dropout": dropout}
-    settings = ModelSettings(base_model=str(tiny), dtype="float32", adapter=adapter, **options)
-    return adapt(settings, None, options=EncodeOptions(128), seed=0)
-
-
-def folders(path):
-    return TrainingFolders(
-        path / "checkpoints", path / "metrics.jsonl", path / "runs", path / "tokens"
-    )
-
-
-def fit(tiny, path, rows=None, protection=None, model=None, held_out=(), say=None, **options):
-    settings = TrainingSettings(**({"learning_rate": 1e-2, "max_steps": 6} | options))
-    return train(
-        model or make(tiny),
-        rows or examples(13),
-        settings,
-        protection or Protection(),
-        folders=folders(path),
-        progress=SILENT if say is None else Told(say),
-        held_out=held_out,
-    )
-
-
-class Told:
-    """Keeps what is said."""
-
-    def __init__(self, said):
-        self.say = said.append
-        self.bar = SILENT.bar
-
-
-def weights(trained):
-    return flat(trained.model.trainable().values())
-
-
-def flat(weights):
-    return torch.cat([weight.detach().flatten() for weight in weights])
-
-
-def losses(path):
-    return [row["loss"] for row in read_jsonl(path / "metrics.jsonl")]
+from tests.training.short_runs import examples, fit, flat, losses, make, weights
 
 
 def test_the_model_learns(tiny, tmp_path):
@@ -181,7 +125,7 @@ def test_a_finished_run_is_not_trained_again(tiny, tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == written
 
 
-def test_a_checkpoint_of_other_settings_is_put_aside_and_what_changed_is_told(tiny, tmp_path):
+def test_a_checkpoint_of_other_settings_is_put_aside_and_what_changed_is_reported(tiny, tmp_path):
     fit(tiny, tmp_path, learning_rate=1e-3, max_steps=8)
     said = []
     fit(tiny, tmp_path, learning_rate=1e-2, say=said)
@@ -237,3 +181,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
         next(iter(model.trainable().values())).fill_(float("nan"))
     with pytest.raises(FactoryError, match="not a finite number in 3 updates in a row"):
         fit(tiny, tmp_path, model=model)
+
+
+def test_a_time_limit_ends_with_a_checkpoint_and_a_later_start_goes_on(tiny, tmp_path):
+    whole = fit(tiny, tmp_path / "whole")
+    done = fit(tiny, tmp_path / "cut", max_minutes=1e-6)
+    assert (done.position.step, done.ended_by) == (1, "max_minutes")
+    assert done.to_json()["ended_by"] == "max_minutes"
+    assert fit(tiny, tmp_path / "cut", max_minutes=1e-6).position.step == 1
+    longer = fit(tiny, tmp_path / "cut")
+    assert torch.equal(weights(longer), weights(whole))
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def test_padding_is_reported(tiny, tmp_path):
+    fit(tiny, tmp_path, micro_batch_size=8, batch_size=8)
+    for row in read_jsonl(tmp_path / "metrics.jsonl"):
+        assert 0 <= row["padding_fraction"] < 1
+    assert any(row["padding_fraction"] > 0 for row in read_jsonl(tmp_path / "metrics.jsonl"))

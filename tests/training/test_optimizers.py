@@ -12,7 +12,7 @@ from llama_factory.training import checkpoints
 from llama_factory.training.optimizers import OPTIMIZERS
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.setup import weight_groups
-from tests.training.test_loop import fit, losses, make, weights
+from tests.training.short_runs import fit, losses, make, weights
 
 HERE = [name for name in OPTIMIZERS.parts if name != "adamw_8bit" or torch.cuda.is_available()]
 RATES = {"sgd": 0.3}

@@ -24,7 +24,7 @@ from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Memory
 from llama_factory.training.parallel import Processes, current, joined
 from tests.continual import small
-from tests.training.test_loop import examples, fit, losses
+from tests.training.short_runs import examples, fit, losses
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,11 @@ from collections import Counter
 
 import pytest
 
+from llama_factory.core.files import read_jsonl
 from llama_factory.training.items import NEW
 from llama_factory.training.plan import plan_steps, shuffled
 from llama_factory.training.strategy import Share
+from tests.training.short_runs import examples, fit
 
 
 def test_every_new_row_is_seen_once_an_epoch():
@@ -76,3 +78,31 @@ def test_an_update_of_one_row_has_room_for_one_source_at_a_time():
     counts = Counter(step[0].source for step in plan)
     assert counts["replay"] == 30
     assert counts["anchor"] in (9, 10)  # one that is due in the last update has to wait
+
+
+def numbers(path):
+    return list(read_jsonl(path / "metrics.jsonl"))
+
+
+def test_epochs_count_the_rows(tiny, tmp_path):
+    done = fit(tiny, tmp_path, rows=examples(10), max_steps=None, epochs=2, batch_size=4)
+    assert done.position.step == 5
+    assert done.ended_by == ""
+
+
+def test_a_run_ends_with_the_update_that_reaches_its_tokens(tiny, tmp_path):
+    fit(tiny, tmp_path / "whole")
+    log = list(read_jsonl(tmp_path / "whole/trainer_log.jsonl"))
+    seen = [row["total_tokens"] for row in log]
+    done = fit(tiny, tmp_path / "cut", max_train_tokens=seen[1] + 1)
+    assert done.position.step == 3
+    assert done.num_tokens == seen[2]
+    exact = fit(tiny, tmp_path / "exact", max_train_tokens=seen[1])
+    assert exact.position.step == 2
+
+
+def test_the_schedule_is_that_of_the_run_cut_by_tokens(tiny, tmp_path):
+    fit(tiny, tmp_path, max_train_tokens=3000, final_lr_fraction=0.1, max_steps=50)
+    rates = [row["learning_rate"] for row in numbers(tmp_path)]
+    assert len(rates) < 50
+    assert rates[-1] == pytest.approx(0.1 * 1e-2)

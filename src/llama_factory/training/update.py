@@ -43,7 +43,7 @@ def _step(run: Run, batch: Batch, rate: float) -> UpdateResult:
         run.module, run.optimizer, max_norm=run.settings.max_grad_norm, error_if_nonfinite=False
     )
     totals.set("gradient_norm", norm)
-    numbers = totals.read(run.processes).by_name(batch)  # the only wait for the device
+    numbers = totals.read(run.processes).by_name(batch)  # waits for the device
     is_finite = math.isfinite(numbers["loss"]) and math.isfinite(numbers["gradient_norm"])
     if is_finite:
         for group in run.optimizer.param_groups:

@@ -25,7 +25,7 @@ from llama_factory.training.setup import start
 from llama_factory.training.strategy import STRATEGIES, ExtraSource, Protection, Strategy
 from llama_factory.training.update import forward, survey
 from tests.tiny import make_tiny_model
-from tests.training.test_loop import examples, fit, losses, make, weights
+from tests.training.short_runs import examples, fit, losses, make, weights
 
 PAIRED = ("dpo", "orpo", "simpo", "reward")
 
@@ -325,7 +325,7 @@ def make_head(tiny):
     return model.network.value_head
 
 
-def test_a_damaged_reward_head_is_told(tiny, tmp_path):
+def test_a_damaged_reward_head_is_reported(tiny, tmp_path):
     (tmp_path / value_head.FILE).write_bytes(b"no tensors")
     with pytest.raises(
         ModelError, match=r"value_head.safetensors is damaged or belongs to another"

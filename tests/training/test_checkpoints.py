@@ -9,7 +9,7 @@ from llama_factory.core.progress import SILENT
 from llama_factory.training.checkpoints import Position
 from llama_factory.training.loop import Protection, TrainingFolders, train
 from llama_factory.training.settings import TrainingSettings
-from tests.training.test_loop import Told, examples, make, weights
+from tests.training.short_runs import Told, examples, make, weights
 
 
 def fit(tiny, path, resume=None, say=None, **options):

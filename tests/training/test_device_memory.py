@@ -1,105 +1,33 @@
-"""Odd gradients, losses that are not finite, memory that is not there."""
+"""What memory a run needs, and what happens where it runs out."""
 
 import os
 import re
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from llama_factory.core.errors import FactoryError
-from llama_factory.core.files import read_jsonl
-from llama_factory.core.types import Example, Message
+from llama_factory.model.base import load_network
+from llama_factory.model.settings import ModelSettings
 from llama_factory.training import device_memory
 from llama_factory.training.batch import make_batch
-from llama_factory.training.items import NEW, Encoding, RowRef, encode_all
-from llama_factory.training.monitor import FEWEST, SpikeWatch
+from llama_factory.training.device_memory import (
+    MemoryEstimate,
+    describe_choice,
+    device_utilisation,
+    needs_recomputation,
+    with_recomputation,
+)
+from llama_factory.training.items import Encoding, encode_all
 from llama_factory.training.plan import plan_run
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.setup import start
-from llama_factory.training.strategy import STRATEGIES, Protection, Strategy
-from tests.training.test_loop import SILENT, examples, fit, losses, make, weights
-
-
-def test_a_spike_is_many_medians_high():
-    watch = SpikeWatch(5.0)
-    assert [watch.see(100.0), *(watch.see(1.0) for _ in range(FEWEST - 1))] == [None] * FEWEST
-    assert watch.see(4.9) is None
-    assert watch.see(6.0) == pytest.approx(6.0)
-    assert watch.see(1.0) is None
-
-
-def test_a_resumed_watch_knows_the_norms_before():
-    assert SpikeWatch(5.0, [1.0] * FEWEST).see(10.0) == pytest.approx(10.0)
-
-
-class Kick(Strategy):
-    """Multiplies the gradients of some steps, counted from 1."""
-
-    at: dict[int, float]
-
-    def adjust_gradients(self, model, memory):
-        STEP[0] += 1
-        for weight in model.trainable().values():
-            weight.grad.mul_(self.at.get(STEP[0], 1.0))
-
-
-STEP = [0]
-
-
-@pytest.fixture
-def kick(monkeypatch):
-    monkeypatch.setitem(STRATEGIES.parts, "kick", Kick)
-    STEP[0] = 0
-    return lambda at: Protection((Kick(at=at),))
-
-
-def test_a_gradient_spike_is_told_and_counted(tiny, tmp_path, kick):
-    said = []
-    done = fit(tiny, tmp_path, max_steps=14, protection=kick({12: 1000.0}), say=said)
-    (line,) = [text for text in said if "gradient norm" in text]
-    assert line.startswith("Step 12: the gradient norm")
-    assert "times the usual. Rows: f.jsonl:" in line
-    assert done.to_json()["gradient_spikes"] == 1
-
-
-def test_an_update_that_is_not_finite_is_skipped_and_its_rows_are_named(tiny, tmp_path, kick):
-    said = []
-    nan = float("nan")
-    done = fit(tiny, tmp_path, batch_size=2, max_steps=5, protection=kick({3: nan}), say=said)
-    (line,) = [text for text in said if "skipped" in text]
-    assert line.startswith("Step 3 is skipped: loss ")
-    assert line.count("f.jsonl:") == 2
-    assert done.to_json()["skipped_updates"] == 1
-    assert all(torch.isfinite(weight).all() for weight in done.model.trainable().values())
-
-
-class Counts(Strategy):
-    """How often it is told that an update was made."""
-
-    def after_step(self, model, memory):
-        MADE.append(1)
-
-
-MADE = []
-
-
-def test_strategies_hear_of_no_update_that_was_skipped(tiny, tmp_path, kick, monkeypatch):
-    monkeypatch.setitem(STRATEGIES.parts, "counts", Counts)
-    MADE.clear()
-    kicked = kick({3: float("nan")})
-    protection = Protection((*kicked.strategies, Counts()))
-    done = fit(tiny, tmp_path, batch_size=2, max_steps=5, protection=protection)
-    assert done.to_json()["skipped_updates"] == 1
-    assert len(MADE) == 4
-
-
-def test_a_run_that_stays_infinite_stops_and_names_the_last_rows(tiny, tmp_path, kick):
-    nan = float("nan")
-    with pytest.raises(FactoryError, match=r"in 3 updates in a row \(last: .*its rows: f.jsonl:\d"):
-        fit(tiny, tmp_path, protection=kick({2: nan, 3: nan, 4: nan}))
+from llama_factory.training.strategy import Protection
+from tests.training.short_runs import SILENT, examples, fit, losses, make, weights
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -184,7 +112,7 @@ def test_the_longest_is_tried_where_memory_is_short(tiny, tmp_path):
     assert device_memory.is_worth_trying(run, ample)
 
 
-def test_what_a_run_needs_is_told_before_it_starts(tiny, tmp_path):
+def test_what_a_run_needs_is_reported_before_it_starts(tiny, tmp_path):
     said = []
     fit(tiny, tmp_path, max_steps=1, say=said)
     assert said[0] == "Precision: float32, as set."
@@ -214,7 +142,7 @@ MEASURE = """
     from transformers import LlamaConfig, LlamaForCausalLM
     from llama_factory.model.adapted import AdaptedModel
     from llama_factory.training import device_memory
-    from llama_factory.model.chat.masks import EncodedRow
+    from llama_factory.model.chat.encoding import EncodedRow
     from llama_factory.training.batch import BatchOptions, make_batch
     from llama_factory.training.items import NEW, RowRef
     from llama_factory.training.items import Items
@@ -260,16 +188,68 @@ def test_the_estimate_of_activations_is_within_a_factor_of_two_of_what_is_used()
     assert 0.5 < estimated / used < 2, (estimated, used)
 
 
-def test_rows_are_named_by_where_they_stand_even_where_others_are_left_out(tiny, tmp_path):
-    long = Example((Message("user", "word " * 300), Message("assistant", "a")), "g", "f.jsonl", 99)
-    some = [long, *examples(3), long]
-    encoding = Encoding(make(tiny), TrainingSettings(), tmp_path)
-    rows = encode_all(encoding, some, Protection(), SILENT)
-    assert rows.places([RowRef(NEW, 2), RowRef(NEW, 0)]) == ["f.jsonl:0", "f.jsonl:2"]
+@pytest.mark.parametrize(
+    ("choice", "to_come", "is_needed"),
+    [
+        ("auto", 89, False),
+        ("auto", 91, True),
+        (True, 1, True),
+        (False, 1000, False),
+    ],
+)
+def test_activations_are_computed_again_where_they_do_not_fit(choice, to_come, is_needed):
+    estimate = SimpleNamespace(to_come=to_come)
+    assert needs_recomputation(choice, estimate, free=100) is is_needed
 
 
-def test_padding_is_told(tiny, tmp_path):
-    fit(tiny, tmp_path, micro_batch_size=8, batch_size=8)
-    for row in read_jsonl(tmp_path / "metrics.jsonl"):
-        assert 0 <= row["padding_fraction"] < 1
-    assert any(row["padding_fraction"] > 0 for row in read_jsonl(tmp_path / "metrics.jsonl"))
+def test_the_input_of_each_layer_and_one_whole_layer_remain(tiny):
+    network = load_network(tiny, ModelSettings(dtype="float32"))
+    kept = MemoryEstimate(weights=1, gradients=2, optimizer=3, activations=1_000_000)
+    found = with_recomputation(kept, network, num_tokens=10)
+    assert found.activations == 2 * 10 * 32 * 4 + 500_000
+    assert (found.weights, found.gradients, found.optimizer) == (1, 2, 3)
+
+
+def test_people_are_reported_what_was_chosen_and_why():
+    assert describe_choice("auto", is_needed=False) == "Activations are kept: they fit."
+    assert describe_choice(False, is_needed=False) == "Activations are kept: as set."
+    assert describe_choice(True, is_needed=True).endswith("(about a third slower): as set.")
+    assert describe_choice("auto", is_needed=True).endswith("they would not fit into memory.")
+
+
+GPU = torch.device("cuda")
+
+
+class DriverError(Exception):
+    """As the library's own: no RuntimeError."""
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """The library that asks the driver, which this machine need not have."""
+    library = SimpleNamespace(NVMLError=DriverError, __spec__="there")
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    return monkeypatch
+
+
+def test_a_processor_has_no_such_number():
+    assert device_utilisation(torch.device("cpu")) == {}
+
+
+def test_without_the_library_there_is_no_number(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert device_utilisation(GPU) == {}
+
+
+def test_a_share_of_one(driver):
+    driver.setattr(torch.cuda, "utilization", lambda device: 87)
+    assert device_utilisation(GPU) == {"gpu_utilisation": 0.87}
+
+
+@pytest.mark.parametrize("error", [DriverError("Not Supported"), RuntimeError("no driver")])
+def test_a_driver_that_does_not_tell_gives_no_number(driver, error):
+    def fail(device):
+        raise error
+
+    driver.setattr(torch.cuda, "utilization", fail)
+    assert device_utilisation(GPU) == {}
