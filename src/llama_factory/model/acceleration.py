@@ -12,7 +12,7 @@ from llama_factory.model.layers import causal_of, repeated_blocks
 
 COMPILERS = ("g++", "clang++", "c++")
 
-INSTEAD_OF_ATTENTION = "Use auto: attention of the same results, which is there."
+USE_AUTO = "Use auto: attention of the same results, which is there."
 HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -29,15 +29,13 @@ def attention_implementation(name: str, dtype: torch.dtype) -> str | None:
     Raises:
         ModelError: a library or a GPU is missing.
     """
-    missing = {"flash_attention_2": _flash_lacks, "flex": _flex_lacks}
+    missing = {"flash_attention_2": _missing_for_flash, "flex": _missing_for_flex}
     if name in missing and (lacks := missing[name](dtype)):
-        raise ModelError(
-            f"model.attention: {name} needs {' and '.join(lacks)}. {INSTEAD_OF_ATTENTION}"
-        )
+        raise ModelError(f"model.attention: {name} needs {' and '.join(lacks)}. {USE_AUTO}")
     return {"auto": None, "flex": "flex_attention"}.get(name, name)
 
 
-def _flash_lacks(dtype: torch.dtype) -> list[str]:
+def _missing_for_flash(dtype: torch.dtype) -> list[str]:
     lacks = [] if torch.cuda.is_available() else ["a CUDA GPU, which this machine does not have"]
     if importlib.util.find_spec("flash_attn") is None:
         lacks.append("the library flash-attn, which is not installed (pip install flash-attn)")
@@ -47,7 +45,7 @@ def _flash_lacks(dtype: torch.dtype) -> list[str]:
     return lacks
 
 
-def _flex_lacks(dtype: torch.dtype) -> list[str]:
+def _missing_for_flex(dtype: torch.dtype) -> list[str]:
     """Torch compiles it for the forward pass on any device, for the backward pass on GPUs."""
     return [] if torch.cuda.is_available() else ["a CUDA GPU, which this machine does not have"]
 
@@ -56,7 +54,7 @@ def require_compiler() -> None:
     """Refuse early where torch cannot compile.
 
     Raises:
-        ConfigError: there is no C++ compiler, and no GPU that makes one needless.
+        ConfigError: there is no C++ compiler, and no GPU, which needs none.
     """
     has_one = any(shutil.which(name) for name in COMPILERS)
     if not has_one and not torch.cuda.is_available():

@@ -75,7 +75,7 @@ def _packed(adapter: Adapter) -> dict[str, Any]:
 
 
 def _loaded_dtype(settings: ModelSettings) -> torch.dtype:
-    """Weights that train are read in float32; what is frozen, as the settings say."""
+    """Weights that train are read in float32; frozen ones in the format of the settings."""
     precision = choose(settings.dtype)
     is_frozen = settings.adapter.peft_type is not None
     return precision.dtype if is_frozen or precision.is_pure else torch.float32

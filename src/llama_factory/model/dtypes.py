@@ -95,7 +95,7 @@ def settle(network: nn.Module, precision: Precision) -> None:
 
 
 def computing(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
-    """Products in the format of a model, as in training, for a pass that is made apart from it."""
+    """Products in the format of a model, as in training, for a pass outside of training."""
     # weights are exchanged between passes, and a copy of the old ones must not be taken for the new
     return torch.autocast(
         device.type, precision.dtype, enabled=precision.is_mixed, cache_enabled=False

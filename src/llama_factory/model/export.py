@@ -69,9 +69,9 @@ def export(
     Args:
         saved: what is merged.
         output: a folder that is empty or does not exist.
-        prompts: rows on which the written model must say what the adapter says.
+        prompts: rows on which the written model must answer as the adapter does.
         options: how it is written.
-        progress: told of every step.
+        progress: shows every step.
 
     Raises:
         ConfigError: an option or the output folder is wrong.
@@ -172,7 +172,7 @@ class _Job:
 
 
 def _settle_generation(network: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Make generation stop where the tokenizer says that answers end; returns all such tokens."""
+    """Make generation stop where the tokenizer ends answers; returns all such tokens."""
     config = network.generation_config
     declared = config.eos_token_id
     listed = declared if isinstance(declared, list) else [declared]

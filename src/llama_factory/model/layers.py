@@ -31,7 +31,7 @@ def backbone_of(network: Any) -> Any:
 
 
 def has_dropout(network: Any) -> bool:
-    """Whether answers differ from pass to pass in training: else no module need be told."""
+    """Whether outputs differ from pass to pass in training mode."""
     options = network.config.to_dict().items()
     shares = [v for key, v in options if "drop" in key and not key.startswith("classifier")]
     shares += [module.p for module in network.modules() if isinstance(module, nn.Dropout)]

@@ -13,7 +13,7 @@ from llama_factory.core.types import Message
 from llama_factory.model.chat.template import REFUSALS, Renderer
 
 SYSTEM, FIRST, ANSWER, SECOND = "zqsystem", "zqfirst", "zqanswer", "zqsecond"
-"""Contents that no template writes itself, to be found again in what it renders."""
+"""Contents that no template writes itself, searched for in what it renders."""
 
 
 @dataclass(frozen=True)
@@ -36,26 +36,26 @@ class TurnFormat:
 
     def text(self, turns: list[Message]) -> str:
         """What Ollama's template makes of a conversation."""
-        told, written = "", {"user": self.user, "assistant": self.answer}
+        system, written = "", {"user": self.user, "assistant": self.answer}
         if self.system is not None and turns[0].role == "system":
-            told, turns = turns[0].content.join(self.system), turns[1:]
+            system, turns = turns[0].content.join(self.system), turns[1:]
         parts = [turn.content.join(written[turn.role]) for turn in turns]
         if self.is_inside:
             opening = self.user[0]
-            parts[0] = opening + told + parts[0].removeprefix(opening)
-            told = ""
-        return (told or self.start) + "".join(parts)
+            parts[0] = opening + system + parts[0].removeprefix(opening)
+            system = ""
+        return (system or self.start) + "".join(parts)
 
     def go_template(self) -> str:
         """The format in the template language of Go."""
-        told = "{{ $.System }}".join(self.system or ("", ""))
+        system = "{{ $.System }}".join(self.system or ("", ""))
         head, first = self.start, ""
         if self.is_inside:
             head = "{{ $first := true }}" + head
-            first = f"{{{{ if and $first $.System }}}}{told}{{{{ end }}}}{{{{ $first = false }}}}"
+            first = f"{{{{ if and $first $.System }}}}{system}{{{{ end }}}}{{{{ $first = false }}}}"
         elif self.system is not None:
             otherwise = f"{{{{ else }}}}{self.start}" if self.start else ""
-            head = f"{{{{ if .System }}}}{told}{otherwise}{{{{ end }}}}"
+            head = f"{{{{ if .System }}}}{system}{otherwise}{{{{ end }}}}"
         opening, after = self.user
         return (
             head
@@ -97,12 +97,12 @@ def turn_format(tokenizer: PreTrainedTokenizerBase) -> TurnFormat | None:
     bos = _added_at_the_start(tokenizer)
     try:
         plain = renderer.text(talk, ask=True).removeprefix(bos)
-        told = renderer.text(turns, ask=True).removeprefix(bos)
+        whole = renderer.text(turns, ask=True).removeprefix(bos)
     except REFUSALS:
         return None
     form = _derived(plain, renderer.habits.end)
-    forms = [] if form is None else [_with_system(form, told), _with_system_inside(form, told)]
-    exact = (f for f in forms if f.text(talk) == plain and f.text(turns) == told)
+    forms = [] if form is None else [_with_system(form, whole), _with_system_inside(form, whole)]
+    exact = (f for f in forms if f.text(talk) == plain and f.text(turns) == whole)
     return next((f for f in exact if _is_writable(f)), None)
 
 
@@ -130,16 +130,16 @@ def _derived(plain: str, end_tokens: str) -> TurnFormat | None:
     return TurnFormat(head.removesuffix(opening), (opening, plain), answer)
 
 
-def _with_system(form: TurnFormat, told: str) -> TurnFormat:
+def _with_system(form: TurnFormat, text: str) -> TurnFormat:
     """The format with a system turn of its own before the first user's turn."""
-    before, _, rest = told.partition(SYSTEM)
+    before, _, rest = text.partition(SYSTEM)
     after = rest.partition(FIRST)[0].removesuffix(form.user[0])
     return replace(form, system=(before, after))
 
 
-def _with_system_inside(form: TurnFormat, told: str) -> TurnFormat:
-    """The format with what the system says inside the first user's turn."""
-    before, _, rest = told.partition(SYSTEM)
+def _with_system_inside(form: TurnFormat, text: str) -> TurnFormat:
+    """The format with the system's text inside the first user's turn."""
+    before, _, rest = text.partition(SYSTEM)
     inside = (before.removeprefix(form.start + form.user[0]), rest.partition(FIRST)[0])
     return replace(form, system=inside, is_inside=True)
 

@@ -75,7 +75,7 @@ def cut(
     Exact, by dynamic programming: `best[j]` is the least cost of the first j units.
 
     Args:
-        lengths: tokens of the longest sequence of each unit, a row where nothing else is said.
+        lengths: tokens of the longest sequence of each unit, usually a row.
         max_tokens: most tokens in a run with padding; a single longer unit is a run of its own.
         max_rows: most units in a run.
         alike: where what sequences begin with in common is read once.

@@ -1,4 +1,4 @@
-"""Does a merged model say what the adapter said? Logits of both on real prompts, compared."""
+"""Compares a merged model with its base plus adapter, by logits on real prompts."""
 
 import math
 from collections.abc import Iterator, Sequence

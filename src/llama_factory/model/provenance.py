@@ -24,7 +24,7 @@ class Provenance:
     """What an adapter was trained on top of.
 
     Attributes:
-        fingerprint: of the base model; empty where nothing is recorded (adapters made elsewhere).
+        fingerprint: of the base model; empty where nothing is recorded, as by other programs.
         merged: folders of the adapters that were merged into the base before, in their order.
     """
 
@@ -57,7 +57,7 @@ def record(folder: Path, provenance: Provenance) -> None:
 
 
 def read(folder: Path) -> Provenance:
-    """What an adapter was trained on; nothing for one that was made elsewhere.
+    """What an adapter was trained on; nothing for one of another program.
 
     Raises:
         ModelError: the record is damaged, or an adapter that it names is gone.

@@ -1,4 +1,4 @@
-"""Saved adapters -> the network they make. For answers and export; training is `load.adapt`."""
+"""Saved adapters -> the network they make. For answers and export; training is `adapted.adapt`."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,7 +87,7 @@ class SavedModel:
         return self.settings.model_copy(update={"adapter": Lora()})
 
     def open(self, options: EncodeOptions) -> AdaptedModel:
-        """The model ready to answer, asked as it was taught; `options` say the rest."""
+        """The model ready to answer, prompted as it was trained; `options` give the rest."""
         tokenizer = self.tokenizer()
         options = replace(options, format=self.format(options.format, tokenizer))
         return AdaptedModel(self.network(tokenizer), tokenizer, fingerprint(self.base), options)

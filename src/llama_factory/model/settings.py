@@ -25,7 +25,7 @@ class ModelSettings(Settings):
     template: str | None = None
     """A named chat template (`llama3`, `chatml`, `chatglm` ...) for tokenizers that have none. A
     tokenizer's own template wins unless `replace_template` is set; a named one that differs from it
-    is told."""
+    is reported."""
     replace_template: bool = False
     """Write conversations with `template` even where the tokenizer has a template of its own. The
     model then learns another format than the one it knows, which takes more rows."""

@@ -49,7 +49,7 @@ class SharedPrefix:
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """Share in the forward passes of the network's backbone that are made inside."""
+        """Share in the forward passes of the network's backbone inside the context."""
         if not self._is_possible:
             yield
             return
@@ -63,7 +63,7 @@ class SharedPrefix:
             if not num_shared:
                 return whole(**options)
             return BaseModelOutputWithPast(
-                last_hidden_state=_read_apart(whole, self._backbone.config, ids, num_shared)
+                last_hidden_state=_read_in_two_parts(whole, self._backbone.config, ids, num_shared)
             )
 
         self._backbone.forward = forward
@@ -80,7 +80,7 @@ def _shared_tokens(ids: Tensor) -> int:
     return num_tokens if is_worth_sharing(len(ids), num_tokens) else 0
 
 
-def _read_apart(whole: Any, config: Any, ids: Tensor, num_shared: int) -> Tensor:
+def _read_in_two_parts(whole: Any, config: Any, ids: Tensor, num_shared: int) -> Tensor:
     """[sequences, seq, width] states, the first `num_shared` tokens read as one sequence."""
     cache = DynamicCache(config=config)
     first = whole(input_ids=ids[:1, :num_shared], past_key_values=cache, use_cache=True)
@@ -113,5 +113,5 @@ def _is_exact(network: Any) -> bool:
     ids = torch.arange(4, 28, device=next(backbone.parameters()).device).reshape(2, 12) % vocabulary
     ids[1, :6] = ids[0, :6]
     whole = backbone(input_ids=ids, use_cache=False).last_hidden_state
-    apart = _read_apart(backbone, backbone.config, ids, 6)
-    return torch.allclose(whole.float(), apart.float(), rtol=1e-2, atol=1e-2)
+    parts = _read_in_two_parts(backbone, backbone.config, ids, 6)
+    return torch.allclose(whole.float(), parts.float(), rtol=1e-2, atol=1e-2)

@@ -120,7 +120,7 @@ def _from_hub(hub_id: str, wanted: Sequence[str] = (*TOKENIZER_FILES, "*.safeten
 def embedded_model() -> Path:
     """The embedded model as safetensors, converted on first use (about 20 s).
 
-    Two processes that start at once convert once: the second waits. A damaged copy is made anew.
+    Two processes that start at once convert once: the second waits. A damaged copy is replaced.
 
     Raises:
         ModelError: the package is missing or its file is not the one this program knows.

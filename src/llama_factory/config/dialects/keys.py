@@ -29,7 +29,7 @@ MODEL: dict[str, Key] = {
         "model.template",
         text,
         "qwen",
-        about="The tokenizer's own template wins; one that differs from it is told. "
+        about="The tokenizer's own template wins; one that differs from it is reported. "
         "`model.replace_template=true` uses the named one.",
     ),
     "trust_remote_code": setting("model.trust_remote_code", boolean, True),

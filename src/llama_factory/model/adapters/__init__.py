@@ -72,7 +72,7 @@ class Adapter(Settings):
         return wrap_saved(model, folder, is_trainable=True, freeze_layers=freeze_layers)
 
     def require_fits(self, folder: Path) -> None:
-        """Make sure, before the model is read, that a saved adapter is what these settings say.
+        """Make sure, before the model is read, that a saved adapter fits these settings.
 
         Raises:
             ModelError: it is of another kind or shape; the message says both and the ways out.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @ADAPTERS.register("freeze")
-class Freeze(OwnWeights):
+class FreezeTuning(OwnWeights):
     """The highest or lowest layers train, and all others are frozen; the output is a whole
     model."""
 
@@ -82,25 +82,25 @@ class Freeze(OwnWeights):
     def _extra_parts(self, model: "nn.Module", stack: str) -> "list[nn.Module]":
         """The modules outside the stack of layers that train."""
         kind = "module outside the layers"
-        return _named(model, self.extra_modules, "adapter.extra_modules", kind, apart=stack)
+        return _named(model, self.extra_modules, "adapter.extra_modules", kind, outside=stack)
 
 
 def _named(
-    model: "nn.Module", names: Sequence[str], setting: str, kind: str, *, apart: str | None = None
+    model: "nn.Module", names: Sequence[str], setting: str, kind: str, *, outside: str | None = None
 ) -> "list[nn.Module]":
-    """Modules by name, out of all that have weights and do not lie around or under `apart`."""
+    """Modules by name, out of all that have weights and do not lie around or under `outside`."""
     from llama_factory.model.layers import is_named, require_layers
 
     known = {
         name: module
         for name, module in model.named_modules()
-        if name and any(True for _ in module.parameters()) and not _touches(name, apart)
+        if name and any(True for _ in module.parameters()) and not _touches(name, outside)
     }
     require_layers(names, known, setting, kind)
     return [module for full, module in known.items() if any(is_named(full, n) for n in names)]
 
 
-def _touches(name: str, apart: str | None) -> bool:
-    if apart is None:
+def _touches(name: str, outside: str | None) -> bool:
+    if outside is None:
         return False
-    return f"{name}.".startswith(f"{apart}.") or apart.startswith(f"{name}.")
+    return f"{name}.".startswith(f"{outside}.") or outside.startswith(f"{name}.")

@@ -33,7 +33,7 @@ class Qlora(Lora):
     def _starts_at_zero(self) -> Self:
         if self.is_principal:
             raise ValueError(
-                f"init: {self.init} takes the weights apart, and packed weights cannot be. Use "
+                f"init: {self.init} decomposes the weights, and packed weights cannot be. Use "
                 "init: default, or type lora."
             )
         return self

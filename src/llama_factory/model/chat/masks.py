@@ -1,6 +1,6 @@
 """Where the answers of a conversation stand in the text that the chat template makes of it.
 
-The template's own marks say so; without marks, rendering the turns before an answer must give a
+The template's own marks show it; without marks, rendering the turns before an answer must give a
 prefix of rendering them all. Nothing here knows any model's format.
 """
 
@@ -92,17 +92,17 @@ def _after_prompt(
     """A conversation that begins with its last prompt, where that opens what the answer lacks.
 
     Prompts of reasoning models end with an opened thought that their templates leave out, or drop,
-    when the answer is there. The answer goes on with it; where the two part otherwise, all is left
-    as it was written.
+    when the answer follows. The answer goes on with it; where the two differ otherwise, nothing is
+    changed.
     """
     text, marks = written
     opening = renderer.habits.opening
     base = asked.removesuffix(opening)
     if base == asked or not text.startswith(base):
         return written
-    thought, said = _split_thought(messages[-1].content, opening)
-    if said != messages[-1].content:
-        text = renderer.text([*messages[:-1], replace(messages[-1], content=said)], ask=False)
+    thought, spoken = _split_thought(messages[-1].content, opening)
+    if spoken != messages[-1].content:
+        text = renderer.text([*messages[:-1], replace(messages[-1], content=spoken)], ask=False)
     text = _joined(asked, renderer.control.hidden(thought), _closing(opening), text[len(base) :])
     if marks is not None:
         end = _end_of_answer(text, len(asked), renderer.habits.end)
@@ -121,13 +121,13 @@ def _joined(asked: str, thought: str, closing: str, rest: str) -> str:
 
 
 def _split_thought(content: str, opening: str) -> tuple[str, str]:
-    """The thought of an answer, without what the prompt opens it with, and what is said then."""
+    """The thought of an answer, without what the prompt opens it with, and the text after it."""
     closing = _closing(opening)
-    thought, found, said = content.partition(closing) if closing else ("", "", content)
+    thought, found, spoken = content.partition(closing) if closing else ("", "", content)
     if not found:
         return "", content
     thought = thought.lstrip().removeprefix(opening.strip())
-    return (thought.removeprefix("\n") if opening.endswith("\n") else thought), said.lstrip("\n")
+    return (thought.removeprefix("\n") if opening.endswith("\n") else thought), spoken.lstrip("\n")
 
 
 def _closing(opening: str) -> str:
@@ -194,14 +194,14 @@ def _whole(talk: Conversation, number: int, spans: Sequence[Span]) -> list[Span]
 
 def _marked(talk: Conversation, marks: Sequence[Span]) -> dict[int, list[Span]]:
     """The template's marks by turn: a mark belongs to the answer before whose end it begins."""
-    said = [i for i, turn in enumerate(talk.messages) if turn.role == "assistant"]
-    if len(said) == len(marks):
-        return {number: [mark] for number, mark in zip(said, marks, strict=True)}
-    spans: dict[int, list[Span]] = {number: [] for number in said}
-    through = [talk.messages[: number + 1] for number in said[:-1]]
+    answers = [i for i, turn in enumerate(talk.messages) if turn.role == "assistant"]
+    if len(answers) == len(marks):
+        return {number: [mark] for number, mark in zip(answers, marks, strict=True)}
+    spans: dict[int, list[Span]] = {number: [] for number in answers}
+    through = [talk.messages[: number + 1] for number in answers[:-1]]
     ends = [len(talk.renderer.text(turns, ask=False)) for turns in through]
     for mark in marks:
-        spans[said[sum(end <= mark[0] for end in ends)]].append(mark)
+        spans[answers[sum(end <= mark[0] for end in ends)]].append(mark)
     return spans
 
 
@@ -328,8 +328,8 @@ def _advice(talk: Conversation, number: int) -> str:
         ways.insert(1, "split the conversation into rows with one answer each")
         ways.append("mark the answers in the model's chat_template.jinja ({% generation %})")
     *others, last = ways
-    said = f"{', '.join(others)}, or {last}" if others else last
-    return f"{said[0].upper()}{said[1:]}."
+    advice = f"{', '.join(others)}, or {last}" if others else last
+    return f"{advice[0].upper()}{advice[1:]}."
 
 
 def _around(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], place: int) -> str:

@@ -1,6 +1,6 @@
 """What shapes the prompts of a model besides the rows: a value, and its file beside the weights.
 
-Prompts themselves are made in `template.prompt_tokens`, for training, tests, chat and server alike.
+Prompts themselves come from `template.prompt_tokens`, for training, tests, chat and server.
 Loads no heavy library.
 """
 
@@ -34,7 +34,7 @@ class PromptFormat:
     """How conversations are written for one model.
 
     Attributes:
-        enable_thinking: what reasoning templates are told; None leaves it to them.
+        enable_thinking: given to reasoning templates; None leaves it to them.
         text_tokens: special tokens that the text of turns may write. All others are plain text
             there, and tokens only where the chat template writes them.
         template: the chat template, or several by name; None for the tokenizer's own.
@@ -81,7 +81,7 @@ class PromptFormat:
         return replace(self, text_tokens=tuple(dict.fromkeys([*self.text_tokens, *words])))
 
     def portable(self, template: str | Mapping[str, str]) -> str | Mapping[str, str]:
-        """A template that thinks, or not, as this says, wherever it is used."""
+        """A template that thinks, or not, as set here, wherever it is used."""
         if not isinstance(template, str):
             return {name: str(self.portable(each)) for name, each in template.items()}
         if self.enable_thinking is None or "enable_thinking" not in template:
@@ -114,7 +114,7 @@ def read(weights: Path, usual: PromptFormat, tokenizer: PreTrainedTokenizerBase)
 
 
 def kept(weights: Path) -> PromptFormat | None:
-    """What lies beside weights; None beside those that were made elsewhere, or long ago.
+    """What lies beside weights; None beside those of other programs or of early versions.
 
     Raises:
         ModelError: the file is damaged.
@@ -136,7 +136,7 @@ def _parsed(values: dict[str, Any]) -> PromptFormat:
 
 
 def _of_run(file: Path, usual: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> PromptFormat:
-    """What the settings kept with an older version say of its prompts."""
+    """The format that the settings kept with an older version give."""
     if not file.is_file():
         return usual
     try:

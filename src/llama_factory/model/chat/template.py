@@ -1,6 +1,6 @@
-"""Messages -> text and tokens, as the tokenizer's own chat template writes them.
+"""Messages -> text, as the tokenizer's own chat template writes them, and the tokens of prompts.
 
-Which of the tokens are trained is not decided here but in `masks.py`.
+Which tokens are trained is decided in `masks.py`.
 """
 
 import json
@@ -94,7 +94,7 @@ class Renderer:
 
     @property
     def is_marked(self) -> bool:
-        """Whether the template itself marks what the assistant says."""
+        """Whether the template itself marks the assistant's tokens."""
         return MARKS.search(self.template) is not None
 
     @property
@@ -110,17 +110,17 @@ class Renderer:
 
     @property
     def _options(self) -> dict[str, Any]:
-        """What the template is told besides the turns."""
+        """What the template is given besides the turns."""
         thinking, end = self.format.enable_thinking, self.format.end_token
-        told = {} if thinking is None else {"enable_thinking": thinking}
-        return told | ({"eos_token": end} if end else {})
+        options = {} if thinking is None else {"enable_thinking": thinking}
+        return options | ({"eos_token": end} if end else {})
 
     def turns(self, messages: Sequence[Message]) -> tuple[list[Turn], list[Turn] | None]:
         """What the template is given: the turns, and the tools if it shows them itself."""
         habits, control = self.habits, self.control
         turns, tools = _turns(messages, habits), _tools(self.tools)
         if tools and not habits.shows_tools:
-            turns[0] = turns[0] | {"content": _told(self.tools, turns[0]["content"])}
+            turns[0] = turns[0] | {"content": _with_tools(self.tools, turns[0]["content"])}
             tools = None
         return [_hidden(turn, control) for turn in turns], control.hidden(tools)
 
@@ -133,7 +133,7 @@ class Renderer:
         return self._write(messages, ask=ask, mark=False)[0]
 
     def marked(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
-        """The conversation as text, and what the template marks as said by the assistant.
+        """The conversation as text, and what the template marks as the assistant's.
 
         Raises:
             TemplateError: the template refuses it.
@@ -152,7 +152,7 @@ class Renderer:
 def prompt_tokens(messages: Sequence[Message], renderer: Renderer) -> Tokens:
     """The prompt of a conversation, up to where the answer begins.
 
-    Every prompt is made here: that of training rows, tests, chat and server.
+    Every prompt comes from here: those of training rows, tests, chat and server.
 
     Raises:
         TemplateError: the template refuses the turns.
@@ -183,8 +183,8 @@ def answer_starts(asked: Mapping[int, str], text: str) -> dict[int, int]:
 def find_habits(
     tokenizer: PreTrainedTokenizerBase, template: str, options: tuple[tuple[str, Any], ...]
 ) -> Habits:
-    """What a template shows and hides, by rendering conversations made for the question."""
-    told = dict(options)
+    """What a template shows and hides, by rendering small conversations."""
+    given = dict(options)
     user: Turn = {"role": "user", "content": "q1"}
     answer: Turn = {"role": "assistant", "content": "zqanswer"}
     call = {"name": "zqcall", "arguments": {"zqkey": 1}}
@@ -197,16 +197,16 @@ def find_habits(
 
     def shows(word: str, turns: list[Turn], tools: list[Turn] | None = None) -> bool | None:
         try:
-            return word in _rendered(tokenizer, template, turns, tools=tools, options=told)[0]
+            return word in _rendered(tokenizer, template, turns, tools=tools, options=given)[0]
         except REFUSALS:
             return None
 
     calls = bool(shows("zqcall", alone) and shows("zqkey", alone))
     asked = alone if calls else [user, answer]
     return Habits(
-        end_tokens=_end_of_answer(tokenizer, template, [user, answer], told),
-        opening=_opening(tokenizer, template, [user, answer], told),
-        opening_before=_opening(tokenizer, template, [user, answer, user], told),
+        end_tokens=_end_of_answer(tokenizer, template, [user, answer], given),
+        opening=_opening(tokenizer, template, [user, answer], given),
+        opening_before=_opening(tokenizer, template, [user, answer, user], given),
         shows_system=shows("zqsystem", [{"role": "system", "content": "zqsystem"}, user])
         is not False,
         shows_tools=bool(shows("zqtool", [user], [tool])),
@@ -217,14 +217,14 @@ def find_habits(
 
 
 def _opening(
-    tokenizer: PreTrainedTokenizerBase, template: str, talk: list[Turn], told: dict[str, Any]
+    tokenizer: PreTrainedTokenizerBase, template: str, talk: list[Turn], options: dict[str, Any]
 ) -> str:
     """What asking the first turn ends with and the answer to it, the second turn, lacks."""
-    asking = told | {"add_generation_prompt": True}
+    asking = options | {"add_generation_prompt": True}
     try:
         asked = _rendered(tokenizer, template, talk[:1], options=asking)[0]
-        alone = _rendered(tokenizer, template, talk[:1], options=told)[0]
-        whole = _rendered(tokenizer, template, talk, options=told)[0]
+        alone = _rendered(tokenizer, template, talk[:1], options=options)[0]
+        whole = _rendered(tokenizer, template, talk, options=options)[0]
     except REFUSALS:
         return ""
     common = first_difference(asked, whole)
@@ -235,7 +235,7 @@ def _opening(
 
 
 def _end_of_answer(
-    tokenizer: PreTrainedTokenizerBase, template: str, turns: list[Turn], told: dict[str, Any]
+    tokenizer: PreTrainedTokenizerBase, template: str, turns: list[Turn], options: dict[str, Any]
 ) -> tuple[str, ...]:
     """The tokens of their own that the template writes right after an answer.
 
@@ -245,7 +245,7 @@ def _end_of_answer(
     for talk in (turns, [*turns, turns[0], turns[1] | {"content": "a2"}]):
         try:
             tails.append(
-                _rendered(tokenizer, template, talk, options=told)[0].partition("zqanswer")[2]
+                _rendered(tokenizer, template, talk, options=options)[0].partition("zqanswer")[2]
             )
         except REFUSALS:
             continue
@@ -270,7 +270,7 @@ def _rendered(
     tools: list[Turn] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[str, list[Span]]:
-    # What `apply_chat_template` does, which itself tells tokens only and not the marks' places.
+    # What `apply_chat_template` does, which returns tokens only and not the places of marks.
     texts, marks = render_jinja_template(
         [turns],
         tools=tools,
@@ -300,7 +300,7 @@ def _turns(messages: Sequence[Message], habits: Habits) -> list[Turn]:
 
 
 def _hidden(turn: Turn, control: ControlTokens) -> Turn:
-    """A turn with stand-ins for the control tokens in what it says and calls."""
+    """A turn with stand-ins for the control tokens in its text and calls."""
     return {
         name: value if name == "role" else control.hidden(value) for name, value in turn.items()
     }
@@ -348,7 +348,7 @@ def _spelt(message: Message, calls: Sequence[dict[str, Any]]) -> str:
     return "\n".join([message.content, *lines] if message.content else lines)
 
 
-def _told(tools: str, content: str) -> str:
+def _with_tools(tools: str, content: str) -> str:
     """The tools before a turn's text, for templates that do not show them."""
     return f"Tools you may call, as JSON:\n{tools}\n\n{content}"
 

@@ -1,4 +1,4 @@
-"""Rows as tokens, made once: kept on disk by content, template, tokenizer and options.
+"""Rows as tokens, encoded once: kept on disk by content, template, tokenizer and options.
 
 One SQLite file for each way of encoding; a killed run goes on with the rows that are missing, and
 the next round encodes only its new ones. Rows are read back one at a time, so that a set may be
@@ -106,7 +106,7 @@ def encode_rows(
     progress: Progress,
     encoding: str = "answers",
 ) -> tuple[EncodedRows, list[tuple[Example, Unfit]]]:
-    """Tokens of rows, taken from the cache where they were made before.
+    """Tokens of rows, taken from the cache where they were encoded before.
 
     Args:
         rows: in any number.
@@ -208,12 +208,12 @@ def _encoded(
     rows: Sequence[Example],
     encode: Callable[[Example], Sequences | Unfit],
 ) -> list[tuple[int, int, str]]:
-    """Place, kind and reason of rows; those that are not there yet are encoded first."""
+    """Place, kind and reason of rows; missing ones are encoded first."""
     missing = [row for row in rows if _find(connection, row) is None]
-    made = [(_key(row), *_stored(encode(row))) for row in missing]
+    new = [(_key(row), *_stored(encode(row))) for row in missing]
     query = "INSERT OR IGNORE INTO rows (key, kind, about, ids, trained) VALUES (?, ?, ?, ?, ?)"
     with connection:
-        connection.executemany(query, made)
+        connection.executemany(query, new)
     found = [_find(connection, row) for row in rows]
     return [each for each in found if each is not None]
 

@@ -30,11 +30,11 @@ LOOKED_FOR = re.compile(
     r"""['"]([^'"]+)['"]\s+(?:not\s+)?in\b"""
     r"""|\.(?:split|startswith|endswith|find|replace)\(\s*['"]([^'"]+)['"]"""
 )
-"""How a template looks for a word in what a turn says."""
+"""How a template looks for a word in the text of a turn."""
 
 STAND_IN = re.compile(MARK + "(.)", re.DOTALL)
 TAIL = 64
-"""Characters before a border, at most, that the tokens after it are made in sight of."""
+"""Characters before a border, at most, with which the tokens after it are encoded."""
 GUARDS = ("]", "\n", "a", "。", "_", "1")
 """Put before a text that must not begin as a text of its own would, with a space added to it."""
 
@@ -85,7 +85,7 @@ def find_control_tokens(
 
     Args:
         tokenizer: marks some of its added tokens as special. Others, such as `<think>` in most
-            vocabularies, are words that answers may say.
+            vocabularies, are words that answers may contain.
         template: words that it looks for in turns, such as the end of a thought, stay words there.
         ends: what it ends answers with.
         allowed: special tokens that text may write.
@@ -122,7 +122,7 @@ class _Piece:
 
     Attributes:
         ids: token ids.
-        places: of each in some text; empty where the tokenizer cannot tell.
+        places: of each in some text; empty where the tokenizer gives none.
         begin: where in that text the piece begins.
     """
 
@@ -148,7 +148,7 @@ class Tokens:
     """The tokens of one text.
 
     Attributes:
-        tokenizer: made them.
+        tokenizer: encoded them.
         control: control tokens, for which stand-ins may be in the text.
         text: what they stand for.
         borders: places in it, in order, that no token crosses.
@@ -201,7 +201,7 @@ def tokenize(
     control: ControlTokens,
     borders: Sequence[int] = (),
 ) -> Tokens:
-    """Tokens of a rendered conversation: no start or end token is added to what the text says.
+    """Tokens of a rendered conversation: no start or end token is added.
 
     Args:
         tokenizer: makes them.
@@ -238,20 +238,20 @@ def _cuts(text: str, borders: Sequence[int]) -> list[Span]:
 def _piece(
     tokenizer: PreTrainedTokenizerBase, text: str, control: ControlTokens, span: Span
 ) -> _Piece:
-    """The tokens of a piece of text, in sight of what comes before it and of nothing after it."""
+    """The tokens of a piece of text, encoded with what comes before it and nothing after it."""
     start, end = span
-    said = text[start:end]
-    if said.startswith(MARK):
-        ids = _spelt(tokenizer, len(tokenizer), control, control.word(said))
+    piece = text[start:end]
+    if piece.startswith(MARK):
+        ids = _spelt(tokenizer, len(tokenizer), control, control.word(piece))
         return _Piece(ids, ((0, end - start),) * len(ids))
     before = _tail(text[:start], control)
     if start == 0:
-        return _encode(tokenizer, said)
+        return _encode(tokenizer, piece)
     if before:
-        known, whole = _ids(tokenizer, len(tokenizer), before), _encode(tokenizer, before + said)
-        if whole.ids[: len(known)] == known and not _swallows(tokenizer, whole.ids, said):
+        known, whole = _ids(tokenizer, len(tokenizer), before), _encode(tokenizer, before + piece)
+        if whole.ids[: len(known)] == known and not _swallows(tokenizer, whole.ids, piece):
             return whole.after(len(known), len(before))
-    return _encode_alone(tokenizer, said)
+    return _encode_alone(tokenizer, piece)
 
 
 def _tail(before: str, control: ControlTokens) -> str:
@@ -262,34 +262,34 @@ def _tail(before: str, control: ControlTokens) -> str:
     return last[found:] if found >= 0 else last
 
 
-def _swallows(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], said: str) -> bool:
+def _swallows(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> bool:
     """Whether white space that a text begins with is gone, as after tokens that strip it."""
-    if not said[:1].isspace():
+    if not text[:1].isspace():
         return False
-    return not str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)).endswith(said)
+    return not str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)).endswith(text)
 
 
-def _encode_alone(tokenizer: PreTrainedTokenizerBase, said: str, **options: bool) -> _Piece:
+def _encode_alone(tokenizer: PreTrainedTokenizerBase, text: str, **options: bool) -> _Piece:
     """Tokens of a text that goes on after something, whatever that is."""
     for guard in _guards(tokenizer):
         known = _ids(tokenizer, len(tokenizer), guard)
-        whole = _encode(tokenizer, guard + said, **options)
+        whole = _encode(tokenizer, guard + text, **options)
         if whole.ids[: len(known)] == known:
             return whole.after(len(known), len(guard))
-    return _encode(tokenizer, said, **options)
+    return _encode(tokenizer, text, **options)
 
 
 @lru_cache(maxsize=16)
 def _guards(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """What can stand before a text while its tokens are made; nothing where nothing is needed."""
+    """What can stand before a text while it is encoded; nothing where nothing is needed."""
 
-    def said(*pieces: str) -> str:
+    def decoded(*pieces: str) -> str:
         ids = [token for piece in pieces for token in _encode(tokenizer, piece).ids]
         return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
-    if said("a", "b") == "ab" and said("a", " b") == "a b":
+    if decoded("a", "b") == "ab" and decoded("a", " b") == "a b":
         return ("",)
-    return tuple(guard for guard in GUARDS if said(guard) == guard)
+    return tuple(guard for guard in GUARDS if decoded(guard) == guard)
 
 
 @lru_cache(maxsize=1024)
@@ -303,8 +303,10 @@ def _spelt(
     refused = {*tokenizer.convert_tokens_to_ids(list(control.words))}
     found: tuple[int, ...] = ()
     for parts in ([word], [word[:1], word[1:]], [*word]):
-        made = [_encode_alone(tokenizer, part, split_special_tokens=True) for part in parts if part]
-        found = tuple(token for piece in made for token in piece.ids)
+        pieces = [
+            _encode_alone(tokenizer, part, split_special_tokens=True) for part in parts if part
+        ]
+        found = tuple(token for piece in pieces for token in piece.ids)
         if refused.isdisjoint(found):
             break
     return found

@@ -40,7 +40,7 @@ class NamedTemplate:
 
     Attributes:
         name: of its file.
-        jinja: marks what the assistant says.
+        jinja: the template; it marks the assistant's tokens.
         tokens: pieces that should be single tokens; `eos_token` stands for the tokenizer's own. The
             last one ends an answer.
     """
