@@ -35,7 +35,7 @@ from llama_factory.model.base import load_tokenizer
 from llama_factory.model.source import resolve
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
-from llama_factory.training.strategy import STRATEGIES, Strategy
+from llama_factory.training.strategy import STRATEGIES, RunState, Strategy
 
 NUM_WARM = 2
 """First updates, which are not counted."""
@@ -96,11 +96,12 @@ class InTurn(Strategy):
         made._turns, made._name, made._steps = turns, name, steps
         return made
 
-    def prepare(self, model: AdaptedModel, memory: Memory) -> None:
+    def prepare(self, model: AdaptedModel, memory: Memory) -> RunState:
         """Wait for the first turn."""
         self._turns.begin(self._name)
+        return RunState()
 
-    def after_step(self, model: AdaptedModel, memory: Memory) -> None:
+    def after_step(self, model: AdaptedModel, state: RunState) -> None:
         """Let the others go on; after the last update, first finish the round."""
         if len(self._turns.seconds[self._name]) + 1 < self._steps:
             self._turns.end(self._name)
@@ -109,7 +110,13 @@ class InTurn(Strategy):
             self._turns.note(self._name)
 
     def after_round(
-        self, model: AdaptedModel, rows: Sequence[Example], memory: Memory, *, seed: int
+        self,
+        model: AdaptedModel,
+        rows: Sequence[Example],
+        memory: Memory,
+        state: RunState,
+        *,
+        seed: int,
     ) -> Memory:
         """The other strategies have finished the round."""
         self._turns.note(self._name)

@@ -199,6 +199,13 @@ def test_an_orthonormal_basis_keeps_dtype_and_direction():
     assert orthonormal(a.bfloat16()).dtype == torch.bfloat16
 
 
+def test_the_overlap_is_zero_where_rows_are_orthogonal_and_else_the_sum_of_absolute_products():
+    every = torch.eye(6)
+    assert overlap(every[:2], every[2:]) == 0
+    own, earlier = torch.tensor([[1.0, 2.0], [0.0, -1.0]]), torch.tensor([[3.0, -1.0]])
+    assert overlap(own, earlier) == abs(3 - 2) + abs(1)
+
+
 def test_what_is_left_of_rows_is_orthogonal_to_earlier_ones_and_as_long():
     own, earlier = draw(0).a.clone(), draw(1).a
     lengths = own.norm(dim=1)

@@ -193,7 +193,7 @@ def test_a_spike_shows_before_there_is_a_median():
 class Ruin(Strategy):
     """Moves weights ever farther from where they should be, as too high a rate does."""
 
-    def after_step(self, model, memory):
+    def after_step(self, model, state):
         draw = torch.Generator().manual_seed(0)
         head = model.network.get_output_embeddings().weight
         head.data.add_(2 * torch.randn(head.shape, generator=draw))

@@ -42,9 +42,9 @@ def test_numbers_that_are_no_tensors_survive_a_checkpoint(tmp_path):
     optimizer = torch.optim.SGD([weight], lr=0.1)
     optimizer.state[weight] = {"step": 7, "scale": 0.1, "moment": torch.arange(3.0)}
     position = checkpoints.Position("plan", step=7)
-    checkpoints.save(tmp_path, position, {"w": weight}, optimizer, {}, scale={"scale": 8.0})
+    checkpoints.save(tmp_path, position, {"w": weight}, optimizer, scale={"scale": 8.0})
     fresh = torch.optim.SGD([weight], lr=0.1)
-    _, scale = checkpoints.restore(tmp_path / "step-00000007", {"w": weight}, fresh)
+    scale = checkpoints.restore(tmp_path / "step-00000007", {"w": weight}, fresh)
     assert scale == {"scale": 8.0}
     state = fresh.state[weight]
     assert (state["step"], state["scale"]) == (7, 0.1)

@@ -18,7 +18,7 @@ class Kick(Strategy):
 
     at: dict[int, float]
 
-    def adjust_gradients(self, model, memory):
+    def adjust_gradients(self, model, state):
         STEP[0] += 1
         for weight in model.trainable().values():
             weight.grad.mul_(self.at.get(STEP[0], 1.0))
@@ -57,7 +57,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_its_rows_are_named(tiny, tm
 class Counts(Strategy):
     """How often it is told that an update was made."""
 
-    def after_step(self, model, memory):
+    def after_step(self, model, state):
         MADE.append(1)
 
 

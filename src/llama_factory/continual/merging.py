@@ -25,8 +25,8 @@ from llama_factory.continual.low_rank import (
 )
 from llama_factory.model.adapted import AdaptedModel
 
-DIGEST = ".digest"
-"""After a strategy's name: the number in its memory that identifies the weights it kept."""
+DIGEST = "digest"
+"""Number in a strategy's memory that identifies the weights of the version."""
 
 
 def snapshot(model: AdaptedModel) -> dict[str, Tensor]:
@@ -59,8 +59,8 @@ def is_unchanged(model: AdaptedModel, numbers: Mapping[str, float], strategy: st
 
     Versions of earlier releases remember the sum of their squares.
     """
-    if strategy + DIGEST in numbers:
-        return digest(model) == numbers[strategy + DIGEST]
+    if f"{strategy}.{DIGEST}" in numbers:
+        return digest(model) == numbers[f"{strategy}.{DIGEST}"]
     squares = float(sum(weight.double().square().sum() for _, weight in _own(model)))
     return math.isclose(squares, numbers.get(f"{strategy}.norm", 0.0), rel_tol=1e-6)
 

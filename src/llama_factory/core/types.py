@@ -236,6 +236,26 @@ class Memory:
         numbers = {k: number for k, number in self.numbers.items() if not k.startswith(prefix)}
         return Memory(self.rows, tensors, numbers)
 
+    def tensors_under(self, prefix: str) -> dict[str, Tensor]:
+        """Tensors whose names begin so, by the rest of their names."""
+        kept = self.tensors.items()
+        return {k.removeprefix(prefix): tensor for k, tensor in kept if k.startswith(prefix)}
+
+    def with_kept(
+        self, strategy: str, tensors: Mapping[str, Tensor], numbers: Mapping[str, float]
+    ) -> Memory:
+        """The same where a strategy keeps these tensors in place of its earlier ones.
+
+        Args:
+            strategy: its name.
+            tensors: by name without the strategy's.
+            numbers: likewise; earlier ones of other names stay.
+        """
+        others = {k: t for k, t in self.tensors.items() if not k.startswith(f"{strategy}.")}
+        own = {f"{strategy}.{name}": tensor for name, tensor in tensors.items()}
+        counted = {f"{strategy}.{name}": float(number) for name, number in numbers.items()}
+        return Memory(self.rows, {**others, **own}, {**self.numbers, **counted})
+
 
 @dataclass(frozen=True)
 class TaskScores:

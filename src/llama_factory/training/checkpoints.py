@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Position:
         best_step: updates done when it was measured; 0 before the first measurement.
         num_worse: measurements since then.
         hook_seconds: spent in the hooks of each strategy, over all starts.
+        counts: what each strategy counted, by its name.
     """
 
     plan: str
@@ -67,6 +68,7 @@ class Position:
     best_step: int = 0
     num_worse: int = 0
     hook_seconds: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def save(
@@ -74,7 +76,6 @@ def save(
     position: Position,
     weights: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    memory: Mapping[str, Tensor],
     *,
     scale: Mapping[str, float],
 ) -> None:
@@ -85,7 +86,6 @@ def save(
         position: where the run stands.
         weights: that train, by name.
         optimizer: over them.
-        memory: tensors of the strategies.
         scale: of the loss in float16; empty elsewhere.
     """
     final = folder / f"step-{position.step:08d}"
@@ -96,7 +96,6 @@ def save(
     save_file(
         _plain(_optimizer_state(weights, optimizer, (Tensor,))), temporary / "optimizer.safetensors"
     )
-    save_file(_plain(memory), temporary / "memory.safetensors")
     record = {
         "position": asdict(position),
         "optimizer_numbers": _optimizer_state(weights, optimizer, (int, float)),
@@ -125,10 +124,10 @@ def resume(
             _begin(folders, description, progress)
         return Position(name)
     checkpoint, position = newest
-    tensors, scale = restore(checkpoint, run.model.trainable(), run.optimizer.optimizer)
+    scale = restore(checkpoint, run.model.trainable(), run.optimizer.optimizer)
     parallel.restore_scale(run.fabric, scale)
-    memory = replace(run.protection.memory, tensors=tensors)
-    run.protection = replace(run.protection, memory=memory)
+    for name, counts in run.counts().items():
+        counts.update(position.counts.get(name, {}))
     run.costs.add(position.hook_seconds)
     progress.say(f"Going on after step {position.step} of {num_steps} ({checkpoint.name}).")
     return position
@@ -238,12 +237,8 @@ def put_aside(folder: Path) -> dict[str, Any] | None:
 
 def restore(
     checkpoint: Path, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Put a checkpoint's weights and optimizer state back.
-
-    Returns:
-        The strategies' tensors, and the scale of the loss.
-    """
+) -> dict[str, float]:
+    """Put a checkpoint's weights and optimizer state back; returns the scale of the loss."""
     saved = load_file(checkpoint / "weights.safetensors")
     record = files.read_json(checkpoint / STATE)
     numbers = record["optimizer_numbers"]
@@ -260,7 +255,8 @@ def restore(
             else value.to(weight.device)
             for field, value in states[name].items()
         }
-    return load_file(checkpoint / "memory.safetensors"), record.get("scale", {})
+    scale: dict[str, float] = record.get("scale", {})
+    return scale
 
 
 def _weights_with_steps_on_cpu(optimizer: torch.optim.Optimizer) -> set[int]:

@@ -206,10 +206,9 @@ class _Fit:
     def _save(self) -> None:
         checkpoints.save(
             self.folders.checkpoints,
-            self.position,
+            replace(self.position, counts=self.run.counts()),
             self.run.model.trainable(),
             self.run.optimizer.optimizer,
-            self.run.protection.memory.tensors,
             scale=parallel.scale_state(self.run.fabric),
         )
 

@@ -14,7 +14,7 @@ from llama_factory.model.chat.token_cache import Cut
 from llama_factory.training.checkpoints import Position
 from llama_factory.training.items import MOST_SHOWN, UnfitRow
 from llama_factory.training.setup import Run
-from llama_factory.training.strategy import STRATEGIES, Strategy
+from llama_factory.training.strategy import STRATEGIES, RunState
 
 
 @dataclass(frozen=True)
@@ -95,17 +95,16 @@ class TrainedModel:
 
 def ends_of(run: Run, examples: Sequence[Example]) -> tuple[End, ...]:
     """The run as its strategies end it, and as gentler ones of them do."""
-    strategies = run.protection.strategies
     gentler = [
         (place, f"{STRATEGIES.name_of(strategy)}, {name}", other)
-        for place, strategy in enumerate(strategies)
-        for name, other in strategy.gentler().items()
+        for place, (strategy, state) in enumerate(run.strategies())
+        for name, other in strategy.gentler(state).items()
     ]
     weights = run.model.trainable().items() if gentler else ()
     trained = {name: weight.detach().clone() for name, weight in weights}
-    ends = [End("as trained", partial(_remember, run, examples, strategies, trained))]
+    ends = [End("as trained", partial(_remember, run, examples, run.states, trained))]
     for place, name, other in gentler:
-        changed = (*strategies[:place], other, *strategies[place + 1 :])
+        changed = (*run.states[:place], other, *run.states[place + 1 :])
         ends.append(End(name, partial(_remember, run, examples, changed, trained)))
     return tuple(ends)
 
@@ -113,15 +112,15 @@ def ends_of(run: Run, examples: Sequence[Example]) -> tuple[End, ...]:
 def _remember(
     run: Run,
     examples: Sequence[Example],
-    strategies: Sequence[Strategy],
+    states: Sequence[RunState],
     trained: Mapping[str, Tensor],
 ) -> Memory:
-    """Weights as they were trained, ended by strategies; what these keep for the next round."""
+    """Weights as they were trained, ended by the strategies; what these keep for the next round."""
     with torch.no_grad():
         for name, weight in trained.items():
             run.model.trainable()[name].copy_(weight)
     kept = run.protection.memory
-    for strategy in strategies:
-        with run.costs.of(strategy):
-            kept = strategy.after_round(run.model, examples, kept, seed=run.settings.seed)
+    seed, strategies = run.settings.seed, run.costs.each(run.protection.strategies)
+    for strategy, state in zip(strategies, states, strict=True):
+        kept = strategy.after_round(run.model, examples, kept, state, seed=seed)
     return kept

@@ -18,7 +18,7 @@ from llama_factory.training.objectives.sft import PLAIN
 from llama_factory.training.optimizers import WeightGroup
 from llama_factory.training.parallel import Processes, current, open_fabric
 from llama_factory.training.settings import TrainingSettings
-from llama_factory.training.strategy import Costs, Protection, Strategy
+from llama_factory.training.strategy import STRATEGIES, Costs, Protection, RunState, Strategy
 
 LORA_B = "lora_B"
 
@@ -34,6 +34,7 @@ class Run:
         model: being trained.
         settings: of the run.
         protection: strategies and what they remember.
+        states: what each strategy keeps while the run goes on, in their order.
         costs: of the strategies' hooks.
         noise: on the embeddings, where asked for.
         prefix: what sequences begin with in common is read once.
@@ -47,15 +48,21 @@ class Run:
     model: AdaptedModel
     settings: TrainingSettings
     protection: Protection
+    states: tuple[RunState, ...]
     costs: Costs
     noise: EmbeddingNoise
     prefix: SharedPrefix
     max_tokens: int
     processes: Processes
 
-    def strategies(self) -> Iterator[Strategy]:
-        """The strategies one after another; the time spent on each is counted."""
-        return self.costs.each(self.protection.strategies)
+    def strategies(self) -> Iterator[tuple[Strategy, RunState]]:
+        """Each strategy with its state; the time spent on each is counted."""
+        return zip(self.costs.each(self.protection.strategies), self.states, strict=True)
+
+    def counts(self) -> dict[str, dict[str, float]]:
+        """What each strategy counted so far, by its name."""
+        names = map(STRATEGIES.name_of, self.protection.strategies)
+        return {name: each.counts for name, each in zip(names, self.states, strict=True)}
 
     def batch_options(self, weights: Mapping[str, float]) -> BatchOptions:
         """How an update is cut to what fits into memory at once, and weighed.
@@ -77,11 +84,11 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
     """Prepare model and strategies, and put the model and its optimizer on the device."""
     costs = Costs()
     settings.objective.prepare(model)
-    for strategy in costs.each(protection.strategies):
-        strategy.prepare(model, protection.memory)
+    memory, strategies = protection.memory, protection.strategies
+    states = tuple([strategy.prepare(model, memory) for strategy in costs.each(strategies)])
     # all have seen the parent's weights before any of them moves these
-    for strategy in costs.each(protection.strategies):
-        strategy.begin(model, protection.memory)
+    for strategy, state in zip(costs.each(strategies), states, strict=True):
+        strategy.begin(model, memory, state)
     if settings.liger_kernel:
         use_liger(model.network)
     kernels = Kernels(model, settings.objective)
@@ -97,6 +104,7 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
         model=model,
         settings=settings,
         protection=protection,
+        states=states,
         costs=costs,
         noise=EmbeddingNoise(settings.neftune_alpha),
         prefix=SharedPrefix(model.network, is_wanted=settings.shares_prefixes(device)),

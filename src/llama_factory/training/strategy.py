@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_factory.core.settings import Registry, Settings
 from llama_factory.core.types import Example, Memory
@@ -75,11 +75,25 @@ class Turn(IntEnum):
     """Goes by what others keep."""
 
 
+@dataclass(eq=False, kw_only=True)
+class RunState:
+    """What a strategy keeps while a run goes on; a dataclass of its own where it keeps more.
+
+    Attributes:
+        counts: sums by name. Checkpoints save them, so that a resumed run goes on counting; all
+            else is made anew at each start.
+    """
+
+    counts: dict[str, float] = field(default_factory=dict)
+
+
 class Strategy(Settings):
     """How learning new rows protects what was learned before.
 
-    It holds settings only; what must last is the `Memory` that `after_round` returns, which is
-    saved in the version. All hooks do nothing by default and are additive, so strategies combine.
+    It holds settings only. What it keeps while a run goes on is the state that `prepare` returns,
+    which all later hooks are given; what must last is the `Memory` that `after_round` returns,
+    which is saved in the version. All hooks do nothing by default and are additive, so strategies
+    combine.
     """
 
     turn: ClassVar[Turn] = Turn.USUAL
@@ -105,13 +119,18 @@ class Strategy(Settings):
         """
         return iter(())
 
-    def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
-        """Before the first step: freeze layers, add weights, load a teacher.
+    def prepare(self, model: "AdaptedModel", memory: Memory) -> RunState:
+        """Before the first step, also of a resumed run: freeze layers, copy weights.
 
         The weights are those of the parent version and stay so; to move them is for `begin`.
-        """
 
-    def begin(self, model: "AdaptedModel", memory: Memory) -> None:
+        Args:
+            model: before training.
+            memory: of the parent version.
+        """
+        return RunState()
+
+    def begin(self, model: "AdaptedModel", memory: Memory, state: Any) -> None:
         """Move the weights to where training begins, once every strategy is prepared."""
 
     def sources(self, memory: Memory) -> Sequence[ExtraSource]:
@@ -119,7 +138,7 @@ class Strategy(Settings):
         return ()
 
     def extra_loss(
-        self, model: "AdaptedModel", batch: "MicroBatch", log_probs: "Tensor", memory: Memory
+        self, model: "AdaptedModel", batch: "MicroBatch", log_probs: "Tensor", state: Any
     ) -> "Mapping[str, Tensor]":
         """Named terms added to the loss of a micro-batch.
 
@@ -128,25 +147,31 @@ class Strategy(Settings):
             batch: its `coefficients` add up to 1 over the micro-batches of an update; use them
                 for terms that are averages over tokens.
             log_probs: [trained tokens] of this micro-batch.
-            memory: of the parent version.
+            state: what `prepare` returned.
 
         Returns:
             Scalars by name.
         """
         return {}
 
-    def penalty(self, model: "AdaptedModel", memory: Memory) -> "Mapping[str, Tensor]":
+    def penalty(self, model: "AdaptedModel", state: Any) -> "Mapping[str, Tensor]":
         """Named scalars on the weights alone, added once per update."""
         return {}
 
-    def adjust_gradients(self, model: "AdaptedModel", memory: Memory) -> None:
+    def adjust_gradients(self, model: "AdaptedModel", state: Any) -> None:
         """Change gradients in place, once per update, before they are clipped."""
 
-    def after_step(self, model: "AdaptedModel", memory: Memory) -> None:
+    def after_step(self, model: "AdaptedModel", state: Any) -> None:
         """After each update that moved the weights: not after one that was skipped."""
 
     def after_round(
-        self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
+        self,
+        model: "AdaptedModel",
+        rows: Sequence[Example],
+        memory: Memory,
+        state: Any,
+        *,
+        seed: int,
     ) -> Memory:
         """What to keep for the next round.
 
@@ -154,6 +179,7 @@ class Strategy(Settings):
             model: after training.
             rows: the new rows of this round.
             memory: of the parent version, with what strategies called earlier added to it.
+            state: what `prepare` returned, or one of `gentler`.
             seed: for anything drawn at random.
         """
         return memory
@@ -166,11 +192,11 @@ class Strategy(Settings):
         """
         return memory
 
-    def gentler(self) -> "Mapping[str, Strategy]":
-        """Other ends of a round, each forgetting less than the one before, by what is shown of it.
+    def gentler(self, state: Any) -> "Mapping[str, Any]":
+        """Other ends of a round, each forgetting less than the one before, by a name to show.
 
         A gate tries them in turn where it refuses the version as it was trained: `after_round` is
-        called on the same weights again. They may differ from this strategy in nothing else.
+        called on the same weights again, with these states in place of that of the run.
         """
         return {}
 

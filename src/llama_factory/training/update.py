@@ -50,14 +50,13 @@ def _step(run: Run, batch: Batch, rate: float) -> UpdateResult:
             group["lr"] = rate * group["rate_factor"]
         run.optimizer.step()
     run.optimizer.zero_grad()
-    for strategy in run.strategies() if is_finite else ():
-        strategy.after_step(run.model, run.protection.memory)
+    for strategy, state in run.strategies() if is_finite else ():
+        strategy.after_step(run.model, state)
     return UpdateResult(numbers, is_finite)
 
 
 def _compute_gradients(run: Run, batch: Batch, totals: Totals) -> None:
     """Gradients of the whole update, in their true size, as the strategies leave them."""
-    memory = run.protection.memory
     surveyed = survey(run, batch)
     own = own_micro_batches(run, batch.micro_batches)
     for number, micro in enumerate(own, start=1):
@@ -65,13 +64,13 @@ def _compute_gradients(run: Run, batch: Batch, totals: Totals) -> None:
             _backward(run, micro, surveyed, totals)
     if not own:
         _backward_zero(run, batch.micro_batches[0], surveyed)
-    for strategy in run.strategies():
-        for name, term in strategy.penalty(run.model, memory).items():
+    for strategy, state in run.strategies():
+        for name, term in strategy.penalty(run.model, state).items():
             run.fabric.backward(term)
             totals.set(name, term)
     unscale(run.fabric, run.optimizer.optimizer)
-    for strategy in run.strategies():
-        strategy.adjust_gradients(run.model, memory)
+    for strategy, state in run.strategies():
+        strategy.adjust_gradients(run.model, state)
 
 
 def _backward(run: Run, micro: MicroBatch, surveyed: Tensor | None, totals: Totals) -> None:
@@ -80,8 +79,8 @@ def _backward(run: Run, micro: MicroBatch, surveyed: Tensor | None, totals: Tota
     weighted, passed, losses = forward(run, moved, surveyed)
     log_probs = micro.objective.log_probs(passed.outputs)
     terms: dict[str, Tensor] = {}
-    for strategy in run.strategies():
-        terms |= strategy.extra_loss(run.model, moved, log_probs, run.protection.memory)
+    for strategy, state in run.strategies():
+        terms |= strategy.extra_loss(run.model, moved, log_probs, state)
     total = weighted.sum() + sum(terms.values(), start=weighted.new_zeros(()))
     run.fabric.backward(total * run.processes.count)  # the gradients of processes are averaged
     totals.add(weighted, passed.batch, losses)

@@ -74,7 +74,7 @@ def test_the_reference_is_the_gradient_of_the_loss_on_the_old_rows(tiny_model):
     model, old = shake(make(tiny_model, dropout=0.5)), rows("退货", 5)
     memory = Memory({"replay": tuple(old)})
     agem = Agem(rows=5)
-    agem.prepare(model, memory)
+    state = agem.prepare(model, memory)
     expected = gradient_of(model, old)
     model.network.train()
     start = 0
@@ -83,12 +83,12 @@ def test_the_reference_is_the_gradient_of_the_loss_on_the_old_rows(tiny_model):
         start += weight.numel()
         weight.grad = -part + 0.1 * torch.randn(part.shape) * part.abs().mean()
     before = torch.cat([w.grad.flatten() for w in model.trainable().values()]).double()
-    agem.adjust_gradients(model, memory)
+    agem.adjust_gradients(model, state)
     assert model.network.training
     after = torch.cat([w.grad.flatten() for w in model.trainable().values()]).double()
     r = expected.double()
     torch.testing.assert_close(after, before - (before @ r) / (r @ r) * r, rtol=1e-3, atol=1e-5)
-    kept = agem.after_round(model, rows("b", 2), memory, seed=0)
+    kept = agem.after_round(model, rows("b", 2), memory, state, seed=0)
     assert (kept.numbers["agem.updates"], kept.numbers["agem.projections"]) == (1, 1)
 
 
@@ -101,22 +101,21 @@ def test_nothing_is_turned_in_the_first_round(tiny_model, tmp_path):
 
 def test_the_rows_of_an_update_depend_on_its_seed_alone(tiny_model):
     model, agem = make(tiny_model), Agem(rows=3)
-    agem.prepare(model, Memory({"agem": tuple(rows("退货", 30))}))
+    state = agem.prepare(model, Memory({"agem": tuple(rows("退货", 30))}))
     drawn = []
     for seed in (1, 2, 1):
         torch.manual_seed(seed)
         torch.rand(seed)  # what dropout draws changes nothing
-        drawn.append([code.ids for code in agem._chosen(model)])
+        drawn.append([code.ids for code in agem.draw(model, state)])
     assert drawn[0] == drawn[2] != drawn[1]
     assert all(len(chosen) == 3 for chosen in drawn)
 
 
 def in_turn(model, strategies, new, memory):
     """The memory after a round of these strategies."""
-    for strategy in strategies:
-        strategy.prepare(model, memory)
-    for strategy in strategies:
-        memory = strategy.after_round(model, new, memory, seed=3)
+    states = [strategy.prepare(model, memory) for strategy in strategies]
+    for strategy, state in zip(strategies, states, strict=True):
+        memory = strategy.after_round(model, new, memory, state, seed=3)
     return memory
 
 
@@ -133,12 +132,11 @@ def test_rows_of_a_replay_that_was_given_up_are_used_beside_its_own(tiny_model):
     shared = in_turn(model, [Replay(), agem], rows("a", 4), Memory())
     later = in_turn(model, [agem], rows("b", 3), shared)
     assert {row.group for row in later.rows["agem"]} == {"b"}
-    agem.prepare(model, later)
-    assert sorted(row.group for row in agem._old.rows) == ["a"] * 4 + ["b"] * 3
+    assert sorted(row.group for row in agem.prepare(model, later).rows) == ["a"] * 4 + ["b"] * 3
 
 
 def test_it_comes_back_from_disk_exactly(tiny_model, tmp_path):
-    memory = Agem(buffer_size=5).after_round(make(tiny_model), rows("退货", 9), Memory(), seed=3)
+    memory = in_turn(make(tiny_model), [Agem(buffer_size=5)], rows("退货", 9), Memory())
     on_disk.save(memory, tmp_path)
     again = on_disk.load(tmp_path)
     assert again.rows == memory.rows
@@ -163,23 +161,22 @@ def test_rows_that_cannot_be_taught_are_passed_over(tiny_model):
     model, agem = make(tiny_model), Agem()
     long = rows("很长" * 300, 2)
     memory = Memory({"agem": tuple(long)})
-    agem.prepare(model, memory)
+    state = agem.prepare(model, memory)
     for weight in model.trainable().values():
         weight.grad = torch.ones_like(weight)
-    agem.adjust_gradients(model, memory)
+    agem.adjust_gradients(model, state)
     assert all((weight.grad == 1).all() for weight in model.trainable().values())
 
 
 def test_its_own_rows_that_were_edited_are_left_out_and_told(tiny_model, caplog):
     model, agem = make(tiny_model), Agem()
-    agem.prepare(model, Memory())
-    memory = agem.after_round(model, rows("a", 4), Memory(), seed=0)
+    memory = in_turn(model, [agem], rows("a", 4), Memory())
     first, *others = memory.rows["agem"]
     wrong = replace(first, messages=(first.messages[0], Message("assistant", "假的")))
     edited = replace(memory, rows={"agem": (wrong, *others)})
-    agem.prepare(model, edited)
+    state = agem.prepare(model, edited)
     assert "strategies.agem: 1 of 4 kept rows do not fit the hash" in caplog.text
-    after = agem.after_round(model, rows("b", 2), edited, seed=0)
+    after = agem.after_round(model, rows("b", 2), edited, state, seed=0)
     assert set(after.rows["agem"]) == {*others, *rows("b", 2)}
     assert after.numbers["agem.edited"] == 1
 
@@ -187,15 +184,15 @@ def test_its_own_rows_that_were_edited_are_left_out_and_told(tiny_model, caplog)
 def test_beside_olora_it_turns_what_olora_trains_and_nothing_else(tiny_model, tmp_path):
     first = fit(make(tiny_model), tmp_path, rows("a", 8), [OLora(rank=2), Agem(rows=4)])
     model, olora, agem = first.model, OLora(rank=2), Agem(rows=8)
-    olora.prepare(model, first.memory)
-    agem.prepare(model, first.memory)
+    parts = olora.prepare(model, first.memory)
+    state = agem.prepare(model, first.memory)
     old = gradient_of(model, first.memory.rows["agem"])
     start = 0
     for weight in model.trainable().values():
         weight.grad = -old[start : start + weight.numel()].view_as(weight).clone()
         start += weight.numel()
-    olora.adjust_gradients(model, first.memory)
-    agem.adjust_gradients(model, first.memory)
+    olora.adjust_gradients(model, parts)
+    agem.adjust_gradients(model, state)
     own = torch.cat([model.parts[name].flatten() for name in model.trainable()])
     turned = torch.cat([weight.grad.flatten() for weight in model.trainable().values()])
     assert not turned[own == 0].any()

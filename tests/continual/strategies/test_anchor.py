@@ -34,7 +34,7 @@ def test_a_file_that_is_missing_or_empty_is_told(tmp_path):
 
 def test_general_rows_that_changed_since_the_parent_version_are_told(tmp_path, caplog):
     same = Anchor(dataset=written(tmp_path / "a.jsonl", "一", "二"))
-    memory = same.after_round(None, (), Memory(), seed=0)
+    memory = same.after_round(None, (), Memory(), None, seed=0)
     assert memory.rows == {}
     turned = Anchor(dataset=written(tmp_path / "b.jsonl", "二", "一"))
     other = Anchor(dataset=written(tmp_path / "c.jsonl", "一", "三"))

@@ -32,14 +32,13 @@ def batch_of(model):
     )
 
 
-def terms_of(strategy, model, batch, memory):
-    return strategy.extra_loss(model, batch, forward(model, batch), memory)
+def terms_of(strategy, model, batch, state):
+    return strategy.extra_loss(model, batch, forward(model, batch), state)
 
 
 def started(model, **options):
-    strategy, memory = Distill(**options), Memory()
-    strategy.prepare(model, memory)
-    return strategy, memory
+    strategy = Distill(**options)
+    return strategy, strategy.prepare(model, Memory())
 
 
 def logits_of(network, batch, source):
@@ -68,8 +67,8 @@ def gradients(model):
 
 def test_nothing_is_added_while_nothing_changed(tiny_model, parent):
     model = make(tiny_model, parent)
-    strategy, memory = started(model)
-    terms = terms_of(strategy, model, batch_of(model), memory)
+    strategy, state = started(model)
+    terms = terms_of(strategy, model, batch_of(model), state)
     assert set(terms) == {"distill_replay", "distill_anchor"}
     assert terms["distill_replay"].abs() < 1e-7
     assert terms["distill_anchor"] > 1e-4  # the parent is not the base
@@ -77,8 +76,8 @@ def test_nothing_is_added_while_nothing_changed(tiny_model, parent):
 
 def test_a_first_round_begins_at_the_base(tiny_model):
     model = make(tiny_model)
-    strategy, memory = started(model)
-    assert terms_of(strategy, model, batch_of(model), memory)["distill_anchor"].abs() < 1e-7
+    strategy, state = started(model)
+    assert terms_of(strategy, model, batch_of(model), state)["distill_anchor"].abs() < 1e-7
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
@@ -90,9 +89,9 @@ def test_term_and_gradient_are_those_of_full_logits(tiny_model, parent, source, 
         before, _ = logits_of(model.network, batch, source)
         with model.network.disable_adapter():
             base, _ = logits_of(model.network, batch, source)
-    strategy, memory = started(model, beta=0.3, temperature=temperature, rows=[source])
+    strategy, state = started(model, beta=0.3, temperature=temperature, rows=[source])
     disturb(model, seed=1)
-    terms = terms_of(strategy, model, batch, memory)
+    terms = terms_of(strategy, model, batch, state)
     terms[f"distill_{source}"].backward()
     ours = gradients(model)
     goal = before if source == "replay" else base
@@ -109,9 +108,9 @@ def test_the_gradient_of_the_loss_itself_is_not_touched(tiny_model, parent):
     batch = batch_of(model)
     (-forward(model, batch) * batch.coefficients).sum().backward()
     plain = gradients(model)
-    strategy, memory = started(model, beta=1e-9)
+    strategy, state = started(model, beta=1e-9)
     log_probs = forward(model, batch)
-    terms = strategy.extra_loss(model, batch, log_probs, memory)
+    terms = strategy.extra_loss(model, batch, log_probs, state)
     ((-log_probs * batch.coefficients).sum() + sum(terms.values())).backward()
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, plain[name], rtol=1e-4, atol=1e-7)
@@ -119,24 +118,24 @@ def test_the_gradient_of_the_loss_itself_is_not_touched(tiny_model, parent):
 
 def test_new_rows_and_rows_of_other_sources_add_nothing(tiny_model, parent):
     model = make(tiny_model, parent)
-    strategy, memory = started(model, rows=["replay"])
+    strategy, state = started(model, rows=["replay"])
     new = micro_batch(model, new=examples(3))
     anchored = micro_batch(model, new=examples(3), anchor=examples(2))
-    assert terms_of(strategy, model, new, memory) == {}
-    assert terms_of(strategy, model, anchored, memory) == {}
+    assert terms_of(strategy, model, new, state) == {}
+    assert terms_of(strategy, model, anchored, state) == {}
 
 
 def test_a_round_that_goes_on_is_compared_with_the_parent(tiny_model, parent):
     model = make(tiny_model, parent)
-    strategy, memory = started(model, rows=["replay"])
+    strategy, state = started(model, rows=["replay"])
     disturb(model, seed=1)
-    moved = terms_of(strategy, model, batch_of(model), memory)["distill_replay"].item()
+    moved = terms_of(strategy, model, batch_of(model), state)["distill_replay"].item()
     resumed = make(tiny_model, parent)
-    again, memory = started(resumed, rows=["replay"])
+    again, state = started(resumed, rows=["replay"])
     with torch.no_grad():  # as a checkpoint is restored, after `prepare`
         for name, weight in resumed.trainable().items():
             weight.copy_(model.trainable()[name])
-    terms = terms_of(again, resumed, batch_of(resumed), memory)
+    terms = terms_of(again, resumed, batch_of(resumed), state)
     assert terms["distill_replay"].item() == pytest.approx(moved, rel=1e-5)
     assert moved > 1e-5
 
@@ -144,10 +143,10 @@ def test_a_round_that_goes_on_is_compared_with_the_parent(tiny_model, parent):
 def test_what_trains_and_how_is_as_before(tiny_model, parent):
     model = make(tiny_model, parent, dropout=0.1)
     Freeze(layers=1).prepare(model, Memory())
-    strategy, memory = started(model)
+    strategy, state = started(model)
     before, values = set(model.trainable()), dict(model.trainable())
     model.network.train()
-    terms_of(strategy, model, batch_of(model), memory)
+    terms_of(strategy, model, batch_of(model), state)
     assert set(model.trainable()) == before
     assert all(model.trainable()[name] is weight for name, weight in values.items())
     assert all(module.training for module in model.network.modules())
@@ -156,29 +155,29 @@ def test_what_trains_and_how_is_as_before(tiny_model, parent):
 def test_the_mean_divergence_is_shown_and_moves_nothing(tiny_model, parent):
     model = make(tiny_model, parent)
     batch = batch_of(model)
-    strategy, memory = started(model, beta=0.5)
+    strategy, state = started(model, beta=0.5)
     disturb(model, seed=1)
-    terms = terms_of(strategy, model, batch, memory)
-    shown = strategy.penalty(model, memory)
+    terms = terms_of(strategy, model, batch, state)
+    shown = strategy.penalty(model, state)
     expected = terms["distill_replay"].item() / 0.5
     assert shown["kl_replay"].item() == pytest.approx(expected, rel=1e-5)
     shown["kl_replay"].backward()
     assert all(weight.grad is None for weight in model.trainable().values())
-    assert strategy.penalty(model, memory) == {}
+    assert strategy.penalty(model, state) == {}
 
 
 def test_every_second_update_counts_twice(tiny_model, parent):
     model = make(tiny_model, parent)
     batch = batch_of(model)
-    strategy, memory = started(model, every=2)
+    strategy, state = started(model, every=2)
     plain, other = started(model)
     disturb(model, seed=1)
     once = terms_of(plain, model, batch, other)
-    plain.after_round(model, (), other, seed=0)  # it looks on no longer
+    plain.after_round(model, (), Memory(), other, seed=0)  # it looks on no longer
     found = []
     for _ in range(3):
-        found.append(terms_of(strategy, model, batch, memory))
-        strategy.after_step(model, memory)
+        found.append(terms_of(strategy, model, batch, state))
+        strategy.after_step(model, state)
     assert found[1] == {}
     for terms in (found[0], found[2]):
         for name, term in terms.items():
@@ -191,7 +190,7 @@ def test_few_old_tokens_count_for_less_and_many_as_ever(tiny_model, parent):
     batch = batch_of(model)
     begun = {least: started(model, min_tokens=least) for least in (1, 2, 1000)}
     disturb(model, seed=1)
-    terms = {least: terms_of(each, model, batch, memory) for least, (each, memory) in begun.items()}
+    terms = {least: terms_of(each, model, batch, state) for least, (each, state) in begun.items()}
     for name, term in terms[1].items():
         place = batch.source_names.index(name.removeprefix("distill_"))
         count = (batch.sources == place).sum()
@@ -202,17 +201,16 @@ def test_few_old_tokens_count_for_less_and_many_as_ever(tiny_model, parent):
 
 def test_nothing_is_remembered(tiny_model):
     model = make(tiny_model)
-    strategy, memory = started(model)
-    terms_of(strategy, model, batch_of(model), memory)
-    kept = strategy.after_round(model, (), memory, seed=0)
+    strategy, state = started(model)
+    terms_of(strategy, model, batch_of(model), state)
+    kept = strategy.after_round(model, (), Memory(), state, seed=0)
     assert kept == Memory()
 
 
 def test_the_model_is_left_without_hooks(tiny_model):
     model = make(tiny_model)
-    strategy, memory = started(model)
-    strategy.prepare(model, memory)
-    strategy.after_round(model, (), memory, seed=0)
+    strategy, state = started(model)
+    strategy.after_round(model, (), Memory(), state, seed=0)
     assert not any(module._forward_hooks for module in model.network.modules())
 
 
@@ -220,10 +218,10 @@ def test_logits_of_all_tokens_are_never_held(tiny_model, parent, monkeypatch):
     monkeypatch.setattr(output_head, "PAIR_ROWS", 4)
     model = make(tiny_model, parent)
     batch = batch_of(model)
-    strategy, memory = started(model, rows=["anchor"])
+    strategy, state = started(model, rows=["anchor"])
     log_probs, kept = forward(model, batch), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
-        strategy.extra_loss(model, batch, log_probs, memory)
+        strategy.extra_loss(model, batch, log_probs, state)
     vocabulary = model.network.get_output_embeddings().weight.shape[0]
     assert not any(shape and shape[-1] == vocabulary and len(shape) > 1 for shape in kept)
     assert (batch.sources == 2).sum() > 4
@@ -235,10 +233,10 @@ def test_models_that_cap_their_logits_are_compared_by_them(tmp_path):
     batch = batch_of(model)
     with torch.no_grad():
         goal, _ = logits_of(model.network, batch, "replay")
-    strategy, memory = started(model, beta=1.0, rows=["replay"])
-    assert terms_of(strategy, model, batch, memory)["distill_replay"].abs() < 1e-6
+    strategy, state = started(model, beta=1.0, rows=["replay"])
+    assert terms_of(strategy, model, batch, state)["distill_replay"].abs() < 1e-6
     disturb(model, size=0.2)
-    term = terms_of(strategy, model, batch, memory)["distill_replay"]
+    term = terms_of(strategy, model, batch, state)["distill_replay"]
     torch.testing.assert_close(
         term, directly(model, goal, batch, "replay", 1.0), rtol=1e-3, atol=1e-6
     )
@@ -281,11 +279,11 @@ def test_the_earlier_model_is_computed_in_the_format_of_the_one_that_trains(pare
         base_model=str(tiny_model), dtype="bfloat16", adapter={"type": "lora", "rank": 8}
     )
     model = adapt(settings, parent, options=OPTIONS, seed=0)
-    strategy, memory = started(model)
+    strategy, state = started(model)
     batch = batch_of(model)
     with torch.autocast("cpu", torch.bfloat16):  # as Fabric computes in training
         log_probs = forward(model, batch)
-    terms = strategy.extra_loss(model, batch, log_probs, memory)
+    terms = strategy.extra_loss(model, batch, log_probs, state)
     # nothing has moved: what is left is rounding, which depends on the size of the batch a little;
     # products in another format would differ by 7e-4
     assert float(terms["distill_replay"]) < 1e-4

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from llama_factory.continual.low_rank import overlap, project_out
 from llama_factory.continual.strategies.olora import OLora
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.types import Memory
@@ -16,33 +15,17 @@ def weights(model):
 
 def learn(strategy, model, memory, steps=3):
     """A round whose loss pulls every weight, with weight decay; returns what is remembered."""
-    strategy.prepare(model, memory)
+    state = strategy.prepare(model, memory)
     optimizer = torch.optim.AdamW(model.trainable().values(), lr=0.1, weight_decay=0.5)
     for _ in range(steps):
         sum(weight.sum() for weight in model.trainable().values()).backward()
-        for term in strategy.penalty(model, memory).values():
+        for term in strategy.penalty(model, state).values():
             term.backward()
-        strategy.adjust_gradients(model, memory)
+        strategy.adjust_gradients(model, state)
         optimizer.step()
         optimizer.zero_grad()
-        strategy.after_step(model, memory)
-    return strategy.after_round(model, (), memory, seed=0)
-
-
-def test_the_overlap_is_zero_at_right_angles_and_the_sum_of_absolute_products_else():
-    every = torch.eye(6)
-    assert overlap(every[:2], every[2:]) == 0
-    own, earlier = torch.tensor([[1.0, 2.0], [0.0, -1.0]]), torch.tensor([[3.0, -1.0]])
-    assert overlap(own, earlier) == abs(3 - 2) + abs(1)
-
-
-def test_turned_directions_are_at_right_angles_and_as_long_as_before():
-    generator = torch.Generator().manual_seed(0)
-    own, earlier = (torch.randn(4, 32, generator=generator) for _ in range(2))
-    lengths = own.norm(dim=1)
-    project_out(own, earlier)
-    assert overlap(own, earlier) < 1e-4
-    torch.testing.assert_close(own.norm(dim=1), lengths)
+        strategy.after_step(model, state)
+    return strategy.after_round(model, (), memory, state, seed=0)
 
 
 def test_a_round_trains_its_own_part_and_leaves_all_others_bit_for_bit(tiny_model):
@@ -65,11 +48,10 @@ def test_the_second_round_begins_without_overlap_and_is_held_there(tiny_model):
     model = make(tiny_model)
     memory = learn(OLora(), model, Memory())
     strategy = OLora(**{"lambda": 2.0})
-    assert strategy.penalty(model, memory) == {}
-    strategy.prepare(model, memory)
-    assert strategy.penalty(model, memory)["olora_penalty"] < 1e-2
+    state = strategy.prepare(model, memory)
+    assert strategy.penalty(model, state)["olora_penalty"] < 1e-2
     disturb(model)
-    penalty = strategy.penalty(model, memory)["olora_penalty"]
+    penalty = strategy.penalty(model, state)["olora_penalty"]
     penalty.backward()
     by_hand = 0.0
     for name, weight in model.trainable().items():
@@ -84,8 +66,7 @@ def test_the_second_round_begins_without_overlap_and_is_held_there(tiny_model):
 
 def test_the_first_round_has_no_penalty(tiny_model):
     model, strategy = make(tiny_model), OLora()
-    strategy.prepare(model, Memory())
-    assert strategy.penalty(model, Memory()) == {}
+    assert strategy.penalty(model, strategy.prepare(model, Memory())) == {}
 
 
 def test_all_earlier_directions_are_kept_in_the_version(tiny_model, tmp_path):

@@ -20,7 +20,7 @@ def rows(group, count, start=0):
 
 
 def keep(new, memory=None, seed=0, **options):
-    return Replay(**options).after_round(None, tuple(new), memory or Memory(), seed=seed)
+    return Replay(**options).after_round(None, tuple(new), memory or Memory(), None, seed=seed)
 
 
 def chi_square(counts, expected):

@@ -12,15 +12,15 @@ forward and a backward pass through `rows` rows every update, which several proc
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from llama_factory.continual import strategy_rows
 from llama_factory.continual.strategies import replay
 from llama_factory.core.types import Example, Memory
-from llama_factory.training.strategy import STRATEGIES, Strategy, Turn
+from llama_factory.training.strategy import STRATEGIES, RunState, Strategy, Turn
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,16 +30,13 @@ if TYPE_CHECKING:
 
 NAME = "agem"
 SEED = f"{NAME}.seed"
-SUMS = f"{NAME}.sums"
-UPDATES, PROJECTIONS = range(2)
-"""What is added up while a round goes on, in the order of the memory's tensor SUMS."""
 MAX_TOKENS = {"cuda": 16384}
 """Tokens that go through the model at once, by kind of device; 1024 on others."""
 
 
-@dataclass(eq=False)
-class _Old:
-    """The old rows of one run, and the model seen as their log-probabilities.
+@dataclass(eq=False, kw_only=True)
+class OldRows(RunState):
+    """The old rows that a run is compared with.
 
     Attributes:
         rows: in the order kept.
@@ -48,14 +45,10 @@ class _Old:
         kernel: made when it is first needed, where the model then is.
     """
 
-    rows: Sequence[Example] = ()
-    replayed: "Sequence[Example] | None" = None
+    rows: Sequence[Example]
+    replayed: "Sequence[Example] | None"
     codes: "dict[int, EncodedRow | None]" = field(default_factory=dict)
     kernel: "nn.Module | None" = None
-
-    def __eq__(self, other: object) -> bool:
-        # what one run works with is no part of what a strategy is set to
-        return isinstance(other, _Old)
 
 
 @STRATEGIES.register(NAME)
@@ -72,115 +65,110 @@ class Agem(Strategy):
     buffer_size: int = Field(1000, ge=1)
     """Rows kept from all earlier rounds where no strategy `replay` keeps any."""
 
-    _old: _Old = PrivateAttr(default_factory=_Old)
-
-    def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
+    def prepare(self, model: "AdaptedModel", memory: Memory) -> OldRows:
         """Take the old rows: those that `replay` kept, and its own."""
-        from llama_factory.continual import counters
-
-        counters.start(memory, SUMS, 2)
-        kept, _ = strategy_rows.intact(memory, replay.NAME)  # replay tells of edited ones
+        kept, _ = strategy_rows.intact(memory, replay.NAME)  # replay warns of edited ones
         own, num_edited = strategy_rows.intact(memory, NAME)
         strategy_rows.warn_of_edited(NAME, len(own), num_edited)
         every = {row.key: row for row in (*kept, *own)}
-        self._old = _Old(tuple(every.values()), memory.rows.get(replay.NAME))
+        return OldRows(
+            counts={"updates": 0.0, "projections": 0.0},
+            rows=tuple(every.values()),
+            replayed=memory.rows.get(replay.NAME),
+        )
 
-    def adjust_gradients(self, model: "AdaptedModel", memory: Memory) -> None:
+    def adjust_gradients(self, model: "AdaptedModel", state: OldRows) -> None:
         """Project the gradient where it points against that of old rows."""
-        chosen = self._chosen(model)
-        if not chosen:
-            return
-        weights = model.trainable()
-        reference = self._reference(model, chosen)
-        sums = memory.tensors[SUMS]
-        sums[UPDATES] += 1
-        sums[PROJECTIONS] += project(weights, reference)
+        if chosen := self.draw(model, state):
+            reference = _gradient(model, state, chosen)
+            state.counts["updates"] += 1
+            state.counts["projections"] += project(model.trainable(), reference)
 
     def after_round(
-        self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
+        self,
+        model: "AdaptedModel",
+        rows: Sequence[Example],
+        memory: Memory,
+        state: OldRows,
+        *,
+        seed: int,
     ) -> Memory:
-        """Keep old rows where `replay` keeps none, and tell how often a gradient was turned."""
-        from llama_factory.continual import counters
-
-        tensors, sums = counters.end(memory, SUMS)
-        numbers = dict(memory.numbers)
+        """Keep old rows where `replay` keeps none, and how often a gradient was turned."""
+        numbers, tensors = dict(memory.numbers), dict(memory.tensors)
         kept = {name: old for name, old in memory.rows.items() if name != NAME}
-        if kept.get(replay.NAME) is self._old.replayed:  # replay took no part
+        if kept.get(replay.NAME) is state.replayed:  # replay took no part
             numbers[SEED] = seed = int(numbers.get(SEED, seed))
             old, num_edited = strategy_rows.intact(memory, NAME)
             numbers[f"{NAME}.edited"] = numbers.get(f"{NAME}.edited", 0) + num_edited
             kept[NAME] = replay.choose((*old, *rows), self.buffer_size, seed=seed)
             tensors |= strategy_rows.hashes(NAME, kept[NAME])
-        told = dict(zip(("updates", "projections"), sums, strict=False))
-        numbers |= {f"{NAME}.{name}": float(number) for name, number in told.items()}
-        return replace(memory, rows=kept, tensors=tensors, numbers=numbers)
+        numbers |= {f"{NAME}.{name}": count for name, count in state.counts.items()}
+        return Memory(kept, tensors, numbers)
 
-    def _chosen(self, model: "AdaptedModel") -> "list[EncodedRow]":
-        """Some old rows, by the update's seed: the same ones in every process."""
+    def draw(self, model: "AdaptedModel", old: OldRows) -> "list[EncodedRow]":
+        """Some old rows by the update's seed, the same ones in every process; sorted by length."""
         import torch
 
         from llama_factory.training.parallel import current
 
-        places = range(len(self._old.rows))
+        places = range(len(old.rows))
         # The loop seeds every update by the run's seed and its number, so that a resumed run draws
         # what it would have drawn; nothing is taken from that stream here. Dropout needs another
         # seed in each process, the drawing the first one's.
         seed, *_ = current().gathered(torch.initial_seed())
         drawn = random.Random(seed).sample(places, min(self.rows, len(places)))
-        codes = [self._encoded(model, place) for place in drawn]
+        codes = [_encoded(model, old, place) for place in drawn]
         return sorted((code for code in codes if code is not None), key=lambda code: len(code.ids))
 
-    def _encoded(self, model: "AdaptedModel", place: int) -> "EncodedRow | None":
-        from llama_factory.continual.strategy_rows import encoded
 
-        if place not in self._old.codes:
-            found = encoded(model, [self._old.rows[place]])
-            self._old.codes[place] = found[0] if found else None
-        return self._old.codes[place]
+def _encoded(model: "AdaptedModel", old: OldRows, place: int) -> "EncodedRow | None":
+    if place not in old.codes:
+        codes = strategy_rows.encoded(model, [old.rows[place]])
+        old.codes[place] = codes[0] if codes else None
+    return old.codes[place]
 
-    def _reference(
-        self, model: "AdaptedModel", rows: "Sequence[EncodedRow]"
-    ) -> "dict[str, Tensor]":
-        """Gradient of the loss on old rows, which are sorted by length, by name of the weight.
 
-        Each process computes some of the rows, and all get the sum.
-        """
-        import torch
+def _gradient(
+    model: "AdaptedModel", old: OldRows, rows: "Sequence[EncodedRow]"
+) -> "dict[str, Tensor]":
+    """Gradient of the loss on old rows, which are sorted by length, by name of the weight.
 
-        from llama_factory.continual.strategy_rows import without_dropout
-        from llama_factory.model.output_head import TokenLogProbs
-        from llama_factory.training.parallel import current
+    Each process computes some of the rows, and all get the sum.
+    """
+    import torch
 
-        processes, num_trained = current(), sum(row.num_trained for row in rows)
-        own = rows[processes.rank :: processes.count]
-        weights = model.trainable()
-        if self._old.kernel is None:
-            self._old.kernel = TokenLogProbs(model.network)
-        sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-        with without_dropout(model.network):
-            for loss in _losses(model, self._old.kernel, own, num_trained):
-                parts = torch.autograd.grad(
-                    loss, list(weights.values()), allow_unused=True, materialize_grads=True
-                )
-                for total, gradient in zip(sums.values(), parts, strict=True):
-                    total += gradient
-        found = dict(zip(sums, processes.added_up(list(sums.values())), strict=True))
-        for name, part in model.parts.items():
-            found[name] *= part  # what another strategy holds still cannot be turned
-        return found
+    from llama_factory.model.output_head import TokenLogProbs
+    from llama_factory.training.parallel import current
+
+    processes, num_trained = current(), sum(row.num_trained for row in rows)
+    own = rows[processes.rank :: processes.count]
+    weights = model.trainable()
+    if old.kernel is None:
+        old.kernel = TokenLogProbs(model.network)
+    sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    with strategy_rows.without_dropout(model.network):
+        for loss in _losses(model, old.kernel, own, num_trained):
+            gradients = torch.autograd.grad(
+                loss, list(weights.values()), allow_unused=True, materialize_grads=True
+            )
+            for total, gradient in zip(sums.values(), gradients, strict=True):
+                total += gradient
+    reference = dict(zip(sums, processes.added_up(list(sums.values())), strict=True))
+    for name, part in model.parts.items():
+        reference[name] *= part  # what another strategy holds still cannot be turned
+    return reference
 
 
 def _losses(
     model: "AdaptedModel", kernel: "nn.Module", rows: "Sequence[EncodedRow]", num_trained: int
 ) -> "Iterator[Tensor]":
     """Parts of the mean loss over `num_trained` tokens, as much at once as fits."""
-    from llama_factory.continual.strategy_rows import padded
     from llama_factory.model.padding import cut
 
     most = MAX_TOKENS.get(model.device.type, 1024)
     cuts = cut([len(row.ids) for row in rows], max_tokens=most, max_rows=len(rows))
     for start, end in cuts:
-        yield -kernel(*padded(model, rows[start:end])).sum() / num_trained
+        yield -kernel(*strategy_rows.padded(model, rows[start:end])).sum() / num_trained
 
 
 def project(weights: "Mapping[str, nn.Parameter]", reference: "Mapping[str, Tensor]") -> bool:
@@ -193,8 +181,8 @@ def project(weights: "Mapping[str, nn.Parameter]", reference: "Mapping[str, Tens
     Returns:
         Whether anything pointed against it.
     """
-    there = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
-    dot = _dot((gradient, reference[name]) for name, gradient in there.items())
+    gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
+    dot = _dot((gradient, reference[name]) for name, gradient in gradients.items())
     if not dot < 0:
         return False
     factor = dot / _dot((each, each) for each in reference.values())

@@ -16,7 +16,7 @@ from pydantic import Field
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.types import Example, Memory
 from llama_factory.data.reading import read_examples
-from llama_factory.training.strategy import STRATEGIES, ExtraSource, Strategy
+from llama_factory.training.strategy import STRATEGIES, ExtraSource, RunState, Strategy
 
 if TYPE_CHECKING:
     from llama_factory.model.adapted import AdaptedModel
@@ -62,7 +62,13 @@ class Anchor(Strategy):
         return (ExtraSource(NAME, rows, self.fraction, self.weight, self.answer_tokens),)
 
     def after_round(
-        self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
+        self,
+        model: "AdaptedModel",
+        rows: Sequence[Example],
+        memory: Memory,
+        state: RunState,
+        *,
+        seed: int,
     ) -> Memory:
         """Which general rows these were; the rows themselves stay in their file."""
         import torch

@@ -8,13 +8,13 @@ for those of the parent, or switched off, for one forward pass over these few ro
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from llama_factory.core.types import Example, Memory
-from llama_factory.training.strategy import STRATEGIES, Strategy
+from llama_factory.training.strategy import STRATEGIES, RunState, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,10 +25,21 @@ if TYPE_CHECKING:
     from llama_factory.training.objectives import MicroBatch
 
 NAME = "distill"
-SUMS = f"{NAME}.sums"
-"""Tensor in memory while a round goes on: updates so far."""
 
 Old = Literal["replay", "anchor"]
+
+
+@dataclass(eq=False, kw_only=True)
+class Comparison(RunState):
+    """What a run is compared with.
+
+    Attributes:
+        earlier: the model before the round.
+        means: the update's mean divergence so far, by source, for the log.
+    """
+
+    earlier: "EarlierModel"
+    means: dict[str, float] = field(default_factory=dict)
 
 
 @STRATEGIES.register(NAME)
@@ -49,9 +60,6 @@ class Distill(Strategy):
     every: int = Field(1, ge=1)
     """Only every n-th update is compared, for n times the weight. Higher is faster, less even."""
 
-    _earlier: "EarlierModel | None" = PrivateAttr(None)
-    _means: dict[str, float] = PrivateAttr(default_factory=dict)
-
     def conflicts(self, others: Mapping[str, Strategy], adapter: "Adapter | None") -> Iterator[str]:
         """There must be rows to compare answers on."""
         if not any(name in others for name in self.rows):
@@ -60,44 +68,41 @@ class Distill(Strategy):
                 "no such strategy in the list. Add one, or leave distill out."
             )
 
-    def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
+    def prepare(self, model: "AdaptedModel", memory: Memory) -> Comparison:
         """Remember the model as it is before any step, also where a round is gone on with.
 
         Raises:
             ConfigError: the output head trains.
         """
-        from llama_factory.continual import counters
         from llama_factory.continual.earlier import EarlierModel
 
-        counters.start(memory, SUMS, 1)
-        self._forget()
-        self._earlier = EarlierModel(model)
+        return Comparison(counts={"updates": 0.0}, earlier=EarlierModel(model))
 
     def extra_loss(
-        self, model: "AdaptedModel", batch: "MicroBatch", log_probs: "Tensor", memory: Memory
+        self, model: "AdaptedModel", batch: "MicroBatch", log_probs: "Tensor", state: Comparison
     ) -> "Mapping[str, Tensor]":
         """How far the model is from the reference, on the old rows of a micro-batch."""
-        assert self._earlier is not None, "prepare comes first"
-        states, terms = self._earlier.states.take(), {}
-        is_due = memory.tensors[SUMS][0] % self.every == 0
+        states, terms = state.earlier.states.take(), {}
+        is_due = state.counts["updates"] % self.every == 0
         for name, chosen in self._old_tokens(batch) if is_due else ():
-            apart = self._earlier.divergences(
+            divergences = state.earlier.divergences(
                 states, batch, chosen, is_base=name == "anchor", temperature=self.temperature
             )
-            share = batch.source_shares[batch.source_names.index(name)]
-            parts = batch.coefficients[chosen] / share
-            self._count((apart.detach() * parts).sum(), name)
-            mean = (apart * parts.clamp(max=1 / self.min_tokens)).sum()
+            fraction = batch.source_shares[batch.source_names.index(name)]
+            parts = batch.coefficients[chosen] / fraction
+            part = float((divergences.detach() * parts).sum())
+            state.means[name] = state.means.get(name, 0.0) + part
+            mean = (divergences * parts.clamp(max=1 / self.min_tokens)).sum()
             terms[f"distill_{name}"] = self.every * self.beta * self.temperature**2 * mean
         return terms
 
-    def penalty(self, model: "AdaptedModel", memory: Memory) -> "Mapping[str, Tensor]":
+    def penalty(self, model: "AdaptedModel", state: Comparison) -> "Mapping[str, Tensor]":
         """Adds nothing: shows the mean divergence of the update's old tokens, in nats."""
         import torch
 
         from llama_factory.training.parallel import current
 
-        own, self._means = self._means, {}
+        own, state.means = state.means, {}
         means: dict[str, float] = {}
         for parts in current().gathered(own):
             for name, part in parts.items():
@@ -105,25 +110,22 @@ class Distill(Strategy):
         # Leaves: their backward pass reaches no weight.
         return {f"kl_{n}": torch.tensor(kl, requires_grad=True) for n, kl in means.items()}
 
-    def after_step(self, model: "AdaptedModel", memory: Memory) -> None:
+    def after_step(self, model: "AdaptedModel", state: Comparison) -> None:
         """One update more."""
-        memory.tensors[SUMS][0] += 1
+        state.counts["updates"] += 1
 
     def after_round(
-        self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
+        self,
+        model: "AdaptedModel",
+        rows: Sequence[Example],
+        memory: Memory,
+        state: Comparison,
+        *,
+        seed: int,
     ) -> Memory:
         """Nothing: the earlier model is a version already."""
-        from llama_factory.continual import counters
-
-        self._forget()
-        tensors, _ = counters.end(memory, SUMS)
-        return replace(memory, tensors=tensors)
-
-    def _forget(self) -> None:
-        if self._earlier is not None:
-            self._earlier.states.close()
-        self._earlier = None
-        self._means.clear()
+        state.earlier.states.close()
+        return memory
 
     def _old_tokens(self, batch: "MicroBatch") -> "Iterator[tuple[str, Tensor]]":
         """Which trained tokens of a micro-batch belong to each source of old rows it has."""
@@ -132,7 +134,3 @@ class Distill(Strategy):
                 chosen = batch.sources == batch.source_names.index(name)
                 if chosen.any():
                     yield name, chosen
-
-    def _count(self, mean: "Tensor", name: str) -> None:
-        """Add a micro-batch's part of the update's mean divergence, for the log."""
-        self._means[name] = self._means.get(name, 0.0) + float(mean)

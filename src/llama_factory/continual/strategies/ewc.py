@@ -11,16 +11,16 @@ round and for every model; and by default w are the elements of the update BA of
 import logging
 import math
 import random
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field
 
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.types import Example, Memory
-from llama_factory.training.strategy import STRATEGIES, Strategy
+from llama_factory.training.strategy import STRATEGIES, RunState, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,36 +34,31 @@ if TYPE_CHECKING:
     from llama_factory.training.objectives import MicroBatch
 
 NAME = "ewc"
-SUMS = f"{NAME}.sums"
-WEIGHTS = f"{NAME}.weights."
-"""Tensors in memory, by name of the weight: its importance."""
-RATIO, UPDATES, TOKENS = range(3)
-"""What is added up while a round goes on, in the order of the memory's tensor SUMS."""
 USUAL_RATIOS = (0.01, 10.0)
 FEWEST_EXAMPLES = 8
 COST = 1.5
-"""What a token costs beside one of training: rows go through the model one by one."""
+"""Of measuring on a token, in tokens of training: rows go through the model one by one."""
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
-class _Hold:
-    """What one run is held by, made anew from the memory at each start.
+@dataclass(eq=False, kw_only=True)
+class Held(RunState):
+    """What a run is held by.
 
     Attributes:
-        anchors: sums of squares, at the weights that the run began with.
+        layers: whose update is held as a whole.
+        fisher: importance of weights that the parent version remembers.
+        penalties: on leaving the weights that the run began with.
         loss: of this process's rows of the update so far.
         num_tokens: that went through the model for it, padding included.
     """
 
-    anchors: "Sequence[WeightPenalty | UpdatePenalty]" = ()
+    layers: "Mapping[str, LowRankLayer]"
+    fisher: "Fisher"
+    penalties: "Sequence[WeightPenalty | UpdatePenalty]"
     loss: "Tensor | float" = 0.0
     num_tokens: int = 0
-
-    def __eq__(self, other: object) -> bool:
-        # what a run is held by is no part of what a strategy is set to
-        return isinstance(other, _Hold)
 
 
 @STRATEGIES.register(NAME)
@@ -91,8 +86,6 @@ class Ewc(Strategy):
     """How much of the importance so far is kept when a round is added. Lower forgets old rounds
     sooner."""
 
-    _hold: _Hold = PrivateAttr(default_factory=_Hold)
-
     def conflicts(self, others: Mapping[str, Strategy], adapter: "Adapter | None") -> Iterator[str]:
         """Merging changes A and B, which the form `adapter` holds one by one."""
         if self.form == "adapter" and "merge" in others:
@@ -102,77 +95,85 @@ class Ewc(Strategy):
                 "the product."
             )
 
-    def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
+    def prepare(self, model: "AdaptedModel", memory: Memory) -> Held:
         """Hold the weights where they are, by the importance that the parent version remembers.
 
         Raises:
             ConfigError: the form does not fit the adapter.
         """
-        from llama_factory.continual import counters
+        from llama_factory.continual.fisher import Fisher
         from llama_factory.continual.penalties import penalties
 
-        counters.start(memory, SUMS, 3)
-        if self.form == "adapter":
-            _forget_if_changed(model, memory)
-        fisher = self._remembered(model, memory)
-        self._tell(fisher, model, memory)
-        self._hold = _Hold(penalties(fisher, self._layers(model), model.trainable()))
+        layers = self._layers(model)
+        remembered = _remembered(memory)
+        if self.form == "adapter" and _is_outdated(remembered, model, memory):
+            remembered = Fisher()
+        shapes = _shapes(model, layers)
+        is_same_form = bool(remembered.outputs) == (self.form == "delta")
+        fisher = remembered.fitting(shapes) if is_same_form else Fisher()
+        num_new = sum(name not in fisher.weights and name not in fisher.outputs for name in shapes)
+        self._report(remembered, fisher, (num_new, len(shapes)))
+        return Held(
+            counts={"ratio": 0.0, "updates": 0.0, "tokens": 0.0},
+            layers=layers,
+            fisher=fisher,
+            penalties=penalties(fisher, layers, model.trainable()),
+        )
 
     def extra_loss(
-        self, model: "AdaptedModel", batch: "MicroBatch", log_probs: "Tensor", memory: Memory
+        self, model: "AdaptedModel", batch: "MicroBatch", log_probs: "Tensor", state: Held
     ) -> "Mapping[str, Tensor]":
-        """Adds nothing: looks on, to say how large the penalty is beside the loss."""
+        """Adds nothing: measures the loss, to show how large the penalty is beside it."""
         if log_probs.shape == batch.coefficients.shape:  # a reward model has none
-            self._hold.loss = self._hold.loss - (log_probs.detach() * batch.coefficients).sum()
-        self._hold.num_tokens += batch.ids.numel()
+            state.loss = state.loss - (log_probs.detach() * batch.coefficients).sum()
+        state.num_tokens += batch.ids.numel()
         return {}
 
-    def penalty(self, model: "AdaptedModel", memory: Memory) -> "Mapping[str, Tensor]":
-        """The pull; its size beside the loss is told with it."""
+    def penalty(self, model: "AdaptedModel", state: Held) -> "Mapping[str, Tensor]":
+        """The pull, and its size beside the loss."""
         import torch
 
         from llama_factory.training.parallel import current
 
-        own = [float(self._hold.loss), self._hold.num_tokens]
-        self._hold.loss, self._hold.num_tokens = 0.0, 0
+        own = [float(state.loss), state.num_tokens]
+        state.loss, state.num_tokens = 0.0, 0
         loss, num_tokens = map(sum, zip(*current().gathered(own), strict=True))
-        memory.tensors[SUMS][TOKENS] += num_tokens
-        if not self._hold.anchors or self.lambda_ == 0:
+        state.counts["tokens"] += num_tokens
+        if not state.penalties or self.lambda_ == 0:
             return {}
         weights = model.trainable()
-        distances = [anchor.value(weights) for anchor in self._hold.anchors]
-        penalty = self.lambda_ / 2 * torch.stack(distances).sum()
+        penalty = self.lambda_ / 2 * torch.stack([p.value(weights) for p in state.penalties]).sum()
         ratio = float(penalty.detach()) / loss if loss > 0 else 0.0
         if 0 < loss < math.inf and math.isfinite(ratio):
-            memory.tensors[SUMS][RATIO] += ratio
-            memory.tensors[SUMS][UPDATES] += 1
-        # A leaf: its backward pass reaches no weight, so that it is only told.
+            state.counts["ratio"] += ratio
+            state.counts["updates"] += 1
+        # A leaf: its backward pass reaches no weight, so it is only shown.
         return {"ewc_penalty": penalty, "ewc_ratio": torch.tensor(ratio, requires_grad=True)}
 
     def after_round(
-        self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
+        self,
+        model: "AdaptedModel",
+        rows: Sequence[Example],
+        memory: Memory,
+        state: Held,
+        *,
+        seed: int,
     ) -> Memory:
         """Add the importance of the weights for this round's rows to that of earlier rounds."""
-        from llama_factory.continual import counters
         from llama_factory.continual.merging import DIGEST, digest
 
-        tensors, sums = counters.end(memory, SUMS)
-        sums = sums or [0.0] * 3
-        chosen = self._chosen(model, rows, sums[TOKENS], seed)
-        fisher = self._remembered(model, memory)
-        num_rounds = memory.numbers.get(f"{NAME}.rounds", 0.0)
+        chosen = self._chosen(model, rows, state.counts["tokens"], seed)
+        fisher, num_rounds = state.fisher, memory.numbers.get(f"{NAME}.rounds", 0.0)
         if chosen:
-            fisher, num_rounds = self._added(fisher, self._measure(model, chosen, seed), num_rounds)
-        kept = {f"{NAME}.{name}": tensor for name, tensor in fisher.to_tensors().items()}
+            measured = self._measure(model, chosen, state.layers, seed)
+            fisher, num_rounds = self._added(fisher, measured, num_rounds)
         numbers = {
             "rounds": num_rounds,
             "examples": len(chosen),
-            "ratio": _told_ratio(sums),
+            "ratio": _mean_ratio(state.counts),
+            DIGEST: digest(model),
         }
-        others = {name: each for name, each in tensors.items() if not name.startswith(f"{NAME}.")}
-        told = {f"{NAME}.{name}": float(number) for name, number in numbers.items()}
-        told[NAME + DIGEST] = digest(model)
-        return replace(memory, tensors={**others, **kept}, numbers={**memory.numbers, **told})
+        return memory.with_kept(NAME, fisher.to_tensors(), numbers)
 
     @classmethod
     def consolidated(cls, memory: Memory) -> Memory:
@@ -180,7 +181,7 @@ class Ewc(Strategy):
 
         That of A and B one by one goes with them.
         """
-        if _measured(memory).outputs:
+        if _remembered(memory).outputs:
             return memory
         return memory.without(f"{NAME}.")
 
@@ -201,34 +202,28 @@ class Ewc(Strategy):
             )
         return plain
 
-    def _remembered(self, model: "AdaptedModel", memory: Memory) -> "Fisher":
-        """What the parent measured in this form, of weights that still have their shape."""
-        from llama_factory.continual.fisher import Fisher
+    def _report(self, remembered: "Fisher", held: "Fisher", new: tuple[int, int]) -> None:
+        """Tell what is not held, and why.
 
-        fisher = _measured(memory)
-        if bool(fisher.outputs) != (self.form == "delta"):
-            return Fisher()
-        return fisher.fitting(_shapes(model, self._layers(model)))
-
-    def _tell(self, fisher: "Fisher", model: "AdaptedModel", memory: Memory) -> None:
-        """Say what is not held, and why."""
-        shapes = _shapes(model, self._layers(model))
-        num_new = sum(name not in fisher.weights and name not in fisher.outputs for name in shapes)
-        if _measured(memory).is_empty:
+        Args:
+            remembered: by the parent version.
+            held: what of it holds in this round.
+            new: how many layers and weights have no importance yet, of how many.
+        """
+        if remembered.is_empty:
             logger.info("ewc: the parent version remembers no importance, so nothing is held yet.")
-        elif fisher.is_empty:
+        elif held.is_empty:
             logger.warning(
                 "ewc: the parent version measured importance in another form than %s, so it is "
                 "forgotten and nothing is held in this round. Set strategies.ewc.form back to keep "
                 "it.",
                 self.form,
             )
-        elif num_new:
+        elif new[0]:
             logger.warning(
                 "ewc: %d of %d trained layers or weights are new or of another shape since "
                 "importance was measured, so nothing holds them in this round.",
-                num_new,
-                len(shapes),
+                *new,
             )
 
     def _chosen(
@@ -244,13 +239,18 @@ class Ewc(Strategy):
         ends = accumulate(len(row.ids) for row in chosen)
         return chosen[: max(FEWEST_EXAMPLES, sum(end <= affordable for end in ends))]
 
-    def _measure(self, model: "AdaptedModel", rows: "Sequence[EncodedRow]", seed: int) -> "Fisher":
+    def _measure(
+        self,
+        model: "AdaptedModel",
+        rows: "Sequence[EncodedRow]",
+        layers: "Mapping[str, LowRankLayer]",
+        seed: int,
+    ) -> "Fisher":
         from llama_factory.continual import fisher
         from llama_factory.continual.low_rank import other_names
 
-        layers, weights = self._layers(model), model.trainable()
-        others = other_names(model, layers)
-        # the gradient of B reaches a layer's outputs, which are looked at on the way
+        weights, others = model.trainable(), other_names(model, layers)
+        # the gradient of B reaches a layer's outputs, where it is recorded on the way
         wanted = {name: weights[name] for name in [*others, *(each.b for each in layers.values())]}
         modules = {name: each.module for name, each in layers.items()}
         measured = fisher.measure(
@@ -266,12 +266,11 @@ class Ewc(Strategy):
         return old.mixed(new.normalised(), 1 / total).normalised(), total
 
 
-def _measured(memory: Memory) -> "Fisher":
-    """What the parent measured, in whatever form."""
+def _remembered(memory: Memory) -> "Fisher":
+    """The importance that the parent version keeps, in whatever form."""
     from llama_factory.continual.fisher import Fisher
 
-    own = {k: t for k, t in memory.tensors.items() if k.startswith(f"{NAME}.")}
-    return Fisher.from_tensors({k.removeprefix(f"{NAME}."): t for k, t in own.items()})
+    return Fisher.from_tensors(memory.tensors_under(f"{NAME}."))
 
 
 def _shapes(
@@ -285,29 +284,25 @@ def _shapes(
     return full | {name: tuple(weights[name].shape) for name in other_names(model, layers)}
 
 
-def _forget_if_changed(model: "AdaptedModel", memory: Memory) -> None:
-    """Drop what was measured of A and B one by one where these are not what they were then."""
+def _is_outdated(remembered: "Fisher", model: "AdaptedModel", memory: Memory) -> bool:
+    """Warn where A and B, measured one by one, are not what they were then."""
     from llama_factory.continual.merging import is_unchanged
 
-    tensors = cast("MutableMapping[str, Tensor]", memory.tensors)
-    measured = [name for name in tensors if name.startswith(WEIGHTS)]
-    if _measured(memory).outputs or not measured:
-        return
-    if not is_unchanged(model, memory.numbers, NAME):
-        for name in measured:
-            del tensors[name]
-        logger.warning(
-            "ewc: the adapter was changed by a merge or by a round without ewc since the "
-            "importance of its weights was measured, so that measure is forgotten and nothing is "
-            "held in this round. With form: delta it would have stayed."
-        )
+    if remembered.outputs or not remembered.weights or is_unchanged(model, memory.numbers, NAME):
+        return False
+    logger.warning(
+        "ewc: the adapter was changed by a merge or by a round without ewc since the "
+        "importance of its weights was measured, so that measure is forgotten and nothing is "
+        "held in this round. With form: delta it would have stayed."
+    )
+    return True
 
 
-def _told_ratio(sums: Sequence[float]) -> float:
-    """The mean size of the penalty beside the loss; people are told where it cannot do its work."""
-    if not sums[UPDATES]:
+def _mean_ratio(counts: Mapping[str, float]) -> float:
+    """The mean size of the penalty beside the loss; warns where it cannot do its work."""
+    if not counts["updates"]:
         return 0.0
-    ratio = sums[RATIO] / sums[UPDATES]
+    ratio = counts["ratio"] / counts["updates"]
     low, high = USUAL_RATIOS
     if not low <= ratio <= high:
         logger.warning(

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.types import Memory
-from llama_factory.training.strategy import STRATEGIES, Strategy, Turn
+from llama_factory.training.strategy import STRATEGIES, RunState, Strategy, Turn
 
 if TYPE_CHECKING:
     from llama_factory.model.adapted import AdaptedModel
@@ -39,7 +39,7 @@ class Freeze(Strategy):
             )
         return layers
 
-    def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
+    def prepare(self, model: "AdaptedModel", memory: Memory) -> RunState:
         """Let nothing in the lowest layers train.
 
         Raises:
@@ -56,6 +56,7 @@ class Freeze(Strategy):
                 f"strategies.freeze.layers: {count} of the model's {len(blocks)} layers are to be "
                 "frozen, and nothing would be left to train. Give fewer."
             )
+        return RunState()
 
     def count(self, num_layers: int) -> int:
         """How many of a model's layers are frozen, at least one."""

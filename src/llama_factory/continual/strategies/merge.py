@@ -9,19 +9,19 @@
   the larger one in magnitude.
 - `ties`: Yadav et al. 2023, https://arxiv.org/abs/2306.01708: trim, elect signs, average.
 
-Updates are those of the base model, s B A of each layer, whole: merging A and B apart is no merge
-of the updates.
+Updates are those of the base model, s B A of each layer, whole: merging A and B one by one does not
+merge the updates.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from llama_factory.core.types import Example, Memory
-from llama_factory.training.strategy import STRATEGIES, Strategy, Turn
+from llama_factory.training.strategy import STRATEGIES, RunState, Strategy, Turn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,30 +39,28 @@ FROM_TRAINED = ("ema", "slao", "magmax")
 FROM_ORIGIN = ("magmax", "ties")
 """Methods that compare how far weights are from where they were before the first round."""
 LARGE_ERROR = 0.25
-"""Share of the updates' norm that may be lost by keeping the rank before it is told."""
+"""Fraction of the updates' norm that may be lost by keeping the rank without a warning."""
 
 logger = logging.getLogger(__name__)
 
 Alpha = Annotated[float, Field(gt=0, le=1)]
 
 
-@dataclass(eq=False)
-class _Before:
-    """What one run began with; made anew at each start of it.
+@dataclass(eq=False, kw_only=True)
+class Before(RunState):
+    """What a run began with.
 
     Attributes:
         previous: all trained weights of the parent version.
         origin: of weights that are no part of a product, before the first round.
         num_rounds: merged so far, the first one counting as merged.
+        alpha: weight of the new update in `interpolate`.
     """
 
-    previous: "dict[str, Tensor]" = field(default_factory=dict)
-    origin: "dict[str, Tensor]" = field(default_factory=dict)
-    num_rounds: int = 0
-
-    def __eq__(self, other: object) -> bool:
-        # what one run began with is no part of what a strategy is set to
-        return isinstance(other, _Before)
+    previous: "Mapping[str, Tensor]"
+    origin: "Mapping[str, Tensor]"
+    num_rounds: int
+    alpha: float
 
 
 @STRATEGIES.register(NAME)
@@ -83,36 +81,34 @@ class Merge(Strategy):
     decay: float = Field(0.5, ge=0, lt=1)
     """For `ema`: weight of the average so far. Higher forgets less and learns less."""
     density: float = Field(0.2, gt=0, le=1)
-    """For `ties`: share of the elements of an update that is kept, the largest ones. Higher keeps
+    """For `ties`: fraction of an update's elements that is kept, the largest ones. Higher keeps
     more of both updates, and more of what they disagree on."""
     start: Literal["merged", "trained"] | None = None
     """Where the next round's training begins: at the merged weights, which are those that answer,
     or at those trained last, kept beside them. Empty: as published (`trained` for ema, slao and
     magmax)."""
 
-    _before: _Before = PrivateAttr(default_factory=_Before)
-    _is_second_try: bool = PrivateAttr(False)
-
-    def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
+    def prepare(self, model: "AdaptedModel", memory: Memory) -> Before:
         """Remember the parent's weights."""
         from llama_factory.continual.low_rank import low_rank_layers, other_names
         from llama_factory.continual.merging import snapshot
 
         previous = snapshot(model)
         others = other_names(model, low_rank_layers(model))
-        known = _named(memory, ORIGIN)
+        known = memory.tensors_under(ORIGIN)
         origin = {name: known.get(name, previous[name]).to(model.device) for name in others}
         num_rounds = int(memory.numbers.get(NUM_ROUNDS, 0))
         if _has_update(model, origin):
             num_rounds = max(1, num_rounds)  # an earlier round that was not merged counts as one
-        self._before = _Before(previous, origin, num_rounds)
+        alpha = self.alphas[0] if num_rounds else 1.0
+        return Before(previous=previous, origin=origin, num_rounds=num_rounds, alpha=alpha)
 
-    def begin(self, model: "AdaptedModel", memory: Memory) -> None:
+    def begin(self, model: "AdaptedModel", memory: Memory, state: Before) -> None:
         """Move the weights to where the method begins."""
         from llama_factory.continual.low_rank import low_rank_layers, orthonormal
         from llama_factory.continual.merging import copy_into
 
-        if not self._before.num_rounds:
+        if not state.num_rounds:
             return
         if self._starts_from_trained:
             copy_into(model, _trained(model, memory))
@@ -122,26 +118,30 @@ class Merge(Strategy):
                 weights[layer.a].data.copy_(orthonormal(weights[layer.a].detach()))
 
     def after_round(
-        self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
+        self,
+        model: "AdaptedModel",
+        rows: Sequence[Example],
+        memory: Memory,
+        state: Before,
+        *,
+        seed: int,
     ) -> Memory:
         """Merge in place, and keep what the next round needs."""
         from llama_factory.continual import merging
 
-        before, trained = self._before, merging.snapshot(model)
-        rule = self._rule()
-        error = merging.combine(model, before.previous, rule, before.origin) if rule else 0.0
-        self._tell(error)
-        kept = _prefixed(ORIGIN, before.origin) if self.method in FROM_ORIGIN else {}
+        trained = merging.snapshot(model)
+        rule = self._rule(state)
+        error = merging.combine(model, state.previous, rule, state.origin) if rule else 0.0
+        self._warn_of(error)
+        kept = _prefixed("origin.", state.origin) if self.method in FROM_ORIGIN else {}
         if self._starts_from_trained:
-            kept |= _prefixed(TRAINED, trained)
+            kept |= _prefixed("trained.", trained)
         numbers = {
-            NUM_ROUNDS: before.num_rounds + 1,
-            NAME + merging.DIGEST: merging.digest(model),
-            f"{NAME}.error": error,
+            "rounds": state.num_rounds + 1,
+            merging.DIGEST: merging.digest(model),
+            "error": error,
         }
-        others = {k: t for k, t in memory.tensors.items() if not k.startswith(f"{NAME}.")}
-        told = {name: float(number) for name, number in numbers.items()}
-        return replace(memory, tensors={**others, **kept}, numbers={**memory.numbers, **told})
+        return memory.with_kept(NAME, kept, numbers)
 
     @classmethod
     def consolidated(cls, memory: Memory) -> Memory:
@@ -152,17 +152,12 @@ class Merge(Strategy):
         from llama_factory.continual.merging import DIGEST
 
         kept = memory.without(TRAINED).without(ORIGIN)
-        return kept.without(NAME + DIGEST).without(f"{NAME}.norm")
+        return kept.without(f"{NAME}.{DIGEST}").without(f"{NAME}.norm")
 
-    def gentler(self) -> Mapping[str, Strategy]:
+    def gentler(self, state: Before) -> Mapping[str, Before]:
         """Interpolation with the later alphas."""
         alphas = self.alphas[1:] if self.method == "interpolate" else ()
-        return {f"alpha {alpha:g}": self._again(alpha) for alpha in alphas}
-
-    def _again(self, alpha: float) -> "Merge":
-        made = self.model_copy(update={"alphas": (alpha,)})
-        made._is_second_try = True
-        return made
+        return {f"alpha {alpha:g}": replace(state, alpha=alpha) for alpha in alphas}
 
     @property
     def _starts_from_trained(self) -> bool:
@@ -170,24 +165,23 @@ class Merge(Strategy):
             return self.method in FROM_TRAINED
         return self.start == "trained"
 
-    def _rule(self) -> "Rule | None":
-        """What this round does; nothing where there is nothing to merge with."""
+    def _rule(self, state: Before) -> "Rule | None":
+        """What this round does; None where there is nothing to merge with."""
         from llama_factory.continual import merging
 
-        number = self._before.num_rounds + 1
-        if number == 1 and not self._is_second_try:
-            return None
         if self.method == "interpolate":
-            return merging.blending(self.alphas[0]) if self.alphas[0] < 1 else None
+            return merging.blending(state.alpha) if state.alpha < 1 else None
+        if not state.num_rounds:
+            return None
         if self.method == "ema":
             return merging.blending(1 - self.decay)
         if self.method == "slao":
-            return merging.replacing_a(number**-0.5)
+            return merging.replacing_a((state.num_rounds + 1) ** -0.5)
         is_ties = self.method == "ties"
         return merging.electing_signs(self.density) if is_ties else merging.choosing_largest()
 
-    def _tell(self, error: float) -> None:
-        """Say where the adapter has no room for the result."""
+    def _warn_of(self, error: float) -> None:
+        """Warn where the adapter has no room for the result."""
         if error > LARGE_ERROR:
             logger.warning(
                 "merge: %.0f %% of the norm of the merged updates was lost, because %s gives "
@@ -202,7 +196,7 @@ def _trained(model: "AdaptedModel", memory: Memory) -> "dict[str, Tensor]":
     """The weights that were trained last, if the model is still what they were merged into."""
     from llama_factory.continual.merging import is_unchanged
 
-    trained = _named(memory, TRAINED)
+    trained = memory.tensors_under(TRAINED)
     if not trained:
         return {}
     if is_unchanged(model, memory.numbers, NAME):
@@ -214,7 +208,7 @@ def _trained(model: "AdaptedModel", memory: Memory) -> "dict[str, Tensor]":
     return {}
 
 
-def _has_update(model: "AdaptedModel", origin: "dict[str, Tensor]") -> bool:
+def _has_update(model: "AdaptedModel", origin: "Mapping[str, Tensor]") -> bool:
     """Whether the model differs from its base."""
     import torch
 
@@ -226,10 +220,5 @@ def _has_update(model: "AdaptedModel", origin: "dict[str, Tensor]") -> bool:
     return moved or any(not torch.equal(weights[name], start) for name, start in origin.items())
 
 
-def _named(memory: Memory, prefix: str) -> "dict[str, Tensor]":
-    kept = memory.tensors.items()
-    return {k.removeprefix(prefix): tensor for k, tensor in kept if k.startswith(prefix)}
-
-
-def _prefixed(prefix: str, tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
+def _prefixed(prefix: str, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     return {prefix + name: tensor.cpu().contiguous() for name, tensor in tensors.items()}

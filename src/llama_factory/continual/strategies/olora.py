@@ -1,4 +1,4 @@
-"""O-LoRA: every round learns in directions of its own, at right angles to those of earlier rounds.
+"""O-LoRA: every round learns in directions of its own, orthogonal to those of earlier rounds.
 
 Wang et al. 2023, https://arxiv.org/abs/2310.14152. The paper gives each round a fresh LoRA and adds
 all of them up. B_1 A_1 + ... + B_t A_t is one LoRA whose A has the rows of all A_s and whose B has
@@ -11,15 +11,15 @@ for LoRA (`model.adapter.init: olora`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field
 
 from llama_factory.core.types import Example, Memory
 from llama_factory.model.adapters import ADAPTERS, Adapter
 from llama_factory.model.adapters.lora import Lora
-from llama_factory.training.strategy import STRATEGIES, Strategy
+from llama_factory.training.strategy import STRATEGIES, RunState, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,20 +34,25 @@ CONSOLIDATED = f"{NAME}.consolidated."
 """Tensors in memory, by name of the weight A: of rounds whose updates are in the base."""
 
 
+@dataclass(eq=False, kw_only=True)
+class Parts(RunState):
+    """What a run trains of the adapter, layer by layer."""
+
+    parts: "tuple[Subspace, ...]"
+
+
 @STRATEGIES.register(NAME)
 class OLora(Strategy):
-    """Learns each round in a part of the adapter of its own, at right angles to earlier ones."""
+    """Learns each round in a part of the adapter of its own, orthogonal to earlier ones."""
 
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     lambda_: float = Field(0.5, ge=0, alias="lambda")
-    """How dear it is to learn in the directions of earlier rounds. Higher forgets less, learns
-    less."""
+    """Strength of the penalty on learning in the directions of earlier rounds. Higher forgets less,
+    learns less."""
     rank: int = Field(4, ge=1)
     """Ranks of the adapter that a round takes for itself; `model.adapter.rank` divided by it is the
     number of rounds that fit. Higher learns more in a round."""
-
-    _parts: "tuple[Subspace, ...]" = PrivateAttr(())
 
     def conflicts(self, others: Mapping[str, Strategy], adapter: Adapter | None) -> Iterator[str]:
         """It needs an adapter of its own, with parts for rounds."""
@@ -82,8 +87,8 @@ class OLora(Strategy):
                 "one round fits. Lower the first, or raise the second."
             )
 
-    def prepare(self, model: "AdaptedModel", memory: Memory) -> None:
-        """Find room in the adapter for this round, which begins at right angles to the others.
+    def prepare(self, model: "AdaptedModel", memory: Memory) -> Parts:
+        """Find room in the adapter for this round, and begin it orthogonal to the others.
 
         Raises:
             ConfigError: there is no room left, or the adapter is not of a kind that has parts.
@@ -107,30 +112,35 @@ class OLora(Strategy):
             starts = (a.detach().clone(), b.detach().clone())
             parts.append(subspaces.Subspace(layer.a, a, b, own, earlier, *starts))
             model.parts.update({layer.a: parts[-1].of(a, 0), layer.b: parts[-1].of(b, 1)})
-        self._parts = tuple(parts)
+        return Parts(parts=tuple(parts))
 
-    def penalty(self, model: "AdaptedModel", memory: Memory) -> "Mapping[str, Tensor]":
+    def penalty(self, model: "AdaptedModel", state: Parts) -> "Mapping[str, Tensor]":
         """What this round's directions share with earlier ones, summed over layers."""
-        overlaps = [each for part in self._parts if (each := part.overlap()) is not None]
+        overlaps = [each for part in state.parts if (each := part.overlap()) is not None]
         return {"olora_penalty": self.lambda_ * sum(overlaps[1:], overlaps[0])} if overlaps else {}
 
-    def adjust_gradients(self, model: "AdaptedModel", memory: Memory) -> None:
+    def adjust_gradients(self, model: "AdaptedModel", state: Parts) -> None:
         """Only this round's part of the adapter is trained."""
-        for part in self._parts:
+        for part in state.parts:
             part.mask_gradients()
 
-    def after_step(self, model: "AdaptedModel", memory: Memory) -> None:
+    def after_step(self, model: "AdaptedModel", state: Parts) -> None:
         """Undo what weight decay did to the other parts."""
-        for part in self._parts:
+        for part in state.parts:
             part.hold_others()
 
     def after_round(
-        self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
+        self,
+        model: "AdaptedModel",
+        rows: Sequence[Example],
+        memory: Memory,
+        state: Parts,
+        *,
+        seed: int,
     ) -> Memory:
         """Keep the directions of all rounds so far."""
         used = int(memory.numbers.get(USED, 0)) + self.rank
-        kept = {f"{NAME}.{part.name}": part.a.detach()[:used].cpu().clone() for part in self._parts}
-        self._parts = ()
+        kept = {f"{NAME}.{part.name}": part.a.detach()[:used].cpu().clone() for part in state.parts}
         model.parts.clear()
         return replace(
             memory,
@@ -153,5 +163,5 @@ def _directions(memory: Memory, name: str) -> "Tensor":
     import torch
 
     keys = (CONSOLIDATED + name, f"{NAME}.{name}")
-    found = [memory.tensors[key] for key in keys if key in memory.tensors]
-    return torch.cat(found) if found else torch.empty(0)
+    known = [memory.tensors[key] for key in keys if key in memory.tensors]
+    return torch.cat(known) if known else torch.empty(0)

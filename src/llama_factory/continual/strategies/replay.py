@@ -14,7 +14,7 @@ from pydantic import Field
 
 from llama_factory.continual import strategy_rows
 from llama_factory.core.types import Example, Memory
-from llama_factory.training.strategy import STRATEGIES, ExtraSource, Strategy
+from llama_factory.training.strategy import STRATEGIES, ExtraSource, RunState, Strategy
 
 if TYPE_CHECKING:
     from llama_factory.model.adapted import AdaptedModel
@@ -66,7 +66,13 @@ class Replay(Strategy):
         return (source,) if kept else ()
 
     def after_round(
-        self, model: "AdaptedModel", rows: Sequence[Example], memory: Memory, *, seed: int
+        self,
+        model: "AdaptedModel",
+        rows: Sequence[Example],
+        memory: Memory,
+        state: RunState,
+        *,
+        seed: int,
     ) -> Memory:
         """Keep the rows of all rounds whose hashes come first, evenly by group."""
         old, num_edited = strategy_rows.intact(memory, NAME)
