@@ -68,7 +68,7 @@ class TextComparison:
 
     @property
     def num_bands(self) -> int:
-        """Bands to each at: very similar rows share most of them, so a few will do."""
+        """Bands to look at: very similar rows share most of them, so a few will do."""
         return FEW_BANDS if self.at_least >= VERY_SIMILAR else signatures.NUM_BANDS
 
     def sizes(self, table: RowTable) -> Array:

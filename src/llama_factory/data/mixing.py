@@ -68,7 +68,7 @@ def _balanced(table: RowTable, rows: Array, settings: MixSettings) -> Array:
 
 
 def _interleaved(table: RowTable, rows: Array, settings: MixSettings) -> Array:
-    """Rows of all groups in turn, each group with its share."""
+    """Rows of all groups in turn, each group with its fraction."""
     if settings.strategy == "concat" or not len(rows):
         return rows
     groups = table.column("group")[rows]
@@ -85,7 +85,7 @@ def _interleaved(table: RowTable, rows: Array, settings: MixSettings) -> Array:
 
 
 def _shares(names: Sequence[str], given: Mapping[str, float]) -> dict[str, float]:
-    """The share of each group; they add up to 1."""
+    """The fraction of each group; they add up to 1."""
     if not given:
         return dict.fromkeys(names, 1 / len(names))
     for name in given:

@@ -27,7 +27,7 @@ class MixSettings(Settings):
     """concat takes every row; interleave_under stops when the first set is used up; and
     interleave_over goes on until the last one is, repeating the others."""
     shares: dict[str, float] = {}
-    """Share of each group in an interleaved mix. Empty: all alike."""
+    """Fraction of each group in an interleaved mix. Empty: all alike."""
     balance: Literal["none", "under", "over"] = "none"
     """Give all classes as many rows as the smallest (under) or, by repeating, the largest has."""
     balance_by: Literal["group", "answer"] = "answer"
@@ -42,7 +42,7 @@ class DataSettings(Settings):
     train_path: Path | None = None
     """File or folder to train on. A workspace takes its inbox instead."""
     eval_path: Path | None = None
-    """File or folder of rows that are only tested. Empty: a share of the training rows."""
+    """File or folder of rows that are only tested. Empty: a fraction of the training rows."""
     dataset: list[str] = []
     """Named sets to train on: from `dataset_info.json` in `dataset_dir`, or well-known ones."""
     eval_dataset: list[str] = []
@@ -52,10 +52,10 @@ class DataSettings(Settings):
     encoding: str | None = None
     """Encoding of text files that are not UTF-8, such as gb18030 or latin-1."""
     held_out_fraction: float = Field(0.1, ge=0, le=0.5)
-    """Share of the rows kept back to test, chosen by content, where no `NAME.test.jsonl` lies
+    """Fraction of the rows kept back to test, chosen by content, where no `NAME.test.jsonl` lies
     beside `NAME.jsonl`. Higher measures better and teaches less."""
     held_out_by: Literal["group", "answer"] = "group"
-    """What gives up that share: every group, or every answer (label) in it."""
+    """What gives up that fraction: every group, or every answer (label) in it."""
     max_tokens: int = Field(1024, ge=16)
     """Longest row in tokens. Longer conversations lose their oldest exchanges, then the end of the
     last answer. Higher needs more memory."""

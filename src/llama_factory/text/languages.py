@@ -42,8 +42,8 @@ _NOT_LANGUAGE = re.compile(r"```.*?(?:```|$)|https?://\S+|\$\$.*?\$\$|\\[a-z]+",
 FEWEST_LETTERS = 4
 """A text with less is not worth a guess by the model."""
 _ENOUGH_LETTERS = re.compile(rf"(?:[\W\d_]*[^\W\d_]){{{FEWEST_LETTERS}}}")
-SHARE = 0.5
-"""A script that makes up this share of the letters decides without the model."""
+MIN_FRACTION = 0.5
+"""A script that makes up this fraction of the letters decides without the model."""
 _WEIGHT = 3
 """Letters of an English text that say as much as one ideograph."""
 
@@ -80,26 +80,26 @@ def _by_script(sample: str) -> tuple[str, float]:
     han, kana, hangul = (_count(script, sample) for script in (_HAN, _KANA, _HANGUL))
     eastern = han + kana + hangul
     letters = _WEIGHT * eastern + max(_count(_WORDS, sample) - eastern, 0)
-    share = _WEIGHT * eastern / max(letters, 1)
-    if not eastern or share < SHARE:
-        return _mixed(sample, share, has_kana=kana > 0)
+    fraction = _WEIGHT * eastern / max(letters, 1)
+    if not eastern or fraction < MIN_FRACTION:
+        return _mixed(sample, fraction, has_kana=kana > 0)
     if hangul > han + kana:
-        return "ko", round(share * hangul / eastern, 4)
+        return "ko", round(fraction * hangul / eastern, 4)
     # Japanese prose is half kana; a Chinese text quotes a brand or two, such as の
     if kana > 0.1 * (han + kana):
-        return "ja", round(share * min(kana / (han + kana) / 0.3, 1.0), 4)
-    return "zh", round(share * han / eastern, 4)
+        return "ja", round(fraction * min(kana / (han + kana) / 0.3, 1.0), 4)
+    return "zh", round(fraction * han / eastern, 4)
 
 
-def _mixed(sample: str, share: float, *, has_kana: bool) -> tuple[str, float]:
-    """What the model says of a text with some (`share`) Chinese, Japanese or Korean, or none."""
+def _mixed(sample: str, fraction: float, *, has_kana: bool) -> tuple[str, float]:
+    """What the model says of a text with some (`fraction`) Chinese, Japanese or Korean, or none."""
     language, confidence = _by_model(sample)
-    if share and not has_kana and language in ("ja", "yue", "wuu"):
+    if fraction and not has_kana and language in ("ja", "yue", "wuu"):
         return "zh", confidence  # names such as Python among ideographs look Japanese to it
     if language in ("zh", "ja", "ko"):
         return language, confidence
     # a Chinese answer that quotes a French sentence is surely neither
-    return language, round(confidence * (1 - share), 4)
+    return language, round(confidence * (1 - fraction), 4)
 
 
 def _by_model(sample: str) -> tuple[str, float]:

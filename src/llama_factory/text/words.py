@@ -78,12 +78,12 @@ def places_of_words(pieces: Sequence[TextPiece]) -> list[int]:
 
 
 def how_many(count: int, rate: float) -> int:
-    """How many of `count` things are changed: their share `rate`, and at least one above 0."""
+    """How many of `count` things are changed: their fraction `rate`, and at least one above 0."""
     return min(count, max(1, round(rate * count))) if rate > 0 else 0
 
 
 def chosen(places: Sequence[int], rate: float, rng: Random) -> list[int]:
-    """A share of the places, at least one where the rate is above 0, in rising order."""
+    """A fraction of the places, at least one where the rate is above 0, in rising order."""
     return sorted(rng.sample(places, how_many(len(places), rate)))
 
 

@@ -18,7 +18,7 @@ class Contamination(SetStep):
     """
 
     similarity: float = Field(0.8, gt=0.5, le=1)
-    """Share of common pieces from which whole rows count as the same. Lower drops more."""
+    """Fraction of common pieces from which whole rows count as the same. Lower drops more."""
     question_similarity: float = Field(0.95, gt=0.5, le=1)
     """The same for the questions alone, which often share a template. Lower drops more."""
     min_characters: int = Field(40, ge=1)

@@ -13,7 +13,7 @@ class NearDuplicates(SetStep):
     """Keeps the first of rows nearly the same; other numbers or another label make them differ."""
 
     similarity: float = Field(0.8, gt=0.5, le=1)
-    """Share of common pieces from which two rows are nearly the same. Lower drops more."""
+    """Fraction of common pieces from which two rows are nearly the same. Lower drops more."""
     min_characters: int = Field(40, ge=1)
     """Shorter rows are compared exactly only: in a short text every word counts."""
 

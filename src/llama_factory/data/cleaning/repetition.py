@@ -38,15 +38,15 @@ class RepeatedText(RowStep):
     min_characters: int = Field(200, ge=50)
     """Shorter texts are never judged: too little to tell a refrain from a loop."""
     max_duplicate_lines: float = Field(0.5, gt=0, le=1)
-    """Share of characters in lines that were there before. Lower drops songs and forms too."""
+    """Fraction of characters in lines that were there before. Lower drops songs and forms too."""
     max_duplicate_ngrams: float = Field(0.5, gt=0, le=1)
-    """Share of characters in runs of 10 words (16 Chinese characters) that were there before."""
+    """Fraction of characters in runs of 10 words (16 Chinese characters) that were there before."""
     max_top_ngram: float = Field(0.4, gt=0, le=1)
-    """Share of characters in the most frequent run of 4 words (8 Chinese characters), where it
+    """Fraction of characters in the most frequent run of 4 words (8 Chinese characters), where it
     comes at least 8 times. JSON, whose keys come again in every record, is not counted."""
     max_loop: float = Field(0.2, gt=0, le=1)
-    """Share of characters in the longest loop: one phrase at least 5 times in a row, or one of up
-    to 3 words 10 times."""
+    """Fraction of characters in the longest loop: one phrase at least 5 times in a row, or one of
+    up to 3 words 10 times."""
 
     def clean(self, row: Example) -> Example | Dropped:
         """The row itself, or in which way its answer repeats itself."""
@@ -113,7 +113,7 @@ def _same_letters(text: str) -> int:
 
 
 def _duplicate_lines(text: str) -> float:
-    """Share of characters in lines with words that were there before."""
+    """Fraction of characters in lines with words that were there before."""
     seen: set[str] = set()
     total = again = 0
     for line in map(str.strip, text.split("\n")):

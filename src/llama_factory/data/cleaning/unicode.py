@@ -63,7 +63,7 @@ class Unicode(RowStep):
     max_blank_lines: int = Field(2, ge=0)
     """Longer runs of blank lines are cut to this many."""
     max_broken_fraction: float = Field(0.02, ge=0, le=1)
-    """A row is dropped when more than this share of its characters was lost by wrong decoding
+    """A row is dropped when more than this fraction of its characters was lost by wrong decoding
     (U+FFFD, 锟斤拷). 1 keeps them all."""
 
     def clean(self, row: Example) -> Example | Dropped:

@@ -150,8 +150,8 @@ def _is_random(value: str) -> bool:
 
 def _bits(value: str) -> float:
     """Shannon entropy of the characters, in bits each."""
-    shares = [count / len(value) for count in Counter(value).values()]
-    return -sum(share * math.log2(share) for share in shares)
+    fractions = [count / len(value) for count in Counter(value).values()]
+    return -sum(part * math.log2(part) for part in fractions)
 
 
 def _has_secret_words(text: str) -> bool:
