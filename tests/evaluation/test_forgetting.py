@@ -1,11 +1,7 @@
 import pytest
 
 from llama_factory.core.types import EvalReport, TaskScores
-from llama_factory.evaluation import statistics
-from llama_factory.evaluation.drift import Drift
 from llama_factory.evaluation.forgetting import build_matrix
-from llama_factory.reports import pictures
-from llama_factory.reports.pictures import draw_curves, draw_loss, draw_matrix
 
 
 def report(**scores):
@@ -86,35 +82,3 @@ def test_one_round_has_forgotten_nothing_yet():
     assert matrix.summary["backward_transfer"] is None
     assert matrix.summary["forgetting"] is None
     assert matrix.summary["average"] == matrix.summary["learned"] == 0.8
-
-
-def test_pictures_are_png_files(tmp_path):
-    draw_matrix(MATRIX, tmp_path / "m.png")
-    nan = float("nan")
-    rows = [
-        {"step": 1, "loss": 3.0, "loss_new": 3.5, "loss_replay": 1.5},
-        {"step": 2, "loss": nan, "loss_new": nan},
-        {"step": 3, "loss": 1.0, "loss_new": 1.0, "loss_replay": 1.0, "eval_loss": 1.2},
-    ]
-    draw_loss(rows, tmp_path / "l.png")
-    draw_matrix(WHOLE, tmp_path / "w.png")
-    versions = WHOLE.versions
-    drift = Drift(versions, (1.01, None, 1.2), (None, None, None))
-    known = {("v0001", "v0001 a"): statistics.proportion(8, 10)}
-    draw_curves(WHOLE, drift, tmp_path / "c.png", known)
-    draw_curves(MATRIX, Drift(versions, (None,) * 3, (None,) * 3), tmp_path / "d.png")
-    for name in ("m.png", "l.png", "w.png", "c.png", "d.png"):
-        content = (tmp_path / name).read_bytes()
-        assert content.startswith(b"\x89PNG")
-        assert len(content) > 5000
-
-
-def test_names_without_a_font_are_told_once_and_drawn_all_the_same(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(pictures, "CHINESE_FONTS", ())
-    pictures._warn_of_boxes.cache_clear()
-    pictures._searched.cache_clear()
-    matrix = build_matrix({"v0001": report(v0001_中文=0.8)}, "em")
-    for _ in range(2):
-        draw_matrix(matrix, tmp_path / "m.png")
-    assert caplog.text.count("install a font") == 1
-    assert (tmp_path / "m.png").exists()

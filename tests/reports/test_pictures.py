@@ -5,8 +5,15 @@ import pytest
 
 from llama_factory.evaluation.drift import Drift
 from llama_factory.evaluation.statistics import Estimate
-from llama_factory.reports.pictures import curves_figure, matrix_figure
-from tests.evaluation.pictured import matrix_of
+from llama_factory.reports import pictures
+from llama_factory.reports.pictures import (
+    curves_figure,
+    draw_curves,
+    draw_loss,
+    draw_matrix,
+    matrix_figure,
+)
+from tests.evaluation.lineages import matrix_of
 
 MATRIX = matrix_of(
     {
@@ -90,3 +97,32 @@ def test_general_ability_that_was_not_measured_has_no_panel():
     (scores,) = figure.axes
     assert texts(scores.get_xticklabels()) == ["after v0001"]
     assert len(scores.lines) == 1
+
+
+def test_pictures_are_png_files(tmp_path):
+    draw_matrix(MATRIX, tmp_path / "m.png")
+    nan = float("nan")
+    rows = [
+        {"step": 1, "loss": 3.0, "loss_new": 3.5, "loss_replay": 1.5},
+        {"step": 2, "loss": nan, "loss_new": nan},
+        {"step": 3, "loss": 1.0, "loss_new": 1.0, "loss_replay": 1.0, "eval_loss": 1.2},
+    ]
+    draw_loss(rows, tmp_path / "l.png")
+    draw_matrix(ALONE, tmp_path / "w.png")
+    draw_curves(MATRIX, drift(), tmp_path / "c.png", SURE)
+    draw_curves(ALONE, Drift(("v0001",), (None,), (None,)), tmp_path / "d.png")
+    for name in ("m.png", "l.png", "w.png", "c.png", "d.png"):
+        content = (tmp_path / name).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 5000
+
+
+def test_names_without_a_font_are_told_once_and_drawn_all_the_same(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(pictures, "CHINESE_FONTS", ())
+    pictures._warn_of_boxes.cache_clear()
+    pictures._searched.cache_clear()
+    matrix = matrix_of({"v0001": {"v0001 中文": [0.8]}})
+    for _ in range(2):
+        draw_matrix(matrix, tmp_path / "m.png")
+    assert caplog.text.count("install a font") == 1
+    assert (tmp_path / "m.png").exists()

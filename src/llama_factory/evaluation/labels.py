@@ -146,7 +146,7 @@ def find_label(answer: str, labels: Sequence[str]) -> str:
     """The label that an answer names; thoughts before the answer do not count.
 
     Case, white space, and whether words are joined by spaces, hyphens or underscores do not count;
-    a word in spaced scripts is never found inside another one.
+    a word in spaced scripts is never matched inside another one.
 
     Returns:
         The label as it stands in `labels`, or nothing.

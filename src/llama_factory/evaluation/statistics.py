@@ -1,6 +1,6 @@
 """How sure a score is: 95 % intervals, and differences between two models on the same rows.
 
-Proportions: Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953. All else: the percentile
+Fractions: Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953. All else: the percentile
 bootstrap over rows, Efron and Tibshirani 1993, chapters 13 and 16; differences are paired by row,
 as in Koehn 2004, https://aclanthology.org/W04-3250.
 """
@@ -22,8 +22,8 @@ Statistic = Callable[[Array], Array]
 NUM_RESAMPLES = 2000
 NUM_TOTALS = 300
 """Resamples of scores that are no mean of columns, each of which costs a pass over the rows."""
-MOST_RESAMPLED = 10_000
-"""Rows of which such scores get an interval at most."""
+MAX_RESAMPLED = 10_000
+"""Most rows of which such scores get an interval."""
 Z = 1.959963984540054
 """Of a two-sided interval of 95 % of the normal distribution."""
 NUMBERS_AT_ONCE = 1_000_000
@@ -36,7 +36,7 @@ class Estimate:
 
     Attributes:
         value: over all rows.
-        low: lower end of the interval; None where too few rows were seen to tell.
+        low: lower end of the interval; None where there are too few rows.
         high: upper end.
         count: rows.
     """
@@ -96,19 +96,19 @@ def difference(
 
 
 def ratio(parts: Sequence[float], wholes: Sequence[float], *, seed: int = 0) -> Estimate:
-    """Sum of parts over sum of wholes, resampled by row: the share of a score that is kept."""
+    """Sum of parts over sum of wholes, resampled by row: the fraction of a score that is kept."""
     columns = np.stack([np.asarray(parts, float), np.asarray(wholes, float)], axis=1)
     return bootstrap(columns, _ratio, seed=seed)
 
 
 def proportion(num_right: int, count: int) -> Estimate:
-    """Share of rows that are right, with Wilson's interval."""
-    share, spread = num_right / count, Z * Z / count
-    middle = (share + spread / 2) / (1 + spread)
-    half = Z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
+    """Fraction of rows that are right, with Wilson's interval."""
+    fraction, spread = num_right / count, Z * Z / count
+    middle = (fraction + spread / 2) / (1 + spread)
+    half = Z * math.sqrt(fraction * (1 - fraction) / count + spread / (4 * count)) / (1 + spread)
     # at the ends rounding must not leave the value outside its own interval
-    low, high = min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
-    return Estimate(share, low, high, count)
+    low, high = min(fraction, max(0.0, middle - half)), max(fraction, min(1.0, middle + half))
+    return Estimate(fraction, low, high, count)
 
 
 def bootstrap(rows: Array, statistic: Statistic, *, seed: int) -> Estimate:
@@ -147,16 +147,16 @@ def of_rows(rows: Sequence[Row], total: Callable[[Sequence[Row]], float]) -> Est
     """Any function of whole rows, with the percentile interval over resampled rows.
 
     Args:
-        rows: what was judged; for a difference, pairs of it.
+        rows: scored rows; for a difference, pairs of them.
         total: its value over some rows.
 
     Returns:
-        No interval for more than MOST_RESAMPLED rows: hundreds of totals over them take hours.
+        Without an interval above MAX_RESAMPLED rows: hundreds of totals over them take hours.
     """
     if not rows:
         return Estimate(math.nan, None, None, 0)
     value = total(rows)
-    if not 1 < len(rows) <= MOST_RESAMPLED:
+    if not 1 < len(rows) <= MAX_RESAMPLED:
         return Estimate(value, None, None, len(rows))
     rng = np.random.default_rng(0)
     picks = (rng.integers(0, len(rows), size=len(rows)) for _ in range(NUM_TOTALS))
@@ -165,7 +165,7 @@ def of_rows(rows: Sequence[Row], total: Callable[[Sequence[Row]], float]) -> Est
 
 
 def percentiles(value: float, drawn: Array, count: int) -> Estimate:
-    """A value with the middle 95 % of what it came to over resamples.
+    """A value with the middle 95 % of its resamples.
 
     Args:
         value: over all rows.
@@ -176,7 +176,7 @@ def percentiles(value: float, drawn: Array, count: int) -> Estimate:
     if not len(drawn):
         return Estimate(value, None, None, count)
     low, high = np.percentile(drawn, (2.5, 97.5))
-    # the value itself must not lie outside where few rows make the resamples lopsided
+    # with few rows the resamples are skewed: the value must not lie outside its own interval
     return Estimate(value, min(value, float(low)), max(value, float(high)), count)
 
 

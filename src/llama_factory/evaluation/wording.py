@@ -10,12 +10,12 @@ MEANINGS = (
     ("forgetting", "loss of earlier tasks against their best so far"),
     ("forward_transfer", "FWT: gain over the base model on tasks not yet taught"),
 )
-"""Of the numbers that a matrix comes to."""
+"""Of the five numbers of a matrix."""
 IN_BRACKETS = "In brackets: before the task was taught."
 
 
 def verdict(*, promoted: bool, held: bool) -> str:
-    """What the gate said of a version, in a word."""
+    """The gate's verdict of a version in a word."""
     if promoted:
         return "promoted"
     return "held" if held else "refused"
@@ -26,16 +26,16 @@ def number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None or value != value else f"{value:.{digits}f}"  # NaN is unlike itself
 
 
-def interval(found: Estimate | None, digits: int = 2) -> str:
+def interval(estimate: Estimate | None, digits: int = 2) -> str:
     """`0.41 – 0.66`; nothing where it is not known."""
-    if found is None or found.low is None or found.high is None:
+    if estimate is None or estimate.low is None or estimate.high is None:
         return ""
-    return f"{found.low:.{digits}f} – {found.high:.{digits}f}"
+    return f"{estimate.low:.{digits}f} – {estimate.high:.{digits}f}"
 
 
-def with_interval(value: float | None, found: Estimate | None, digits: int = 2) -> str:
+def with_interval(value: float | None, estimate: Estimate | None, digits: int = 2) -> str:
     """`0.52 (0.41 – 0.66)`; the number alone where its interval is not known."""
-    known = interval(found, digits)
+    known = interval(estimate, digits)
     return f"{number(value, digits)} ({known})" if known else number(value, digits)
 
 
@@ -47,5 +47,5 @@ def cell(value: float | None, *, is_taught: bool) -> str:
 
 
 def row_name(version: str) -> str:
-    """What a matrix calls a version's row."""
+    """The name of a version's row in a matrix."""
     return "base model" if version == BASE_VERSION else f"after {version}"

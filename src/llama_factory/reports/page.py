@@ -104,22 +104,22 @@ def _scores(lineage: LineageScores) -> tuple[list[str], list[dict[str, Any]]]:
     tasks = EvalReport.from_json(lineage.report["evaluation"]).tasks
     before = EvalReport.from_json(lineage.report.get("before", lineage.report["evaluation"])).tasks
     names = list(dict.fromkeys(name for task in tasks.values() for name in task.scores))
-    found = lineage.own_intervals
+    intervals = lineage.own_intervals
     lines = []
     for task in tasks.values():
         old = before[task.task].scores if task.task in before else {}
         cells = [
-            _cell(task.scores.get(name), found.get(task.task, {}).get(name), old.get(name))
+            _cell(task.scores.get(name), intervals.get(task.task, {}).get(name), old.get(name))
             for name in names
         ]
         lines.append({"task": task.task, "count": task.count, "cells": cells})
     return names, lines
 
 
-def _cell(value: float | None, found: Estimate | None, before: float | None) -> dict[str, str]:
+def _cell(value: float | None, estimate: Estimate | None, before: float | None) -> dict[str, str]:
     return {
         "value": number(value),
-        "interval": interval(found),
+        "interval": interval(estimate),
         "before": "" if before is None else number(before),
     }
 
@@ -127,13 +127,13 @@ def _cell(value: float | None, found: Estimate | None, before: float | None) -> 
 def _matrix(
     lineage: LineageScores, matrix: ForgettingMatrix, drawn: tuple[bytes, bytes]
 ) -> dict[str, Any]:
-    found = lineage.of_metric(matrix.metric)
+    intervals = lineage.of_metric(matrix.metric)
     alts = "heat map of tasks and versions", "scores from version to version"
     pictures = [_picture(alt, content) for alt, content in zip(alts, drawn, strict=True)]
     return {
         "metric": matrix.metric,
         "tasks": matrix.tasks,
-        "rows": [_row(matrix, name, scores, found) for name, scores in matrix.lines()],
+        "rows": [_row(matrix, name, scores, intervals) for name, scores in matrix.lines()],
         "summary": [_summary(matrix, name, meaning) for name, meaning in MEANINGS],
         "pictures": pictures,
     }
@@ -143,12 +143,12 @@ def _row(
     matrix: ForgettingMatrix,
     version: str,
     scores: Sequence[float | None],
-    found: Mapping[tuple[str, str], Estimate],
+    intervals: Mapping[tuple[str, str], Estimate],
 ) -> dict[str, Any]:
     cells = [
         {
             "value": cell(score, is_taught=matrix.is_taught(version, task)),
-            "interval": "" if score is None else interval(found.get((version, task))),
+            "interval": "" if score is None else interval(intervals.get((version, task))),
         }
         for task, score in zip(matrix.tasks, scores, strict=True)
     ]

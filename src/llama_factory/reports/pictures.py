@@ -123,9 +123,9 @@ def _draw_tasks(
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9)
 
 
-def _draw_bar(axes: Any, place: float, found: Estimate | None, color: Any) -> None:
-    if found is not None and found.low is not None and found.high is not None:
-        axes.plot([place, place], [found.low, found.high], color=color, alpha=0.45)
+def _draw_bar(axes: Any, place: float, estimate: Estimate | None, color: Any) -> None:
+    if estimate is not None and estimate.low is not None and estimate.high is not None:
+        axes.plot([place, place], [estimate.low, estimate.high], color=color, alpha=0.45)
 
 
 def _draw_drift(axes: Any, matrix: ForgettingMatrix, drift: Drift) -> None:

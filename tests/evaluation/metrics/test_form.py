@@ -4,8 +4,8 @@ import pytest
 
 from llama_factory.evaluation.metrics.distinct_n import DistinctN
 from llama_factory.evaluation.metrics.json_validity import JsonValidity
-from llama_factory.evaluation.metrics.length import Length
-from llama_factory.evaluation.metrics.repetition import Repetition
+from llama_factory.evaluation.metrics.length_ratio import LengthRatio
+from llama_factory.evaluation.metrics.repetition_rate import RepetitionRate
 from llama_factory.evaluation.metrics.termination import Termination
 from tests.evaluation.metrics.rows import answered, corpus
 
@@ -26,18 +26,18 @@ def test_distinct_n_counts_chinese_by_character():
 
 def test_repetition_by_hand():
     # 4-grams of a b a b a b a: abab, baba, abab, baba: 2 of 4 were there before
-    assert Repetition().score("", "a b a b a b a") == pytest.approx(0.5)
-    assert Repetition().score("", "a b c d e f") == 0
-    assert Repetition().score("", "too short") == 0
+    assert RepetitionRate().score("", "a b a b a b a") == pytest.approx(0.5)
+    assert RepetitionRate().score("", "a b c d e f") == 0
+    assert RepetitionRate().score("", "too short") == 0
     # 很好 好很 很好 好很 很好: 3 of 5
-    assert Repetition(n=2).score("", "很好很好很好") == pytest.approx(3 / 5)
-    assert [Repetition().label, Repetition(n=2).label] == ["repetition", "repetition:2"]
+    assert RepetitionRate(n=2).score("", "很好很好很好") == pytest.approx(3 / 5)
+    assert [RepetitionRate().label, RepetitionRate(n=2).label] == ["repetition", "repetition:2"]
 
 
 def test_length_is_the_shorter_over_the_longer():
-    assert Length().score("one two three four", "one") == 0.25
-    assert Length().score("好的", "好的好的好的好的") == 0.25
-    assert Length().score("word", "!") == 0
+    assert LengthRatio().score("one two three four", "one") == 0.25
+    assert LengthRatio().score("好的", "好的好的好的好的") == 0.25
+    assert LengthRatio().score("word", "!") == 0
 
 
 def test_termination_is_the_share_that_ended_by_itself():

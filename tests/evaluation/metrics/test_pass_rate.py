@@ -1,8 +1,10 @@
 import sys
+import time
 
 import pytest
 
 from llama_factory.core.errors import ConfigError
+from llama_factory.evaluation.metrics import pass_rate
 from llama_factory.evaluation.metrics.pass_rate import PassRate
 from tests.evaluation.metrics.rows import score
 
@@ -29,7 +31,6 @@ def test_answers_pass_whose_code_passes_the_expected_tests():
     "bad",
     [
         "while True: pass",
-        "import time; time.sleep(60)",
         "x = bytearray(10**9)",
         "open('big', 'wb').write(b'0' * 10**8)",
         "raise SystemExit(0)",
@@ -40,6 +41,13 @@ def test_answers_pass_whose_code_passes_the_expected_tests():
 )
 def test_endless_greedy_and_sly_programs_fail(bad):
     assert PassRate(allow_code=True, seconds=1, memory_mb=256).score("", bad) == 0
+
+
+def test_a_program_that_sleeps_is_ended(monkeypatch):
+    monkeypatch.setattr(pass_rate, "START_SECONDS", 1)
+    started = time.monotonic()
+    assert PassRate(allow_code=True, seconds=1).score("", "import time; time.sleep(60)") == 0
+    assert time.monotonic() - started < 30
 
 
 def test_a_program_sees_neither_our_environment_nor_our_folder(monkeypatch):

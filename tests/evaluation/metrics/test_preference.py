@@ -39,7 +39,7 @@ def judge(answer):
             """Silent."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # seconds of a poll
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/v1", seen
@@ -105,7 +105,7 @@ def test_a_judge_that_times_out_is_counted(caplog, monkeypatch):
         return longer(question, first, second)
 
     with judge(slow) as (url, seen):
-        found, total = scores(url, timeout=1.0)
+        found, total = scores(url, timeout=0.5)
         is_over.set()
     assert math.isnan(found[2])
     assert total == 0.5

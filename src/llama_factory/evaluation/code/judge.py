@@ -43,15 +43,15 @@ class Remote:
         return self._judge.do("truth", self) is True
 
     def __iter__(self) -> Iterator[Any]:
-        there = self._judge.do("iter", self)
-        while (found := self._judge.do("next", there)) != ():
-            yield found[0]
+        iterator = self._judge.do("iter", self)
+        while (item := self._judge.do("next", iterator)) != ():
+            yield item[0]
 
     def __next__(self) -> Any:
-        found = self._judge.do("next", self)
-        if found == ():
+        item = self._judge.do("next", self)
+        if item == ():
             raise StopIteration
-        return found[0]
+        return item[0]
 
     def __contains__(self, item: object) -> bool:
         return any(each == item for each in self)
@@ -153,8 +153,7 @@ class Judge(Codec):
         is_error = isinstance(kind, type) and issubclass(kind, Exception)
         if not is_error or issubclass(kind, StopIteration | StopAsyncIteration):
             return RuntimeError("the program raised what tests must not see")
-        said = [self.decode(each) for each in reply.get("said", ())]
-        error: Exception = kind(*said)
+        error: Exception = kind(*[self.decode(each) for each in reply.get("error_args", ())])
         return error
 
     def encode(self, value: Any) -> Coded:

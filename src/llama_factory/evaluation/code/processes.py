@@ -25,7 +25,7 @@ SELF = Path(__file__).with_name("__main__.py")
 def main() -> None:
     """Judge a job, which comes as JSON, or be the process of its program.
 
-    The exit code says whether the tests passed: no other process can choose it.
+    The exit code is whether the tests passed: no other process can choose it.
     """
     if len(sys.argv) > 1:
         _be_program(*map(int, sys.argv[1:]))
@@ -101,7 +101,7 @@ def _prctl(option: int, value: int) -> None:
 def _stay_unread() -> None:
     """No other process of this user may read or change the memory of this one (Linux).
 
-    Processes that a program starts and leaves behind become this one's, so that they can be found.
+    Processes that a program starts and leaves behind become this one's, so that they can be ended.
     """
     _prctl(4, 0)  # PR_SET_DUMPABLE
     _prctl(36, 1)  # PR_SET_CHILD_SUBREAPER

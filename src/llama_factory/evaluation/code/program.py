@@ -31,7 +31,7 @@ class Program(Codec):
                 return {"value": self.encode(self._do(message["do"], args))}
             return self._call(message, args)
         except Exception as error:  # noqa: BLE001 - it is for the tests to see
-            return self._told(error)
+            return self._error_reply(error)
 
     def _call(self, message: Message, args: list[Any]) -> Message:
         kwargs = {name: self.decode(each) for name, each in message["kwargs"].items()}
@@ -40,7 +40,7 @@ class Program(Codec):
             value = self.decode(message["call"])(*args, **kwargs)
             reply = {"value": self.encode(value)}
         except Exception as error:  # noqa: BLE001 - it is for the tests to see
-            reply = self._told(error)
+            reply = self._error_reply(error)
         is_open = [type(each) in (list, dict, set) for each in given]
         pairs = zip(is_open, given, strict=True)
         return reply | {"after": [self.encode(each) if may else None for may, each in pairs]}
@@ -50,12 +50,12 @@ class Program(Codec):
             return self._space[args[0]]
         return _DONE[what](*args) if what in _DONE else getattr(operator, what)(*args)
 
-    def _told(self, error: Exception) -> Message:
-        said = [each for each in error.args if isinstance(each, str | int | float)]
-        return {"error": self.encode(type(error)), "said": [self.encode(each) for each in said]}
+    def _error_reply(self, error: Exception) -> Message:
+        args = [self.encode(a) for a in error.args if isinstance(a, str | int | float)]
+        return {"error": self.encode(type(error)), "error_args": args}
 
     def encode_other(self, value: Any) -> Coded:
-        """Of a kind of error its name and the nearest of Python's own is told."""
+        """A kind of error goes with its name and that of the nearest built-in one."""
         coded = super().encode_other(value)
         if isinstance(value, type) and issubclass(value, Exception):
             own = (getattr(builtins, each.__name__, None) for each in value.__mro__)

@@ -44,7 +44,7 @@ class CorpusBleu(Metric):
         tokenizer = "zh" if is_chinese else "13a"
         counted = [_counts(row.expected, row.answer, tokenizer) for row in rows]
         sums = [sum(column) for column in zip(*counted, strict=True)]
-        found = _scorer(tokenizer).compute_bleu(
+        bleu = _scorer(tokenizer).compute_bleu(
             correct=sums[:4],
             total=sums[4:8],
             sys_len=sums[8],
@@ -52,7 +52,7 @@ class CorpusBleu(Metric):
             smooth_method="exp",
             effective_order=True,
         )
-        return min(1.0, found.score / 100)
+        return min(1.0, bleu.score / 100)
 
 
 @lru_cache(maxsize=2)
@@ -65,5 +65,5 @@ def _scorer(tokenizer: str) -> Any:
 @lru_cache(maxsize=2**16)
 def _counts(expected: str, answer: str, tokenizer: str) -> tuple[int, ...]:
     """Right n-grams, all n-grams (n = 1 to 4) and both lengths: what resamples are summed from."""
-    found = _scorer(tokenizer).sentence_score(answer, [expected])
-    return (*found.counts, *found.totals, found.sys_len, found.ref_len)
+    bleu = _scorer(tokenizer).sentence_score(answer, [expected])
+    return (*bleu.counts, *bleu.totals, bleu.sys_len, bleu.ref_len)

@@ -37,16 +37,16 @@ class Custom(Metric):
         """
         function, path = self._function()
         try:
-            found = function(expected, answer)
+            value = function(expected, answer)
         except Exception as error:
             call = f"score({reprlib.repr(expected)}, {reprlib.repr(answer)})"
-            raise ConfigError(f"{_place(path, error)}: {call}: {_told(error)}") from error
-        if not isinstance(found, int | float) or not 0 <= found <= 1:
+            raise ConfigError(f"{_place(path, error)}: {call}: {_described(error)}") from error
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
             raise ConfigError(
                 f"{path}: score({reprlib.repr(expected)}, {reprlib.repr(answer)}) returned "
-                f"{reprlib.repr(found)}, and a score is a number from 0 (worst) to 1 (best)."
+                f"{reprlib.repr(value)}, and a score is a number from 0 (worst) to 1 (best)."
             )
-        return float(found)
+        return float(value)
 
     def _function(self) -> tuple[Function, Path]:
         if self.path is None:
@@ -74,7 +74,7 @@ def _load(path: Path, changed: int) -> Function:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ConfigError(f"{_place(path, error)}: {_told(error)}") from error
+        raise ConfigError(f"{_place(path, error)}: {_described(error)}") from error
     function = getattr(module, "score", None)
     if not callable(function):
         names = [name for name in vars(module) if not name.startswith("_")]
@@ -93,5 +93,5 @@ def _place(path: Path, error: Exception) -> str:
     return f"{path}:{lines[-1]}" if lines else str(path)
 
 
-def _told(error: Exception) -> str:
+def _described(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

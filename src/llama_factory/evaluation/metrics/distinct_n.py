@@ -9,7 +9,7 @@ from itertools import chain
 from pydantic import Field
 
 from llama_factory.evaluation.metrics import METRICS, Metric
-from llama_factory.evaluation.metrics.repetition import ngrams
+from llama_factory.evaluation.metrics.repetition_rate import ngrams
 from llama_factory.evaluation.task_rows import ScoredRow, rows_with_scores
 
 
@@ -33,9 +33,9 @@ class DistinctN(Metric):
 
     def total(self, rows: Sequence[ScoredRow]) -> float:
         """See `Metric.total`."""
-        found = [ngrams(row.answer, self.n) for row in rows_with_scores(rows)]
-        return _distinct(list(chain.from_iterable(found)))
+        sequences = [ngrams(row.answer, self.n) for row in rows_with_scores(rows)]
+        return _distinct(list(chain.from_iterable(sequences)))
 
 
-def _distinct(found: Sequence[tuple[str, ...]]) -> float:
-    return len(set(found)) / len(found) if found else 1.0
+def _distinct(sequences: Sequence[tuple[str, ...]]) -> float:
+    return len(set(sequences)) / len(sequences) if sequences else 1.0

@@ -22,13 +22,13 @@ class JsonValidity(Metric):
         """See `Metric.score`."""
         fenced = FENCED.fullmatch(answer.strip())
         try:
-            found = json.loads(fenced[1] if fenced else answer, parse_constant=_refuse)
+            value = json.loads(fenced[1] if fenced else answer, parse_constant=_refuse)
         except (ValueError, RecursionError):
             return 0.0
-        return float(self._has_fields(found))
+        return float(self._has_fields(value))
 
-    def _has_fields(self, found: Any) -> bool:
-        objects = found if isinstance(found, list) else [found]
+    def _has_fields(self, value: Any) -> bool:
+        objects = value if isinstance(value, list) else [value]
         return not self.fields or (
             bool(objects)
             and all(isinstance(each, dict) and each.keys() >= set(self.fields) for each in objects)

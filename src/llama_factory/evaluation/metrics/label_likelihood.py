@@ -28,8 +28,8 @@ class LabelLikelihood(ModelMetric):
         """See `ModelMetric.measure`; a row's answer is the likeliest option."""
         from llama_factory.evaluation.likelihood import option_likelihoods
 
-        found = option_likelihoods(model, rows, batch_tokens=batch_tokens)
-        return [_scored(row, each) for row, each in zip(rows, found, strict=True)]
+        log_probs = option_likelihoods(model, rows, batch_tokens=batch_tokens)
+        return [_scored(row, each) for row, each in zip(rows, log_probs, strict=True)]
 
     def unfit(self, rows: Sequence[TaskRow]) -> str:
         """See `Metric.unfit`."""

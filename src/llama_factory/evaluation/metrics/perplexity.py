@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @METRICS.register("perplexity")
 class Perplexity(ModelMetric):
-    """How surprised the model is by the expected answers; 1 where it is certain of every token."""
+    """Perplexity of the expected answers; 1 where the model is certain of every token."""
 
     lowest = 1.0
     highest = math.inf
@@ -27,8 +27,11 @@ class Perplexity(ModelMetric):
         from llama_factory.evaluation.likelihood import row_likelihoods
 
         examples = [row.example for row in rows]
-        found = row_likelihoods(model, examples, batch_tokens=batch_tokens)
-        return [_scored(row, each.nats, each.tokens) for row, each in zip(rows, found, strict=True)]
+        likelihoods = row_likelihoods(model, examples, batch_tokens=batch_tokens)
+        return [
+            _scored(row, each.nats, each.tokens)
+            for row, each in zip(rows, likelihoods, strict=True)
+        ]
 
     def total(self, rows: Sequence[ScoredRow]) -> float:
         """See `Metric.total`; every token counts the same, so long answers count more."""

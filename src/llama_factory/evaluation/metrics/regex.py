@@ -33,10 +33,10 @@ class Regex(Metric):
 
     def score(self, expected: str, answer: str) -> float:
         """See `Metric.score`."""
-        found = re.search(self.pattern or expected, answer)
-        if found is None or not (self.pattern and found.groups()):
-            return float(found is not None)
-        return float((found.group(1) or "").strip() == expected.strip())
+        match = re.search(self.pattern or expected, answer)
+        if match is None or not (self.pattern and match.groups()):
+            return float(match is not None)
+        return float((match.group(1) or "").strip() == expected.strip())
 
     def unfit(self, rows: Sequence[TaskRow]) -> str:
         """See `Metric.unfit`."""

@@ -34,7 +34,7 @@ class Efficiency(Suite):
     batch_sizes: list[int] = [1, 8]
     """Rows answered at once."""
     repeats: int = Field(3, ge=1)
-    """Runs of each, after one to warm up. The median is told, with the fastest and slowest."""
+    """Runs of each, after one to warm up. The median is reported, with the fastest and slowest."""
 
     def measure(self, bench: Bench) -> list[TaskResult]:
         """See `Suite.measure`."""

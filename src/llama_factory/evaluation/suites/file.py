@@ -43,7 +43,7 @@ class TaskSettings(Settings):
     max_new_tokens: int = Field(64, ge=1)
     """Longest answer, in tokens."""
     noise: list[Noise] = []
-    """Ways to ask the same rows worse; the share of the score that is kept is told."""
+    """Ways to ask the same rows worse; the share of the score that is kept is reported."""
     noise_rate: float = Field(0.05, gt=0, le=1)
     """Share of letters that typing noise changes."""
 

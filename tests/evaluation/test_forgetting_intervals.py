@@ -8,7 +8,7 @@ import pytest
 
 from llama_factory.evaluation import statistics
 from llama_factory.evaluation.forgetting import summary_intervals
-from tests.evaluation.pictured import answers, matrix_of
+from tests.evaluation.lineages import answers, matrix_of
 
 RNG = np.random.default_rng(0)
 F1 = "token_f1"

@@ -13,7 +13,7 @@ from llama_factory.evaluation.metrics.token_f1 import TOKEN
 
 
 @METRICS.register("repetition")
-class Repetition(Metric):
+class RepetitionRate(Metric):
     """Share of word sequences that an answer repeats; high where the model is caught in a loop."""
 
     higher_is_better = False
@@ -29,8 +29,8 @@ class Repetition(Metric):
 
     def score(self, expected: str, answer: str) -> float:
         """See `Metric.score`."""
-        found = ngrams(answer, self.n)
-        return 1 - len(set(found)) / len(found) if found else 0.0
+        sequences = ngrams(answer, self.n)
+        return 1 - len(set(sequences)) / len(sequences) if sequences else 0.0
 
 
 @lru_cache(maxsize=2**14)  # resamples of the rows ask for the same answers again and again

@@ -227,7 +227,7 @@ def test_a_missing_package_is_told_with_the_extra_that_has_it(monkeypatch):
 
 
 def test_the_extra_that_is_named_exists():
-    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
     extras = tomllib.loads(text)["project"]["optional-dependencies"]
     assert [each.split(">=")[0] for each in extras["harness"]] == ["lm-eval"]
 
