@@ -13,8 +13,8 @@ from llama_factory.core.progress import SILENT
 from llama_factory.jobs.model_reference import ModelReference
 from llama_factory.model.saved import find_adapters
 from llama_factory.model.settings import ModelSettings
+from tests.model.adapters.test_runs import SHORT, write_rows
 from tests.model.adapting import logits
-from tests.model.test_adapters_runs import SHORT, write_rows
 from tests.model.test_provenance import OPTIONS, reopened
 from tests.tiny import make_tiny_model
 

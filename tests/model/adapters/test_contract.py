@@ -42,7 +42,7 @@ def load_plain(base, folder, form):
 
 
 def test_every_registered_adapter_is_under_this_contract():
-    # qlora needs a GPU; what it says without one is tested in test_adapter_errors.py.
+    # qlora needs a GPU; what it says without one is tested in test_errors.py.
     assert {form["type"] for form in FORMS.values()} == set(ADAPTERS.parts) - {"qlora"}
 
 
