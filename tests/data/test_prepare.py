@@ -5,7 +5,9 @@ import pytest
 from llama_factory.core.types import Example
 from llama_factory.data.cleaning_report import DataReport
 from llama_factory.data.prepare import load
+from llama_factory.data.row_columns import hash_of, make_fragment
 from llama_factory.data.seen import open_seen
+from llama_factory.data.store import write_part
 from tests.data.rows import prepared, write
 
 
@@ -40,6 +42,17 @@ def test_columns_that_a_version_lacks_are_made_again(tmp_path):
     seen = open_seen({"v0001": before.folder}, tmp_path / "cache")
     again = prepared(tmp_path / "two", write(tmp_path / "b.jsonl", numbered(5)), seen=seen)
     assert [row.line for row in again.train] == [5]
+
+
+def test_columns_in_the_cache_as_older_programs_wrote_them_are_made_again(tmp_path):
+    before = prepared(tmp_path / "one", write(tmp_path / "faq.jsonl", numbered(4)))
+    (before.folder / "columns" / "train" / "about.json").unlink()
+    cached = tmp_path / "cache" / "columns" / "v0001" / "train"
+    write_part(cached, [make_fragment(list(before.train))])
+    (seen,) = open_seen({"v0001": before.folder}, tmp_path / "cache")
+    assert [seen.taught.row(number) for number in range(4)] == list(before.train)
+    assert sorted(seen.taught.keys) == sorted(hash_of(row.key) for row in before.train)
+    assert (cached / "key.npy").exists()
 
 
 def test_a_test_file_is_held_out_whole_and_its_questions_are_never_taught(tmp_path):
