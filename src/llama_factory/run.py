@@ -297,11 +297,12 @@ def evaluate(
         progress: shows how far it is.
     """
     from llama_factory.evaluation.suites import Bench, choose_suites, run_suites
-    from llama_factory.model.chat.encoding import encode_options
 
     reference = ModelReference.of(model)
     config, tasks = _config_of(reference), reference.tasks()
     chosen = choose_suites(suites, tasks)
+    from llama_factory.model.chat.encoding import encode_options
+
     saved = reference.find(config.model)
     opened = saved.open(encode_options(config.data))
     folder = output or reference.evaluations

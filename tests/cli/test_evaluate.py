@@ -1,8 +1,6 @@
 """Suites and cross-validation, as a user asks for them."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -110,28 +108,3 @@ def test_an_unknown_suite_is_told_with_the_nearest(bot, suites, told):
     with pytest.raises(ConfigError) as error:
         run.evaluate(ModelReference(str(bot)), suites, None, SILENT)
     assert told in str(error.value)
-
-
-WRONG = [
-    ["evaluate", "bot", "--suite", "canary"],
-    ["evaluate", "bot", "--suite", "wrong.yaml"],
-    ["evaluate", "sft.yml", "--folds", "3"],
-    ["compare", "bot", "v9"],
-    ["report", "bot", "v9"],
-]
-
-
-def test_what_is_wrong_is_told_without_torch(bot, tmp_path):
-    (tmp_path / "wrong.yaml").write_text("taks: []\n")
-    (tmp_path / "bot").symlink_to(bot)
-    script = (
-        "import sys\nfrom llama_factory.cli.app import main\n"
-        f"for words in {WRONG!r}:\n"
-        "    sys.argv[1:] = words\n"
-        "    try: main()\n"
-        "    except SystemExit as end: print(words, end.code, 'torch' in sys.modules)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.stdout.splitlines() == [f"{words} 2 False" for words in WRONG], done.stderr

@@ -1,8 +1,6 @@
 """`export` and `predict` as commands; their errors are those that `main` prints."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import typer
@@ -167,26 +165,3 @@ def test_a_tokenizer_without_a_template_gets_a_named_one(tmp_path, rows):
 def test_an_unknown_metric_is_told(workspace, rows, tmp_path):
     with pytest.raises(ConfigError, match="'rogue-l' is not a metric. Did you mean 'rouge-l'"):
         command("predict", workspace, rows, tmp_path / "p", "--metrics", "rogue-l")
-
-
-def test_wrong_options_and_help_are_answered_without_torch(tmp_path):
-    code = """
-import sys, typer
-from llama_factory.cli.jobs import export
-from llama_factory.cli.jobs import predict
-from llama_factory.core.errors import ConfigError
-app = typer.Typer()
-app.command()(export)
-app.command()(predict)
-for words in (["predict", "--help"], ["export", "a", "b", "--dtype", "float31"]):
-    try:
-        app(words)
-    except ConfigError as error:
-        print(error)
-    except SystemExit:
-        pass
-print("heavy", "torch" in sys.modules)
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert "--dtype: 'float31' is no number format to export to. Did you mean" in run.stdout
-    assert "heavy False" in run.stdout

@@ -1,9 +1,6 @@
 """`llama-factory train`: its words, `--explain`, and running again into the same folder."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -11,56 +8,19 @@ from llama_factory import run
 from llama_factory.cli.terminal import TerminalProgress
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import SILENT
+from tests.cli.taught import invoke
 
 FLAT = "model_name_or_path: tiny\ntemplate: qwen\ndataset: 身份\nlora_rank: 4\n"
-LOADED = """
-import sys
-from llama_factory.cli.app import main
-try:
-    main()
-finally:
-    print("heavy", "torch" in sys.modules, file=sys.stderr)
-"""
 
 
-@pytest.fixture
-def train(tmp_path):
+def test_explain_counts_the_processes_that_will_be_started(tmp_path, monkeypatch):
     (tmp_path / "flat.yaml").write_text(FLAT, encoding="utf-8")
-
-    def run(*words):
-        command = [sys.executable, "-c", LOADED, "train", *words]
-        environment = os.environ | {"API_PORT": "", "NPROC_PER_NODE": "1"}
-        return subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, env=environment
-        )
-
-    return run
-
-
-def test_explain_prints_what_the_file_and_the_words_come_to_without_torch(train):
-    done = train("flat.yaml", "lora_rank=16", "--learning_rate", "2e-5", "--explain")
-    assert done.returncode == 0, done.stderr
-    assert "dataset: [身份]" in done.stdout
-    assert "rank: 16" in done.stdout
-    assert "# --lora_rank 16" in done.stdout
-    assert "# --learning_rate 2e-5" in done.stdout
-    assert "heavy False" in done.stderr
-
-
-def test_explain_counts_the_processes_that_will_be_started(train, monkeypatch):
-    monkeypatch.setenv("NNODES", "2")
-    done = train("flat.yaml", "--per_device_train_batch_size", "3", "--explain")
-    assert "batch_size: 6" in done.stdout
-    assert "x 2 processes" in done.stdout
-
-
-def test_wrong_words_are_one_message_without_torch(train):
-    done = train("flat.yaml", "--lora_rnk", "16", "--set", "cutoff_len=8")
-    assert done.returncode == 2
-    assert "no such key. Did you mean 'lora_rank'?" in done.stderr
-    assert "--cutoff_len 8: must be greater than or equal to 16; it is 8." in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "heavy False" in done.stderr
+    for name, value in {"NNODES": "2", "NPROC_PER_NODE": "1", "API_PORT": ""}.items():
+        monkeypatch.setenv(name, value)
+    words = ("--per_device_train_batch_size", "3", "--explain")
+    printed = invoke("train", tmp_path / "flat.yaml", *words)
+    assert "batch_size: 6" in printed
+    assert "x 2 processes" in printed
 
 
 def test_overwriting_runs_again_where_a_run_is_finished(tmp_path, tiny_model):

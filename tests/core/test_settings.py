@@ -14,14 +14,14 @@ NEEDED = {"distill": {OBJECTIVES: {"teacher": "smollm2"}}}
 PARTS = [(registry, name) for registry in REGISTRIES for name in registry.parts]
 
 
-@pytest.mark.parametrize(("registry", "name"), PARTS, ids=lambda p: getattr(p, "kind", p))
-def test_every_part_can_be_named_alone_and_survives_a_round_trip(registry, name):
-    needed = NEEDED.get(name, {}).get(registry)
-    part = registry.parse({"type": name, **needed} if needed else name)
-    again = registry.parse({"type": name, **part.model_dump()})
-    assert again == part
-    assert registry.name_of(part) == name
-    assert type(part).__doc__
+def test_every_part_can_be_named_alone_and_survives_a_round_trip():
+    for registry, name in PARTS:
+        needed = NEEDED.get(name, {}).get(registry)
+        part = registry.parse({"type": name, **needed} if needed else name)
+        again = registry.parse({"type": name, **part.model_dump()})
+        assert again == part, name
+        assert registry.name_of(part) == name
+        assert type(part).__doc__, name
 
 
 def test_a_name_is_given_once():
