@@ -2,12 +2,12 @@
 
 import importlib.util
 import reprlib
-import traceback
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 from llama_factory.core.errors import ConfigError, suggest
+from llama_factory.core.plugins import line_of
 from llama_factory.evaluation.metrics import METRICS, Metric
 
 Function = Callable[[str, str], object]
@@ -40,7 +40,7 @@ class Custom(Metric):
             value = function(expected, answer)
         except Exception as error:
             call = f"score({reprlib.repr(expected)}, {reprlib.repr(answer)})"
-            raise ConfigError(f"{_place(path, error)}: {call}: {_described(error)}") from error
+            raise ConfigError(f"{line_of(path, error)}: {call}: {describe(error)}") from error
         if not isinstance(value, int | float) or not 0 <= value <= 1:
             raise ConfigError(
                 f"{path}: score({reprlib.repr(expected)}, {reprlib.repr(answer)}) returned "
@@ -74,7 +74,7 @@ def _load(path: Path, changed: int) -> Function:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ConfigError(f"{_place(path, error)}: {_described(error)}") from error
+        raise ConfigError(f"{line_of(path, error)}: {describe(error)}") from error
     function = getattr(module, "score", None)
     if not callable(function):
         names = [name for name in vars(module) if not name.startswith("_")]
@@ -82,16 +82,3 @@ def _load(path: Path, changed: int) -> Function:
             f"{path}: there is no function score(expected, answer).{suggest('score', names)}"
         )
     return function
-
-
-def _place(path: Path, error: Exception) -> str:
-    """The file and the last of its lines that ran."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f"{path}:{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    return f"{path}:{lines[-1]}" if lines else str(path)
-
-
-def _described(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
