@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from llama_factory.core.errors import ConfigError, suggest
-from llama_factory.core.plugins import line_of
+from llama_factory.core.plugins import describe, line_of
 from llama_factory.evaluation.metrics import METRICS, Metric
 
 Function = Callable[[str, str], object]

@@ -21,8 +21,8 @@ from pydantic import Field
 
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, suggest
-from llama_factory.core.offline import offline
 from llama_factory.core.types import Task
+from llama_factory.evaluation.offline import offline
 from llama_factory.evaluation.scoring import TaskResult
 from llama_factory.evaluation.statistics import Estimate, Z
 from llama_factory.evaluation.suites import SUITES, Bench, Suite

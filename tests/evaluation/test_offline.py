@@ -12,7 +12,7 @@ from datasets import config
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from llama_factory.core.offline import SWITCHES, VARIABLES, offline
+from llama_factory.evaluation.offline import SWITCHES, VARIABLES, offline
 
 URL = "http://data.example.com/rows.jsonl"
 
@@ -100,7 +100,9 @@ def test_the_inner_of_two_leaves_the_outer_one_offline():
 
 def test_a_library_without_its_switch_is_an_error(monkeypatch):
     before = state()
-    monkeypatch.setattr("llama_factory.core.offline.SWITCHES", (*SWITCHES, ("socket", "NO_NAME")))
+    monkeypatch.setattr(
+        "llama_factory.evaluation.offline.SWITCHES", (*SWITCHES, ("socket", "NO_NAME"))
+    )
     with pytest.raises(AttributeError, match="NO_NAME"), offline():
         pass
     assert state() == before
