@@ -1,13 +1,17 @@
-"""The article's commands as written, in processes; models and steps are smaller."""
+"""The article's commands as written; models and steps are smaller."""
 
+import contextlib
+import io
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,8 +21,22 @@ ANSWER = {"model": "production", "messages": [{"role": "user", "content": "ä½ å¥
 
 
 def run(folder, script, *words):
-    command = [sys.executable, str(ROOT / script), *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=ENVIRONMENT)
+    """Run a script as `python SCRIPT` does, in this process, where torch is imported already."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.getsignal(number) for number in numbers]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [str(ROOT / script), *words])
+        patch.setattr(os, "environ", os.environ.copy())
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                runpy.run_path(str(ROOT / script), run_name="__main__")
+            except SystemExit as end:
+                code = end.code or 0
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def rows(path, *questions):

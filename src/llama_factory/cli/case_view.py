@@ -46,7 +46,9 @@ def print_case(case: Case, title: str, earlier: Mapping[str, Case]) -> None:
         console.print(_questions(case))
         console.print(_options(case))
     if case.proposal:
-        console.print(Text(f"The rule proposes: {spoken(case, case.proposal)} ({case.why})."))
+        console.print(
+            Text(f"The rule proposes: {describe_choice(case, case.proposal)} ({case.why}).")
+        )
     for vote in case.log:
         console.print(_vote(case, vote))
     for part in filter(None, map(earlier.get, case.replaces)):
@@ -83,7 +85,7 @@ def to_json(case: Case) -> dict[str, Any]:
     return values | {"log": [vote.to_json() for vote in case.log]}
 
 
-def spoken(case: Case, choice: Choice) -> str:
+def describe_choice(case: Case, choice: Choice) -> str:
     """A choice in words, by the numbers on the screen."""
     if choice.is_unresolved:
         return "leave it unresolved"
@@ -199,7 +201,9 @@ def _vote(case: Case, vote: Vote) -> Text:
     if vote.level == "taken_back":
         return Text(f"{who} took the last decision back, {vote.when}.{note}", style="cyan")
     who = who if vote.level == "rule" else f"{who} ({PEOPLE[vote.level]})"
-    return Text(f"{who} decided {vote.when}: {spoken(case, vote.choice)}.{note}", style="cyan")
+    return Text(
+        f"{who} decided {vote.when}: {describe_choice(case, vote.choice)}.{note}", style="cyan"
+    )
 
 
 def _cut(text: str) -> str:

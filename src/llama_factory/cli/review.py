@@ -287,10 +287,10 @@ def _keys(case: "Case") -> str:
 
 
 def _outcome(case: "Case") -> str:
-    from llama_factory.cli.case_view import PEOPLE, spoken
+    from llama_factory.cli.case_view import PEOPLE, describe_choice
 
     if case.result is not None:
-        return f"Settled: {spoken(case, case.result)}."
+        return f"Settled: {describe_choice(case, case.result)}."
     if case.state == "unresolved":
         return "Unresolved: its rows stay out."
     return f"Noted; it now waits for its {PEOPLE[case.level or 'first']}, another person."

@@ -52,14 +52,14 @@ strategies:                       # how old knowledge is protected; or a recipe,
     beta: 3                       # higher keeps more of it and learns less
     min_tokens: 32                # short answers count for less
   - type: freeze                  # nothing trains in the lowest layers: faster, forgets less
-    layers: 0.3                   # a share of all layers, or a number of them
+    layers: 0.3                   # a fraction of all layers, or a number of them
   - type: merge                   # a round goes only a part of its way from the version before:
     alphas: [0.85, 0.7, 0.5]      # tried first; the next ones where the gate refuses it
 
 evaluation:
   # metrics: [exact_match, token_f1]
   max_new_tokens: 64              # longest answer generated in a test
-  # guard: my_general_rows.jsonl  # general rows that must not become surprising; a set is built in
+  # guard: my_general_rows.jsonl  # general rows that must not get worse; a set is built in
 
 gate:                             # a new version is released only if all of this holds
   metric: token_f1                # new rows improve, and on old rows this may not fall ...

@@ -1,4 +1,4 @@
-"""How long work tells of itself. Layers report through `Progress`; only the CLI draws it."""
+"""How long work shows how far it is: rooms report through `Progress`, and only the CLI draws."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
