@@ -22,7 +22,7 @@ from llama_factory.continual.strategies.replay import Replay
 from llama_factory.core.files import read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Memory
-from llama_factory.training.parallel import Processes, current, joined
+from llama_factory.training.parallel import Processes, current, process_group
 from tests.continual import small
 from tests.training.short_runs import examples, fit, losses
 
@@ -104,7 +104,7 @@ def test_only_the_first_process_speaks(one_and_two):
 
 def test_one_process_shares_with_nobody():
     assert current() == Processes(0, 1)
-    assert Processes().gathered({"a": 1}) == [{"a": 1}]
+    assert Processes().gather({"a": 1}) == [{"a": 1}]
 
 
 # more processes than an update has rows
@@ -131,7 +131,7 @@ def cases():
 def train_all(folder, tiny, environment):
     """Train each case, together with the other processes of the environment."""
     os.environ.update(environment)
-    with joined(timeout=60) as processes:  # no one waits for another longer than a minute
+    with process_group(timeout=60) as processes:  # no one waits for another longer than a minute
         for name, (taught, strategies, memory, options) in cases().items():
             model = small.shake(small.make(tiny))
             model.network.double()

@@ -24,7 +24,7 @@ def micro(objective, *sources):
 class Two(Processes):
     """Two processes that count the same."""
 
-    def gathered(self, value):
+    def gather(self, value):
         return [value, value]
 
 

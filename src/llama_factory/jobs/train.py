@@ -23,7 +23,7 @@ from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training import checkpoints
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.training.objectives import require_fitting
-from llama_factory.training.parallel import joined
+from llama_factory.training.parallel import process_group
 
 CHECKPOINTS = "checkpoints"
 ROWS = ".data"
@@ -95,7 +95,7 @@ def fit(
     Raises:
         FactoryError: the message says what is wrong.
     """
-    with joined(timeout=config.training.process_timeout) as processes:
+    with process_group(timeout=config.training.process_timeout) as processes:
         is_first = processes.is_first
         progress = progress if is_first else SILENT
         with processes.in_turn():

@@ -70,7 +70,7 @@ def make_batch(refs: Sequence[RowRef], rows: Mapping[str, Items], options: Batch
     """One update's rows as micro-batches of similar length.
 
     Each token's coefficient is its source's share divided by what the source trains in the whole
-    update, so the gradient does not depend on how the rows are cut (engine.md, idea 1).
+    update, so the gradient does not depend on how the rows are cut.
     """
     items: dict[str, list[_Item]] = {}
     for ref in refs:

@@ -30,7 +30,7 @@ from llama_factory.training.strategy import STRATEGIES
 KEPT = 2
 """Newest checkpoints that stay on disk: the second saves the day if the first is damaged."""
 DESCRIPTION = "run.json"
-"""Beside the checkpoints: what the run depends on, so that a change can be told."""
+"""Beside the checkpoints: what the run depends on, so that a change can be named."""
 STATE = "state.json"
 
 logger = logging.getLogger(__name__)

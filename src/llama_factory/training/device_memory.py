@@ -292,10 +292,10 @@ def memory_in_use(device: torch.device) -> dict[str, float]:
 
 
 def device_utilisation(device: torch.device) -> dict[str, float]:
-    """Share of the last second or so in which the GPU ran anything, 0 to 1.
+    """Fraction of the last second or so in which the GPU ran anything, 0 to 1.
 
     Nothing on a CPU, and nothing where the library that asks the driver is missing or the driver
-    does not tell, as for a part of a divided GPU.
+    does not answer, as for a part of a divided GPU.
 
     Args:
         device: of the model.

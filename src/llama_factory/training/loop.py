@@ -47,11 +47,11 @@ from llama_factory.training.monitor import (
     SpikeWatch,
     TrainingFolders,
     divergence,
-    earlier,
     monitored,
+    read_metrics,
 )
 from llama_factory.training.outcome import TrainedModel, ends_of
-from llama_factory.training.plan import Plan, learning_rate_at, mix, plan_run
+from llama_factory.training.plan import Plan, derive_seed, learning_rate_at, plan_run
 from llama_factory.training.reference_log_probs import with_reference
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.setup import Run, start
@@ -170,7 +170,7 @@ class _Fit:
             while not self._is_over():
                 self._step()
                 is_due = self.position.step % settings.checkpoint_steps == 0
-                signal = max(run.processes.gathered(is_asked_to_stop()))
+                signal = max(run.processes.gather(is_asked_to_stop()))
                 if run.processes.is_first and (is_due or signal or self._is_over()):
                     self._save()
                 if signal:
@@ -182,7 +182,7 @@ class _Fit:
     def _open(self, stack: contextlib.ExitStack) -> None:
         """Open what writes, shows and prepares while the updates are made."""
         done, num_steps, settings = self.position.step, len(self.plan), self.run.settings
-        norms = [row["gradient_norm"] for row in earlier(self.folders.metrics, done)]
+        norms = [row["gradient_norm"] for row in read_metrics(self.folders.metrics, done)]
         self.spikes = SpikeWatch(settings.spike_factor, filter(math.isfinite, norms))
         self.monitor = stack.enter_context(self._monitor())
         self.bar = stack.enter_context(self.progress.bar("training", num_steps, done))
@@ -218,7 +218,7 @@ class _Fit:
         refs, run = self.plan[before.step], self.run
         rate = learning_rate_at(before.step, len(self.plan), run.settings)
         batch, result = self._update(before.step, rate)
-        seconds, *_ = run.processes.gathered(time.perf_counter() - started)
+        seconds, *_ = run.processes.gather(time.perf_counter() - started)
         self.position = replace(
             before,
             step=before.step + 1,
@@ -253,7 +253,7 @@ class _Fit:
             batch = self.batches.take(step)
             # for dropout, so that a resumed run draws what it would have drawn
             rank = (run.processes.rank,) if run.processes.rank else ()
-            torch.manual_seed(mix(run.settings.seed, "step", step, *rank))
+            torch.manual_seed(derive_seed(run.settings.seed, "step", step, *rank))
             try:
                 return batch, update(run, batch, rate)
             except RuntimeError as error:
@@ -360,6 +360,6 @@ def _divergence(fit: _Fit) -> str:
     is_restored = run.settings.early_stopping_steps and position.best_step
     if is_restored or not run.processes.is_first:
         return ""
-    if warning := divergence(earlier(fit.folders.metrics, position.step)):
+    if warning := divergence(read_metrics(fit.folders.metrics, position.step)):
         fit.progress.say(f"Warning: {warning}")
     return warning

@@ -123,8 +123,8 @@ def monitored(
         yield Monitor(metrics_file, stack.enter_context(log.open("a")), sinks)
 
 
-def earlier(metrics: Path, done: int) -> list[dict[str, float]]:
-    """The numbers of the first `done` updates of an interrupted run."""
+def read_metrics(metrics: Path, done: int) -> list[dict[str, float]]:
+    """The numbers of the first `done` updates of a run."""
     return [row for row in _intact_lines(metrics) if row["step"] <= done]
 
 

@@ -62,7 +62,7 @@ class Processes:
         if self.is_first:
             self.wait()
 
-    def gathered(self, value: Value) -> list[Value]:
+    def gather(self, value: Value) -> list[Value]:
         """The plain JSON values of all processes, by rank."""
         if not self.are_several:
             return [value]
@@ -77,7 +77,7 @@ class Processes:
         pairs = zip(texts, sizes, strict=True)
         return [json.loads(bytes(each[: int(size)].tolist())) for each, size in pairs]
 
-    def added_up(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    def add_up(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """The sums over all processes of tensors of the same shapes, bit for bit the same in each.
 
         Args:
@@ -99,7 +99,7 @@ def current() -> Processes:
 
 
 @contextlib.contextmanager
-def joined(*, timeout: float = 24 * 3600) -> Iterator[Processes]:
+def process_group(*, timeout: float = 24 * 3600) -> Iterator[Processes]:
     """Meet the other processes that torchrun started, if it did.
 
     Args:

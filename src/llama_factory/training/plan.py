@@ -90,7 +90,7 @@ def plan_steps(
     return plan
 
 
-def mix(*parts: int | str) -> int:
+def derive_seed(*parts: int | str) -> int:
     """One 63-bit seed out of several values, the same on every machine."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
@@ -99,7 +99,7 @@ def mix(*parts: int | str) -> int:
 def _endless(source: str, size: int, seed: int, kinds: Sequence[Kind]) -> Iterator[RowRef]:
     """All rows in a shuffled order, then all again in another one, without end."""
     for epoch in count():
-        order = shuffled(size, mix(seed, source, epoch), kinds)
+        order = shuffled(size, derive_seed(seed, source, epoch), kinds)
         yield from (RowRef(source, index) for index in order)
 
 

@@ -1,4 +1,4 @@
-"""What the model at the start of a run makes of the rows, for objectives that compare with it.
+"""Log-probabilities of the rows under the model at the start of a run, the reference.
 
 Computed once for the rows of the plan and kept beside the checkpoints, so that a run that goes on
 compares with the same model.
@@ -54,8 +54,8 @@ def with_reference(
         if run.processes.is_first:
             files.write_json(folder / FILE, {"plan": plan, "values": values})
     by_source = {
-        name: {int(index): tuple(each) for index, each in found.items()}
-        for name, found in values.items()
+        name: {int(index): tuple(each) for index, each in sums.items()}
+        for name, sums in values.items()
     }
     return {name: replace(each, reference=by_source.get(name, {})) for name, each in items.items()}
 
@@ -94,10 +94,10 @@ def _sums(
     for chosen in by_length([row for _, row in rows], run.max_tokens):
         source = rows[chosen[0]][0].source
         sums[chosen] = _sequence_sums(run, [rows[n][1] for n in chosen], items[source])
-    found: dict[RowRef, list[float]] = {}
+    by_ref: dict[RowRef, list[float]] = {}
     for (ref, _), value in zip(rows, sums.tolist(), strict=True):
-        found.setdefault(ref, []).append(value)
-    return list(found.items())
+        by_ref.setdefault(ref, []).append(value)
+    return list(by_ref.items())
 
 
 def _sequence_sums(run: Run, rows: Sequence[EncodedRow], items: Items) -> torch.Tensor:

@@ -73,7 +73,7 @@ class Wsd(Schedule):
     """The peak for most of the run, then a straight fall: a run can be made longer afterwards."""
 
     decay_fraction: float = Field(0.1, gt=0, le=1)
-    """Share of all steps in which the rate falls, at the end. Higher is closer to `linear`."""
+    """Fraction of all steps in which the rate falls, at the end. Higher is closer to `linear`."""
 
     def height(self, step: int, course: Course) -> float:
         """Warm-up, stable, decay. Hu et al. 2024, section 4, https://arxiv.org/abs/2404.06395."""

@@ -51,11 +51,11 @@ class TrainingSettings(Settings):
     schedule: Annotated[Schedule, OneOf(SCHEDULES)] = Cosine()
     """Course of the learning rate after the warm-up: `cosine`, `linear`, `constant`, `wsd`."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
-    """Share of the steps in which the rate rises from 0 to its peak."""
+    """Fraction of the steps in which the rate rises from 0 to its peak."""
     warmup_steps: int | None = Field(None, ge=0)
     """The same in steps; overrides `warmup_fraction`."""
     final_lr_fraction: float = Field(0.1, ge=0, le=1)
-    """The rate at the last step, as a share of the peak."""
+    """The rate at the last step, as a fraction of the peak."""
     weight_decay: float = Field(0.0, ge=0, lt=1)
     """Pull of the trained matrices towards zero; norms and biases are never pulled."""
     max_grad_norm: float = Field(1.0, gt=0)

@@ -81,7 +81,7 @@ class Totals:
         totals = {
             name: _total([next(values) for _ in parts]) for name, parts in self._numbers.items()
         }
-        return _summed(processes.gathered((by_source.tolist(), terms, totals)), fixed)
+        return _summed(processes.gather((by_source.tolist(), terms, totals)), fixed)
 
 
 def _on_host(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -115,7 +115,7 @@ class Agem(Strategy):
         # The loop seeds every update by the run's seed and its number, so that a resumed run draws
         # what it would have drawn; nothing is taken from that stream here. Dropout needs another
         # seed in each process, the drawing the first one's.
-        seed, *_ = current().gathered(torch.initial_seed())
+        seed, *_ = current().gather(torch.initial_seed())
         drawn = random.Random(seed).sample(places, min(self.rows, len(places)))
         codes = [_encoded(model, old, place) for place in drawn]
         return sorted((code for code in codes if code is not None), key=lambda code: len(code.ids))
@@ -153,7 +153,7 @@ def _gradient(
             )
             for total, gradient in zip(sums.values(), gradients, strict=True):
                 total += gradient
-    reference = dict(zip(sums, processes.added_up(list(sums.values())), strict=True))
+    reference = dict(zip(sums, processes.add_up(list(sums.values())), strict=True))
     for name, part in model.parts.items():
         reference[name] *= part  # what another strategy holds still cannot be turned
     return reference

@@ -104,7 +104,7 @@ class Distill(Strategy):
 
         own, state.means = state.means, {}
         means: dict[str, float] = {}
-        for parts in current().gathered(own):
+        for parts in current().gather(own):
             for name, part in parts.items():
                 means[name] = means.get(name, 0.0) + part
         # Leaves: their backward pass reaches no weight.

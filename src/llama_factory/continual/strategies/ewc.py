@@ -137,7 +137,7 @@ class Ewc(Strategy):
 
         own = [float(state.loss), state.num_tokens]
         state.loss, state.num_tokens = 0.0, 0
-        loss, num_tokens = map(sum, zip(*current().gathered(own), strict=True))
+        loss, num_tokens = map(sum, zip(*current().gather(own), strict=True))
         state.counts["tokens"] += num_tokens
         if not state.penalties or self.lambda_ == 0:
             return {}

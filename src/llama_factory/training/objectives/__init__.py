@@ -73,7 +73,7 @@ class ForwardPass:
         batch: the sequences.
         outputs: what the objective's kernel made of them; [trained tokens] log-probabilities in
             nats, float32, where the objective has no kernel of its own.
-        survey: what `Objective.survey` found out about the whole update.
+        survey: what `Objective.survey` returned for the whole update.
     """
 
     batch: MicroBatch
@@ -131,7 +131,7 @@ class Objective(Settings):
         return type(self).misfit is not Objective.misfit
 
     def misfit(self, example: Example) -> str:
-        """Why a row cannot be used, told before any model is loaded; empty where it can."""
+        """Why a row cannot be used; empty where it can. Asked before any model is loaded."""
         return ""
 
     def rows(self, examples: Sequence[Example]) -> Sequence[Example]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @OBJECTIVES.register("distill")
 class Distillation(Objective):
-    """Answers are taught together with what a teacher would have said at each of their tokens."""
+    """Answers are taught together with a teacher's predictions at each of their tokens."""
 
     teacher: str
     """The model to learn from: a short name, a folder or a hub id. It must have the same
@@ -24,7 +24,7 @@ class Distillation(Objective):
     temperature: float = Field(1.0, gt=0)
     """Softens both distributions. Higher teaches more of what the teacher holds unlikely."""
     sft_weight: float = Field(0.5, ge=0, le=1)
-    """Share of the answers' own loss; the rest is the teacher's."""
+    """Fraction of the answers' own loss; the rest is the teacher's."""
 
     def kernel(self, model: "AdaptedModel") -> "nn.Module":
         """[trained tokens, 2] log-probabilities and divergences from the teacher.

@@ -22,10 +22,10 @@ class Dpo(PairObjective):
     beta: float = Field(0.1, gt=0)
     """How dear it is to leave the reference. Higher stays closer to it and learns less."""
     loss: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
-    """`sigmoid` is DPO; `hinge` (SLiC) lets pairs go once they are told apart; `ipo` aims at a
+    """`sigmoid` is DPO; `hinge` (SLiC) lets pairs go once they are separated; `ipo` aims at a
     fixed difference and overfits less."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Share of pairs that are taken to be the wrong way round (conservative DPO), for noisy
+    """Fraction of pairs that are taken to be the wrong way round (conservative DPO), for noisy
     preferences. With `sigmoid` only."""
     sft_weight: float = Field(0.0, ge=0)
     """Weight of the better answer's own mean loss, added to each pair's. Higher keeps the better

@@ -13,7 +13,7 @@ class Orpo(PairObjective):
     """The better answer's mean loss, and `beta` times that of the odds between both answers."""
 
     beta: float = Field(0.1, gt=0)
-    """Weight of the preference beside the plain loss. Higher tells the answers apart more."""
+    """Weight of the preference beside the plain loss. Higher separates the answers more."""
 
     def losses(self, scored: ForwardPass) -> Losses:
         """See `Objective.losses`."""

@@ -13,7 +13,7 @@ class Simpo(PairObjective):
     """The better answer's reward must be higher than the worse one's by a margin."""
 
     beta: float = Field(2.0, gt=0)
-    """Scale of the reward. Higher tells the answers apart more; the paper takes 2 to 2.5."""
+    """Scale of the reward. Higher separates the answers more; the paper takes 2 to 2.5."""
     gamma: float = Field(1.0, ge=0)
     """Margin between the rewards. Higher asks for more; the paper takes 0.3 to 1.6."""
 
