@@ -6,14 +6,8 @@ import torch
 from llama_factory.model.acceleration import recompute
 from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.encoding import EncodeOptions
-from llama_factory.model.padding import (
-    LAUNCH_TOKENS,
-    Alike,
-    begins_alike,
-    cut,
-    cut_at_cost,
-    is_worth_sharing,
-)
+from llama_factory.model.chat.tokens import first_difference
+from llama_factory.model.padding import LAUNCH_TOKENS, Alike, cut, cut_at_cost, is_worth_sharing
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.shared_prefix import SharedPrefix
 from tests.tiny import ARCHITECTURES, make_tiny_model
@@ -106,9 +100,9 @@ def test_an_architecture_that_does_not_go_on_from_a_cache_reads_whole_rows(tmp_p
 
 
 def test_how_much_two_rows_begin_with():
-    assert begins_alike([1, 2, 3], [1, 2, 4, 5]) == 2
-    assert begins_alike([1, 2], [1, 2, 4]) == 2
-    assert begins_alike([], [1]) == 0
+    assert first_difference([1, 2, 3], [1, 2, 4, 5]) == 2
+    assert first_difference([1, 2], [1, 2, 4]) == 2
+    assert first_difference([], [1]) == 0
 
 
 def cost(lengths, alike, start, end):

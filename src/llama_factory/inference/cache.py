@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from llama_factory.model.chat.tokens import first_difference
 from llama_factory.model.layers import causal_of
-from llama_factory.model.padding import begins_alike
 
 ROOM = 64
 """Tokens for which room is made at once; Transformers' own cache copies all of it every step."""
@@ -204,7 +204,7 @@ def can_cache(network: Any) -> bool:
 
 def shared_tokens(prompts: Sequence[Sequence[int]], most: int) -> int:
     """How many tokens, up to `most`, all prompts begin with."""
-    return min(most, begins_alike(min(map(tuple, prompts)), max(map(tuple, prompts))))
+    return min(most, first_difference(min(map(tuple, prompts)), max(map(tuple, prompts))))
 
 
 def padded(

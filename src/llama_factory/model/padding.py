@@ -41,12 +41,6 @@ def by_length(rows: Sequence[EncodedRow], max_tokens: int) -> Iterator[list[int]
         yield order[start:end]
 
 
-def begins_alike(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
-
-
 def is_worth_sharing(num_sequences: int, num_shared: int) -> bool:
     """Whether reading what sequences begin with once, in a pass of its own, is cheaper."""
     return (num_sequences - 1) * num_shared > LAUNCH_TOKENS

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from llama_factory.model.chat.encoding import EncodedRow, Sequences
-from llama_factory.model.padding import Alike, begins_alike, cut, cut_at_cost, pad
+from llama_factory.model.chat.tokens import first_difference
+from llama_factory.model.padding import Alike, cut, cut_at_cost, pad
 from llama_factory.training.items import Items, RowRef
 from llama_factory.training.objectives import MicroBatch, Objective
 
@@ -262,10 +263,10 @@ def _orders(units: list[Unit]) -> Iterator[list[Unit]]:
 def _alike(units: Sequence[Unit], width: int) -> Alike:
     firsts = [unit.sequences[0].ids for unit in units]
     own = [
-        min((begins_alike(first, row.ids) for row in unit.sequences[1:]), default=len(first))
+        min((first_difference(first, row.ids) for row in unit.sequences[1:]), default=len(first))
         for first, unit in zip(firsts, units, strict=True)
     ]
-    return Alike(width, own, [0, *starmap(begins_alike, pairwise(firsts))])
+    return Alike(width, own, [0, *starmap(first_difference, pairwise(firsts))])
 
 
 def _collate(units: Sequence[Unit], shares: Mapping[str, float]) -> MicroBatch:

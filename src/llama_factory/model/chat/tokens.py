@@ -332,6 +332,6 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str, **options: bool) -> _
 
 
 def first_difference(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """The first place where two texts or lists differ, or the length of the shorter one."""
+    """The first place where two texts or lists differ, so how much both begin with in common."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
