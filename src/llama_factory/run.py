@@ -2,7 +2,7 @@
 
 `import llama_factory` offers them in Python; the command line and pages call them. In all of them
 `changes` are settings for this call alone, such as `{"training.epochs": 1}`, and `progress` shows
-how far long work is. What a person can mend is a `FactoryError` whose message says how. Heavy
+how far long work is. What a person can mend is a `FactoryError` whose message tells how. Heavy
 layers are imported inside the verbs, so that `versions` or a bad setting answers at once.
 """
 

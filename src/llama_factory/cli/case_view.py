@@ -20,7 +20,7 @@ from llama_factory.data.review.cases import Case, Choice, Option, Vote, short
 SIDE_BY_SIDE = 100
 """Columns from which two answers stand side by side."""
 MOST_CHARACTERS = 4000
-"""Longer texts are cut on the screen, and say so."""
+"""Longer texts are cut on the screen, with a note."""
 MOST_PLACES = 4
 DIFFERENT = "bold reverse"
 PEOPLE = {"first": "first reviewer", "second": "second reviewer", "referee": "referee"}

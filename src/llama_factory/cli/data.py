@@ -123,7 +123,7 @@ def _require_rows_to_teach(path: Path, output: Path) -> None:
 
 
 def _change(options: dict[str, dict[str, Any]], changes: list[str]) -> None:
-    """Add what `--set METHOD.SETTING=VALUE` says to the options of the methods."""
+    """Set the options that `--set METHOD.SETTING=VALUE` names."""
     import yaml
 
     for change in changes:

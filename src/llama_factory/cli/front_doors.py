@@ -18,10 +18,10 @@ def train() -> None:
 
 def export_model() -> None:
     """`src/export_model.py`: `llama-factory export`, with LLaMA-Factory's flags."""
-    said = _read(_exporting())
+    flags = _read(_exporting())
     command = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
     command.command()(export)
-    app.guarded(lambda: command(_exported(said)))
+    app.guarded(lambda: command(_export_words(flags)))
 
 
 def api_demo() -> None:
@@ -29,9 +29,9 @@ def api_demo() -> None:
     from llama_factory import run
     from llama_factory.jobs.model_reference import ModelReference
 
-    said = _read(_serving())
-    model = ModelReference(said.adapter, base=said.model) if said.adapter else said.model
-    changes = [f"{name}={value}" for name, value in _settings(said) if value is not None]
+    flags = _read(_serving())
+    model = ModelReference(flags.adapter, base=flags.model) if flags.adapter else flags.model
+    changes = [f"{name}={value}" for name, value in _settings(flags) if value is not None]
 
     def answer() -> None:
         run.serve(model, changes, lambda text: print(text, flush=True))
@@ -72,21 +72,21 @@ def _read(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _settings(said: argparse.Namespace) -> Sequence[tuple[str, object]]:
+def _settings(flags: argparse.Namespace) -> Sequence[tuple[str, object]]:
     return (
-        ("serving.port", said.port),
-        ("serving.host", said.host),
-        ("model.template", said.template),
+        ("serving.port", flags.port),
+        ("serving.host", flags.host),
+        ("model.template", flags.template),
     )
 
 
-def _exported(said: argparse.Namespace) -> list[str]:
+def _export_words(flags: argparse.Namespace) -> list[str]:
     """The words of `llama-factory export`."""
     chosen = {
-        "--base": said.model if said.adapter else None,
-        "--dtype": said.dtype,
-        "--set": f"model.template={said.template}" if said.template else None,
-        "--shard-size": f"{said.export_size}GB" if said.export_size else None,
+        "--base": flags.model if flags.adapter else None,
+        "--dtype": flags.dtype,
+        "--set": f"model.template={flags.template}" if flags.template else None,
+        "--shard-size": f"{flags.export_size}GB" if flags.export_size else None,
     }
     options = [word for name, value in chosen.items() if value for word in (name, value)]
-    return [said.adapter or said.model, said.output, *options]
+    return [flags.adapter or flags.model, flags.output, *options]

@@ -10,7 +10,7 @@ from pathlib import Path
 from llama_factory.core.errors import ConfigError
 
 STARTED = "LOCAL_RANK"
-"""What torchrun tells each process that it started."""
+"""Set by torchrun in each process that it starts."""
 GPU_FILES = tuple(map(Path, ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg")))
 """One of them is there where a GPU is."""
 USUAL_PORT = 29500

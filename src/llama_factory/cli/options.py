@@ -34,7 +34,7 @@ class Words:
     """A command line, understood.
 
     Attributes:
-        path: the settings file; None where all is said in flags.
+        path: the settings file; None where flags alone are given.
         changes: `key=value`.
     """
 
@@ -68,7 +68,7 @@ def read_words(words: Sequence[str]) -> Words:
 
 
 def _flag(word: str, rest: list[str]) -> str:
-    """`--key=value`, `--key value`, or `--key` alone, which says yes; shortens `rest`."""
+    """`--key=value`, `--key value`, or `--key` alone, which is `true`; shortens `rest`."""
     name, sign, value = word[2:].partition("=")
     if not sign:
         has_value = rest and not rest[0].startswith("--")

@@ -80,7 +80,7 @@ class Desk:
             print(f"{self.folder}/{place}", file=sys.stderr)
 
     def show(self, case: "Case", title: str, earlier: "Mapping[str, Case]") -> None:
-        """One case with everything that was said about it, and about parts of it in `earlier`."""
+        """One case with all decisions about it, and about parts of it in `earlier`."""
         from llama_factory.cli import case_view
         from llama_factory.data.review.cases import short
 
@@ -241,7 +241,7 @@ def choice_of(case: "Case", text: str) -> "Choice":
 
 
 def _edited(case: "Case", text: str) -> "Choice":
-    """An edit, which unlike dropping everything must say something."""
+    """An edit, whose text may not be empty."""
     from llama_factory.data.review.cases import Choice
 
     case.rewritten(text)

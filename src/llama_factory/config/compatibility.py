@@ -26,7 +26,7 @@ llama-factory train sft.yaml --explain
 
 `--explain` prints the native settings that come out, each with the line, flag or default it comes
 from, as a file that can be used instead. Unknown keys name the nearest one; keys that are known and
-not supported are errors that say what to do; all problems are told at once, with their lines.
+not supported are errors that say what to do; all problems are reported at once, with their lines.
 
 Where a key is not given, LLaMA-Factory's own default holds ({defaults}). The rate falls to zero at
 the end, rows are taught as they are (no cleaning but exact copies), and nothing is replayed.

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 
 class FactoryError(Exception):
-    """What is wrong with the value seen, where, and how to mend it: the message says all three."""
+    """What is wrong with the value seen, where, and how to mend it: the message has all three."""
 
 
 class ConfigError(FactoryError):

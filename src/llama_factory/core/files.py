@@ -180,7 +180,7 @@ def _cannot_be_taken(lock: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path, *, what: str, seconds: float) -> Iterator[None]:
-    """Hold a lock file; whoever comes second waits up to `seconds`, then is told who holds it.
+    """Hold a lock file; whoever comes second waits up to `seconds`, then fails.
 
     Raises:
         VersionError: the lock is still held by another process after `seconds`, or the folder
@@ -227,7 +227,7 @@ def require_space(folder: Path, num_bytes: int, *, what: str) -> None:
 
 @contextlib.contextmanager
 def reporting_full_disk(folder: Path, *, what: str) -> Iterator[None]:
-    """Turn 'no space left' into an error that says what is safe.
+    """Turn 'no space left' into an error that names what is safe.
 
     Raises:
         VersionError: the disk (or the allowed file size) is used up.

@@ -33,7 +33,7 @@ class Message:
 
     Attributes:
         role: system, user, assistant, tool, or TEXT.
-        content: what is said; may be empty where there are tool calls.
+        content: its text; may be empty where there are tool calls.
         weight: factor on the loss of this turn's tokens; 0 leaves it untrained.
         tool_calls: functions that an assistant turn calls.
     """

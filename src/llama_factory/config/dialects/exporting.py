@@ -1,4 +1,4 @@
-"""LLaMA-Factory's file for an export (`llamafactory-cli export merge.yaml`) as ours says it."""
+"""LLaMA-Factory's file for an export (`llamafactory-cli export merge.yaml`) as our arguments."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

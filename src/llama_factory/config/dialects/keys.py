@@ -20,7 +20,7 @@ from llama_factory.config.dialects.values import (
 )
 
 ONE_DEVICE = "the engine places the model itself."
-DTYPE = "Without a GPU the run says so and takes bfloat16 where it is fast, else float32."
+DTYPE = "Without a GPU the run warns and takes bfloat16 where it is fast, else float32."
 TOKENS = "Their rows start at the mean of what spelt them before; `lora` and `full` train them."
 
 MODEL: dict[str, Key] = {
@@ -153,7 +153,7 @@ DATA: dict[str, Key] = {
         "data.max_tokens",
         count,
         1024,
-        about="Longer conversations lose their oldest turns first, then the answer's end; told.",
+        about="Longer conversations lose their oldest turns first, then the answer's end.",
     ),
     "max_samples": setting("data.mix.max_samples", count, 1000),
     "mix_strategy": setting("data.mix.strategy", one_of(*MIXES), "concat"),

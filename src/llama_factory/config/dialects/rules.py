@@ -65,7 +65,7 @@ def adapter(done: Translation) -> None:
 
 
 def _goes_on(done: Translation) -> bool:
-    """Whether training goes on with a saved adapter, which then says what was left open."""
+    """Whether training goes on with a saved adapter, which then decides what was left open."""
     return "adapter_name_or_path" in done.given and not done.is_on("create_new_adapter")
 
 
@@ -142,7 +142,7 @@ def _is_installed(library: str) -> bool:
 
 
 def held_out(done: Translation) -> None:
-    """val_size: a share of the rows, not a number of them."""
+    """val_size: a fraction of the rows, not a number of them."""
     size = done.values.get("val_size")
     if size is None:
         return
@@ -189,7 +189,7 @@ def checkpoints(done: Translation) -> None:
     """save_steps in updates."""
     steps = done.values.get("save_steps")
     if steps is not None and steps != int(steps):
-        done.refuse("save_steps", f"{steps:g} is a share of the run; give a number of steps.")
+        done.refuse("save_steps", f"{steps:g} is a fraction of the run; give a number of steps.")
     elif steps is not None:
         done.put("training.checkpoint_steps", int(steps), "save_steps")
     if "gradient_checkpointing" in done.values:
@@ -238,7 +238,7 @@ def evaluation(done: Translation) -> None:
     if wanted == "epoch":
         done.refuse(key, "'epoch' is not supported. Give steps, and eval_steps.")
     elif wanted == "steps" and steps != int(steps):
-        done.refuse("eval_steps", f"{steps:g} is a share of the run; give a number of steps.")
+        done.refuse("eval_steps", f"{steps:g} is a fraction of the run; give a number of steps.")
     elif wanted == "steps":
         done.put("training.eval_steps", int(steps), key)
     if "early_stopping_steps" not in done.given:
@@ -276,7 +276,7 @@ def _listed(done: Translation) -> list[Any] | None:
     """The strategies without these keys: none for a file of flat keys alone.
 
     Returns:
-        None where what is written is neither a list nor a recipe, which is told with its line.
+        None where what is written is neither a list nor a recipe, which validation reports.
     """
     written = done.settings.get("strategies", done.native("strategies"))
     recipe = "default" if written is None else written

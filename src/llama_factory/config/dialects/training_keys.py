@@ -30,7 +30,7 @@ OBJECTIVE: dict[str, Key] = {
     "kto_chosen_weight": part("training.objective.chosen_weight", number, 1.0, off=(1.0,)),
     "kto_rejected_weight": part("training.objective.rejected_weight", number, 1.0, off=(1.0,)),
     "use_dft_loss": part("training.objective.dft", boolean, True),
-    "compute_accuracy": ignored("exact_match and token_f1 of held-out rows are always told.",
+    "compute_accuracy": ignored("exact_match and token_f1 of held-out rows are always shown.",
                                 boolean, True),
 }  # fmt: skip
 """What is minimised."""
@@ -106,7 +106,7 @@ OUTPUT: dict[str, Key] = {
     "logging_steps": ignored("every step is logged.", number, 10),
     "logging_strategy": ignored("every step is logged.", text, "steps"),
     "logging_first_step": ignored("every step is logged.", boolean, True),
-    "log_level": ignored("problems are always told.", text, "info"),
+    "log_level": ignored("problems are always shown.", text, "info"),
     "disable_tqdm": ignored("the bar is drawn on terminals only.", boolean, True),
     "logging_dir": part("log_dir", text, "logs", about="TensorBoard's logs."),
     "log_dir": part("log_dir", text, "logs", about="TensorBoard's logs."),
@@ -135,7 +135,7 @@ EVALUATION: dict[str, Key] = {
     "evaluation_strategy": part("training.eval_steps", one_of("no", "steps", "epoch"), "no"),
     "eval_steps": part("training.eval_steps", number, 500),
     "per_device_eval_batch_size": ignored("evaluation.batch_tokens bounds it.", count, 1),
-    "eval_on_each_dataset": ignored("scores are told for each set.", boolean, True),
+    "eval_on_each_dataset": ignored("scores are shown for each set.", boolean, True),
     "load_best_model_at_end": missing(
         "give early_stopping_steps: the best weights are put back then."
     ),

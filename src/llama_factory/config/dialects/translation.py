@@ -56,7 +56,7 @@ class Translation:
             self.notes.append(f"{key}: {message}")
 
     def is_on(self, key: str) -> bool:
-        """Whether a yes-or-no key says yes."""
+        """Whether a boolean key is on."""
         return bool(self.values.get(key))
 
     def native(self, path: str) -> Any:

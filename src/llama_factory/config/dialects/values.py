@@ -17,7 +17,7 @@ class Key:
     Attributes:
         kind: `setting` sets `target`; `part` is read by a rule together with others; `ignored`
             needs nothing from us; `limited` takes only the values that `convert` lets through.
-        convert: reads the value; a ValueError says what it must be.
+        convert: reads the value; raises ValueError with what it must be.
         example: a value that is accepted.
         target: the native settings, for `setting` the one that is set.
         about: what differs, or why it is ignored or limited.
