@@ -9,16 +9,15 @@ from llama_factory import run
 from llama_factory.core.errors import DataError
 from llama_factory.core.files import read_json, read_jsonl
 from llama_factory.core.progress import SILENT
-from tests.tiny import make_tiny_model
 
 SETS = Path(__file__).parents[2] / "shared" / "data" / "llamafactory"
 
 needs_sets = pytest.mark.skipif(not SETS.is_dir(), reason="LLaMA-Factory's demo sets are not here")
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+@pytest.fixture
+def tiny(tiny_model):
+    return tiny_model
 
 
 @pytest.fixture(autouse=True)

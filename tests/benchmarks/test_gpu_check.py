@@ -26,19 +26,17 @@ def attention(monkeypatch):
     return importlib.import_module("gpu_attention")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "pure_bfloat16"])
-def test_each_format_learns_the_same(models, dtype):
+def test_each_format_learns_the_same_and_recomputing_changes_no_loss(models):
     exact = models.measure(models.Case("exact", dtype="float32"), models.TINY, CPU, 3)
-    found = models.measure(models.Case("it", dtype=dtype), models.TINY, CPU, 3)
-    assert found.losses == pytest.approx(exact.losses, rel=0.01)
-    assert found.losses[-1] < found.losses[0]
-    assert found.peak_gib is None
-
-
-def test_recomputing_changes_no_loss(models):
-    kept = models.measure(models.Case("kept", dtype="float32"), models.TINY, CPU, 2)
-    again = models.Case("again", dtype="float32", recomputes=True)
-    assert models.measure(again, models.TINY, CPU, 2).losses == pytest.approx(kept.losses)
+    assert exact.losses[-1] < exact.losses[0]
+    assert exact.peak_gib is None
+    for dtype in ("bfloat16", "float16", "pure_bfloat16"):
+        measured = models.measure(models.Case(dtype, dtype=dtype), models.TINY, CPU, 3)
+        assert measured.losses == pytest.approx(exact.losses, rel=0.01), dtype
+        assert measured.losses[-1] < measured.losses[0], dtype
+        assert measured.peak_gib is None, dtype
+    recomputing = models.Case("again", dtype="float32", recomputes=True)
+    assert models.measure(recomputing, models.TINY, CPU, 3).losses == pytest.approx(exact.losses)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="they can run where there is a GPU")

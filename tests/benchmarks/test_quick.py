@@ -69,6 +69,7 @@ def test_mutation(tmp_path):
     assert run["missed"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not STREAM.exists(), reason="the labelled stream is not beside this checkout")
 def test_ten_rounds(tmp_path, tiny_model):
     results = quick("ten_rounds.py", tmp_path / "r.json", STREAM, "--model", tiny_model)

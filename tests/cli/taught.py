@@ -1,12 +1,19 @@
 """A workspace that was taught two rounds, and commands run in this process."""
 
+import contextlib
+import io
 import json
+import signal
+import sys
+import warnings
 from pathlib import Path
+from subprocess import CompletedProcess
+from unittest.mock import patch
 
 from typer.testing import CliRunner
 
 from llama_factory import run
-from llama_factory.cli.app import app
+from llama_factory.cli.app import app, main
 from llama_factory.core.progress import SILENT
 from tests.tiny import make_tiny_model
 
@@ -51,3 +58,33 @@ def invoke(*args: object) -> str:
     result = CliRunner().invoke(app, [str(arg) for arg in args])
     assert result.exception is None, result.exception
     return result.stdout
+
+
+def command(*args: object, cwd: Path | str = ".", typed: str = "") -> CompletedProcess[str]:
+    """What the whole program prints and its exit code, run in this process: torch is there already.
+
+    Args:
+        args: the words after `llama-factory`.
+        cwd: the folder that it is started in.
+        typed: what a person types.
+    """
+    words = ["llama-factory", *map(str, args)]
+    out, err = io.StringIO(), io.StringIO()
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        patch.object(sys, "argv", words),
+        patch.object(sys, "stdin", io.StringIO(typed)),
+        warnings.catch_warnings(),
+    ):
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            for each, handler in handlers.items():
+                signal.signal(each, handler)
+    return CompletedProcess(words, code, out.getvalue(), err.getvalue())

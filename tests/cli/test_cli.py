@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from llama_factory import __version__
-from tests.tiny import make_tiny_model
+from tests.cli.taught import command
 
 LIGHT = [
     ["--help"],
@@ -23,7 +23,7 @@ LIGHT = [
 """Commands that must answer without torch."""
 
 
-def command(*args, cwd=None, **options):
+def process(*args, cwd=None, **options):
     return subprocess.run(
         [sys.executable, "-m", "llama_factory", *map(str, args)],
         capture_output=True,
@@ -33,27 +33,38 @@ def command(*args, cwd=None, **options):
     )
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+RUN_ALL = """
+import json, sys
+from llama_factory.cli.app import main
+heavy = []
+for args in json.loads(sys.argv[1]):
+    sys.argv = ["llama-factory", *args]
+    try:
+        main()
+    except SystemExit:
+        pass
+    if "torch" in sys.modules:
+        heavy.append(args)
+print("heavy", heavy, file=sys.stderr)
+"""
 
 
-@pytest.mark.parametrize("args", LIGHT, ids=" ".join)
-def test_help_and_bad_settings_answer_without_torch(tmp_path, args):
+def test_help_and_bad_settings_answer_without_torch(tmp_path):
     (tmp_path / "bad.yaml").write_text("model: {base_modle: x}\n")
-    seen = "import sys\nfrom llama_factory.cli.app import main\ntry:\n    main()\n"
-    seen += "finally:\n    print('heavy', 'torch' in sys.modules, file=sys.stderr)\n"
     run = subprocess.run(
-        [sys.executable, "-c", seen, *args], capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, "-c", RUN_ALL, json.dumps(LIGHT)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
-    assert "heavy False" in run.stderr, run.stderr
+    assert run.stderr.endswith("heavy []\n"), run.stderr
 
 
 def test_the_installed_command_and_the_module_are_the_same():
     installed = os.path.join(os.path.dirname(sys.executable), "llama-factory")  # noqa: PTH118, PTH120
     both = [
         subprocess.run([installed, "version"], capture_output=True, text=True).stdout,
-        command("version").stdout,
+        process("version").stdout,
     ]
     assert both == [__version__ + "\n"] * 2
 
@@ -78,9 +89,9 @@ def test_user_errors_are_one_message_without_a_traceback_and_exit_with_2(tmp_pat
     assert "Traceback" not in run.stderr
 
 
-def test_a_workspace_from_init_to_rollback(tmp_path, tiny):
+def test_a_workspace_from_init_to_rollback(tmp_path, tiny_model):
     bot = tmp_path / "bot"
-    assert "put .jsonl files into" in command("init", bot, "--model", tiny).stdout
+    assert "put .jsonl files into" in command("init", bot, "--model", tiny_model).stdout
     assert sorted(p.name for p in bot.iterdir()) == [
         "factory.yaml",
         "inbox",
@@ -91,7 +102,7 @@ def test_a_workspace_from_init_to_rollback(tmp_path, tiny):
     rows = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i in range(12)]
     (bot / "inbox/faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     easy = ["--set", "gate.max_guard_ratio=99", "--set", "training.max_steps=4"]
-    learned = command("learn", bot, *easy)
+    learned = process("learn", bot, *easy)
     assert "v0001 is promoted" in learned.stdout, learned.stderr
     assert "training 4/4  done  loss" in learned.stderr
     assert "tok/s" in learned.stderr
@@ -115,9 +126,9 @@ def test_a_workspace_from_init_to_rollback(tmp_path, tiny):
     assert command("promote", bot, "v0001").stdout == "v0001 is released.\n"
 
 
-def test_a_refused_round_says_how_to_go_on(tmp_path, tiny):
+def test_a_refused_round_says_how_to_go_on(tmp_path, tiny_model):
     bot = tmp_path / "bot"
-    command("init", bot, "--model", tiny)
+    command("init", bot, "--model", tiny_model)
     rows = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i in range(12)]
     (bot / "inbox/faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     steps = ["--set", "training.max_steps=4"]
@@ -129,19 +140,19 @@ def test_a_refused_round_says_how_to_go_on(tmp_path, tiny):
     assert "v0002 is promoted" in command("learn", bot, *options).stdout
 
 
-def test_chat_answers_and_leaves(tmp_path, tiny):
-    command("init", tmp_path / "bot", "--model", tiny)
-    run = command("chat", tmp_path / "bot", input="hello\n/new\n你好\n/exit\n")
+def test_chat_answers_and_leaves(tmp_path, tiny_model):
+    command("init", tmp_path / "bot", "--model", tiny_model)
+    run = command("chat", tmp_path / "bot", typed="hello\n/new\n你好\n/exit\n")
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("v0000. /new begins again")
     assert run.stdout.count("you>") == 4
 
 
-def test_a_single_run_writes_a_peft_folder_once(tmp_path, tiny):
+def test_a_single_run_writes_a_peft_folder_once(tmp_path, tiny_model):
     rows = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i in range(30)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     (tmp_path / "sft.yaml").write_text(
-        f"model: {{base_model: {tiny}, lora_rank: 4}}\n"
+        f"model: {{base_model: {tiny_model}, lora_rank: 4}}\n"
         "data: {train_path: rows.json, held_out_fraction: 0.2}\n"
         "training: {max_steps: 3}\nevaluation: {max_new_tokens: 4}\noutput_dir: out\n"
     )
@@ -167,11 +178,11 @@ def test_a_single_run_writes_a_peft_folder_once(tmp_path, tiny):
     assert "holds a trained model already" in again.stderr
 
 
-def test_a_single_run_of_all_weights_writes_a_whole_model_once(tmp_path, tiny):
+def test_a_single_run_of_all_weights_writes_a_whole_model_once(tmp_path, tiny_model):
     rows = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i in range(9)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     (tmp_path / "full.yaml").write_text(
-        f"model: {{base_model: {tiny}, adapter: full}}\n"
+        f"model: {{base_model: {tiny_model}, adapter: full}}\n"
         "data: {train_path: rows.json, held_out_fraction: 0.2}\n"
         "training: {max_steps: 2}\nevaluation: {max_new_tokens: 4}\noutput_dir: out\n"
     )
@@ -198,5 +209,5 @@ def test_the_embedded_model_learns_a_fact_and_says_it(tmp_path):
     options = ["--set", "training.max_steps=25", "--set", "gate.max_guard_ratio=3"]
     run = command("learn", bot, *options)
     assert "v0001 is promoted" in run.stdout, run.stderr
-    said = command("chat", bot, input="How long is the pump warranty of the Lumora One?\n")
+    said = command("chat", bot, typed="How long is the pump warranty of the Lumora One?\n")
     assert "31-month" in said.stdout

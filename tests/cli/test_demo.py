@@ -4,18 +4,16 @@ import pytest
 
 from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace
-from tests.cli.test_cli import command
+from tests.cli.taught import command
 from tests.cli.test_reports import is_drawn
-from tests.tiny import make_tiny_model
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory):
+def shown(tmp_path_factory, tiny_model):
     folder = tmp_path_factory.mktemp("demo")
-    model = make_tiny_model(folder / "tiny")
-    done = command("demo", "bot", "--model", model, cwd=folder)
+    done = command("demo", "bot", "--model", tiny_model, cwd=folder)
     assert done.returncode == 0, done.stderr
-    return folder, model, done.stdout
+    return folder, tiny_model, done.stdout
 
 
 def test_every_step_is_shown_as_the_command_that_does_it(shown):
