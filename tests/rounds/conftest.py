@@ -5,7 +5,6 @@ import pytest
 from llama_factory import run
 from llama_factory.reports import page as report
 from tests.rounds.rounds import SETTINGS
-from tests.tiny import make_tiny_model
 
 
 @pytest.fixture(autouse=True)
@@ -14,9 +13,9 @@ def _no_pictures(monkeypatch):
     monkeypatch.setattr(report, "_drawn", lambda *_: (b"", b""))
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+@pytest.fixture
+def tiny(tiny_model):
+    return tiny_model
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.settings import ModelSettings
 from llama_factory.rounds.consolidate import carried
 from llama_factory.versions import releases, store
-from tests.rounds.rounds import Listener, drop, learn
+from tests.rounds.rounds import Listener, drop, learn, teach
 
 IDS = torch.tensor([[5, 9, 14, 77, 31]])
 
@@ -54,7 +54,7 @@ def answer(engine, version):
 
 
 def test_answers_stay_rounds_go_on_and_rollback_undoes_it(bot, tiny):
-    before = taught(bot, "faq")
+    before = teach(bot, "faq")
     version, said = consolidate(bot)
     assert said == [f"Adding 1 update(s) to {tiny} in float32."]
     assert releases.read(bot.releases).production == version.id == "v0002"
@@ -80,7 +80,7 @@ def test_answers_stay_rounds_go_on_and_rollback_undoes_it(bot, tiny):
 
 
 def test_the_second_consolidation_begins_at_the_original_base(bot, tiny, tmp_path):
-    taught(bot, "faq")
+    teach(bot, "faq")
     consolidate(bot)
     before = taught(bot, "news")
     version, said = consolidate(bot)
@@ -113,7 +113,7 @@ def test_the_second_consolidation_begins_at_the_original_base(bot, tiny, tmp_pat
 
 
 def test_weights_are_rounded_once(bot, tiny):
-    taught(bot, "faq")
+    teach(bot, "faq")
     consolidate(bot)
     taught(bot, "news")
     consolidate(bot)
@@ -134,7 +134,7 @@ def test_weights_are_rounded_once(bot, tiny):
 
 
 def test_a_server_answers_with_all_of_them_at_once(bot, tiny):
-    first = taught(bot, "faq")
+    first = teach(bot, "faq")
     version, _ = consolidate(bot)
     third = taught(bot, "news")
     engine = TransformersEngine(ModelSettings(base_model=str(tiny), dtype="float32"))
@@ -194,7 +194,7 @@ def test_what_was_measured_of_an_adapter_s_own_weights_goes_with_it():
 
 
 def test_the_base_is_still_the_one_that_drift_is_measured_from(bot):
-    before = taught(bot, "faq").report
+    before = teach(bot, "faq").report
     version, _ = consolidate(bot)
     after = version.report
     assert after["base_guard_perplexity"] == before["base_guard_perplexity"]
@@ -209,14 +209,14 @@ def test_the_base_is_still_the_one_that_drift_is_measured_from(bot):
 
 
 def test_a_rank_of_its_own_may_begin(bot):
-    taught(bot, "faq")
+    teach(bot, "faq")
     version, _ = consolidate(bot, "model.adapter.rank=8")
     assert run.files.read_json(version.adapter / "adapter_config.json")["r"] == 8
     assert taught(bot, "news", "model.adapter.rank=8").parent == version.id
 
 
 def test_a_gate_that_refuses_it_keeps_the_released_version(bot):
-    taught(bot, "faq")
+    teach(bot, "faq")
     version, _ = consolidate(bot, "gate.max_guard_ratio=0.01")
     found = releases.read(bot.releases)
     assert found.production == "v0001"
@@ -227,7 +227,7 @@ def test_a_gate_that_refuses_it_keeps_the_released_version(bot):
 def test_what_cannot_be_consolidated_is_told_at_once(bot, tmp_path):
     with pytest.raises(VersionError, match="v0000, the released version, is the untouched base"):
         consolidate(bot)
-    taught(bot, "faq")
+    teach(bot, "faq")
     with pytest.raises(ConfigError, match="only those of plain LoRA layers add up"):
         consolidate(bot, "model.adapter.use_dora=true")
     bot.building.mkdir()

@@ -20,7 +20,7 @@ from llama_factory.reports import page
 from llama_factory.rounds import draft, finishing, round
 from llama_factory.versions import releases, store
 from llama_factory.versions.workspace import Workspace
-from tests.rounds.rounds import drop, learn
+from tests.rounds.rounds import drop, learn, teach
 
 
 def slow(*values):
@@ -81,8 +81,7 @@ def test_a_round_of_answers_that_people_disliked_is_held(bot):
 
 @pytest.mark.slow
 def test_a_task_of_a_new_group_and_one_of_the_same_group_are_both_the_round_s_own(bot):
-    drop(bot, "faq")
-    learn(bot)
+    teach(bot, "faq")
     drop(bot, "faq", start=50)
     drop(bot, "news")
     done, _ = learn(bot)
@@ -114,9 +113,7 @@ def meanwhile(monkeypatch):
 
 @pytest.mark.parametrize("operator", ["rollback", slow("promote")])
 def test_who_moved_the_release_while_a_round_trained_is_not_overridden(bot, operator, meanwhile):
-    for name in ("faq", "news"):
-        drop(bot, name)
-        learn(bot)
+    teach(bot, "faq", "news")
     chosen = "v0001" if operator == "rollback" else "v0000"
     action = run.rollback if operator == "rollback" else run.promote
     meanwhile(lambda: action(bot.folder, chosen))
@@ -133,8 +130,7 @@ def test_who_moved_the_release_while_a_round_trained_is_not_overridden(bot, oper
 
 @pytest.mark.slow
 def test_a_consolidation_does_not_override_an_operator_either(bot, meanwhile):
-    drop(bot, "faq")
-    learn(bot)
+    teach(bot, "faq")
     meanwhile(lambda: run.rollback(bot.folder, "v0000"))
     done = run.consolidate(bot.folder, [], said_nothing())
     assert not done.is_released
@@ -149,9 +145,7 @@ def said_nothing():
 
 @pytest.mark.slow
 def test_a_release_that_a_crash_left_over_does_not_override_an_operator(bot, monkeypatch):
-    for name in ("faq", "news"):
-        drop(bot, name)
-        learn(bot)
+    teach(bot, "faq", "news")
     drop(bot, "shop")
     with monkeypatch.context() as patch:
         patch.setattr(finishing, "release", killed)
@@ -244,8 +238,7 @@ CHRF = ("evaluation.metrics=[exact_match, chrf]", "gate.metric=chrf")
 
 
 def test_another_metric_of_the_gate_is_measured_of_the_parent_before_anything_trains(bot):
-    drop(bot, "faq")
-    learn(bot)
+    teach(bot, "faq")
     drop(bot, "news")
     done, said = said_by(bot, *CHRF)
     assert "v0001 was tested in another way (metrics changed since" in said
@@ -278,8 +271,7 @@ def test_how_a_version_is_asked_is_kept_whatever_later_settings_say(bot):
 
 @pytest.mark.slow
 def test_a_metric_that_is_not_wanted_any_more_is_no_reason_to_test_again(bot):
-    drop(bot, "faq")
-    learn(bot)
+    teach(bot, "faq")
     drop(bot, "news")
     _, said = said_by(bot, "evaluation.metrics=[token_f1]")
     assert "tested in another way" not in said
@@ -289,12 +281,11 @@ def test_another_guard_is_held_against_the_base_model_on_that_guard(bot, tmp_pat
     guard = tmp_path / "guard.jsonl"
     rows = [{"instruction": f"{i} plus {i}?", "output": f"{2 * i}"} for i in range(12)]
     guard.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    drop(bot, "faq")
-    first, _ = learn(bot)
+    version = teach(bot, "faq")
     drop(bot, "news")
     second, said = said_by(bot, f"evaluation.guard={guard}")
     assert "guard changed since" in said
-    reports = first.version.report, second.version.report
+    reports = version.report, second.version.report
     assert reports[0]["base_guard_perplexity"] != reports[1]["base_guard_perplexity"]
     assert reports[1]["base_guard_perplexity"] == reports[1]["base"]["guard_perplexity"]
     guard.write_text(
@@ -316,8 +307,7 @@ def test_another_guard_is_held_against_the_base_model_on_that_guard(bot, tmp_pat
     ],
 )
 def test_whatever_scores_depend_on_is_noticed(bot, change, name):
-    drop(bot, "faq")
-    learn(bot)
+    teach(bot, "faq")
     drop(bot, "news")
     done, said = said_by(bot, change)
     assert f"({name} changed since" in said
@@ -327,14 +317,13 @@ def test_whatever_scores_depend_on_is_noticed(bot, change, name):
 
 @pytest.mark.slow
 def test_a_version_made_before_scores_told_what_they_depend_on_is_tested_again(bot):
-    drop(bot, "faq")
-    done, _ = learn(bot)
-    report = done.version.report
+    version = teach(bot, "faq")
+    report = version.report
     del report["conditions"]
-    files.write_json(done.version.folder / "report.json", report)
-    manifest = read_json(done.version.folder / "manifest.json")
-    manifest["files"]["report.json"] = files.sha256(done.version.folder / "report.json")
-    files.write_json(done.version.folder / "manifest.json", manifest)
+    files.write_json(version.folder / "report.json", report)
+    manifest = read_json(version.folder / "manifest.json")
+    manifest["files"]["report.json"] = files.sha256(version.folder / "report.json")
+    files.write_json(version.folder / "manifest.json", manifest)
     drop(bot, "news")
     done, said = said_by(bot)
     assert "or were not written down" in said
@@ -382,8 +371,7 @@ def test_a_refused_round_is_not_trained_again_until_something_changes(bot):
     "what", ["a setting", "a file", slow("a new file"), slow("a name"), slow("the parent")]
 )
 def test_a_refused_round_is_trained_again_when_something_changed(bot, what):
-    drop(bot, "start")
-    learn(bot)
+    teach(bot, "start")
     path = drop(bot, "faq")
     learn(bot, REFUSED)
     changes = [REFUSED]
@@ -402,8 +390,7 @@ def test_a_refused_round_is_trained_again_when_something_changed(bot, what):
 
 
 def test_a_version_that_was_rolled_back_is_not_trained_again_from_the_same_file(bot):
-    drop(bot, "faq")
-    learn(bot)
+    teach(bot, "faq")
     run.rollback(bot.folder, "v0000")
     drop(bot, "faq")
     done, _ = learn(bot)
@@ -526,8 +513,7 @@ def test_one_damaged_report_does_not_break_the_tools_that_mend_it(bot):
 
 
 def test_whatever_is_wrong_with_a_report_is_told(bot):
-    drop(bot, "faq")
-    learn(bot)
+    teach(bot, "faq")
     for text in ("", "{", "[]", "null", '{"evaluation": 3}', '{"evaluation": {}}'):
         (bot.versions / "v0001/report.json").write_text(text)
         assert "report.json is missing or damaged" in run.versions(bot.folder)[1].problem
@@ -546,9 +532,7 @@ WRONG = [
 
 
 def test_a_manifest_that_is_another_version_s_is_not_believed(bot):
-    for name in ("faq", "news"):
-        drop(bot, name)
-        learn(bot)
+    teach(bot, "faq", "news")
     path = bot.versions / "v0002/manifest.json"
     right, before = read_json(path), bot.releases.read_bytes()
     for change in WRONG:
@@ -568,8 +552,7 @@ def test_aliases_name_versions_and_nothing_else(bot, alias):
 
 
 def test_an_id_is_never_given_twice(bot):
-    drop(bot, "faq")
-    learn(bot)
+    teach(bot, "faq")
     run.rollback(bot.folder, "v0000")
     shutil.rmtree(bot.versions / "v0001")
     drop(bot, "news")
@@ -600,8 +583,7 @@ def test_what_cannot_answer_is_not_released_by_hand(bot):
 
 
 def test_settings_that_cannot_be_read_keep_nobody_from_going_back(bot):
-    drop(bot, "faq")
-    learn(bot)
+    teach(bot, "faq")
     for broken in ("model: {base_model: [", "no_such_section: 1\n"):
         bot.settings.write_text(broken)
         assert run.rollback(bot.folder, "v0000") == ("v0001", "v0000")
@@ -619,8 +601,7 @@ def spoil(path):
 
 
 def test_a_folder_that_cannot_be_written_to_is_told(bot, monkeypatch):
-    drop(bot, "faq")
-    learn(bot)
+    teach(bot, "faq")
     run.rollback(bot.folder, "v0000")
 
     def read_only(self, *_args, **_options):
