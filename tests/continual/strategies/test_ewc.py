@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from llama_factory.continual.low_rank import low_rank_layers
+from llama_factory.continual.merging import copy_into, snapshot
 from llama_factory.continual.strategies.ewc import Ewc
 from llama_factory.continual.strategies.freeze import Freeze
+from llama_factory.continual.strategy_rows import encoded
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.files import read_jsonl
 from llama_factory.core.types import Memory
@@ -41,20 +43,17 @@ def test_its_strength_is_called_lambda_where_people_write_it():
 
 
 @pytest.mark.parametrize("form", ["delta", "adapter"])
-def test_nothing_is_held_in_the_first_round(tiny_model, tmp_path, form):
-    plain = fit(make(tiny_model), tmp_path / "a", rows("a", 6))
-    held = fit(make(tiny_model), tmp_path / "b", rows("a", 6), [Ewc(form=form)])
-    assert torch.equal(flat(plain.model), flat(held.model))
+def test_nothing_is_held_in_the_first_round(tiny_model, tmp_path, plain, form):
+    held = fit(make(tiny_model), tmp_path, rows("a", 6), [Ewc(form=form)])
+    assert torch.equal(flat(held.model), plain[0])
 
 
 @pytest.mark.parametrize("form", ["delta", "adapter"])
-def test_with_lambda_zero_training_is_plain_bit_for_bit(tiny_model, tmp_path, form):
+def test_with_lambda_zero_training_is_plain_bit_for_bit(tiny_model, tmp_path, plain, form):
     ewc = Ewc(form=form, lambda_=0)
     first = fit(make(tiny_model), tmp_path / "a", rows("a", 6), [ewc])
-    again = fit(make(tiny_model), tmp_path / "b", rows("a", 6))
-    held = fit(first.model, tmp_path / "c", rows("b", 6), [ewc], first.memory)
-    plain = fit(again.model, tmp_path / "d", rows("b", 6))
-    assert torch.equal(flat(plain.model), flat(held.model))
+    second = fit(first.model, tmp_path / "b", rows("b", 6), [ewc], first.memory)
+    assert torch.equal(flat(second.model), plain[1])
 
 
 def test_the_adapter_form_is_half_lambda_times_the_weighted_squares(tiny_model):
@@ -92,12 +91,12 @@ def test_the_delta_form_equals_the_penalty_on_full_updates(tiny_model):
 
 def test_what_is_remembered_pulls_training_back(tiny_model, tmp_path):
     moved = {}
+    first = fit(make(tiny_model), tmp_path / "a", rows("a", 6), [Ewc()], max_steps=10)
+    before, start = full_updates(first.model), snapshot(first.model)
     for strength in (0.0, 3.0):
-        ewc = Ewc(lambda_=strength)
-        folder = tmp_path / str(strength)
-        first = fit(make(tiny_model), folder / "a", rows("a", 6), [ewc], max_steps=10)
-        before = full_updates(first.model)
-        second = fit(first.model, folder / "b", rows("b", 6), [ewc], first.memory, max_steps=10)
+        copy_into(first.model, start)
+        folder, strategies = tmp_path / str(strength), [Ewc(lambda_=strength)]
+        second = fit(first.model, folder, rows("b", 6), strategies, first.memory, max_steps=10)
         after = full_updates(second.model)
         moved[strength] = sum(float((after[n] - before[n]).square().sum()) for n in before)
     assert moved[3.0] < 0.5 * moved[0.0]
@@ -107,6 +106,7 @@ def test_its_terms_and_its_cost_are_told(tiny_model, tmp_path):
     ewc = Ewc()
     first = fit(make(tiny_model), tmp_path / "a", rows("a", 9), [ewc])
     assert first.memory.numbers["ewc.ratio"] == 0
+    assert first.memory.numbers["ewc.examples"] == 8  # what 3 % of four small updates pay for
     second = fit(first.model, tmp_path / "b", rows("b", 9), [ewc], first.memory)
     told = list(read_jsonl(tmp_path / "b" / "metrics.jsonl"))
     assert told[0]["ewc_penalty"] == 0
@@ -129,13 +129,15 @@ def test_importance_fades_by_the_decay_and_its_mean_stays_one(tiny_model):
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_rows_are_measured_as_far_as_the_round_can_afford(tiny_model, tmp_path):
-    many = rows("a", 60)
-    for share, fewest, most in ((0.05, 8, 8), (1.0, 9, 30), (100, 40, 40)):
-        ewc = Ewc(max_cost=share, examples=40)
-        options = {"max_steps": 4, "batch_size": 8}
-        done = fit(make(tiny_model), tmp_path / str(share), many, [ewc], **options)
-        assert fewest <= done.memory.numbers["ewc.examples"] <= most
+def test_rows_are_measured_as_far_as_the_round_can_afford(tiny_model):
+    model, many = make(tiny_model), rows("a", 60)
+    average = sum(len(code.ids) for code in encoded(model, many)) / len(many)
+    for max_cost, fewest, most in ((0.001, 8, 8), (0.2, 18, 22), (100, 40, 40)):
+        ewc = Ewc(max_cost=max_cost, examples=40)
+        state = ewc.prepare(model, Memory())
+        state.counts["tokens"] = 150 * average  # 100 rows at what measuring costs, 20 at 0.2 of it
+        memory = ewc.after_round(model, many, Memory(), state, seed=0)
+        assert fewest <= memory.numbers["ewc.examples"] <= most
 
 
 def test_the_same_seed_measures_the_same(tiny_model):
@@ -165,14 +167,12 @@ def test_what_other_strategies_remember_is_left_alone(tiny_model):
 def test_a_resumed_run_ends_like_an_uninterrupted_one(tiny_model, tmp_path):
     ewc, options = Ewc(lambda_=1.0), {"checkpoint_steps": 2, "max_steps": 6}
     first = fit(make(tiny_model), tmp_path / "a", rows("a", 6), [ewc])
-    start = {name: weight.detach().clone() for name, weight in first.model.trainable().items()}
+    start = snapshot(first.model)
 
     def second(path):
         model = make(tiny_model)
-        for name, weight in model.trainable().items():
-            weight.data.copy_(start[name])
-        memory = replace(first.memory, tensors=dict(first.memory.tensors))
-        return fit(model, path, rows("b", 6), [ewc], memory, **options)
+        copy_into(model, start)
+        return fit(model, path, rows("b", 6), [ewc], first.memory, **options)
 
     whole = second(tmp_path / "whole")
     second(tmp_path / "cut")
@@ -213,14 +213,12 @@ def test_after_a_change_of_the_adapter_only_the_adapter_form_starts_empty(tiny_m
     assert memory.numbers["ewc.rounds"] == (1.95 if is_held else 1)
 
 
-@pytest.mark.parametrize("is_first", [True, False])
-def test_frozen_layers_do_not_make_the_adapter_look_changed(tiny_model, tmp_path, caplog, is_first):
+def test_frozen_layers_do_not_make_the_adapter_look_changed(tiny_model, tmp_path, caplog):
     held, frozen = Ewc(form="adapter"), Freeze(layers=1)
-    both = [held, frozen] if is_first else [frozen, held]
     done = fit(make(tiny_model), tmp_path / "0", rows("a", 6), [held])
     for index in (1, 2):
         model = reopened(done.model, tiny_model, tmp_path / f"model-{index}")
-        done = fit(model, tmp_path / str(index), rows(f"b{index}", 6), both, done.memory)
+        done = fit(model, tmp_path / str(index), rows(f"b{index}", 6), [held, frozen], done.memory)
         told = list(read_jsonl(tmp_path / str(index) / "metrics.jsonl"))
         assert told[-1]["ewc_penalty"] > 0
     assert "forgotten" not in caplog.text

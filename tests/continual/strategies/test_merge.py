@@ -51,11 +51,10 @@ def close(one, other, tolerance=2e-3):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_first_round_is_plain_training_bit_for_bit(tiny_model, tmp_path, method):
-    plain = fit(make(tiny_model), tmp_path / "a", rows("a", 6))
+def test_a_first_round_is_plain_training_bit_for_bit(tiny_model, tmp_path, plain, method):
     merge = Merge(method=method, alphas=(0.75, 0.5))
-    merged = fit(make(tiny_model), tmp_path / "b", rows("a", 6), [merge])
-    assert torch.equal(flat(plain.model), flat(merged.model))
+    merged = fit(make(tiny_model), tmp_path, rows("a", 6), [merge])
+    assert torch.equal(flat(merged.model), plain[0])
     assert merged.memory.numbers["merge.rounds"] == 1
     assert merged.memory.numbers["merge.error"] == 0
 
@@ -280,16 +279,12 @@ def test_alphas_that_make_no_sense_are_refused(alphas):
 
 
 @pytest.mark.parametrize("method", ["ema", "slao", "magmax"])
-@pytest.mark.parametrize("is_first", [True, False])
-def test_frozen_layers_do_not_lose_where_training_begins(
-    tiny_model, tmp_path, caplog, method, is_first
-):
-    merge = Merge(method=method)
-    both = [merge, Freeze(layers=1)] if is_first else [Freeze(layers=1), merge]
+def test_frozen_layers_do_not_lose_where_training_begins(tiny_model, tmp_path, caplog, method):
+    merge, freeze = Merge(method=method), Freeze(layers=1)
     done = fit(make(tiny_model), tmp_path / "0", rows("a", 6), [merge])
     for index in (1, 2):
         model = reopened(done.model, tiny_model, tmp_path / f"model-{index}")
-        done = fit(model, tmp_path / str(index), rows(f"b{index}", 6), both, done.memory)
+        done = fit(model, tmp_path / str(index), rows(f"b{index}", 6), [merge, freeze], done.memory)
     assert done.memory.numbers["merge.rounds"] == 3
     assert "were changed since they were merged" not in caplog.text
 
