@@ -63,7 +63,7 @@ def test_the_fisher_of_a_llama_equals_that_of_explicit_loops(tiny_model):
     model = shake(make(tiny_model, dropout=0.5))
     model.network.train()  # measuring must not: no dropout
     codes = encoded(model, rows("退货", 4))
-    fisher = measure(model, codes, layers={}, weights=model.trainable(), kind=EMPIRICAL, seed=0)
+    fisher = measure(model, codes, {}, kind=EMPIRICAL, seed=0)
     assert model.network.training
     expected = by_loops(model, codes)
     assert fisher.weights.keys() == expected.keys()
@@ -75,7 +75,7 @@ def test_it_is_not_the_square_of_the_average_gradient(tiny_model):
     model = shake(make(tiny_model))
     codes = encoded(model, rows("退货", 4))
     weights = model.trainable()
-    fisher = measure(model, codes, layers={}, weights=weights, kind=EMPIRICAL, seed=0)
+    fisher = measure(model, codes, {}, kind=EMPIRICAL, seed=0)
     for code in codes:
         ids, targets = padded(model, [code])
         logits = model.network(input_ids=ids).logits.log_softmax(-1)[targets != IGNORED]
@@ -113,9 +113,8 @@ def test_the_factors_of_layers_equal_sums_over_rows_and_tokens(tiny_model, kind)
     model = shake(make(tiny_model))
     codes = encoded(model, rows("退货", 3))
     layers = low_rank_layers(model)
-    outputs = {each.b: model.trainable()[each.b] for each in layers.values()}
     modules = {name: each.module for name, each in layers.items()}
-    fisher = measure(model, codes, layers=modules, weights=outputs, kind=kind, seed=0)
+    fisher = measure(model, codes, layers, kind=kind, seed=0)
     assert fisher.outputs.keys() == fisher.inputs.keys() == layers.keys()
     generator = torch.Generator().manual_seed(0)
     drawn = [draw(model.network, *padded(model, [code]), generator)[0] for code in codes]

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llama_factory.continual.low_rank import LowRankLayer, other_names
 from llama_factory.continual.strategy_rows import padded, without_dropout
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.chat.encoding import EncodedRow
@@ -72,12 +73,12 @@ class Fisher:
         weights = {name: each / mean for name, each in self.weights.items()}
         return Fisher(weights, {k: r / mean for k, r in self.outputs.items()}, self.inputs)
 
-    def mixed(self, other: "Fisher", share: float) -> "Fisher":
-        """(1 - share) of this and `share` of the other; what only one of them has is kept."""
+    def mixed(self, other: "Fisher", alpha: float) -> "Fisher":
+        """(1 - alpha) of this plus alpha of the other; what only one of them has is kept."""
         return Fisher(
-            _mixed(self.weights, other.weights, share),
-            _mixed(self.outputs, other.outputs, share),
-            _mixed(self.inputs, other.inputs, share),
+            _mixed(self.weights, other.weights, alpha),
+            _mixed(self.outputs, other.outputs, alpha),
+            _mixed(self.inputs, other.inputs, alpha),
         )
 
     def fitting(self, shapes: Mapping[str, Sequence[int]]) -> "Fisher":
@@ -115,8 +116,8 @@ class Fisher:
         return Fisher(**parts)
 
 
-def _mixed(old: Mapping[str, Tensor], new: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    both = {name: (1 - share) * old[name] + share * new[name] for name in old if name in new}
+def _mixed(old: Mapping[str, Tensor], new: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    both = {name: (1 - alpha) * old[name] + alpha * new[name] for name in old if name in new}
     return {**old, **new, **both}
 
 
@@ -124,7 +125,7 @@ def diagonal(scores: Iterable[Tensor], weights: Mapping[str, Tensor]) -> dict[st
     """Mean over examples of the squared gradient of each example's score.
 
     Args:
-        scores: one scalar an example, made as they are asked for: each keeps its graph until then.
+        scores: one scalar an example; an iterator, as each keeps its graph until it is used.
         weights: by name.
     """
     sums = {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}
@@ -143,20 +144,18 @@ def diagonal(scores: Iterable[Tensor], weights: Mapping[str, Tensor]) -> dict[st
 def measure(
     model: AdaptedModel,
     rows: Sequence[EncodedRow],
+    layers: Mapping[str, LowRankLayer],
     *,
-    layers: Mapping[str, nn.Module],
-    weights: Mapping[str, Tensor],
     kind: str,
     seed: int,
 ) -> Fisher:
-    """The Fisher information of a model on rows.
+    """The Fisher information of a model's trained weights on rows.
 
     Args:
         model: as trained.
         rows: at least one.
-        layers: of which to measure inputs and outputs, by name.
-        weights: of which to measure each element; where `layers` are given, at least one of theirs,
-            or no gradient passes their outputs.
+        layers: whose update is measured as a whole, by name; all other trained weights are
+            measured element by element.
         kind: SAMPLED or EMPIRICAL.
         seed: of sampled answers.
     """
@@ -171,13 +170,16 @@ def measure(
             else:
                 yield kernel(ids, targets).sum()
 
+    weights, others = model.trainable(), other_names(model, layers)
+    # the gradient of B reaches a layer's outputs, where it is recorded on the way
+    wanted = {name: weights[name] for name in [*others, *(each.b for each in layers.values())]}
     with without_dropout(model.network), _tapped(layers) as taps:
-        squares = diagonal(scores(), weights)
-    seen = {name: tap for name, tap in taps.items() if tap.num_tokens}
+        squares = diagonal(scores(), wanted)
+    used = {name: tap for name, tap in taps.items() if tap.num_tokens}
     return Fisher(
-        {name: each.cpu() for name, each in squares.items()},
-        {name: (tap.output_squares / len(rows)).cpu() for name, tap in seen.items()},
-        {name: (tap.input_squares / tap.num_tokens).cpu() for name, tap in seen.items()},
+        {name: squares[name].cpu() for name in others},
+        {name: (tap.output_squares / len(rows)).cpu() for name, tap in used.items()},
+        {name: (tap.input_squares / tap.num_tokens).cpu() for name, tap in used.items()},
     )
 
 
@@ -219,22 +221,22 @@ class _Tap:
     output_squares: Any = 0.0
     num_tokens: int = 0
 
-    def see(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def record(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Forward hook."""
         flat = inputs[0].detach().flatten(0, -2).float()  # [tokens, in]
         self.input_squares = self.input_squares + flat.square().sum(0)
         self.num_tokens += len(flat)
-        output.register_hook(self._see_gradient)  # type: ignore[no-untyped-call]
+        output.register_hook(self._record_gradient)  # type: ignore[no-untyped-call]
 
-    def _see_gradient(self, gradient: Tensor) -> None:
+    def _record_gradient(self, gradient: Tensor) -> None:
         flat = gradient.detach().flatten(0, -2).float()  # [tokens, out]
         self.output_squares = self.output_squares + flat.square().sum(0)
 
 
 @contextmanager
-def _tapped(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, _Tap]]:
+def _tapped(layers: Mapping[str, LowRankLayer]) -> Iterator[dict[str, _Tap]]:
     taps = {name: _Tap() for name in layers}
     with ExitStack() as hooks:
         for name, layer in layers.items():
-            hooks.enter_context(layer.register_forward_hook(taps[name].see))
+            hooks.enter_context(layer.module.register_forward_hook(taps[name].record))
         yield taps

@@ -82,15 +82,15 @@ def promote_child(path: Path, version: str, *, parent: str, why: str) -> bool:
         Whether it was released.
     """
     with _locked(path):
-        found = read(path)
-        if found.production == parent:
-            _released(path, found, version, why)
+        current = read(path)
+        if current.production == parent:
+            _released(path, current, version, why)
             return True
         moved = (
-            f"held: it was made from {parent}, and {found.production} was released meanwhile. "
+            f"held: it was made from {parent}, and {current.production} was released meanwhile. "
             "Promote it by hand if it should answer all the same"
         )
-        _write(path, found, {CANDIDATE: version}, moved)
+        _write(path, current, {CANDIDATE: version}, moved)
         return False
 
 

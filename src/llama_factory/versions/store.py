@@ -24,8 +24,8 @@ ADAPTER_FILES = (trained_on.ADAPTER_FILE, trained_on.WEIGHTS_FILE)
 
 def ids(workspace: Workspace) -> list[str]:
     """Ids of all versions, oldest first."""
-    found = (path.name for path in workspace.versions.glob("v*") if path.is_dir())
-    return sorted((name for name in found if VERSION_ID.fullmatch(name)), key=number_of)
+    names = (path.name for path in workspace.versions.glob("v*") if path.is_dir())
+    return sorted((name for name in names if VERSION_ID.fullmatch(name)), key=number_of)
 
 
 def get(workspace: Workspace, name: str, *, verify: bool = True) -> ModelVersion:

@@ -111,10 +111,10 @@ class ModelVersion:
         Raises:
             VersionError: a file is missing, new or changed; the message names it.
         """
-        found = files.hash_folder(self.folder, leave_out=frozenset({MANIFEST, leave_out}))
-        if KEPT_ROWS in found and KEPT_ROWS in self.files:
-            found[KEPT_ROWS] = self.files[KEPT_ROWS]
-        wrong = sorted(name for name, _ in found.items() ^ self.files.items())
+        hashes = files.hash_folder(self.folder, leave_out=frozenset({MANIFEST, leave_out}))
+        if KEPT_ROWS in hashes and KEPT_ROWS in self.files:
+            hashes[KEPT_ROWS] = self.files[KEPT_ROWS]
+        wrong = sorted(name for name, _ in hashes.items() ^ self.files.items())
         if wrong:
             raise VersionError(
                 f"{self.folder}: {wrong[0]} is missing or was changed since the version was made, "

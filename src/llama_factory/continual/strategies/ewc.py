@@ -12,7 +12,7 @@ import logging
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
@@ -160,12 +160,13 @@ class Ewc(Strategy):
         seed: int,
     ) -> Memory:
         """Add the importance of the weights for this round's rows to that of earlier rounds."""
+        from llama_factory.continual.fisher import measure
         from llama_factory.continual.merging import DIGEST, digest
 
         chosen = self._chosen(model, rows, state.counts["tokens"], seed)
         fisher, num_rounds = state.fisher, memory.numbers.get(f"{NAME}.rounds", 0.0)
         if chosen:
-            measured = self._measure(model, chosen, state.layers, seed)
+            measured = measure(model, chosen, state.layers, kind=self.fisher, seed=seed)
             fisher, num_rounds = self._added(fisher, measured, num_rounds)
         numbers = {
             "rounds": num_rounds,
@@ -238,25 +239,6 @@ class Ewc(Strategy):
         affordable = self.max_cost * num_tokens / COST if num_tokens else math.inf
         ends = accumulate(len(row.ids) for row in chosen)
         return chosen[: max(FEWEST_EXAMPLES, sum(end <= affordable for end in ends))]
-
-    def _measure(
-        self,
-        model: "AdaptedModel",
-        rows: "Sequence[EncodedRow]",
-        layers: "Mapping[str, LowRankLayer]",
-        seed: int,
-    ) -> "Fisher":
-        from llama_factory.continual import fisher
-        from llama_factory.continual.low_rank import other_names
-
-        weights, others = model.trainable(), other_names(model, layers)
-        # the gradient of B reaches a layer's outputs, where it is recorded on the way
-        wanted = {name: weights[name] for name in [*others, *(each.b for each in layers.values())]}
-        modules = {name: each.module for name, each in layers.items()}
-        measured = fisher.measure(
-            model, rows, layers=modules, weights=wanted, kind=self.fisher, seed=seed
-        )
-        return replace(measured, weights={name: measured.weights[name] for name in others})
 
     def _added(self, old: "Fisher", new: "Fisher", num_rounds: float) -> "tuple[Fisher, float]":
         """The decaying mean with one more round in it, and how many rounds' worth it holds."""
