@@ -166,13 +166,12 @@ def option_likelihoods(
     Returns:
         One list a row; empty where the row does not fit the model's template or length.
     """
-    encoded = {number: _encoded(model, row) for number, row in enumerate(rows)}
-    choices = {number: codes for number, codes in encoded.items() if codes}
-    shared = {number: _num_shared(codes) for number, codes in choices.items()}
+    encoded = [_encoded(model, row) for row in rows]
+    shared = {number: _num_shared(codes) for number, codes in enumerate(encoded) if codes}
     if not can_cache(model.network) or not all(shared.values()):
         return [_each_alone(model, row, batch_tokens) for row in rows]
     network = CachedNetwork(model.network)
-    begun = {number: choices[number][0].ids[:num] for number, num in shared.items()}
+    begun = {number: encoded[number][0].ids[:num] for number, num in shared.items()}
     prefix = network.read_shared(list(begun.values()))
     order = sorted(shared, key=shared.__getitem__)
     lengths = [shared[number] for number in order]
@@ -180,9 +179,9 @@ def option_likelihoods(
     for start, end in cut(lengths, max_tokens=batch_tokens, max_rows=len(order)):
         numbers = order[start:end]
         read = network.read([begun[i] for i in numbers], prefix)
-        table = _sums(network, read, [_rests(choices[i], shared[i]) for i in numbers])
+        table = _sums(network, read, [_rests(encoded[i], shared[i]) for i in numbers])
         for i, values in zip(numbers, table.tolist(), strict=True):
-            sums[i] = values[: len(choices[i])]
+            sums[i] = values[: len(encoded[i])]
     return sums
 
 

@@ -1,1 +1,1 @@
-"""What people look at: pictures, the page of a version, lists. Measures nothing."""
+"""What people look at: pictures, the page of a version, lists of versions. Measures nothing."""

@@ -21,8 +21,8 @@ class VersionRow:
         num_rows: rows taught in its round.
         scores: mean over its tasks by metric.
         aliases: that point to it.
-        promoted: whether the gate let it pass; None where it was not judged.
-        gate: `promoted`, `held` or `refused`; empty where it was not judged.
+        promoted: whether the gate let it pass; None without a verdict.
+        gate: `promoted`, `held` or `refused`; empty without a verdict.
         problem: what is damaged of it; nothing else is known then but the id and the aliases.
     """
 

@@ -1,4 +1,4 @@
-"""What goes between tests and a program: plain values, and numbers in place of other objects."""
+"""Messages between tests and a program: plain values, and numbers in place of other objects."""
 
 import builtins
 import collections
@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 MOST_SENT = 64 * 2**20
-"""Bytes of a message."""
+"""Most bytes of a message."""
 KEPT_OUT = {"antigravity", "this"}
-"""Modules of Python's own that do something when they are imported."""
+"""Standard modules with side effects on import."""
 VALUES = (int, float, complex, str, bytes, list, tuple, dict, set, frozenset, collections.deque)
 PARTS = ("real", "imag")
 

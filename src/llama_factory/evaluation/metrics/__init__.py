@@ -1,4 +1,4 @@
-"""How answers are rows_with_scores; one file each."""
+"""Metrics: how answers become scores; one registered metric a file."""
 
 import math
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ class Metric(Settings):
 
     @property
     def label(self) -> str:
-        """The name its scores are kept under: the metric's, then `:` and what sets it apart."""
+        """The name of its scores: the metric's, then `:` and settings that change them."""
         return METRICS.name_of(self)
 
     def check(self) -> None:
-        """Told before hours of answering what would stop this metric after them.
+        """Refuse, before hours of answering, what would stop this metric afterwards.
 
         Raises:
             ConfigError: a library, a file or a setting is missing.
@@ -44,7 +44,7 @@ class Metric(Settings):
         """The score of one answer, between `lowest` and `highest`.
 
         Raises:
-            ConfigError: this metric judges more than two texts, or cannot be used here.
+            ConfigError: this metric needs more than two texts, or cannot be used here.
         """
         raise ConfigError(
             f"evaluation.metrics: '{self.label}' needs more than an expected answer and an "
@@ -64,7 +64,7 @@ class Metric(Settings):
         return sum(scores) / len(scores) if scores else math.nan
 
     def unfit(self, rows: Sequence[TaskRow]) -> str:
-        """Why these rows cannot be rows_with_scores by this metric; empty where they can."""
+        """Why this metric cannot score these rows; empty where it can."""
         return next((reason for row in rows if (reason := self._unfit_row(row))), "")
 
     def _unfit_row(self, row: TaskRow) -> str:
@@ -76,7 +76,7 @@ class Metric(Settings):
 
 
 class ModelMetric(Metric):
-    """A score of what the model finds likely. No answer is generated for it."""
+    """A score of the model's likelihoods. No answer is generated for it."""
 
     def measure(
         self, model: "AdaptedModel", rows: Sequence[TaskRow], *, batch_tokens: int
@@ -92,7 +92,7 @@ class ModelMetric(Metric):
 
 
 def require_fits(metric: Metric, rows: Sequence[TaskRow], task: str) -> None:
-    """Refuse a metric that cannot judge a task's rows, before any of them is answered.
+    """Refuse a metric that cannot score a task's rows, before any of them is answered.
 
     Raises:
         DataError: with the reason and the row.

@@ -72,7 +72,7 @@ class PassRate(Metric):
             return float(_passes(json.dumps(job), folder, self.seconds + 2 * START_SECONDS))
 
     def _program(self, expected: str, answer: str) -> tuple[str | None, str]:
-        """What runs as the program, and what judges it."""
+        """The program, or None, and the tests that are run on it."""
         if self.function is None:
             return code_of(answer), code_of(expected)
         source = self.function.read_text(encoding="utf-8")

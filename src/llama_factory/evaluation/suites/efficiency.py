@@ -66,20 +66,20 @@ class Efficiency(Suite):
 
 @dataclass
 class _Memory:
-    """The most bytes seen."""
+    """The highest memory use so far, in bytes."""
 
     peak: int = 0
 
 
 def _prompt(model: "AdaptedModel", num_tokens: int, number: int) -> list[int]:
-    """So many tokens of plain words, others for every number: what rows share is read only once."""
+    """Tokens of plain words, different for every number, as shared prefixes are read only once."""
     words = f"{number}. Please describe the weather of week {number} in detail. " * num_tokens
     ids: list[int] = model.tokenizer(words, verbose=False)["input_ids"]
     return ids[:num_tokens]
 
 
 def _seconds(model: "AdaptedModel", prompts: list[list[int]], new_tokens: int) -> float:
-    """Time for answers of exactly so many tokens: there is no end token."""
+    """Time for answers of exactly `new_tokens` tokens, without an end token."""
     from llama_factory.inference.cache import can_cache
     from llama_factory.inference.decoding import Decoder, Limits, decode_by_generate
 
@@ -94,7 +94,7 @@ def _seconds(model: "AdaptedModel", prompts: list[list[int]], new_tokens: int) -
 
 
 def _middle(values: list[float]) -> Estimate:
-    """The median; a few runs on one machine make no interval."""
+    """The median, without an interval: a few runs on one machine allow none."""
     return Estimate(statistics.median(values), None, None, len(values))
 
 
