@@ -215,11 +215,15 @@ def _summary(group: Group, label: str) -> dict[str, float | None]:
     )
     is_stream = not _is_joint(label)
     told = {
-        "average_second": _mean([m.average for m in second]),
-        "learned": _mean([m.learned for m in first]) if is_stream else None,
-        "backward_transfer": _mean([m.backward_transfer for m in first]) if is_stream else None,
-        "forgetting": _mean([m.forgetting for m in first]) if is_stream else None,
-        "forward_transfer": _mean([m.forward_transfer for m in first]) if is_stream else None,
+        "average_second": _mean([m.summary["average"] for m in second]),
+        "learned": _mean([m.summary["learned"] for m in first]) if is_stream else None,
+        "backward_transfer": _mean([m.summary["backward_transfer"] for m in first])
+        if is_stream
+        else None,
+        "forgetting": _mean([m.summary["forgetting"] for m in first]) if is_stream else None,
+        "forward_transfer": _mean([m.summary["forward_transfer"] for m in first])
+        if is_stream
+        else None,
         "perplexity": _mean([_perplexity(result) for result in results]),
         "bytes_kept": _mean([result["rounds"][-1]["bytes_kept"] for result in results]),
         "extra_tokens": _extra_tokens(group, label),
