@@ -4,6 +4,7 @@ from llama_factory.config.loading import load_config
 from llama_factory.continual.combinations import empty_starts
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.types import Example, Memory, Message
+from llama_factory.training.strategy import STRATEGIES, Strategy
 
 
 def config(strategies, adapter="lora"):
@@ -90,3 +91,30 @@ def test_strategies_that_remember_say_that_they_start_empty():
     known = Memory(rows={"replay": (row,)}, numbers={"ewc.rounds": 1})
     assert len(told) == 2
     assert empty_starts(strategies, known) == []
+
+
+class Own(Strategy):
+    """Somebody's own strategy, which no list of the package names."""
+
+    keeps_rows = True
+    when_empty = "nothing is rehearsed"
+
+    def mixed_in(self):
+        return 0.8, 0.1
+
+    def conflicts(self, others, adapter):
+        if "ewc" in others:
+            yield "own and ewc exclude each other."
+
+
+def test_a_strategy_of_ones_own_says_itself_what_it_excludes_keeps_and_takes(monkeypatch):
+    monkeypatch.setitem(STRATEGIES.parts, "own", Own)
+    with pytest.raises(ConfigError, match=r"own and ewc exclude each other\."):
+        config("[own, ewc]")
+    with pytest.raises(ConfigError, match="fraction of replay and own add up to 1.05"):
+        config("[replay, own]")
+    with pytest.raises(ConfigError, match="own keeps old rows to train with"):
+        load_config(None, ["data.keep_rows=false", "strategies=[own]"])
+    (warning,) = empty_starts(config("[own, anchor, freeze]").strategies, Memory())
+    assert "strategies.own starts empty" in warning
+    assert "so nothing is rehearsed in this round" in warning
