@@ -18,7 +18,7 @@ from llama_factory.model.adapted import adapt
 from llama_factory.model.base import fingerprint, load_network
 from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.settings import ModelSettings
-from llama_factory.rounds.consolidate import carried
+from llama_factory.rounds.consolidate import consolidated_memory
 from llama_factory.versions import releases, store
 from tests.rounds.rounds import Listener, drop, learn, teach
 
@@ -178,12 +178,12 @@ def test_directions_of_earlier_rounds_stay_taken(bot):
     cosines = torch.nn.functional.normalize(own) @ torch.nn.functional.normalize(directions).T
     assert cosines.abs().max() < 0.2
     assert torch.equal(after.tensors[f"olora.consolidated.{name}"], directions)
-    again = carried(after)
+    again = consolidated_memory(after)
     assert torch.equal(again.tensors[f"olora.consolidated.{name}"], torch.cat([directions, own]))
 
 
 def test_what_was_measured_of_an_adapter_s_own_weights_goes_with_it():
-    kept = carried(
+    kept = consolidated_memory(
         Memory(
             tensors={"ewc.weights.layer.lora_A": torch.ones(2), "merge.trained.x": torch.ones(1)},
             numbers={"ewc.rounds": 1.0, "ewc.norm": 2.0, "merge.rounds": 2.0, "merge.norm": 1.0},

@@ -49,7 +49,7 @@ class ModelReference:
 
     @property
     def evaluations(self) -> Path:
-        """Where evaluations are kept unless told otherwise."""
+        """Where evaluations are kept by default."""
         workspace = self.workspace
         if workspace is None:
             return Path("evaluations") / Path(self.name.split(",")[-1]).resolve().name

@@ -144,8 +144,8 @@ def _prepare(run: _Run) -> PreparedData:
     data = prepare(sources, settings, folders, progress=progress)
     for refused in data.report.refused:
         progress.say(f"Left out: {refused}")
-    for told in data.report.unread_warnings:
-        progress.say(f"Unread: {told}")
+    for warning in data.report.unread_warnings:
+        progress.say(f"Unread: {warning}")
     for reason, count in data.report.dropped.items():
         progress.say(f"Dropped: {count} rows, {reason}.")
     if not len(data.train):

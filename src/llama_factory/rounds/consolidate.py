@@ -59,8 +59,8 @@ def consolidate(
         return finishing.release(workspace, finishing.publish(workspace, parent, folder, draw))
 
 
-def carried(kept: Memory) -> Memory:
-    """What a memory holds after consolidation, whichever strategies it is of."""
+def consolidated_memory(kept: Memory) -> Memory:
+    """What still holds of the memory of all strategies after consolidation."""
     for strategy in STRATEGIES.parts.values():
         kept = strategy.consolidated(kept)
     return kept
@@ -110,7 +110,7 @@ def _consolidate(
     folder = workspace.building
     folder.mkdir(parents=True)
     after, verdict = _judge(model, parent, before, folder, config, progress)
-    kept = carried(parent.memory)
+    kept = consolidated_memory(parent.memory)
     model.save(folder / "adapter")
     memory.save(kept, folder / MEMORY)
     files.write_jsonl(folder / "data" / "held_out.jsonl", [])

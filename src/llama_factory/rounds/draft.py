@@ -285,8 +285,8 @@ def _report(data: PreparedData, workspace: Workspace, copies: Path, progress: Pr
             f"Retired: {len(data.report.retired)} held-out questions of earlier rounds, which this "
             "round answers otherwise. No version is asked them any more."
         )
-    for told in data.report.unread_warnings:
-        progress.say(f"Unread: {told}")
+    for warning in data.report.unread_warnings:
+        progress.say(f"Unread: {warning}")
     for reason, count in data.report.dropped.items():
         progress.say(f"Dropped: {count} rows, {reason}.")
 

@@ -150,6 +150,6 @@ def strategy_costs(kept: Memory, seconds: Mapping[str, float]) -> dict[str, dict
 
 
 def write_settings(config: LearningConfig, folder: Path) -> None:
-    """Keep what a version was made with."""
+    """Write the settings that a version was trained with into its folder."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     files.write_text(folder / SETTINGS, text)

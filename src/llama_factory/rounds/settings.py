@@ -1,4 +1,4 @@
-"""Settings of a round: those of the layers below, the strategies and the gate."""
+"""Settings of learning, in a round or a single run: model, data, training, strategies, gate."""
 
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -28,7 +28,7 @@ class GateSettings(Settings):
 
 
 class LearningConfig(Settings):
-    """Everything that a round of learning needs."""
+    """Everything that a round or a single run needs; a single run has no gate."""
 
     model: ModelSettings = ModelSettings()
     """The base model and its adapter."""
@@ -63,15 +63,15 @@ class LearningConfig(Settings):
     @classmethod
     def _make_sense(cls, strategies: list[Strategy], info: ValidationInfo) -> list[Strategy]:
         model = info.data.get("model")
-        found = list(problems(strategies, model.adapter if model else None))
-        if found:
-            raise ValueError(" ".join(found))
+        reasons = list(problems(strategies, model.adapter if model else None))
+        if reasons:
+            raise ValueError(" ".join(reasons))
         return strategies
 
     @model_validator(mode="after")
     def _keep_no_rows(self) -> Self:
         """Also where nobody wrote strategies down: those of the default recipe keep rows."""
-        found = [] if self.data.keep_rows else list(rows_kept_by(self.strategies))
-        if found:
-            raise ValueError(" ".join(found))
+        reasons = [] if self.data.keep_rows else list(rows_kept_by(self.strategies))
+        if reasons:
+            raise ValueError(" ".join(reasons))
         return self
