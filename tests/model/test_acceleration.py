@@ -10,7 +10,6 @@ from llama_factory.core.errors import ConfigError, ModelError
 from llama_factory.model.acceleration import (
     attention_implementation,
     compile_layers,
-    is_recomputed,
     recompute,
     require_compiler,
     require_liger,
@@ -18,6 +17,7 @@ from llama_factory.model.acceleration import (
 from llama_factory.model.adapted import adapt
 from llama_factory.model.base import load_network
 from llama_factory.model.chat.encoding import EncodeOptions
+from llama_factory.model.layers import causal_of
 from llama_factory.model.output_head import TokenLogProbs
 from llama_factory.model.settings import ModelSettings
 from tests.tiny import ARCHITECTURES, make_tiny_model
@@ -173,7 +173,7 @@ def run(folder, adapter, *, again):
     model = adapt(settings, None, options=EncodeOptions(64), seed=0)
     if again:
         recompute(model.network)
-    assert is_recomputed(model.network) is again
+    assert causal_of(model.network).is_activation_checkpointing is again
     model.network.train()
     kernel, sizes = TokenLogProbs(model.network), []
     ids = torch.randint(1, 300, (2, 40), generator=torch.Generator().manual_seed(1))

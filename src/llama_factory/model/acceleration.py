@@ -142,9 +142,3 @@ def recompute(network: Any) -> None:
             f"training.gradient_checkpointing: {type(causal).__name__} cannot compute its layers "
             f"again ({error}). Set it to false and lower training.micro_batch_tokens instead."
         ) from error
-
-
-def is_recomputed(network: Any) -> bool:
-    """Whether layers keep only their input."""
-    causal = causal_of(network)
-    return bool(causal.is_activation_checkpointing)

@@ -14,8 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from llama_factory.model.acceleration import is_recomputed
-from llama_factory.model.layers import backbone_of, has_dropout
+from llama_factory.model.layers import backbone_of, causal_of, has_dropout
 from llama_factory.model.padding import is_worth_sharing
 
 
@@ -28,14 +27,17 @@ class SharedPrefix:
     """
 
     def __init__(self, network: Any, *, is_wanted: bool) -> None:
-        self._network = network
         self._backbone = backbone_of(network)
         self._is_possible = is_wanted and _can_go_on(network) and _is_exact(network)
+        # Found once: this is asked in every forward pass, and a model has thousands of modules.
+        modules = causal_of(network).modules()
+        self._may_recompute = [each for each in modules if hasattr(each, "gradient_checkpointing")]
 
     @property
     def is_on(self) -> bool:
         """Whether micro-batches that begin alike are cheaper now."""
-        return self._is_possible and not is_recomputed(self._network)
+        is_recomputed = any(each.gradient_checkpointing for each in self._may_recompute)
+        return self._is_possible and not is_recomputed
 
     def num_read(self, ids: Tensor) -> int:
         """How many tokens go through the model for these sequences, padding included.
