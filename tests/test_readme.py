@@ -19,7 +19,12 @@ from llama_factory.training.strategy import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
 READMES = ["README.md", "README_zh.md"]
-GUIDES = [f"docs/{name}.md" for name in ("data", "training", "evaluation", "continual", "python")]
+PAGES = sorted(path.relative_to(ROOT) for path in (ROOT / "docs").glob("*.md"))
+OVERVIEWS = ["docs/guide.md", "docs/guide_zh.md"]
+GUIDES = [
+    *OVERVIEWS,
+    *(f"docs/{name}.md" for name in ("data", "training", "evaluation", "continual", "python")),
+]
 
 
 def commands(name):
@@ -51,7 +56,7 @@ def test_every_command_and_option_exists(name):
         assert {word for word in rest if word.startswith("--")} <= options, words
 
 
-@pytest.mark.parametrize("name", READMES)
+@pytest.mark.parametrize("name", OVERVIEWS)
 def test_every_command_is_shown(name):
     shown = {find(words)[0].name for words in commands(name)}
     assert shown == {path[-1] for path in names(get_command(app))} - {"version"}
@@ -76,21 +81,38 @@ def test_settings_and_code_in_the_guide_to_data_work(tmp_path, monkeypatch):
 
 def test_both_languages_name_the_same_commands():
     assert commands("README.md") == commands("README_zh.md")
+    assert commands("docs/guide.md") == commands("docs/guide_zh.md")
 
 
 @pytest.mark.parametrize("name", READMES)
-def test_make_targets_and_linked_files_exist(name):
+def test_make_targets_and_settings_files_exist(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`?make ([a-z-]+)", text):
         assert f"\n{target}:" in makefile, target
-    for path in re.findall(r"\]\(([^)#]+)\)", text):
-        assert (ROOT / path).exists(), path
     for path in re.findall(r"configs/[a-z_]+\.yaml", text):
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("name", [*READMES, *GUIDES, "docs/compat.md", "docs/settings.md"])
+def anchors(path):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", [*READMES, *map(str, PAGES)])
+def test_links_lead_somewhere(name):
+    page = ROOT / name
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith(("http:", "https:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("name", [*READMES, *map(str, PAGES)])
 def test_nothing_is_left_to_be_filled_in(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert re.findall(r"@[A-Z_]+@|@@|\b(?:TODO|FIXME|TBD)\b|\?\?\?", text) == []

@@ -30,7 +30,7 @@ Old = Literal["replay", "anchor"]
 
 
 @dataclass(eq=False, kw_only=True)
-class Comparison(RunState):
+class DistillState(RunState):
     """What a run is compared with.
 
     Attributes:
@@ -68,7 +68,7 @@ class Distill(Strategy):
                 "no such strategy in the list. Add one, or leave distill out."
             )
 
-    def prepare(self, model: "AdaptedModel", memory: Memory) -> Comparison:
+    def prepare(self, model: "AdaptedModel", memory: Memory) -> DistillState:
         """Remember the model as it is before any step, also where a round is gone on with.
 
         Raises:
@@ -76,10 +76,10 @@ class Distill(Strategy):
         """
         from llama_factory.continual.earlier import EarlierModel
 
-        return Comparison(counts={"updates": 0.0}, earlier=EarlierModel(model))
+        return DistillState(counts={"updates": 0.0}, earlier=EarlierModel(model))
 
     def extra_loss(
-        self, model: "AdaptedModel", batch: "MicroBatch", log_probs: "Tensor", state: Comparison
+        self, model: "AdaptedModel", batch: "MicroBatch", log_probs: "Tensor", state: DistillState
     ) -> "Mapping[str, Tensor]":
         """How far the model is from the reference, on the old rows of a micro-batch."""
         states, terms = state.earlier.states.take(), {}
@@ -96,7 +96,7 @@ class Distill(Strategy):
             terms[f"distill_{name}"] = self.every * self.beta * self.temperature**2 * mean
         return terms
 
-    def penalty(self, model: "AdaptedModel", state: Comparison) -> "Mapping[str, Tensor]":
+    def penalty(self, model: "AdaptedModel", state: DistillState) -> "Mapping[str, Tensor]":
         """Adds nothing: shows the mean divergence of the update's old tokens, in nats."""
         import torch
 
@@ -110,7 +110,7 @@ class Distill(Strategy):
         # Leaves: their backward pass reaches no weight.
         return {f"kl_{n}": torch.tensor(kl, requires_grad=True) for n, kl in means.items()}
 
-    def after_step(self, model: "AdaptedModel", state: Comparison) -> None:
+    def after_step(self, model: "AdaptedModel", state: DistillState) -> None:
         """One update more."""
         state.counts["updates"] += 1
 
@@ -119,7 +119,7 @@ class Distill(Strategy):
         model: "AdaptedModel",
         rows: Sequence[Example],
         memory: Memory,
-        state: Comparison,
+        state: DistillState,
         *,
         seed: int,
     ) -> Memory:
