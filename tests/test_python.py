@@ -12,7 +12,10 @@ import pytest
 import yaml
 
 import llama_factory as lf
+from llama_factory.core import plugins
 from llama_factory.core.progress import SILENT
+from llama_factory.evaluation.metrics import METRICS
+from llama_factory.training.strategy import STRATEGIES
 from llama_factory.versions import releases
 from tests.rounds.rounds import SETTINGS, drop
 from tests.tiny import make_workspace, publish_version
@@ -22,6 +25,13 @@ GUIDE = (ROOT / "docs/python.md").read_text(encoding="utf-8")
 FENCES = re.findall(r"```(\w+)\n(.*?)```", GUIDE, flags=re.DOTALL)
 PLUGIN = next(code for _, code in FENCES if code.startswith("# mine.py"))
 VERBS = [name for name in lf.__all__ if name.islower() and name != "__version__"]
+
+
+@pytest.fixture(autouse=True)
+def _no_plugin_is_left(monkeypatch):
+    monkeypatch.setattr(METRICS, "parts", dict(METRICS.parts))
+    monkeypatch.setattr(STRATEGIES, "parts", dict(STRATEGIES.parts))
+    monkeypatch.setattr(plugins, "_imported", {})
 
 
 def test_importing_the_package_imports_nothing_else_and_each_name_is_there():

@@ -139,3 +139,10 @@ def test_installed_packages_bring_parts_by_their_entry_point(monkeypatch):
     with pytest.raises(ConfigError, match="plugin bad of the installed package not_a_module"):
         load_config(None)
     plugins.import_installed.cache_clear()
+
+
+def test_a_file_that_is_gone_is_not_imported_by_other_processes(folder):
+    plugins.import_file(folder / "mine.py")
+    assert plugins.imported_files() == (folder / "mine.py",)
+    (folder / "mine.py").unlink()
+    assert plugins.imported_files() == ()

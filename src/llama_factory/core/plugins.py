@@ -61,8 +61,8 @@ def import_files(paths: Iterable[Path]) -> None:
 
 
 def imported_files() -> tuple[Path, ...]:
-    """The plugin files that this process has imported, in their order."""
-    return tuple(path for path, _ in _imported.values())
+    """The plugin files that this process has imported and that are there still, in their order."""
+    return tuple(path for path, _ in _imported.values() if path.is_file())
 
 
 @cache

@@ -11,7 +11,7 @@ from llama_factory.data.sources.files import rows_of
 from llama_factory.data.sources.hub import HubSet
 from llama_factory.data.sources.named import local_names, named_sources, well_known
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "llamafactory"
+REAL = Path(__file__).parents[4] / "shared" / "data" / "llamafactory"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the public demo sets are not here")
 
 
