@@ -4,6 +4,7 @@ The rooms are those of the table in docs/architecture.md.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +111,12 @@ def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
 def test_every_file_lies_in_a_room_that_the_architecture_names():
     strangers = [file.name for file in FILES if room_of(module_of(file)) not in ROOMS]
     assert not strangers, f"{strangers}: no room of docs/architecture.md"
+
+
+def test_the_rooms_are_those_that_the_architecture_names():
+    text = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `(\w+)(?:/|\.py)` \|", text, flags=re.MULTILINE)
+    assert tuple(named[: len(ROOMS)]) == ROOMS
 
 
 def test_imports_go_only_towards_the_core():
