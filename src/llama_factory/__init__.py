@@ -13,7 +13,7 @@ Everything is imported when it is first used: `import llama_factory` loads no ot
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from llama_factory.core.version import __version__
+from llama_factory.core import __version__
 
 if TYPE_CHECKING:
     from llama_factory.cli.terminal import TerminalProgress

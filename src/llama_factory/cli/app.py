@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import typer
 
-from llama_factory.cli import data, data_views, demo, evaluate, jobs, review, rounds, serving
+from llama_factory.cli import data, data_views, demo, evaluate, jobs, review, rounds
+from llama_factory.core import __version__
 from llama_factory.core.errors import FactoryError
 from llama_factory.core.files import READ_ONLY
 from llama_factory.core.signals import Stopped, raise_on_signals
-from llama_factory.core.version import __version__
 
 app = typer.Typer(
     help="Keeps a language model learning, round after round, without losing what it knew.",
@@ -32,8 +32,8 @@ for command in (
     rounds.report,
     rounds.promote,
     rounds.rollback,
-    serving.chat,
-    serving.serve,
+    rounds.chat,
+    rounds.serve,
     jobs.predict,
     jobs.export,
     jobs.runs,

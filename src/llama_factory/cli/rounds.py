@@ -1,6 +1,7 @@
-"""The commands of a workspace: `init`, `learn`, `consolidate`, its versions and their release."""
+"""The commands of a workspace: rounds, versions and their release, and answers of a version."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -183,3 +184,45 @@ def rollback(
 
     before, now = run.rollback(folder, to)
     print(f"Rolled back from {before} to {now}.")
+
+
+def chat(
+    folder: Folder,
+    name: Annotated[str, typer.Option("--version", help="Version id or alias.")] = "production",
+) -> None:
+    """Talk to the released version. /new begins again, /exit (or Ctrl-D) leaves."""
+    from llama_factory import run
+
+    session = run.chat(folder, name)
+    print(f"{session.model.version_id}. /new begins again, /exit leaves.")
+    while True:
+        try:
+            text = input("\nyou> ").strip()
+        except EOFError:
+            return
+        if text == "/exit":
+            return
+        if text == "/new":
+            session.reset()
+        elif text:
+            session.answer(text, _print_piece)
+            print()
+
+
+def _print_piece(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def serve(
+    folder: Folder,
+    port: Annotated[int | None, typer.Option(help="0 takes any free port.")] = None,
+    host: Annotated[str | None, typer.Option(help="0.0.0.0 opens it to the network.")] = None,
+    changes: Changes = None,
+) -> None:
+    """OpenAI-style API for the released version. The key is the environment's API_KEY."""
+    from llama_factory import run
+
+    chosen = [f"serving.port={port}"] if port is not None else []
+    chosen += [f"serving.host={host}"] if host is not None else []
+    run.serve(folder, [*(changes or []), *chosen], lambda text: print(text, flush=True))

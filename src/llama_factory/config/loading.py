@@ -13,9 +13,8 @@ from pydantic import ValidationError
 
 from llama_factory.config import changes as changing
 from llama_factory.config.changes import Change, Changes
-from llama_factory.config.dialects import article
 from llama_factory.config.dialects.keys import KEYS
-from llama_factory.config.dialects.translate import is_flat, translate
+from llama_factory.config.dialects.translate import is_flat, translate, translate_article
 from llama_factory.config.origins import Location, Origin, Origins, find
 from llama_factory.config.schema import RunConfig
 from llama_factory.core import plugins
@@ -142,7 +141,7 @@ def _put_together(
 ) -> _Native:
     has_flat_keys = _has_flat_keys(values, changes)
     flat = {each.name: each.value for each in changes if _goes_flat(each, has_flat_keys)}
-    native = {} if has_flat_keys else copy.deepcopy(article.translate(values))
+    native = {} if has_flat_keys else copy.deepcopy(translate_article(values))
     flat = values | flat if has_flat_keys else flat
     done = translate(flat, None if has_flat_keys else native, num_processes=num_processes)
     for name, value in done.settings.items():
@@ -151,7 +150,7 @@ def _put_together(
         each if _goes_flat(each, has_flat_keys) else changing.apply(native, each)
         for each in changes
     ]
-    return _Native(article.translate(native), Origins(tree, applied, done, has_flat_keys))
+    return _Native(translate_article(native), Origins(tree, applied, done, has_flat_keys))
 
 
 def _has_flat_keys(values: Mapping[str, Any], changes: Sequence[Change]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from llama_factory.config.changes import Change
-from llama_factory.config.dialects import article
+from llama_factory.config.dialects.translate import ARTICLE_NAMES
 from llama_factory.config.dialects.translation import Translation
 
 Location = tuple[str | int, ...]
@@ -48,7 +48,7 @@ class Origins:
         """The origin of a native setting; None where it is our default."""
         name = ".".join(map(str, location))
         values = {change.name: change.value for change in self.changes}
-        path = _setter(".".join(map(str, article.NAMES.get(location, ()))), values)
+        path = _setter(".".join(map(str, ARTICLE_NAMES.get(location, ()))), values)
         path = path or _setter(name, values)
         if path is not None:
             return Origin(0, {change.name: change.source for change in self.changes}[path])
@@ -66,7 +66,7 @@ class Origins:
         return Origin(line, f"line {line}: {key}") if depth else Origin(0, _default_of(key))
 
     def _in_file(self, location: Location) -> Origin | None:
-        for known in (location, article.NAMES.get(location, ())):
+        for known in (location, ARTICLE_NAMES.get(location, ())):
             line, depth = find(self.tree, known)
             is_name_of_part = known[-1:] == ("type",) and depth == len(known) - 1
             if known and (depth == len(known) or (is_name_of_part and self._is_word(known[:-1]))):

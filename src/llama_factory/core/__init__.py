@@ -1,1 +1,3 @@
 """Values, errors, settings and files that every layer shares. Knows nothing of models."""
+
+__version__ = "0.1.0"

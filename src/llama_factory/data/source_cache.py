@@ -10,9 +10,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from llama_factory.core import files, plugins
+from llama_factory.core import __version__, files, plugins
 from llama_factory.core.errors import DataError
-from llama_factory.core.version import __version__
 from llama_factory.data.cleaning import CLEANERS, RowStep
 from llama_factory.data.sources.files import DataSource, data_files
 from llama_factory.text import signatures

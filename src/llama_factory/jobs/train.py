@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_factory.core import files
-from llama_factory.core.errors import DataError, FactoryError
+from llama_factory.core.errors import DataError, FactoryError, ModelError
 from llama_factory.core.progress import SILENT, Progress
 from llama_factory.core.types import EvalReport, Example, tasks_by_group
 from llama_factory.data.prepare import DataFolders, PreparedData, load, prepare
@@ -16,9 +16,12 @@ from llama_factory.evaluation.evaluator import evaluate
 from llama_factory.evaluation.scoring import intervals_to_json, score_intervals
 from llama_factory.jobs import outputs
 from llama_factory.jobs.predict import predict_rows, require_answerable
-from llama_factory.jobs.starting import start_of
+from llama_factory.model import provenance
 from llama_factory.model.adapted import AdaptedModel, adapt
+from llama_factory.model.base import fingerprint
 from llama_factory.model.chat.encoding import encode_options
+from llama_factory.model.settings import ModelSettings
+from llama_factory.model.source import resolve
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training import checkpoints
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
@@ -69,6 +72,21 @@ class TrainReport:
     def to_json(self) -> dict[str, Any]:
         """The results as plain values, and where they lie."""
         return self.results | {"output_dir": str(self.folder)}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run starts: at the base model, or at adapters that were saved.
+
+    Attributes:
+        settings: with what they leave open taken from the adapter that is trained on.
+        parent: the adapter to go on with; None for a fresh one.
+        merged: adapters to merge into the base before, in their order.
+    """
+
+    settings: ModelSettings
+    parent: Path | None = None
+    merged: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,6 +203,43 @@ def _train(run: _Run, data: PreparedData, resume: Path | bool | None) -> dict[st
     results |= {"data": data.report.to_json()}
     _write(run, trained, results)
     return results
+
+
+def start_of(settings: ModelSettings) -> Start:
+    """Read `adapter_paths` and `create_new_adapter`, before any model is loaded.
+
+    All adapters but the last are merged and training goes on with that one; a new adapter is
+    trained on all of them merged.
+
+    Raises:
+        ModelError: a folder holds no adapter, or one that was trained on another base model.
+    """
+    folders = [path.expanduser() for path in settings.adapter_paths]
+    for folder in folders:
+        _require_adapter(folder)
+    order = provenance.with_merged(folders)
+    if order:
+        base = fingerprint(resolve(settings.base_model))
+        for folder in order:
+            provenance.require_base(folder, base, settings.base_model)
+    if settings.create_new_adapter or not order:
+        return Start(settings, merged=order)
+    adopted = settings.adapter.adopt(order[-1])
+    return Start(settings.model_copy(update={"adapter": adopted}), order[-1], order[:-1])
+
+
+def _require_adapter(folder: Path) -> None:
+    if (folder / provenance.ADAPTER_FILE).is_file():
+        return
+    if (folder / "config.json").is_file():
+        raise ModelError(
+            f"model.adapter_paths: {folder} holds a whole model and no adapter. Name it as "
+            "model.base_model instead."
+        )
+    raise ModelError(
+        f"model.adapter_paths: {folder} is no adapter: it {provenance.describe_missing(folder)} "
+        "Give the folder that training wrote (output_dir)."
+    )
 
 
 def _folders(run: _Run, resume: Path | bool | None) -> TrainingFolders:

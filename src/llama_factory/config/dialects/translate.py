@@ -1,4 +1,4 @@
-"""Flat keys -> native settings: reads every value, applies the table, then the rules."""
+"""Other dialects -> native settings: LLaMA-Factory's flat keys, and the article's one name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +16,10 @@ from llama_factory.core.errors import suggest
 
 NATIVE_TOO = frozenset({"output_dir", "overwrite_output_dir", "resume_from_checkpoint"})
 """Keys that are called the same in both dialects."""
+ARTICLE_NAMES: dict[tuple[str | int, ...], tuple[str | int, ...]] = {
+    ("model", "adapter", "rank"): ("model", "lora_rank"),
+}
+"""Native setting -> what the article's three-section file calls it."""
 
 
 def is_flat(key: str) -> bool:
@@ -85,3 +89,14 @@ def _apply(done: Translation, name: str, key: Key, value: Any) -> None:
         done.put(key.target, value, name)
     elif key.kind == "ignored":
         done.ignored.append(f"{name}: {key.about}")
+
+
+def translate_article(values: dict[str, Any]) -> dict[str, Any]:
+    """The same settings with `model.lora_rank` as `model.adapter.rank`; anything else unchanged."""
+    model = values.get("model")
+    if not isinstance(model, dict) or "lora_rank" not in model:
+        return values
+    adapter = model.get("adapter", {"type": "lora"})
+    adapter = {"type": adapter} if isinstance(adapter, str) else adapter
+    rest = {key: value for key, value in model.items() if key != "lora_rank"}
+    return values | {"model": rest | {"adapter": adapter | {"rank": model["lora_rank"]}}}

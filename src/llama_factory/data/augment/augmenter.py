@@ -5,9 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from llama_factory.core import files
+from llama_factory.core import __version__, files
 from llama_factory.core.errors import ConfigError, DataError, suggest
-from llama_factory.core.version import __version__
 from llama_factory.data.augment import AUGMENTATIONS, AugmentPlan, Method, parse_methods
 from llama_factory.data.augment.synonyms import BUILT_IN
 from llama_factory.data.augment.variants import (

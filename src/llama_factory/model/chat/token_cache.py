@@ -19,10 +19,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 from transformers import __version__ as transformers_version
 
-from llama_factory.core import files
+from llama_factory.core import __version__, files
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
-from llama_factory.core.version import __version__
 from llama_factory.model.chat.encoding import ENCODERS, EncodedRow, EncodeOptions, Sequences, Unfit
 
 ROWS_A_WRITE = 500
