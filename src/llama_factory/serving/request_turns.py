@@ -1,7 +1,7 @@
 """The turns and tools of a request, read as training reads those of a row."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from llama_factory.core.types import Message
@@ -13,7 +13,8 @@ from llama_factory.inference.engine import RequestError
 ROLES = {"developer": "system"}
 """Roles under another name than chat templates know."""
 
-READ = {"role", "content", "tool_calls", "function_call", "tool_call_id", *THOUGHTS}
+CALLS = ("tool_calls", "function_call")
+READ = {"role", "content", *CALLS, "tool_call_id", *THOUGHTS}
 
 IGNORED_IN_TURNS = frozenset(
     {"name", "refusal", "annotations", "cache_control", "id", "weight", "provider_specific_fields"}
@@ -57,22 +58,29 @@ def read_tools(tools: Any, choice: Any) -> str:
 
 
 def _read(turn: Mapping[str, Any], place: str) -> Message:
-    role, content = turn["role"], turn.get("content")
     _require_known(turn, place)
-    has_calls = bool(turn.get("tool_calls") or turn.get("function_call"))
-    if role != "assistant" and has_calls:
+    if turn["role"] != "assistant":
+        return _read_plain(turn, place)
+    content = turn.get("content") or ""
+    if not any(map(turn.get, (*CALLS, *THOUGHTS))):
+        return Message("assistant", content)
+    try:
+        return parse_turn({**turn, "content": content, "weight": None}, OPENAI).message
+    except BadRowError as error:
+        raise RequestError(f"{place}: {error}", param=place) from error
+
+
+def _read_plain(turn: Mapping[str, Any], place: str) -> Message:
+    """A turn that is not the assistant's: text alone."""
+    role, content = turn["role"], turn.get("content")
+    if any(map(turn.get, CALLS)):
         raise RequestError(
             f"{place}: tool_calls belong in a turn of the assistant, this is one of '{role}'.",
             param=f"{place}.tool_calls",
         )
-    if content is None and role != "assistant":
+    if content is None:
         raise RequestError(f"{place}.content: must be text, it is null.", param=f"{place}.content")
-    if role != "assistant" or not (has_calls or any(map(turn.get, THOUGHTS))):
-        return Message(ROLES.get(role, role), content or "")
-    try:
-        return parse_turn({**turn, "content": content or "", "weight": None}, OPENAI).message
-    except BadRowError as error:
-        raise RequestError(f"{place}: {error}", param=place) from error
+    return Message(ROLES.get(role, role), content)
 
 
 def _require_known(turn: Mapping[str, Any], place: str) -> None:
@@ -113,14 +121,8 @@ def _places(turn: Mapping[str, Any], results: Mapping[int, Mapping[str, Any]]) -
     ids = [call.get("id") for call in turn.get("tool_calls") or ()]
     places: dict[int, int] = {}
     for number, wanted in given.items():
-        if wanted is None or wanted not in ids or ids.index(wanted) in places.values():
-            waiting = [each for i, each in enumerate(ids) if i not in places.values()]
-            place = f"messages.{number}.tool_call_id"
-            raise RequestError(
-                f"{place}: {wanted!r} is no call that waits for a result; there are {waiting}.",
-                param=place,
-            )
-        places[number] = ids.index(wanted)
+        where = f"messages.{number}.tool_call_id"
+        places[number] = _place_of(wanted, ids, places.values(), where)
     missing = min({*range(len(ids))} - {*places.values()}, default=len(ids))
     if missing < max(places.values()):
         raise RequestError(
@@ -129,6 +131,17 @@ def _places(turn: Mapping[str, Any], results: Mapping[int, Mapping[str, Any]]) -
             param=f"messages.{min(results)}",
         )
     return places
+
+
+def _place_of(wanted: str | None, ids: Sequence[str], taken: Collection[int], where: str) -> int:
+    """The place of the call of this id, which no result before has taken."""
+    if wanted is not None and wanted in ids and ids.index(wanted) not in taken:
+        return ids.index(wanted)
+    waiting = [each for place, each in enumerate(ids) if place not in taken]
+    raise RequestError(
+        f"{where}: {wanted!r} is no call that waits for a result; there are {waiting}.",
+        param=where,
+    )
 
 
 def _require_name(turn: Mapping[str, Any], caller: Message, place: int, where: str) -> None:

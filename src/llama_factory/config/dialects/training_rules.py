@@ -27,6 +27,7 @@ OBJECTIVE_KEYS = {
 THEIR_DEFAULTS = {("simpo", "pref_beta"): 0.1, ("simpo", "simpo_gamma"): 0.5}
 """Objective and key -> value in LLaMA-Factory where ours is another one."""
 PACKED_STAGES = ("pt", "sft")
+BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps")
 INSTEAD = {"ppo": "Use dpo or kto on preferences, which need no reward model in the loop."}
 """Stage -> what to use in its place."""
 
@@ -88,22 +89,24 @@ def packing(done: Translation) -> None:
 
 def batch(done: Translation) -> None:
     """Rows of an update = rows that a process computes at once x accumulation x processes."""
-    size = done.values.get("per_device_train_batch_size")
-    times = done.values.get("gradient_accumulation_steps")
-    if size is None and times is None:
-        return
-    at_once = size or done.native("training.micro_batch_size") or done.native("training.batch_size")
-    key = "per_device_train_batch_size" if times is None else "gradient_accumulation_steps"
-    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
-        if done.values.get(name) is not None and done.values[name] < 1:
-            done.refuse(name, f"must be at least 1; it is {done.values[name]}.")
+    given = {name: done.values[name] for name in BATCH_KEYS if done.values.get(name) is not None}
+    for name, count in given.items():
+        if count < 1:
+            done.refuse(name, f"must be at least 1; it is {count}.")
             return
+    if given:
+        _put_batch(done, *map(given.get, BATCH_KEYS))
+
+
+def _put_batch(done: Translation, size: int | None, times: int | None) -> None:
+    """The batch from the rows of a process and the accumulation, one of which may be left out."""
+    key = BATCH_KEYS[0] if times is None else BATCH_KEYS[1]
+    at_once = size or done.native("training.micro_batch_size") or done.native("training.batch_size")
     if not isinstance(at_once, int):
         done.refuse(key, "give per_device_train_batch_size (or training.micro_batch_size) too.")
         return
-    if times is None:
-        times = _native_times(done)
-    source = "per_device_train_batch_size" if size else key
+    times = times or _native_times(done)
+    source = BATCH_KEYS[0] if size else key
     done.put("training.micro_batch_size", at_once, source)
     rows = at_once * times * done.num_processes
     done.put("training.batch_size", rows, key if key in done.given else source)

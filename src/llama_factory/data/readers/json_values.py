@@ -116,13 +116,7 @@ class _Values:
         self.number += 1
         value, end = self._decode_whole(0)
         if self.is_first and isinstance(value, dict) and is_turn(value):
-            self.has_turn_lists = True
-            self.buffer, self.place = f"[{self.buffer[self.place :]}", 0
-            value, end = self._decode_whole(0)
-            if isinstance(value, list) and any(isinstance(turn, list) for turn in value):
-                value = _Broken(
-                    "a list of turns in a list of turns: is a ']' missing?", is_cut=False
-                )
+            value, end = self._begin_turn_lists()
         if isinstance(value, _Broken):
             return self._skip_broken(value)
         refused = self._refused(end)
@@ -130,6 +124,15 @@ class _Values:
         if refused is None and isinstance(value, dict):
             self.fields = self.fields or frozenset(value)
         return refused or RawRow(self.number, value)
+
+    def _begin_turn_lists(self) -> tuple[Any, int]:
+        """Take the list of rows for the first row itself, a list of turns; returns that row."""
+        self.has_turn_lists = True
+        self.buffer, self.place = f"[{self.buffer[self.place :]}", 0
+        value, end = self._decode_whole(0)
+        if isinstance(value, list) and any(isinstance(turn, list) for turn in value):
+            value = _Broken("a list of turns in a list of turns: is a ']' missing?", is_cut=False)
+        return value, end
 
     def _refused(self, end: int) -> Refused | None:
         """Why the value from the place to `end` is not taught although it is valid JSON."""

@@ -89,15 +89,7 @@ def open_file(path: Path, encoding: str | None = None) -> Opened:
         DataError: it cannot be read, or is empty.
         ConfigError: there is no such encoding.
     """
-    if path.is_dir():
-        raise DataError("is a folder where a file is wanted.")
-    if path.exists() and not path.is_file():
-        raise DataError("is a pipe or device where a file is wanted.")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror}). Check its permissions.") from error
+    magic = _magic_of(path)
     packing = "gzip" if magic.startswith(GZIP) else "zstd" if magic == ZSTD else ""
     opened = Opened(path, packing=packing)
     with opened._unpacked() as stream:
@@ -109,6 +101,19 @@ def open_file(path: Path, encoding: str | None = None) -> Opened:
     wanted = known_encoding(encoding) if encoding else marked
     opened.encoding = marked if marked.startswith(wanted) else wanted
     return opened
+
+
+def _magic_of(path: Path) -> bytes:
+    """The first bytes of a file, by which compressed ones are known."""
+    if path.is_dir():
+        raise DataError("is a folder where a file is wanted.")
+    if path.exists() and not path.is_file():
+        raise DataError("is a pipe or device where a file is wanted.")
+    try:
+        with path.open("rb") as file:
+            return file.read(4)
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror}). Check its permissions.") from error
 
 
 def known_encoding(name: str) -> str:
