@@ -211,3 +211,26 @@ def test_the_embedded_model_learns_a_fact_and_says_it(tmp_path):
     assert "v0001 is promoted" in run.stdout, run.stderr
     said = command("chat", bot, typed="How long is the pump warranty of the Lumora One?\n")
     assert "31-month" in said.stdout
+
+
+SHOWN = """
+import os, sys
+from llama_factory.cli.app import guarded
+assert "torch" not in sys.modules
+guarded(lambda: print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "1000 None"),
+        ({"GOMP_SPINCOUNT": "77"}, "77 None"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "None ACTIVE"),
+    ],
+)
+def test_waiting_threads_give_their_cores_away_unless_the_user_says_otherwise(given, expected):
+    usual = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    command = [sys.executable, "-c", SHOWN]
+    done = subprocess.run(command, env=usual | given, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected

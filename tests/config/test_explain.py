@@ -2,7 +2,7 @@ import yaml
 
 from llama_factory.config.explain import explain
 from llama_factory.config.loading import load_config, resolve
-from tests.config.dialects.test_llama_factory import EXAMPLE
+from tests.config.dialects.test_translate import EXAMPLE
 from tests.config.test_loading import ARTICLE
 
 

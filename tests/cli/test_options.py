@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -36,26 +33,3 @@ def test_a_file_may_have_an_equals_sign_in_its_name(tmp_path):
 def test_a_second_file_is_refused():
     with pytest.raises(ConfigError, match=r"'b.yaml' is neither a setting .* which is a.yaml"):
         read_words(["a.yaml", "b.yaml"])
-
-
-SHOWN = """
-import os, sys
-from llama_factory.cli.app import guarded
-assert "torch" not in sys.modules
-guarded(lambda: print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY")))
-"""
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({}, "1000 None"),
-        ({"GOMP_SPINCOUNT": "77"}, "77 None"),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, "None ACTIVE"),
-    ],
-)
-def test_waiting_threads_give_their_cores_away_unless_the_user_says_otherwise(given, expected):
-    usual = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    command = [sys.executable, "-c", SHOWN]
-    done = subprocess.run(command, env=usual | given, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == expected
