@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests of one file share what is costly to set up, so each file stays in one process.
 TEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all soak mutate check bench gpu-check clean
+.PHONY: demo test test-all soak mutate check docs bench gpu-check clean
 
 demo: .venv/ready
 	rm -rf demo-bot
@@ -31,6 +31,11 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(TEST) -m "not slow"
+
+# The two pages that are made from the code: every setting, and what each of LLaMA-Factory's keys means
+docs: .venv/ready
+	$(BIN)/python -m llama_factory.config.reference > docs/settings.md
+	$(BIN)/python -m llama_factory.config.compatibility > docs/compat.md
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/train_speed.py

@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--orders", nargs="+", type=int, help="numbers of orders, from 1")
     made.add_argument("--seeds", nargs="+", type=int, default=[0])
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes")
-    made.add_argument("--recipe", action="append", default=[], metavar="NAME=[STRATEGIES]")
+    made.add_argument("--preset", action="append", default=[], metavar="NAME=[STRATEGIES]")
     made.add_argument("--tune", action="store_true", help="order 1, on held-out training rows")
     made.add_argument("--tasks", type=int, help="only the first tasks")
     made.add_argument("--rows", type=int, help="training rows a task")
@@ -127,7 +127,7 @@ def tier_of(options: argparse.Namespace) -> Tier:
 
 def runs_of(options: argparse.Namespace, bench: Bench) -> Iterator[Run]:
     """The base model, then every seed, order and method; joint training has one order."""
-    stream, known = bench.stream, methods.recipes(options.recipe)
+    stream, known = bench.stream, methods.presets(options.preset)
     usual = [1] if options.tune else stream.reported[: bench.place.tier.num_orders]
     orders = options.orders or usual
     names = options.methods or TIERS[options.tier].methods
@@ -153,7 +153,7 @@ def _run(options: argparse.Namespace, bench: Bench, name: str, order: int, *, se
     is_base = name == methods.BASE
     changes = () if is_base else tuple(options.changes)
     config = methods.settings(
-        methods.recipes(options.recipe)[name],
+        methods.presets(options.preset)[name],
         training,
         changes,
         base_model=options.model,

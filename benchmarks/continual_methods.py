@@ -31,12 +31,12 @@ RANK = 16
 LEARNING_RATE = 2e-3
 """What `init` writes for a model of the embedded one's size; best for the default on order 1."""
 
-Recipes = Mapping[str, Sequence[Any]]
+Presets = Mapping[str, Sequence[Any]]
 """Strategies by the name of a method."""
 
 
-def recipes(own: Sequence[str]) -> dict[str, Sequence[Any]]:
-    """All methods, those of `--recipe NAME=[strategies]` among them."""
+def presets(own: Sequence[str]) -> dict[str, Sequence[Any]]:
+    """All methods, those of `--preset NAME=[strategies]` among them."""
     known: dict[str, Sequence[Any]] = {NAIVE: [], JOINT: [], BASE: [], **ALONE}
     known |= {name: preset.strategies for name, preset in PRESETS.items()}
     for text in own:

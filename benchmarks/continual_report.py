@@ -336,7 +336,7 @@ def show(group: Group, lines: Sequence[Line]) -> None:
 
 
 def default_over(group: Group) -> dict[str, Estimate]:
-    """How much better the default recipe is than each other method."""
+    """How much better the default preset is than each other method."""
     others = (label for label in group.results if label != DEFAULT and not _is_joint(label))
     found = {label: over(group, DEFAULT, label) for label in others}
     return {label: each for label, each in found.items() if each is not None}

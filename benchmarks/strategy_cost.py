@@ -176,7 +176,7 @@ class Bench:
 def main() -> None:
     """Time the methods and print the table."""
     options = parser().parse_args()
-    recipes = methods.recipes(options.recipe)
+    presets = methods.presets(options.preset)
     stream = cut_short(STREAMS["labels"], len(TASKS))
     tier = TIERS[options.tier]
     place = Place(tier, load_tokenizer(resolve(options.model)), "tuning")
@@ -186,7 +186,7 @@ def main() -> None:
         rows = {name: task.train for name, task in tasks.items()}
         bench = Bench(rows, tier, options.steps, Path(folder), options.model, options.dtype)
         names = [methods.NAIVE, *options.methods]
-        turns, tokens = timed(bench, {name: recipes[name] for name in names})
+        turns, tokens = timed(bench, {name: presets[name] for name in names})
     report(turns, tokens, options)
 
 
@@ -197,7 +197,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("data", type=Path, help="folder of the continual benchmark's data")
     made.add_argument("--methods", nargs="+", default=["default", "ewc", "replay"])
-    made.add_argument("--recipe", action="append", default=[], metavar="NAME=[STRATEGIES]")
+    made.add_argument("--preset", action="append", default=[], metavar="NAME=[STRATEGIES]")
     made.add_argument("--tier", choices=TIERS, default="standard")
     made.add_argument("--steps", type=int, default=16, help="updates of each method")
     made.add_argument("--round", type=int, default=32, help="updates of the round that is told of")
@@ -208,13 +208,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def timed(
-    bench: Bench, recipes: Mapping[str, Sequence[Any]]
+    bench: Bench, presets: Mapping[str, Sequence[Any]]
 ) -> tuple[Mapping[str, Sequence[float]], Mapping[str, int]]:
     """Seconds of every turn and tokens of the second round, by method."""
-    turns = Turns(list(recipes))
+    turns = Turns(list(presets))
 
     def second_round(name: str, model: AdaptedModel, memory: Memory) -> int:
-        config = bench.config(recipes[name], bench.steps)
+        config = bench.config(presets[name], bench.steps)
         waiting = InTurn.of(turns, name, bench.steps)
         strategies = (*config.strategies, waiting)
         try:
@@ -223,7 +223,7 @@ def timed(
             turns.leave(name)
         return found.num_tokens
 
-    begun = {name: first_round(bench, name, recipes[name]) for name in recipes}
+    begun = {name: first_round(bench, name, presets[name]) for name in presets}
     with ThreadPoolExecutor(len(begun)) as pool:
         waiting = {name: pool.submit(second_round, name, *begun[name]) for name in begun}
         tokens = {name: each.result() for name, each in waiting.items()}

@@ -20,6 +20,8 @@ ROOMS = (
     "inference",
     "training",
     "evaluation",
+    "knowledge",
+    "monitoring",
     "continual",
     "rounds",
     "jobs",
@@ -28,16 +30,17 @@ ROOMS = (
     "config",
     "run",
     "cli",
+    "web",
 )
 """Low to high: a room imports from itself and from those before it."""
 DOORS = {"__init__": "cli", "__main__": "cli", "data_utils": "data"}
 """Single files beside the rooms: how high the room is that they belong to."""
 HOMES = {
-    "lightning_fabric": "training",
-    "peft": "model",
-    "fastapi": "serving",
-    "uvicorn": "serving",
-    "matplotlib": "reports",
+    "lightning_fabric": {"training"},
+    "peft": {"model"},
+    "fastapi": {"serving", "web"},
+    "uvicorn": {"serving"},
+    "matplotlib": {"reports"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -140,10 +143,10 @@ def test_no_modules_import_each_other_in_a_circle():
 
 def test_heavy_libraries_stay_in_one_room():
     wrong = [
-        f"{module_of(file)} imports {name}, which belongs in {HOMES[name.split('.')[0]]}"
+        f"{module_of(file)} imports {name}, which belongs in {' and '.join(HOMES[name.split('.')[0]])}"
         for file in FILES
         for name in imported(file)
-        if name.split(".")[0] in HOMES and HOMES[name.split(".")[0]] != room_of(module_of(file))
+        if name.split(".")[0] in HOMES and room_of(module_of(file)) not in HOMES[name.split(".")[0]]
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -128,7 +128,7 @@ def test_the_guide_to_training_names_every_objective_adapter_and_schedule(tmp_pa
         assert [name for name in registry.parts if f"`{name}`" not in text] == []
 
 
-def test_the_guide_to_learning_names_every_strategy_and_recipe_and_the_default_one(tmp_path):
+def test_the_guide_to_learning_names_every_strategy_and_preset_and_the_default_one(tmp_path):
     text = (ROOT / "docs" / "continual.md").read_text(encoding="utf-8")
     (settings,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
     path = tmp_path / "factory.yaml"

@@ -164,8 +164,8 @@ def test_a_run_of_another_process_is_left_to_it(load, monkeypatch, tmp_path, mod
 
 def test_settings_of_a_variant_are_in_its_file(load, monkeypatch, tmp_path, model, stream):
     given = ["--model", model, "--methods", "mine", "--out", tmp_path, "--tune", "--orders", "1"]
-    recipe = "mine=[replay, {type: merge, alphas: [0.5]}]"
-    run(load, monkeypatch, stream, "--tier", "tiny", "--tasks", "1", *given, "--recipe", recipe,
+    preset = "mine=[replay, {type: merge, alphas: [0.5]}]"
+    run(load, monkeypatch, stream, "--tier", "tiny", "--tasks", "1", *given, "--preset", preset,
         "--set", "strategies.replay.fraction=0.5", "--set", "training.weighting=row")  # fmt: skip
     label = "mine strategies.replay.fraction=0.5 training.weighting=row"
     found = results(tmp_path)[label]
@@ -197,8 +197,8 @@ def test_a_name_that_meant_other_settings_has_a_line_of_its_own(
     load, monkeypatch, tmp_path, model, stream, capsys
 ):
     given = [stream, "--tier", "tiny", "--tasks", "1", "--model", model, "--out", tmp_path]
-    for recipe in ("mine=[replay]", "mine=[anchor]"):
-        run(load, monkeypatch, *given, "--methods", "mine", "--recipe", recipe, "--orders", "1")
+    for preset in ("mine=[replay]", "mine=[anchor]"):
+        run(load, monkeypatch, *given, "--methods", "mine", "--preset", preset, "--orders", "1")
     report = json.loads((tmp_path / "report" / "continual.json").read_text())
     first, second = sorted(each["method"] for each in report["tables"][0]["methods"])
     assert first == "mine"

@@ -63,7 +63,7 @@ def test_a_part_in_a_list_is_named_by_its_type(before):
         (["strategies.replai.fraction=.2"], "strategies has no 'replai'. Did you mean 'replay'"),
         (["strategies.ewc.lambda=2"], "It has: replay, anchor, distill, freeze, merge. To add"),
         (["strategies.replay=2"], "what of 'replay' to set is missing. Name it: replay.KEY"),
-        (["strategies=saef", "strategies.replay.fraction=.2"], "'saef' is no recipe. Did you mean"),
+        (["strategies=saef", "strategies.replay.fraction=.2"], "'saef' is no preset. Did you mean"),
     ],
 )
 def test_what_a_list_lacks_or_refuses_is_told(changes, message):

@@ -98,7 +98,7 @@ def test_a_list_or_another_encoding_is_refused(tmp_path):
         load_config(path)
 
 
-def test_the_new_workspaces_file_writes_out_the_default_recipe(tmp_path):
+def test_the_new_workspaces_file_writes_out_the_default_preset(tmp_path):
     config = load_config(written(tmp_path, settings_file("smollm2")))
     assert list(config.strategies) == default_strategies()
 

@@ -21,7 +21,7 @@ def written(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "wanted"),
+    ("preset", "wanted"),
     [
         ("default", ["replay", "anchor", "distill", "freeze", "merge"]),
         ("naive", []),
@@ -30,12 +30,12 @@ def written(tmp_path, text):
         ("[replay, {type: freeze, layers: 2}]", ["replay", "freeze"]),
     ],
 )
-def test_a_recipe_stands_for_its_strategies(tmp_path, recipe, wanted):
-    path = written(tmp_path, f"model: {{base_model: tiny}}\nstrategies: {recipe}\n")
+def test_a_preset_stands_for_its_strategies(tmp_path, preset, wanted):
+    path = written(tmp_path, f"model: {{base_model: tiny}}\nstrategies: {preset}\n")
     assert names(load_config(path).strategies) == wanted
 
 
-def test_the_recipe_without_old_rows_keeps_none():
+def test_the_preset_without_old_rows_keeps_none():
     listed = [strategy["type"] for strategy in PRESETS["no-data"].strategies]
     assert listed == ["ewc", "merge", "anchor", "distill"]
 
@@ -45,7 +45,7 @@ def test_the_article_means_its_numbers_literally():
     assert (replay.buffer_size, ewc.model_dump()["lambda"]) == (1000, 0.1)
 
 
-def test_without_a_word_the_default_recipe_holds():
+def test_without_a_word_the_default_preset_holds():
     assert LearningConfig().strategies == default_strategies()
 
 
@@ -72,7 +72,7 @@ def test_safe_protects_more_than_default():
     assert safe["merge"].alphas < default["merge"].alphas
 
 
-def test_every_recipe_is_told_where_strategies_are_explained():
+def test_every_preset_is_told_where_strategies_are_explained():
     told = LearningConfig.model_fields["strategies"].description
     assert all(f"`{name}`" in told for name in PRESETS)
     assert all(len(preset.about) > 10 for preset in PRESETS.values())
@@ -81,18 +81,18 @@ def test_every_recipe_is_told_where_strategies_are_explained():
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ("defualt", "line 1: strategies: 'defualt' is no recipe. Did you mean 'default'?"),
-        ("replay", "'replay' is one strategy and no recipe. Write a list: strategies: [replay]."),
+        ("defualt", "line 1: strategies: 'defualt' is no preset. Did you mean 'default'?"),
+        ("replay", "'replay' is one strategy and no preset. Write a list: strategies: [replay]."),
         ("[repaly]", "'repaly' is not a strategy. Did you mean 'replay'?"),
     ],
 )
-def test_unknown_recipes_name_the_nearest(tmp_path, value, told):
+def test_unknown_presets_name_the_nearest(tmp_path, value, told):
     with pytest.raises(ConfigError) as caught:
         load_config(written(tmp_path, f"strategies: {value}\nmodel: {{}}\n"))
     assert told in str(caught.value)
 
 
-def test_a_recipe_written_down_in_full_is_the_same_again(tmp_path):
+def test_a_preset_written_down_in_full_is_the_same_again(tmp_path):
     import yaml
 
     config = load_config(None, ["strategies=safe"])
@@ -100,7 +100,7 @@ def test_a_recipe_written_down_in_full_is_the_same_again(tmp_path):
     assert load_config(again).strategies == config.strategies
 
 
-def test_reading_recipes_needs_no_torch():
+def test_reading_presets_needs_no_torch():
     code = (
         "import sys; from llama_factory.config.loading import load_config; "
         "load_config(None, ['strategies=safe']); sys.exit('torch' in sys.modules)"

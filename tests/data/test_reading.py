@@ -7,8 +7,8 @@ import zstandard
 
 from llama_factory.core.errors import DataError
 from llama_factory.core.types import Example, Message
+from llama_factory.data.readers.detection import readers_by_suffix
 from llama_factory.data.reading import (
-    READERS,
     RawRow,
     Refused,
     group_of,
@@ -163,7 +163,7 @@ class TestFiles:
         found = {path.name for path in tmp_path.iterdir() if is_readable(path)}
         assert found == {"rows", "a.CSV", "a.jsonl.gz"}
         assert {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow"} <= {
-            *READERS
+            *readers_by_suffix()
         }
 
 

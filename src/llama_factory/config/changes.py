@@ -16,7 +16,7 @@ from llama_factory.core.errors import ConfigError, suggest
 PARTS = frozenset({"adapter", "objective", "optimizer", "schedule"})
 """Settings that may be given by the name of a part alone."""
 LISTS = frozenset({("strategies",), ("data", "cleaning"), ("evaluation", "metrics")})
-"""Lists of parts, which may be left to a default or given by the name of a recipe."""
+"""Lists of parts, which may be left to a default or given by the name of a preset."""
 VARIABLES = {"API_HOST": "serving.host", "API_PORT": "serving.port"}
 """Environment variables that are settings; flags go before them, and they before the file."""
 
@@ -139,7 +139,7 @@ def _inner(
     """A section and its name; it is made where there is none.
 
     A part given by its name alone gets room for more, and so does a list of parts that is a
-    recipe or left to its default.
+    preset or left to its default.
     """
     if isinstance(values, list):
         number = _number_of(values, section, before, change)

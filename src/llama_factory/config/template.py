@@ -38,7 +38,7 @@ training:
   # checkpoint_steps: 50          # updates between checkpoints, from which a killed round goes on
   # seed: 0
 
-strategies:                       # how old knowledge is protected; or a recipe, such as: safe
+strategies:                       # how old knowledge is protected; or a preset, such as: safe
   - type: replay                  # old rows are mixed in
     fraction: 0.25                # their share; higher forgets less and learns less
     schedule: rising              # few at the beginning of a round, most at its end; or: even

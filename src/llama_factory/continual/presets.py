@@ -1,4 +1,4 @@
-"""Recipes: strategies that belong together, under one name in the settings."""
+"""Presets: strategies that belong together, under one name in the settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from llama_factory.training.strategy import STRATEGIES, Strategy
 
 @dataclass(frozen=True)
 class Preset:
-    """A recipe.
+    """A preset.
 
     Attributes:
         about: whom it is for.
@@ -69,17 +69,17 @@ PRESETS: Mapping[str, Preset] = {
         ({"type": "replay", "buffer_size": 1000}, {"type": "ewc", "lambda": 0.1}),
     ),
 }
-"""Recipe by name."""
+"""Preset by name."""
 
 WITHOUT_COPY = (OLD_ROWS, {"type": "anchor"})
 """What stands in for `default` where the base model's own weights train."""
 
 
 def expand(written: Any) -> Any:
-    """The strategies that a recipe's name stands for; anything else as it is.
+    """The strategies that a preset's name stands for; anything else as it is.
 
     Raises:
-        ValueError: there is no such recipe.
+        ValueError: there is no such preset.
     """
     if not isinstance(written, str):
         return written
@@ -87,16 +87,16 @@ def expand(written: Any) -> Any:
         return [dict(strategy) for strategy in PRESETS[written].strategies]
     if written in STRATEGIES.parts:
         raise ValueError(
-            f"'{written}' is one strategy and no recipe. Write a list: strategies: [{written}]."
+            f"'{written}' is one strategy and no preset. Write a list: strategies: [{written}]."
         )
     raise ValueError(
-        f"'{written}' is no recipe.{suggest(written, PRESETS)} Known: {', '.join(PRESETS)}; or "
+        f"'{written}' is no preset.{suggest(written, PRESETS)} Known: {', '.join(PRESETS)}; or "
         "write a list of strategies."
     )
 
 
 def default_strategies(model: ModelSettings | None = None) -> list[Strategy]:
-    """The strategies of the recipe `default`, or those that stand in for it.
+    """The strategies of the preset `default`, or those that stand in for it.
 
     Args:
         model: where it trains the base model's own weights, comparing with the base model would

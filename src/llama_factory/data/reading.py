@@ -23,7 +23,6 @@ from llama_factory.data.readers.detection import detect_reader, readers_by_suffi
 from llama_factory.data.readers.streams import PACKED_SUFFIXES, open_file
 
 __all__ = [
-    "READERS",
     "RawRow",
     "Refused",
     "group_of",
@@ -37,8 +36,6 @@ __all__ = [
 TEST_SUFFIX = ".test"
 DEFAULT_COLUMNS = Columns.only(group="group", weight="weight")
 """Columns of any row without a layout of its own."""
-READERS = readers_by_suffix()
-"""The reader by suffix, for files whose content does not show another kind."""
 
 
 def read_rows(path: Path, *, encoding: str | None = None) -> Iterator[RawRow | Refused]:
@@ -160,7 +157,7 @@ def _example(
 
 def is_readable(path: Path) -> bool:
     """Whether this is a data file, by its name or else by its content."""
-    if suffix_of(path) in READERS:
+    if suffix_of(path) in readers_by_suffix():
         return path.is_file()
     try:
         detect_reader(open_file(path))

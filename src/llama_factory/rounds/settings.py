@@ -39,7 +39,7 @@ class LearningConfig(Settings):
     strategies: list[Annotated[Strategy, OneOf(STRATEGIES)]] = Field(
         default_factory=lambda known: default_strategies(known.get("model"))
     )
-    """How old knowledge is protected: a list of strategies, or the name of a recipe. `default`
+    """How old knowledge is protected: a list of strategies, or the name of a preset. `default`
     mixes in old rows, and general ones on which it stays near to the base model, freezes the lowest
     layers and goes most of the way to the new version (where the base model's own weights train,
     general rows are taught, and nothing is frozen or moved); `safe` also stays near to the earlier
@@ -56,7 +56,7 @@ class LearningConfig(Settings):
 
     @field_validator("strategies", mode="before")
     @classmethod
-    def _of_recipe(cls, written: Any) -> Any:
+    def _of_preset(cls, written: Any) -> Any:
         return expand(written)
 
     @field_validator("strategies")
@@ -70,7 +70,7 @@ class LearningConfig(Settings):
 
     @model_validator(mode="after")
     def _keep_no_rows(self) -> Self:
-        """Also where nobody wrote strategies down: those of the default recipe keep rows."""
+        """Also where nobody wrote strategies down: those of the default preset keep rows."""
         reasons = [] if self.data.keep_rows else list(rows_kept_by(self.strategies))
         if reasons:
             raise ValueError(" ".join(reasons))

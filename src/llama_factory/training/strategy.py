@@ -63,7 +63,7 @@ class Share:
         return self.of_rows * part - rise * part * (1 - part)
 
 
-class Turn(IntEnum):
+class CallOrder(IntEnum):
     """The order in which strategies are called; those of one turn in the order of the list."""
 
     FREEZES = 0
@@ -96,7 +96,7 @@ class Strategy(Settings):
     combine.
     """
 
-    turn: ClassVar[Turn] = Turn.USUAL
+    turn: ClassVar[CallOrder] = CallOrder.USUAL
     """When it is called among the others, whatever its place in the list."""
     keeps_rows: ClassVar[bool] = False
     """Whether it remembers rows of earlier rounds."""

@@ -56,7 +56,7 @@ def test_beside_sections_they_change_the_strategies_that_are_there(tmp_path):
         ("strategies: [ewc, anchor]\n", ["ewc", "anchor"]),
     ],
 )
-def test_a_recipe_is_added_to(tmp_path, strategies, wanted):
+def test_a_preset_is_added_to(tmp_path, strategies, wanted):
     found = listed(tmp_path, NATIVE + strategies, "ewc_lambda=0.4")
     assert [each["type"] for each in found] == wanted
     assert next(each["lambda"] for each in found if each["type"] == "ewc") == 0.4
@@ -92,5 +92,5 @@ def test_wrong_values_are_told_with_their_flag(tmp_path, change, told):
 
 
 def test_a_wrong_list_is_told_with_its_line(tmp_path):
-    with pytest.raises(ConfigError, match="line 2: strategies: 'sfe' is no recipe."):
+    with pytest.raises(ConfigError, match="line 2: strategies: 'sfe' is no preset."):
         resolved(tmp_path, NATIVE + "strategies: sfe\n", "ewc_lambda=0.1")

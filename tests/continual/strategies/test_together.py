@@ -90,7 +90,7 @@ def test_what_is_held_and_compared_is_the_parent_wherever_merge_begins(tiny_mode
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if PRESETS[name].strategies])
-def test_a_recipe_does_the_same_in_every_order_of_its_strategies(tiny_model, tmp_path, name):
+def test_a_preset_does_the_same_in_every_order_of_its_strategies(tiny_model, tmp_path, name):
     written = [STRATEGIES.parse(each) for each in PRESETS[name].strategies]
     weights, memory = rounds(tiny_model, tmp_path / "a", 2, written, max_steps=2)[-1]
     again, same = rounds(tiny_model, tmp_path / "b", 2, written[::-1], max_steps=2)[-1]

@@ -276,13 +276,13 @@ def _listed(done: Translation) -> list[Any] | None:
     """The strategies without these keys: none for a file of flat keys alone.
 
     Returns:
-        None where what is written is neither a list nor a recipe, which validation reports.
+        None where what is written is neither a list nor a preset, which validation reports.
     """
     written = done.settings.get("strategies", done.native("strategies"))
-    recipe = "default" if written is None else written
-    if isinstance(recipe, str):
-        return [dict(s) for s in PRESETS[recipe].strategies] if recipe in PRESETS else None
-    return list(recipe) if isinstance(recipe, list) else None
+    preset = "default" if written is None else written
+    if isinstance(preset, str):
+        return [dict(s) for s in PRESETS[preset].strategies] if preset in PRESETS else None
+    return list(preset) if isinstance(preset, list) else None
 
 
 def _with(listed: list[Any], key: str, value: Any) -> list[Any]:

@@ -152,10 +152,9 @@ GENERATION: dict[str, Key] = {
                            number, 0.95),
     "top_p": ignored("tests take the likeliest answer; the API takes it with a request.",
                      number, 0.7),
-    "top_k": ignored("tests take the likeliest answer; the API takes it with a request.",
-                     count, 50),
-    "repetition_penalty": ignored("tests take the likeliest answer; the API takes it with a "
-                                  "request.", number, 1.0),
+    "top_k": ignored("tests take the likeliest answer, and the API draws by top_p.", count, 50),
+    "repetition_penalty": ignored("tests take the likeliest answer, and the API has none.",
+                                  number, 1.0),
     "export_dir": missing("a run exports nothing: `python src/export_model.py`.", None),
     "export_size": ignored("it matters to an export.", count, 5),
     "export_device": ignored("it matters to an export.", text, "cpu"),

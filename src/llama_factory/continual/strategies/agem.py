@@ -20,7 +20,7 @@ from pydantic import Field
 from llama_factory.continual import strategy_rows
 from llama_factory.continual.strategies import replay
 from llama_factory.core.types import Example, Memory
-from llama_factory.training.strategy import STRATEGIES, RunState, Strategy, Turn
+from llama_factory.training.strategy import STRATEGIES, CallOrder, RunState, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,7 +55,7 @@ class OldRows(RunState):
 class Agem(Strategy):
     """Turns updates that would raise the loss on old rows."""
 
-    turn = Turn.LOOKS_ON
+    turn = CallOrder.LOOKS_ON
     keeps_rows = True
     when_empty = "there are no old rows to compare gradients with"
 

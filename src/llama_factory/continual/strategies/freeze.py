@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.types import Memory
-from llama_factory.training.strategy import STRATEGIES, RunState, Strategy, Turn
+from llama_factory.training.strategy import STRATEGIES, CallOrder, RunState, Strategy
 
 if TYPE_CHECKING:
     from llama_factory.model.adapted import AdaptedModel
@@ -23,7 +23,7 @@ NAME = "freeze"
 class Freeze(Strategy):
     """Trains nothing in the lowest layers; what earlier rounds learned there stays."""
 
-    turn = Turn.FREEZES
+    turn = CallOrder.FREEZES
 
     layers: float = Field(1 / 3, gt=0)
     """How many of the lowest layers: a number, or below 1 a fraction of all of them. Higher forgets

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from llama_factory.core.types import Example, Memory
-from llama_factory.training.strategy import STRATEGIES, RunState, Strategy, Turn
+from llama_factory.training.strategy import STRATEGIES, CallOrder, RunState, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +67,7 @@ class Before(RunState):
 class Merge(Strategy):
     """Combines the previous version with the newly trained one after each round."""
 
-    turn = Turn.MERGES
+    turn = CallOrder.MERGES
     when_empty = "there is no earlier update to merge with"
 
     method: Literal["interpolate", "ema", "slao", "magmax", "ties"] = "interpolate"

@@ -53,11 +53,13 @@ class Reader:
         name: as people call it.
         suffixes: of files of this kind, unless their content shows another one.
         read: an open file -> its rows, in order; bad ones as `Refused`; raises DataError.
+        magic: bytes of which files of this kind begin with one; empty for text.
     """
 
     name: str
     suffixes: tuple[str, ...]
     read: "Callable[[Opened], Iterator[RawRow | Refused]]"
+    magic: tuple[bytes, ...] = ()
 
 
 def as_json_line(value: Any) -> str:

@@ -145,5 +145,7 @@ def _arrow_errors(kind: str) -> Iterator[None]:
         raise DataError(f"is no whole {kind} file ({first}). Copy it again.") from error
 
 
-register_reader(Reader("Parquet", (".parquet",), read_parquet))
-register_reader(Reader("Arrow", (".arrow", ".feather"), read_arrow))
+register_reader(Reader("Parquet", (".parquet",), read_parquet, (b"PAR1",)))
+ARROW_MAGIC = (b"ARROW1", b"\xff\xff\xff\xff")
+"""Of a file, and of a stream."""
+register_reader(Reader("Arrow", (".arrow", ".feather"), read_arrow, ARROW_MAGIC))

@@ -32,7 +32,7 @@ def detect_reader(opened: Opened) -> Reader:
         text = _text_head(opened)
         found = _by_text(text, named) if text is not None else None
         _refuse_unmarked(opened)
-    if found is None and named is not None and named.name not in ("Parquet", "Arrow"):
+    if found is None and named is not None and not named.magic:
         return named
     if found is None:
         raise DataError(_unknown(opened, named))
@@ -57,13 +57,12 @@ def _named_reader(path: Path) -> Reader | None:
 
 
 def _by_magic(head: bytes) -> Reader | None:
+    for reader in readers.values():
+        if head.startswith(reader.magic):
+            return reader
     foreign = next((what for magic, what in FOREIGN.items() if head.startswith(magic)), None)
     if foreign is not None:
         raise DataError(f"is {foreign}.")
-    if head.startswith(b"PAR1"):
-        return readers["Parquet"]
-    if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
-        return readers["Arrow"]
     return None
 
 

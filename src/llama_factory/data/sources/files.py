@@ -8,8 +8,8 @@ from pathlib import Path
 from llama_factory.core.errors import ConfigError, DataError, suggest
 from llama_factory.data.formats import Layout
 from llama_factory.data.readers import RawRow, Refused
+from llama_factory.data.readers.detection import readers_by_suffix
 from llama_factory.data.reading import (
-    READERS,
     group_of,
     is_readable,
     is_test_file,
@@ -102,7 +102,8 @@ def find_sources(path: Path, *, setting: str) -> list[DataSource]:
     found = [source_of(each, path) for each in data_files(path)]
     if not found:
         raise ConfigError(
-            f"{setting}: the folder '{path}' holds no data file. Known kinds: {', '.join(READERS)}."
+            f"{setting}: the folder '{path}' holds no data file. "
+            f"Known kinds: {', '.join(readers_by_suffix())}."
         )
     return found
 
@@ -119,7 +120,7 @@ def data_files(folder: Path) -> list[Path]:
             found.append(path)
         elif path.is_file():
             (found if is_readable(path) else other).append(path)
-    unread = [path.name for path in other if suggest(path.suffix, READERS)]
+    unread = [path.name for path in other if suggest(path.suffix, readers_by_suffix())]
     if unread:
         log.warning(
             "%d files of %s look like data and are no known kind: %s",

@@ -1,6 +1,6 @@
 """What shapes the prompts of a model besides the rows: a value, and its file beside the weights.
 
-Prompts themselves come from `template.prompt_tokens`, for training, tests, chat and server.
+Prompts themselves come from `template.Renderer.text`, for training, tests, chat and server.
 Loads no heavy library.
 """
 

@@ -152,7 +152,8 @@ class Renderer:
 def prompt_tokens(messages: Sequence[Message], renderer: Renderer) -> Tokens:
     """The prompt of a conversation, up to where the answer begins.
 
-    Every prompt comes from here: those of training rows, tests, chat and server.
+    Tests, chat and the server ask with it. Training rows have the same prompts (`prompts_of`): both
+    are `Renderer.text(..., ask=True)`.
 
     Raises:
         TemplateError: the template refuses the turns.
