@@ -143,7 +143,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 def test_heavy_libraries_stay_in_one_room():
     wrong = [
-        f"{module_of(file)} imports {name}, which belongs in {' and '.join(HOMES[name.split('.')[0]])}"
+        f"{module_of(file)} imports {name}, which belongs in {HOMES[name.split('.')[0]]}"
         for file in FILES
         for name in imported(file)
         if name.split(".")[0] in HOMES and room_of(module_of(file)) not in HOMES[name.split(".")[0]]
