@@ -42,18 +42,22 @@ def print_versions(rows: list[VersionRow]) -> None:
     table.add_column("gate")
     table.add_column("alias")
     for row in rows:
-        if row.problem:
-            table.add_row(row.id, "", "", "", *[""] * len(names), "[red]damaged[/]", "")
-            continue
-        scores = [number(row.scores.get(name)) for name in names]
-        parent = "-" if row.parent == row.id else row.parent
-        when = row.created.replace("T", " ").removesuffix("+00:00")
-        aliases = "[bold]" + ", ".join(row.aliases) + "[/]"
-        table.add_row(row.id, parent, when, str(row.num_rows), *scores, _verdict(row.gate), aliases)
+        table.add_row(*_version_cells(row, names))
     console.print(table)
     for row in rows:
         if row.problem:
             console.print(row.problem, style="yellow", markup=False, soft_wrap=True)
+
+
+def _version_cells(row: VersionRow, names: list[str]) -> list[str]:
+    """A line of the table of versions, with the scores of these names."""
+    if row.problem:
+        return [row.id, "", "", "", *[""] * len(names), "[red]damaged[/]", ""]
+    scores = [number(row.scores.get(name)) for name in names]
+    parent = "-" if row.parent == row.id else row.parent
+    when = row.created.replace("T", " ").removesuffix("+00:00")
+    aliases = "[bold]" + ", ".join(row.aliases) + "[/]"
+    return [row.id, parent, when, str(row.num_rows), *scores, _verdict(row.gate), aliases]
 
 
 def _verdict(word: str) -> str:

@@ -246,17 +246,27 @@ def _clause(text: str, mention: _Mention) -> str:
 
 def _denied(text: str, mentions: Sequence[_Mention]) -> set[_Mention]:
     """The mentions that are denied: alone, or in a row as 'A, B and C are wrong'."""
+    return _denied_before(text, mentions) | _denied_after(text, mentions)
+
+
+def _denied_before(text: str, mentions: Sequence[_Mention]) -> set[_Mention]:
+    """Those with the denial before them or before a row that they are in."""
     before = {each for each in mentions if DENIED_BEFORE.search(_clause(text, each))}
-    after = {each for each in mentions if DENIED_AFTER.match(text, each.end)}
     for one, next_one in pairwise(mentions):
         is_joined = JOINED.fullmatch(text, one.end, next_one.start)
         if one in before and is_joined and not RIGHT_AFTER.match(text, next_one.end):
             before.add(next_one)
+    return before
+
+
+def _denied_after(text: str, mentions: Sequence[_Mention]) -> set[_Mention]:
+    """Those with the denial behind them or behind a row that they are in."""
+    after = {each for each in mentions if DENIED_AFTER.match(text, each.end)}
     many = {each for each in after if SEVERAL.match(text, each.end)}
     for one, next_one in reversed(list(pairwise(mentions))):
         if next_one in many and LISTED.fullmatch(text, one.end, next_one.start):
             many.add(one)
-    return before | after | many
+    return after | many
 
 
 def _is_asked(text: str, mention: _Mention) -> bool:

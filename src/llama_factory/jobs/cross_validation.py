@@ -111,17 +111,13 @@ def make_folds(rows: Sequence[Example], count: int, *, seed: int = 0) -> list[Fo
     Raises:
         DataError: there are fewer different prompts than folds.
     """
-    by_group: dict[str, set[str]] = {}
-    for row in rows:
-        by_group.setdefault(row.group, set()).add(row.prompt_key)
-    prompts = {key for keys in by_group.values() for key in keys}
+    prompts = _ranked(rows, seed)
     if not 2 <= count <= len(prompts):
         raise DataError(
             f"--folds {count}: the rows have {len(prompts)} different prompts. Give from 2 "
             f"to {max(2, len(prompts))}."
         )
-    ranked = [key for group in sorted(by_group) for key in sorted(by_group[group], key=_rank(seed))]
-    fold_of = {key: place % count for place, key in enumerate(dict.fromkeys(ranked))}
+    fold_of = {key: place % count for place, key in enumerate(prompts)}
     return [
         Fold(
             number + 1,
@@ -130,6 +126,15 @@ def make_folds(rows: Sequence[Example], count: int, *, seed: int = 0) -> list[Fo
         )
         for number in range(count)
     ]
+
+
+def _ranked(rows: Sequence[Example], seed: int) -> list[str]:
+    """Keys of all prompts, each once: by group, and in a group in an order that the seed draws."""
+    by_group: dict[str, set[str]] = {}
+    for row in rows:
+        by_group.setdefault(row.group, set()).add(row.prompt_key)
+    keys = (key for group in sorted(by_group) for key in sorted(by_group[group], key=_rank(seed)))
+    return list(dict.fromkeys(keys))
 
 
 def score_folds(

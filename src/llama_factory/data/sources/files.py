@@ -1,7 +1,7 @@
 """Sets of rows: where each lies and how it is laid out."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -120,7 +120,13 @@ def data_files(folder: Path) -> list[Path]:
             found.append(path)
         elif path.is_file():
             (found if is_readable(path) else other).append(path)
-    unread = [path.name for path in other if suggest(path.suffix, readers_by_suffix())]
+    _warn_of_unread(folder, other)
+    return found
+
+
+def _warn_of_unread(folder: Path, paths: Sequence[Path]) -> None:
+    """Name those of some files that nothing reads whose kind is nearly a known one."""
+    unread = [path.name for path in paths if suggest(path.suffix, readers_by_suffix())]
     if unread:
         log.warning(
             "%d files of %s look like data and are no known kind: %s",
@@ -128,7 +134,6 @@ def data_files(folder: Path) -> list[Path]:
             folder,
             unread[:5],
         )
-    return found
 
 
 def leaves(path: Path, folder: Path) -> bool:

@@ -55,6 +55,18 @@ class FreezeTuning(OwnWeights):
 
     def _chosen(self, num_layers: int, freeze_layers: int) -> list[int]:
         """Numbers of the layers that train."""
+        highest, lowest = self._counts(num_layers, freeze_layers)
+        chosen = [i for i in range(num_layers) if i < lowest or i >= num_layers - highest]
+        if chosen and freeze_layers > chosen[0]:
+            raise ModelError(
+                f"model.freeze_layers is {freeze_layers} and adapter type freeze is to train layer "
+                f"{chosen[0]} of 0 to {num_layers - 1}. Set freeze_layers to 0, or train at most "
+                f"{max(0, num_layers - freeze_layers)} of the highest layers."
+            )
+        return chosen
+
+    def _counts(self, num_layers: int, freeze_layers: int) -> tuple[int, int]:
+        """How many of the highest and of the lowest layers train."""
         highest, lowest = self.highest or 0, self.lowest or 0
         if self.highest is None and self.lowest is None and not self.extra_modules:
             highest = min(2, num_layers - freeze_layers)
@@ -64,14 +76,7 @@ class FreezeTuning(OwnWeights):
                     f"adapter.{setting} is {count} and the model has {num_layers} layers. Give at "
                     f"most {num_layers}, or train all weights with adapter type full."
                 )
-        chosen = [i for i in range(num_layers) if i < lowest or i >= num_layers - highest]
-        if chosen and freeze_layers > chosen[0]:
-            raise ModelError(
-                f"model.freeze_layers is {freeze_layers} and adapter type freeze is to train layer "
-                f"{chosen[0]} of 0 to {num_layers - 1}. Set freeze_layers to 0, or train at most "
-                f"{max(0, num_layers - freeze_layers)} of the highest layers."
-            )
-        return chosen
+        return highest, lowest
 
     def _parts(self, layer: "nn.Module") -> "list[nn.Module]":
         """The modules of one layer that train."""
