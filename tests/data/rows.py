@@ -14,7 +14,8 @@ from llama_factory.data.seen import Seen
 from llama_factory.data.selection import History, Selection
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sources.files import source_of
-from llama_factory.data.store import RowTable, write_columns
+from llama_factory.data.store import RowTable, as_batch, write_columns
+from llama_factory.text import signatures
 
 LONG_QUESTION = "What should a customer do when the parcel has arrived with a torn wrapping?"
 LONG_ANSWER = "Take pictures of the wrapping, refuse the parcel, and write to us on the same day."
@@ -28,9 +29,19 @@ def chat(question: str, answer: str, *, group: str = "faq", line: int = 1, **mor
 def table_of(folder: Path, rows: list[Example]) -> RowTable:
     """A table of rows in a new folder; rows are numbered in the order given."""
     fragment = make_fragment(rows)
-    write_columns(folder, len(rows), fragment.groups, [fragment.columns])
+    write_columns(folder, fragment.groups, [as_batch(fragment.columns)])
     (folder / "rows.jsonl").write_bytes(fragment.lines)
     return RowTable.open(folder, folder / "rows.jsonl")
+
+
+def as_numpy_files(folder: Path, rows: list[Example]) -> None:
+    """The columns of rows as earlier versions of the program kept them."""
+    fragment = make_fragment(rows)
+    folder.mkdir(parents=True)
+    for name in fragment.columns.dtype.names:
+        np.save(folder / f"{name}.npy", np.ascontiguousarray(fragment.columns[name].T))
+    about = {"rows": len(rows), "groups": fragment.groups, "signatures": signatures.version()}
+    (folder / "about.json").write_text(json.dumps(about))
 
 
 def selection_of(folder: Path, rows: list[Example], test: set[int] = frozenset()) -> Selection:

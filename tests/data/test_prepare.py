@@ -1,14 +1,14 @@
 import json
+import shutil
 
 import pytest
 
 from llama_factory.core.types import Example
 from llama_factory.data.cleaning_report import DataReport
 from llama_factory.data.prepare import load
-from llama_factory.data.row_columns import hash_of, make_fragment
+from llama_factory.data.row_columns import hash_of
 from llama_factory.data.seen import open_seen
-from llama_factory.data.store import write_part
-from tests.data.rows import prepared, write
+from tests.data.rows import as_numpy_files, prepared, write
 
 
 def numbered(count, start=0):
@@ -38,21 +38,37 @@ def test_what_was_taught_or_tested_before_is_dropped(tmp_path):
 
 def test_columns_that_a_version_lacks_are_made_again(tmp_path):
     before = prepared(tmp_path / "one", write(tmp_path / "faq.jsonl", numbered(4)))
-    (before.folder / "columns" / "train" / "about.json").unlink()
+    (before.folder / "columns" / "train" / "columns.arrow").unlink()
     seen = open_seen({"v0001": before.folder}, tmp_path / "cache")
     again = prepared(tmp_path / "two", write(tmp_path / "b.jsonl", numbered(5)), seen=seen)
     assert [row.line for row in again.train] == [5]
 
 
-def test_columns_in_the_cache_as_older_programs_wrote_them_are_made_again(tmp_path):
+@pytest.mark.parametrize("keeps_rows", [True, False])
+def test_columns_of_versions_that_earlier_programs_made_are_read(tmp_path, keeps_rows):
     before = prepared(tmp_path / "one", write(tmp_path / "faq.jsonl", numbered(4)))
-    (before.folder / "columns" / "train" / "about.json").unlink()
+    columns = before.folder / "columns" / "train"
+    shutil.rmtree(columns)
+    as_numpy_files(columns, list(before.train))
+    if not keeps_rows:
+        (before.folder / "train.jsonl").unlink()
+    for _ in range(2):  # converted, then from the cache
+        seen = open_seen({"v0001": before.folder}, tmp_path / "cache")
+        again = prepared(tmp_path / "two", write(tmp_path / "b.jsonl", numbered(5)), seen=seen)
+        assert [row.line for row in again.train] == [5]
+        shutil.rmtree(tmp_path / "two")
+    assert sorted(path.name for path in columns.iterdir())[0] == "about.json"  # left as it was
+
+
+def test_columns_in_the_cache_that_are_not_whole_are_made_again(tmp_path):
+    before = prepared(tmp_path / "one", write(tmp_path / "faq.jsonl", numbered(4)))
+    (before.folder / "columns" / "train" / "columns.arrow").unlink()
     cached = tmp_path / "cache" / "columns" / "v0001" / "train"
-    write_part(cached, [make_fragment(list(before.train))])
+    cached.mkdir(parents=True)
+    (cached / "columns.arrow").write_bytes(b"ARROW1\0\0")
     (seen,) = open_seen({"v0001": before.folder}, tmp_path / "cache")
     assert [seen.taught.row(number) for number in range(4)] == list(before.train)
     assert sorted(seen.taught.keys) == sorted(hash_of(row.key) for row in before.train)
-    assert (cached / "key.npy").exists()
 
 
 def test_a_test_file_is_held_out_whole_and_its_questions_are_never_taught(tmp_path):

@@ -1,12 +1,13 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from llama_factory.core import files
-from llama_factory.data.row_columns import Fragment, make_fragment
-from llama_factory.data.store import RowFile, RowTable, join_parts, write_part
-from tests.data.rows import chat, table_of
+from llama_factory.data.row_columns import COLUMNS, Fragment, make_fragment
+from llama_factory.data.store import RowFile, RowTable, convert_arrays, join_parts, write_part
+from tests.data.rows import as_numpy_files, chat, table_of
 
 ROWS = [chat(f"Question {i}?", f"答案 {i}", group="ab"[i % 2], line=i) for i in range(10)]
 
@@ -67,16 +68,23 @@ def test_a_table_may_have_more_groups_than_two_bytes_can_count(tmp_path):
     assert (table.column("group") == columns["group"]).all()
 
 
-def test_a_part_that_counts_groups_in_two_bytes_is_still_read(tmp_path):
-    first, second = parts(tmp_path)
-    old = np.load(second / "columns.npy", allow_pickle=False)
-    kinds = [(name, "<u2" if name == "group" else kind, *shape) for name, kind, *shape in
-             old.dtype.descr]  # fmt: skip
-    np.save(second / "columns.npy", old.astype(kinds), allow_pickle=False)
-    for number, several in enumerate(([first, second], [second])):
-        table = join_parts(several, tmp_path / f"joined{number}")
-        names = [table.groups[number] for number in table.column("group")]
-        assert names == [row.group for row in ROWS][-len(table) :]
+def test_columns_that_earlier_versions_wrote_are_converted(tmp_path):
+    as_numpy_files(tmp_path / "old", ROWS)
+    convert_arrays(tmp_path / "old", tmp_path / "new")
+    table = RowTable.open(tmp_path / "new", tmp_path / "none.jsonl")
+    same = table_of(tmp_path / "same", ROWS)
+    assert (table.groups, table.signatures) == (same.groups, same.signatures)
+    assert all((table.column(name) == same.column(name)).all() for name in COLUMNS.names)
+
+
+def test_a_file_of_columns_that_is_cut_off_cannot_be_opened(tmp_path):
+    table_of(tmp_path / "t", ROWS)
+    path = tmp_path / "t" / "columns.arrow"
+    whole = path.read_bytes()
+    for size in (0, 5, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises((pa.ArrowInvalid, OSError)):
+            RowTable.open(tmp_path / "t", tmp_path / "t" / "rows.jsonl")
 
 
 LINES = [chat(f"Frage {i} äöü 问题", f"答案\n{i}", line=i) for i in range(7)]

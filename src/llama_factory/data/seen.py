@@ -1,17 +1,19 @@
 """What a lineage was taught and tested on: the tables that its versions keep of their rows."""
 
+import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from llama_factory.core import files
 from llama_factory.core.types import Example
 from llama_factory.data.row_columns import Array, hash_of, make_fragment
-from llama_factory.data.store import ABOUT, RowTable, write_columns
+from llama_factory.data.store import RowTable, as_batch, convert_arrays, write_columns
 from llama_factory.text import signatures
 
 TRAIN, HELD_OUT = "train", "held_out"
@@ -86,28 +88,38 @@ def _open(version: str, folder: Path, cache: Path, retired: frozenset[str]) -> S
 
 def _side(folder: Path, side: str, spare: Path) -> RowTable:
     rows, columns = rows_file(folder, side), columns_folder(folder, side)
-    for each in (columns, spare):
-        if _fits(each):
-            return RowTable.open(each, rows)
+    known = [_opened(each, rows) for each in (columns, spare)]
+    for table in known:
+        if table is not None and table.signatures == signatures.version():
+            return table
+    if (columns / "key.npy").exists() and known[1] is None:
+        _replace(spare, lambda made: convert_arrays(columns, made))
+        return _side(folder, side, spare)
     if not rows.exists():  # of another program version, but hashes of whole texts are the same
-        return RowTable.open(columns, rows) if (columns / ABOUT).exists() else RowTable.empty()
-    if spare.exists():  # of another program version
-        aside = files.temporary_beside(spare)
-        spare.rename(aside)
-        shutil.rmtree(aside)
-    _make_columns(rows, spare)
+        return next((table for table in known if table is not None), RowTable.empty())
+    _replace(spare, lambda made: _compute_columns(rows, made))
     return RowTable.open(spare, rows)
 
 
-def _fits(columns: Path) -> bool:
-    path = columns / ABOUT
-    is_whole = path.exists() and (columns / "key.npy").exists()
-    return is_whole and files.read_json(path)["signatures"] == signatures.version()
+def _opened(columns: Path, rows: Path) -> RowTable | None:
+    """The table of a folder of columns; None where there are none, or not whole."""
+    try:
+        return RowTable.open(columns, rows)
+    except (pa.ArrowInvalid, OSError):
+        return None
 
 
-def _make_columns(rows: Path, folder: Path) -> None:
-    """Compute the columns of a file of rows; where another process has done so, its ones stay."""
-    made = make_fragment([Example.from_json(row) for row in files.read_jsonl(rows)])
+def _replace(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder anew; where another process has done so meanwhile, its one stays."""
+    aside = files.temporary_beside(folder)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(aside)
+        shutil.rmtree(aside)
     temporary = files.temporary_beside(folder)
-    write_columns(temporary, len(made.columns), made.groups, [made.columns])
+    write(temporary)
     files.settle(temporary, folder)
+
+
+def _compute_columns(rows: Path, folder: Path) -> None:
+    made = make_fragment([Example.from_json(row) for row in files.read_jsonl(rows)])
+    write_columns(folder, made.groups, [as_batch(made.columns)])

@@ -17,7 +17,7 @@ from llama_factory.data.sources.files import DataSource, data_files
 from llama_factory.text import signatures
 
 CACHE_DAYS = 30
-READING = 2
+READING = 3
 """Counts how files have been read so far: what they came to otherwise is not used again."""
 SOURCE_NAME = re.compile("[0-9a-f]{32}")
 """What the folder of a source is called in the cache, where other things lie too."""

@@ -1,18 +1,18 @@
-"""Rows on disk: JSON lines, and beside them one array a column (see `row_columns.py`).
+"""Rows on disk: JSON lines, and beside them an Arrow file of their columns (see `row_columns.py`).
 
-A table of a million rows costs memory only for the columns being looked at. A source becomes parts,
-written as its rows are read; the columns of all parts are then joined, a file for each column.
+A table of a million rows costs memory only for the columns being looked at: the file is mapped into
+memory. A source becomes parts, written as its rows are read, and parts are joined to one table.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO, overload
 
 import numpy as np
+import pyarrow as pa
 
 from llama_factory.core import files
 from llama_factory.core.types import Example
@@ -20,9 +20,7 @@ from llama_factory.data.row_columns import COLUMNS, Array, Fragment, numbers_of
 from llama_factory.text import signatures
 
 ROWS = "rows.jsonl"
-ABOUT = "about.json"
-PART_COLUMNS = "columns.npy"
-"""All columns of a part row by row: one file to open."""
+COLUMNS_FILE = "columns.arrow"
 PIECE_ROWS = 1 << 16
 """Rows whose columns are copied at once."""
 
@@ -33,85 +31,100 @@ def write_part(folder: Path, fragments: Sequence[Fragment]) -> None:
     groups = tuple(dict.fromkeys(group for each in fragments for group in each.groups))
     with (folder / ROWS).open("wb") as file:
         file.writelines(each.lines for each in fragments)
-    columns = [_renumbered(each.columns, each.groups, groups) for each in fragments]
-    together = np.concatenate([np.empty(0, COLUMNS), *columns])
-    np.save(folder / PART_COLUMNS, together, allow_pickle=False)
-    _write_about(folder, len(together), groups)
+    batches = [_renumbered(as_batch(each.columns), each.groups, groups) for each in fragments]
+    together = pa.Table.from_batches(batches, SCHEMA).combine_chunks()
+    write_columns(folder, groups, together.to_batches())
 
 
 def join_parts(parts: Sequence[Path], folder: Path) -> "RowTable":
     """The rows of all parts as one table, whose columns are written into a folder."""
-    about = [files.read_json(part / ABOUT) for part in parts]
-    groups = tuple(dict.fromkeys(group for each in about for group in each["groups"]))
-    pieces = (
-        _renumbered(_load_part(part), each["groups"], groups)
-        for part, each in zip(parts, about, strict=True)
+    tables = [RowTable.open(part, part / ROWS) for part in parts]
+    groups = tuple(dict.fromkeys(group for table in tables for group in table.groups))
+    batches = (
+        _renumbered(batch, table.groups, groups) for table in tables for batch in table.batches()
     )
-    write_columns(folder, sum(each["rows"] for each in about), groups, pieces)
-    rows = [(part / ROWS, each["rows"]) for part, each in zip(parts, about, strict=True)]
-    return RowTable(folder, rows)
+    write_columns(folder, groups, batches)
+    return RowTable(folder, [(part / ROWS, len(t)) for part, t in zip(parts, tables, strict=True)])
 
 
 def write_columns(
-    folder: Path, num_rows: int, groups: Sequence[str], pieces: Iterable[Array]
+    folder: Path,
+    groups: Sequence[str],
+    batches: Iterable[pa.RecordBatch],
+    *,
+    version: str | None = None,
 ) -> None:
-    """Write columns, a file for each.
+    """Write columns as one Arrow file into a folder; one that is cut off cannot be opened.
 
     Args:
-        folder: gets `NAME.npy` for each column and `about.json`.
-        num_rows: rows of all pieces together.
+        folder: gets the file.
         groups: the names that the column `group` numbers.
-        pieces: [rows] of the type `COLUMNS`, one after another.
+        batches: rows with the columns of `SCHEMA`, one after another.
+        version: of the signatures in them; None for the present one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        opened = {n: stack.enter_context((folder / f"{n}.npy").open("wb")) for n in _NAMES}
-        begins = {name: _write_header(opened[name], name, num_rows) for name in _NAMES}
-        start = 0
-        for piece in pieces:
-            for name, file in opened.items():
-                for band, values in enumerate(np.atleast_2d(piece[name].T)):
-                    place = band * num_rows + start
-                    file.seek(begins[name] + place * values.itemsize)
-                    file.write(values.tobytes())
-            start += len(piece)
-    _write_about(folder, num_rows, groups)
+    about = {"groups": json.dumps(groups), "signatures": version or signatures.version()}
+    with (
+        (folder / COLUMNS_FILE).open("wb") as file,
+        pa.ipc.new_file(file, SCHEMA.with_metadata(about)) as writer,
+    ):
+        for batch in batches:
+            writer.write_batch(batch)
 
 
-_NAMES = tuple(COLUMNS.names or ())
+def _banded(name: str) -> list[str]:
+    """The columns of the file that one of `COLUMNS` becomes: one for each band, if it has bands."""
+    return [f"{name}.{n}" for n in range(COLUMNS[name].shape[0])] if COLUMNS[name].shape else [name]
 
 
-def _write_header(file: BinaryIO, name: str, num_rows: int) -> int:
-    """Begin the file of a column, of bands as [bands, rows]; returns where its values begin."""
-    kind = COLUMNS[name]
-    shape = (*kind.shape, num_rows)
-    about = {"descr": kind.base.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, about)
-    return file.tell()
+_NAMES = {name: _banded(name) for name in COLUMNS.names or ()}
+SCHEMA = pa.schema(
+    [
+        (column, pa.from_numpy_dtype(COLUMNS[name].base))
+        for name, columns in _NAMES.items()
+        for column in columns
+    ]
+)
+"""Columns of the file; of one with bands, such as `bands`, a column for each: `bands.0` ..."""
 
 
-def _write_about(folder: Path, num_rows: int, groups: Sequence[str]) -> None:
-    about = {"rows": num_rows, "groups": list(groups), "signatures": signatures.version()}
-    (folder / ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+def as_batch(columns: Array) -> pa.RecordBatch:
+    """Columns [rows] of the type `COLUMNS` as Arrow has them."""
+    arrays = [
+        pa.array(np.ascontiguousarray(values))
+        for name in _NAMES
+        for values in (columns[name].T if COLUMNS[name].shape else [columns[name]])
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 
 
-def _load_part(part: Path) -> Array:
-    """A part's columns; those of older programs count groups in two bytes."""
-    return np.asarray(np.load(part / PART_COLUMNS, allow_pickle=False)).astype(COLUMNS)
-
-
-def _renumbered(columns: Array, names: Sequence[str], groups: Sequence[str]) -> Array:
+def _renumbered(
+    batch: pa.RecordBatch, names: Sequence[str], groups: Sequence[str]
+) -> pa.RecordBatch:
     """Columns whose groups are numbered in `groups` in place of `names`."""
-    columns = columns.copy()
-    columns["group"] = numbers_of(names, groups)[columns["group"]]
-    return columns
+    numbers = pa.array(numbers_of(names, groups)).take(batch["group"])
+    return batch.set_column(SCHEMA.get_field_index("group"), SCHEMA.field("group"), numbers)
+
+
+def convert_arrays(old: Path, folder: Path) -> None:
+    """Write columns as this program keeps them from a folder of NumPy files, as it once did.
+
+    Args:
+        old: `about.json`, and `NAME.npy` for each column.
+        folder: gets the Arrow file.
+    """
+    about = files.read_json(old / "about.json")
+    columns = np.empty(about["rows"], COLUMNS)
+    for name in _NAMES:
+        columns[name] = np.load(old / f"{name}.npy", allow_pickle=False).T
+    write_columns(folder, about["groups"], [as_batch(columns)], version=about["signatures"])
 
 
 class RowTable:
     """Rows in one or more files, numbered through, and their columns.
 
     Args:
-        columns: folder of the columns as `write_columns` makes it; None for no rows.
+        columns: folder of the columns as `write_columns` fills it; None for no rows.
         rows: each file of rows, and how many rows it holds.
     """
 
@@ -123,8 +136,14 @@ class RowTable:
 
     @staticmethod
     def open(columns: Path, rows: Path) -> "RowTable":
-        """The rows of one file; it may be missing, where only their columns are kept."""
-        return RowTable(columns, [(rows, files.read_json(columns / ABOUT)["rows"])])
+        """The rows of one file; it may be missing, where only their columns are kept.
+
+        Raises:
+            pa.ArrowInvalid, OSError: there are no whole columns in the folder.
+        """
+        table = RowTable(columns, [])
+        table._files, table._starts = [rows], [0, table._columns.num_rows]
+        return table
 
     @staticmethod
     def empty() -> "RowTable":
@@ -140,9 +159,22 @@ class RowTable:
         return all(path.exists() for path in self._files)
 
     @cached_property
+    def _columns(self) -> pa.Table:
+        """The file of columns, mapped into memory."""
+        if self.columns is None:
+            return SCHEMA.empty_table()
+        return pa.ipc.open_file(pa.memory_map(str(self.columns / COLUMNS_FILE))).read_all()
+
+    @property
     def groups(self) -> tuple[str, ...]:
         """The names that the column `group` numbers."""
-        return tuple(files.read_json(self.columns / ABOUT)["groups"]) if self.columns else ()
+        about = self._columns.schema.metadata or {}
+        return tuple(json.loads(about.get(b"groups", b"[]")))
+
+    @property
+    def signatures(self) -> str:
+        """Which signatures the columns hold; those of other versions are not comparable."""
+        return (self._columns.schema.metadata or {}).get(b"signatures", b"").decode()
 
     @cached_property
     def keys(self) -> Array:
@@ -150,9 +182,14 @@ class RowTable:
         return self.column("key")
 
     def column(self, name: str, band: int | None = None) -> Array:
-        """One column of all rows, read from disk; of a column of bands, only that band."""
-        values = self._mapped(name)
-        return np.array(values if band is None else values[band])
+        """One column of all rows: [rows]; of one with bands [bands, rows], or the band named."""
+        names = _NAMES[name] if band is None else [_NAMES[name][band]]
+        values = [self._columns[each].to_numpy() for each in names]
+        return np.array(values if len(_NAMES[name]) > 1 and band is None else values[0])
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All columns, some rows at a time."""
+        yield from self._columns.to_batches(max_chunksize=PIECE_ROWS)
 
     def row(self, number: int) -> Example:
         """One row, read from disk."""
@@ -179,28 +216,18 @@ class RowTable:
 
     def write_columns(self, keep: Array, folder: Path) -> None:
         """Write the columns of the rows that the mask `keep` names into a folder of their own."""
-        pieces = (self._piece(keep, start) for start in range(0, len(self), PIECE_ROWS))
-        write_columns(folder, int(keep.sum()), self.groups, pieces)
+        write_columns(folder, self.groups, self._kept(keep))
 
-    def _piece(self, keep: Array, start: int) -> Array:
-        """The columns of some rows, those that are kept."""
-        rows = slice(start, start + PIECE_ROWS)
-        piece = np.empty(int(keep[rows].sum()), COLUMNS)
-        for name in _NAMES:
-            piece[name] = self._mapped(name)[..., rows][..., keep[rows]].T
-        return piece
-
-    def _mapped(self, name: str) -> Array:
-        """A column on disk: [rows], or [bands, rows]."""
-        if self.columns is None:
-            return np.empty((*COLUMNS[name].shape, 0), COLUMNS[name].base)
-        path = self.columns / f"{name}.npy"
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    def _kept(self, keep: Array) -> Iterator[pa.RecordBatch]:
+        start = 0
+        for batch in self.batches():
+            yield batch.filter(pa.array(keep[start : start + len(batch)]))
+            start += len(batch)
 
     def _offsets(self, part: int) -> Array:
         """Where the rows of a file begin, and where the last one ends, in bytes."""
         if part not in self._known_offsets:
-            sizes = self._mapped("size")[self._starts[part] : self._starts[part + 1]]
+            sizes = self.column("size")[self._starts[part] : self._starts[part + 1]]
             self._known_offsets[part] = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         return self._known_offsets[part]
 
