@@ -166,6 +166,5 @@ def test_a_round_with_parts_of_a_plugin_is_read_again(tmp_path, tiny_model, monk
     shutil.move(bot.folder / "mine.py", bot.folder / "gone.py")
     with pytest.raises(lf.ConfigError, match="line .*: plugin .*mine.py does not exist"):
         lf.learn(bot)
-    with pytest.raises(lf.ConfigError, match=r"mine\.py"):
-        lf.load(bot)
+    assert lf.load(bot).version_id == "v0002"  # answers need no strategy
     assert lf.rollback(bot, "v0001") == ("v0002", "v0001")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from llama_factory.config import template
 from llama_factory.config.changes import Changes, read_changes, unused
 from llama_factory.config.explain import explain as explained
-from llama_factory.config.loading import SettingsSource, load_config, resolve
+from llama_factory.config.loading import SettingsSource, load_config, load_to_answer, resolve
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, DataError, VersionError
 from llama_factory.core.progress import SILENT, Progress
@@ -368,7 +368,7 @@ def load(model: ModelLike, version: str | None = None) -> ChatModel:
     """
     reference = ModelReference.of(model, version)
     with reference.opened() as workspace:
-        config = load_config(workspace.settings, reference.changes)
+        config = load_to_answer(workspace.settings, reference.changes)
         chosen = store.get(workspace, reference.version or PRODUCTION)
         from llama_factory.model.chat.encoding import encode_options
         from llama_factory.serving.chat import open_model
@@ -391,7 +391,7 @@ def serve(model: ModelLike, changes: Changes = (), log: Callable[[str], None] = 
         log: takes what happens, a line at a time.
     """
     with ModelReference.of(model).opened() as workspace:
-        config = load_config(workspace.settings, changes)
+        config = load_to_answer(workspace.settings, changes)
         from llama_factory.model.chat.encoding import encode_options
         from llama_factory.serving.server import serve as run_server
 

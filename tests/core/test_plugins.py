@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from llama_factory.config.explain import explain
-from llama_factory.config.loading import load_config, resolve
+from llama_factory.config.loading import load_config, load_to_answer, resolve
 from llama_factory.core import plugins
 from llama_factory.core.errors import ConfigError
 from llama_factory.data.intake import workers
@@ -146,3 +146,38 @@ def test_a_file_that_is_gone_is_not_imported_by_other_processes(folder):
     assert plugins.imported_files() == (folder / "mine.py",)
     (folder / "mine.py").unlink()
     assert plugins.imported_files() == ()
+
+
+def test_a_plugin_that_ends_the_program_is_an_error_with_its_line(tmp_path):
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(plugins.PluginError, match=r"ends.py:2: SystemExit: 0"):
+        plugins.import_file(tmp_path / "ends.py")
+
+
+def test_two_plugins_of_one_name_are_refused_before_either_runs_twice(tmp_path):
+    paths = [tmp_path / first / "same" / "mine.py" for first in "ab"]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+    with pytest.raises(plugins.PluginError, match="have the same name in folders of the same"):
+        plugins.import_files(paths)
+
+
+def test_answers_are_given_without_a_plugin_that_is_gone(folder, caplog):
+    text = (
+        "plugins: [./gone.py]\nmodel: {base_model: here}\nserving: {port: 9}\n"
+        "data: {max_tokens: 77, cleaning: [mine]}\nevaluation: {metrics: [mine]}\n"
+    )
+    path = settings(folder, text)
+    with pytest.raises(ConfigError, match=r"gone.py does not exist"):
+        load_config(path)
+    config = load_to_answer(path, {"serving.max_tokens": 5})
+    assert (config.model.base_model, config.serving.port, config.serving.max_tokens) == (
+        "here",
+        9,
+        5,
+    )
+    assert config.data.max_tokens == 77
+    assert "gone.py does not exist" in caplog.text
+    with pytest.raises(ConfigError, match=r"'nosuch' is unknown|nosuch"):
+        load_to_answer(settings(folder, "model: {nosuch: 1}\n"))

@@ -1,5 +1,7 @@
 import multiprocessing
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -198,3 +200,19 @@ def test_what_killed_processes_left_is_forgotten_in_time(tmp_path):
     assert not half.exists()
     assert not old.exists()
     assert len(lines(taken(path, cache))) == 4
+
+
+def test_a_script_that_calls_it_runs_once_however_many_processes_work(tmp_path):
+    write(tmp_path / "a.jsonl", rows(50))
+    (tmp_path / "script.py").write_text(
+        "import sys\nfrom pathlib import Path\nfrom llama_factory import run\n"
+        "from llama_factory.data import intake\n"
+        "intake.BYTES_WORTH_WORKERS, intake.BATCH_ROWS = 0, 7\n"
+        "print('begins', flush=True)\n"
+        "path, settings = Path(sys.argv[1]), {'data': {'num_workers': 2}}\n"
+        "print(sum(run.clean_data(path, settings=settings).kept.values()) > 40)\n"
+    )
+    command = [sys.executable, tmp_path / "script.py", tmp_path / "a.jsonl"]
+    environment = {**os.environ, "LLAMA_FACTORY_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["begins", "True"], done.stderr

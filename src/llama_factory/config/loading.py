@@ -1,6 +1,7 @@
 """YAML file or mapping -> frozen settings. Every problem is reported at once, with its line."""
 
 import copy
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ from llama_factory.config.origins import Location, Origin, Origins, find
 from llama_factory.config.schema import RunConfig
 from llama_factory.core import plugins
 from llama_factory.core.errors import ConfigError, suggest
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,23 @@ def load_config(settings: SettingsSource, changes: Changes = ()) -> RunConfig:
         ConfigError: all problems found, one a line of text.
     """
     return resolve(settings, changes).config
+
+
+def load_to_answer(settings: Path | None, changes: Changes = ()) -> RunConfig:
+    """As `load_config`, but a plugin of a workspace that cannot be imported is left out.
+
+    Strategies, metrics and cleaning steps of a plugin matter to rounds: users are answered without.
+    """
+    try:
+        return load_config(settings, changes)
+    except plugins.PluginError as error:
+        if settings is None:
+            raise
+        logger.warning("%s\nAnswers are given without it.", error)
+        _, values = _parse(settings)
+    kept: dict[str, Any] = {name: values.get(name) or {} for name in ("model", "data", "serving")}
+    kept["data"] = {name: value for name, value in kept["data"].items() if name != "cleaning"}
+    return load_config(kept, changes)
 
 
 def resolve(
@@ -115,8 +135,8 @@ def _import_plugins(
     except TypeError:
         problem = f"{named.source}: plugins: must be Python files, as in [./mine.py]."
         raise ConfigError(_listed(path, [problem])) from None
-    except ConfigError as error:
-        raise ConfigError(_listed(path, [f"{named.source}: {error}"])) from error
+    except plugins.PluginError as error:
+        raise plugins.PluginError(_listed(path, [f"{named.source}: {error}"])) from error
     return [replace(named, value=[str(each) for each in paths]), *others]
 
 

@@ -19,6 +19,11 @@ from llama_factory.core.errors import ConfigError, suggest
 GROUP = "llama_factory.plugins"
 """The entry point group of packages that bring parts."""
 
+
+class PluginError(ConfigError):
+    """Outside code that cannot be imported: answering goes on without it, rounds do not."""
+
+
 _imported: dict[str, tuple[Path, str]] = {}
 """By module name: each plugin file of this process, and its SHA-256 when it was imported."""
 
@@ -33,31 +38,46 @@ def import_file(path: Path) -> None:
         path: an absolute path.
 
     Raises:
-        ConfigError: there is no such file, or it fails; the message names file, line and exception.
+        PluginError: there is no such file, or it fails; the message names file, line and exception.
     """
     if not path.is_file():
         near = [each.name for each in path.parent.glob("*.py")]
-        raise ConfigError(f"plugin {path} does not exist.{suggest(path.name, near)}")
-    name, this = f"{path.stem}_plugin_of_{path.parent.name}", (path, files.sha256(path))
+        raise PluginError(f"plugin {path} does not exist.{suggest(path.name, near)}")
+    name, this = _module_of(path), (path, files.sha256(path))
     if _imported.get(name) == this:
         return
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ConfigError(f"plugin {path} is no Python file; its name must end in .py.")
+        raise PluginError(f"plugin {path} is no Python file; its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses and pickle look for the classes in it
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise ConfigError(f"plugin {line_of(path, error)}: {describe(error)}") from error
+        raise PluginError(f"plugin {line_of(path, error)}: {describe(error)}") from error
     _imported[name] = this
 
 
 def import_files(paths: Iterable[Path]) -> None:
-    """Run plugin files, as another process of the same program did."""
+    """Run plugin files, as another process of the same program did.
+
+    Raises:
+        PluginError: one cannot be imported, or two would stand for one module.
+    """
+    by_name: dict[str, Path] = {}
     for path in paths:
+        other = by_name.setdefault(_module_of(path), path)
+        if other != path:
+            raise PluginError(
+                f"plugins {other} and {path} have the same name in folders of the same name. "
+                "Rename one of them."
+            )
         import_file(path)
+
+
+def _module_of(path: Path) -> str:
+    return f"{path.stem}_plugin_of_{path.parent.name}"
 
 
 def imported_files() -> tuple[Path, ...]:
@@ -70,15 +90,15 @@ def import_installed() -> tuple[EntryPoint, ...]:
     """Import what installed packages declare in the group `llama_factory.plugins`, once.
 
     Raises:
-        ConfigError: one cannot be imported; the message names the package and the exception.
+        PluginError: one cannot be imported; the message names the package and the exception.
     """
     found = tuple(entry_points(group=GROUP))
     for each in found:
         try:
             each.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             package = each.dist.name if each.dist else each.module
-            raise ConfigError(
+            raise PluginError(
                 f"plugin {each.name} of the installed package {package}: {describe(error)}. "
                 "Mend the package, or uninstall it."
             ) from error
@@ -95,7 +115,7 @@ def identity() -> list[str]:
     return [*versions, *(content for _, content in _imported.values())]
 
 
-def line_of(path: Path, error: Exception) -> str:
+def line_of(path: Path, error: BaseException) -> str:
     """`file:line` of the last line of a file that ran before it failed."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"{path}:{error.lineno}"
@@ -104,6 +124,6 @@ def line_of(path: Path, error: Exception) -> str:
     return f"{path}:{lines[-1]}" if lines else str(path)
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """An exception of outside code in one line."""
     return f"{type(error).__name__}: {error}"

@@ -6,6 +6,7 @@ and the next round reads only new files.
 
 import json
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -13,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
-from typing import TypeVar
+from types import ModuleType
+from typing import Any, TypeVar
 
 from llama_factory.core import files, plugins
 from llama_factory.core.errors import DataError
@@ -102,7 +104,8 @@ def clean_sources(
     source_cache.begin_use(cache, [folder for folder in folders if folder])
     pairs = list(zip(sources, folders, strict=True))
     todo = sum(num_bytes(s) for s, folder in pairs if folder and not (folder / DONE).exists())
-    with workers(1 if todo < BYTES_WORTH_WORKERS else num_workers) as pool:
+    are_ours = all(type(step).__module__ != "__main__" for step in steps)
+    with workers(num_workers if todo >= BYTES_WORTH_WORKERS and are_ours else 1) as pool:
         return [_clean_source(source, folder, steps, pool, progress) for source, folder in pairs]
 
 
@@ -303,6 +306,27 @@ class Workers:
             yield waiting.popleft().result()
 
 
+class _WithoutMain(SpawnProcess):
+    """A process that does not run the program's main file again.
+
+    Work is done by functions of this package. A script of a user's that calls it, and that does not
+    ask `if __name__ == "__main__":`, would otherwise do all it does once more in each process.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802  # the name of multiprocessing
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return SpawnProcess._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Context(SpawnContext):
+    Process = _WithoutMain
+
+
 @contextmanager
 def workers(count: int) -> Iterator[Workers]:
     """`count` processes of the same program; 0 takes one a core, 1 none beside this one.
@@ -315,7 +339,7 @@ def workers(count: int) -> Iterator[Workers]:
         return
     parts = plugins.imported_files()
     with ProcessPoolExecutor(
-        count, get_context("spawn"), initializer=plugins.import_files, initargs=(parts,)
+        count, _Context(), initializer=plugins.import_files, initargs=(parts,)
     ) as executor:
         try:
             yield Workers(executor, count * (1 + WAITING_PER_WORKER))
