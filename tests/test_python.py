@@ -163,6 +163,11 @@ def test_a_round_with_parts_of_a_plugin_is_read_again(tmp_path, tiny_model, monk
     again = yaml.safe_load((done.version.folder / "run.yaml").read_text())
     assert again["plugins"] == [str(bot.folder / "mine.py")]
     drop(bot, "third")
+    refused = lf.learn(bot, {"gate.max_guard_ratio": 0.01})
+    assert not lf.learn(bot, {"gate.max_guard_ratio": 0.01}).is_new
+    (bot.folder / "mine.py").write_text(PLUGIN + "\n# edited\n")
+    again = lf.learn(bot, {"gate.max_guard_ratio": 0.01})
+    assert (again.is_new, again.version.parent) == (True, refused.version.parent)
     shutil.move(bot.folder / "mine.py", bot.folder / "gone.py")
     with pytest.raises(lf.ConfigError, match="line .*: plugin .*mine.py does not exist"):
         lf.learn(bot)

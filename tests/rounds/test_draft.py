@@ -149,7 +149,15 @@ def test_a_round_takes_copies_and_writes_down_what_it_was_begun_with(bot):
 
 def test_the_sections_of_the_settings_are_plain_values(bot):
     told = drafts.sections(config(training={"epochs": 3}))
-    assert list(told) == ["model", "data", "training", "strategies", "evaluation", "gate"]
+    assert list(told) == [
+        "model",
+        "data",
+        "training",
+        "strategies",
+        "evaluation",
+        "gate",
+        "plugins",
+    ]
     assert told["training"]["epochs"] == 3
     assert json.loads(json.dumps(told)) == told
 

@@ -174,14 +174,20 @@ def read_plan(workspace: Workspace) -> dict[str, Any] | None:
 
 def sections(config: LearningConfig) -> dict[str, Any]:
     """The settings that a round's result depends on as plain values, by section."""
-    values = config.model_dump(mode="json")
-    return {name: values[name] for name in LearningConfig.model_fields if name != "plugins"}
+    values = config.model_dump(mode="json") | {"plugins": plugin_hashes(config)}
+    return {name: values[name] for name in LearningConfig.model_fields}
+
+
+def plugin_hashes(config: LearningConfig) -> list[str]:
+    """The SHA-256 of each plugin file: what one does depends on its content, not on its place."""
+    return [files.sha256(path) for path in config.plugins]
 
 
 def _differences(plan: dict[str, Any], config: LearningConfig, parent: ModelVersion) -> str:
     """Which sections of the settings, or the parent, are not those the round was begun with."""
     now = sections(config)
-    changed = [name for name, values in now.items() if plan["config"].get(name) != values]
+    begun = {"plugins": []} | plan["config"]
+    changed = [name for name, values in now.items() if begun.get(name) != values]
     if plan["parent"] != parent.id:
         changed.append("the released version")
     return ", ".join(changed)
@@ -207,8 +213,10 @@ def _has_settings(version: ModelVersion, taken: dict[str, str], config: Learning
     if version.report.get("taken") != taken or not settings.is_file():
         return False
     values: Any = yaml.safe_load(settings.read_text(encoding="utf-8"))
-    now = sections(config)
-    return isinstance(values, dict) and all(values.get(name) == now[name] for name in now)
+    if not isinstance(values, dict):
+        return False
+    values["plugins"] = version.report.get("plugins", [])
+    return all(values.get(name) == wanted for name, wanted in sections(config).items())
 
 
 def _begin(

@@ -263,5 +263,7 @@ def _save(
         "ends": [each.to_json() for each in ends],
         "verdict": chosen.verdict.to_json(),
     }
+    if hashes := drafts.plugin_hashes(config):
+        report["plugins"] = hashes
     files.write_json(folder / REPORT, report)
     drafts.strip(folder, draft.workspace, keep_rows=config.data.keep_rows)
