@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import llama_factory as lf
+from llama_factory import run
 from llama_factory.core import plugins
 from llama_factory.core.progress import SILENT
 from llama_factory.evaluation.metrics import METRICS
@@ -89,6 +90,11 @@ def answering(tmp_path_factory, tiny_model):
     return workspace
 
 
+@pytest.fixture(scope="module")
+def answering_model(answering):
+    return lf.load(answering)
+
+
 def test_every_way_to_name_a_model_answers(answering, tiny_model):
     expected = lf.load(answering).chat("hello", max_tokens=8)
     assert lf.load(answering, "v0001").chat("hello", max_tokens=8) == expected
@@ -117,6 +123,80 @@ def test_an_answer_comes_in_pieces_and_may_be_left(answering):
         model.chat([{"content": "hello"}])
     with pytest.raises(lf.ServingError, match="Shorten them"):
         list(model.stream("hello " * 600))
+
+
+def test_a_stop_string_alone_is_one_string(answering):
+    model = lf.load(answering)
+    whole = model.chat("hello", max_tokens=16)
+    stop = whole[4:7]
+    expected = whole[: whole.index(stop)]
+    for given in (stop, [stop], (stop,)):
+        assert model.chat("hello", max_tokens=16, stop=given) == expected
+        assert "".join(model.stream("hello", max_tokens=16, stop=given)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("stop", "", "stop: must be a text that is not empty"),
+        ("stop", ["END", ""], "stop: must be a text"),
+        ("stop", 5, "stop: must be a text"),
+        ("max_tokens", 0, "max_tokens: must be a whole number from 1; it is 0"),
+        ("max_tokens", 2.5, "max_tokens: must be a whole number"),
+        ("max_tokens", None, "max_tokens: must be a whole number"),
+        ("temperature", -1, "temperature: must be a number from 0; it is -1"),
+        ("temperature", float("nan"), "temperature: .* it is nan"),
+        ("top_p", 1.5, "top_p: must be a number from 0 to 1; it is 1.5"),
+        ("top_p", "high", "top_p: must be a number"),
+    ],
+)
+def test_options_out_of_range_are_refused_at_the_call(answering_model, name, value, message):
+    with pytest.raises(lf.FactoryError, match=message):
+        answering_model.chat("hello", **{name: value})
+    with pytest.raises(lf.FactoryError, match=message):
+        answering_model.stream("hello", **{name: value})
+
+
+def test_paths_may_be_strings(answering, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"instruction": "hello", "output": f"{n}"} for n in range(8)]
+    Path("faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lf.predict(lf.ModelReference(str(answering.folder)), "faq.jsonl", "answers")
+    assert Path("answers").exists()
+    lf.export(answering, "merged", prompts="faq.jsonl")
+    assert Path("merged/config.json").is_file()
+    run.report(answering, "v0001", "report.html")
+    run.show(answering, "v0001", "picture.png", curves="curves.png")
+    assert Path("report.html").is_file()
+    run.clean_data("faq.jsonl", "clean", str(answering.folder))
+    assert any(Path("clean").iterdir())
+    with pytest.raises(lf.DataError, match="clean exists and is not empty"):
+        run.clean_data("faq.jsonl", "clean")
+    lf.evaluate(answering, ["guard"], "measured")
+    assert Path("measured").is_dir()
+    bot = lf.init("bot", Path("merged"))
+    assert lf.load(bot).version_id == "v0000"
+
+
+def test_a_workspace_that_cannot_be_made_leaves_nothing(tmp_path, tiny_model, monkeypatch):
+    def fail(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr("llama_factory.versions.store.create_base", fail)
+    with pytest.raises(OSError, match="no space"):
+        lf.init(tmp_path / "bot", tiny_model)
+    assert not (tmp_path / "bot").exists()
+
+
+@pytest.mark.parametrize("text", ["a: !foo 1\n", "? [a]\n: 1\n", "x: &a [*a]\n"])
+def test_settings_that_are_no_yaml_keep_nobody_from_going_back(tmp_path, tiny_model, text):
+    workspace = make_workspace(tmp_path / "bot", tiny_model)
+    publish_version(workspace, tiny_model, marker_seed=1)
+    releases.promote(workspace.releases, "v0001", "test")
+    workspace.settings.write_text(text)
+    with pytest.raises(lf.ConfigError, match=r"factory\.yaml, line 1"):
+        lf.learn(workspace)
+    assert lf.rollback(workspace, "v0000") == ("v0001", "v0000")
 
 
 def test_what_cannot_be_loaded_is_one_message(tmp_path, answering):

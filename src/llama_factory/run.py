@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from llama_factory.serving.chat import ChatModel, ChatSession
 
 
-def init(folder: PathLike, base_model: str = "smollm2") -> Workspace:
+def init(folder: PathLike, base_model: PathLike = "smollm2") -> Workspace:
     """Make a workspace with commented settings and version v0000, the base model.
 
     Args:
@@ -54,11 +54,9 @@ def init(folder: PathLike, base_model: str = "smollm2") -> Workspace:
     """
     from llama_factory.model.source import check_name
 
-    check_name(base_model)
-    workspace = Workspace.create(folder)
-    store.create_base(workspace, base_model)
-    workspace.settings.write_text(template.settings_file(base_model), encoding="utf-8")
-    return workspace
+    name = os.fspath(base_model)
+    check_name(name)
+    return store.create_workspace(folder, name, template.settings_file(name))
 
 
 def learn(
@@ -147,9 +145,9 @@ def versions(folder: PathLike) -> list[VersionRow]:
 def show(
     folder: PathLike,
     version: str = PRODUCTION,
-    picture: Path | None = None,
+    picture: PathLike | None = None,
     *,
-    curves: Path | None = None,
+    curves: PathLike | None = None,
 ) -> LineageScores:
     """A version's report and forgetting matrices; the last one is drawn as `picture`, `curves`."""
     from llama_factory.evaluation.lineage_scores import read_lineage_scores
@@ -160,16 +158,17 @@ def show(
     if picture is not None or curves is not None:
         from llama_factory.reports.page import write_pictures
 
-        write_pictures(scores, picture, curves)
+        drawn = [None if each is None else Path(each) for each in (picture, curves)]
+        write_pictures(scores, *drawn)
     return scores
 
 
-def report(folder: PathLike, version: str = PRODUCTION, output: Path | None = None) -> Path:
+def report(folder: PathLike, version: str = PRODUCTION, output: PathLike | None = None) -> Path:
     """Write what `show` returns, with pictures, as one HTML file; returns where it is."""
     from llama_factory.reports.page import write_report
 
     scores = show(folder, version)
-    path = output or Path(folder) / "reports" / f"{scores.version.id}.html"
+    path = Path(output or Path(folder) / "reports" / f"{scores.version.id}.html")
     write_report(scores, path)
     return path
 
@@ -197,7 +196,7 @@ def compare(
 
 def clean_data(
     path: PathLike,
-    output: Path | None = None,
+    output: PathLike | None = None,
     settings: SettingsSource = None,
     changes: Changes = (),
     progress: Progress = SILENT,
@@ -206,16 +205,17 @@ def clean_data(
 
     `settings` may be a workspace too.
     """
-    if output is not None and output.exists() and any(output.iterdir()):
-        raise DataError(f"{output} exists and is not empty. Give a new folder's name.")
-    if isinstance(settings, Path) and settings.is_dir():
+    target = Path(output) if output else None
+    if target is not None and target.exists() and any(target.iterdir()):
+        raise DataError(f"{target} exists and is not empty. Give a new folder's name.")
+    if isinstance(settings, str | Path) and Path(settings).is_dir():
         settings = Workspace.open(settings).settings
     config = load_config(settings, changes).data
     from llama_factory.data.prepare import DataFolders, prepare
     from llama_factory.data.sources.named import gather_path
 
     with tempfile.TemporaryDirectory() as folder:
-        folders = DataFolders(output or Path(folder), files.cache_folder() / "data")
+        folders = DataFolders(target or Path(folder), files.cache_folder() / "data")
         sources = gather_path(Path(path), config)
         return prepare(sources, config, folders, progress=progress).report
 
@@ -264,7 +264,7 @@ def explain(
 def cross_validate(
     settings: SettingsSource,
     num_folds: int,
-    output: Path,
+    output: PathLike,
     changes: Changes = (),
     progress: Progress = SILENT,
 ) -> CrossValidation:
@@ -272,7 +272,7 @@ def cross_validate(
     config = load_config(settings, changes)
     from llama_factory.jobs import cross_validation
 
-    return cross_validation.cross_validate(config, num_folds, output, progress)
+    return cross_validation.cross_validate(config, num_folds, Path(output), progress)
 
 
 def runs(folder: PathLike) -> list[RunRow]:
@@ -285,7 +285,7 @@ def runs(folder: PathLike) -> list[RunRow]:
 def evaluate(
     model: ModelLike,
     suites: Sequence[str] = (),
-    output: Path | None = None,
+    output: PathLike | None = None,
     progress: Progress = SILENT,
 ) -> list[SuiteResult]:
     """Run suites on a model; predictions and results.json are in the output folder.
@@ -305,15 +305,15 @@ def evaluate(
 
     saved = reference.find(config.model)
     opened = saved.open(encode_options(config.data))
-    folder = output or reference.evaluations
+    folder = Path(output or reference.evaluations)
     bench = Bench(opened, saved.identity(), tasks, config.evaluation, folder, progress)
     return run_suites(chosen, bench)
 
 
 def predict(
     model: ModelLike,
-    path: Path,
-    output: Path,
+    path: PathLike,
+    output: PathLike,
     *,
     metrics: Sequence[str] = (),
     progress: Progress = SILENT,
@@ -325,14 +325,15 @@ def predict(
 
     judged = config.evaluation.metrics if metrics else usual_metrics(config.evaluation)
     saved = reference.find(config.model)
-    return predict_file(saved, path, output, config, metrics=judged, progress=progress)
+    rows, answers = Path(path), Path(output)
+    return predict_file(saved, rows, answers, config, metrics=judged, progress=progress)
 
 
 def export(
     model: ModelLike,
-    output: Path,
+    output: PathLike,
     *,
-    prompts: Path | None = None,
+    prompts: PathLike | None = None,
     dtype: str | None = None,
     shard_size: str = "5GB",
     progress: Progress = SILENT,
@@ -346,8 +347,8 @@ def export(
     from llama_factory.jobs.predict import read_rows
     from llama_factory.model.export import export as write
 
-    rows = read_rows(prompts or BUILT_IN_GUARD, progress)
-    return write(reference.find(config.model), output, rows, options=options, progress=progress)
+    rows, saved = read_rows(Path(prompts or BUILT_IN_GUARD), progress), reference.find(config.model)
+    return write(saved, Path(output), rows, options=options, progress=progress)
 
 
 def _config_of(reference: ModelReference, changes: Changes = ()) -> RunConfig:

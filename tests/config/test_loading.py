@@ -139,3 +139,34 @@ def test_a_part_is_set_as_a_whole():
 def test_problems_name_the_setting_or_what_set_it(settings, changes, message):
     with pytest.raises(ConfigError, match=message):
         load_config(settings, changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {}\na: !foo 1\n", "line 2: could not determine a constructor for the tag '!foo'"),
+        ("? [a]\n: 1\n", "line 1: found unhashable key"),
+        ("x: 1\ny: &a [*a]\n", "line 2: not valid YAML: *alias in its own &anchor"),
+        ("y: &a {b: *a}\n", "line 1: not valid YAML: *alias in its own &anchor"),
+        ("a: 1\nb: 2024-13-45\n", "line 2: not valid YAML: '2024-13-45' is no timestamp; put"),
+        ("a: !!bool foo\n", "line 1: not valid YAML: 'foo' is no bool"),
+        ("a: " + "[" * 5000 + "]" * 5000 + "\n", "nested too deeply"),
+        ("1: 2\n", "line 1: 1: Keys should be strings"),
+    ],
+)
+def test_yaml_that_is_no_settings_is_one_message(tmp_path, text, message):
+    path = str(tmp_path / "factory.yaml")
+    found = problem(tmp_path, text)
+    assert found.startswith(path)
+    assert message in found
+
+
+def test_a_change_that_is_no_yaml_is_refused(tmp_path):
+    assert "not valid YAML" in problem(tmp_path, "", "training.epochs=2024-13-45")
+
+
+def test_merged_sections_are_read_as_before(tmp_path):
+    text = "training: &t {epochs: 2}\nevaluation: {}\n"
+    assert load_config(written(tmp_path, text)).training.epochs == 2
+    text = "model: {adapter: {<<: {type: lora, rank: 8}, rank: 4}}\n"
+    assert load_config(written(tmp_path, text)).model.adapter.rank == 4

@@ -105,6 +105,14 @@ def test_a_name_that_is_taken_is_an_error(folder):
         load_config(settings(folder, "plugins: mine.py\n"))
 
 
+def test_a_function_is_no_part(folder):
+    head = "from llama_factory.evaluation.metrics import METRICS\n\n"
+    (folder / "mine.py").write_text(head + "@METRICS.register('mine')\ndef mine(): ...\n")
+    with pytest.raises(ConfigError, match=r"mine.py:3: TypeError: metric 'mine' must be a class"):
+        load_config(settings(folder, "plugins: mine.py\n"))
+    assert load_config(None).evaluation.metrics
+
+
 def test_an_edited_plugin_is_read_again_and_names_other_caches(folder):
     path = settings(folder, "plugins: mine.py\nevaluation: {metrics: [shouting]}\n")
     assert load_config(path).evaluation.metrics[0].bonus == 0

@@ -39,3 +39,11 @@ def test_unknown_names_suggest_the_nearest():
 def test_settings_never_change():
     with pytest.raises(ValidationError, match="frozen"):
         Replay().fraction = 0.5
+
+
+@pytest.mark.parametrize("part", [lambda: None, int, Settings()])
+def test_a_part_is_a_class_of_settings(part):
+    registry: Registry[Settings] = Registry("thing")
+    with pytest.raises(TypeError, match="thing 'a' must be a class of settings"):
+        registry.register("a")(part)
+    assert registry.parts == {}

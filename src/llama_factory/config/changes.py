@@ -102,7 +102,7 @@ def _read(written: str) -> Change:
         raise ConfigError(f"--set {written}: write it as section.key=value.")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"--set {written}: the value is not valid YAML.") from None
     flag = f"--{name} {text}".rstrip()
     return Change(name, value, flag if is_flat(name) else f"--set {written}")

@@ -143,11 +143,10 @@ def _import_plugins(
 def _parse(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
     """The file with its lines, and its values."""
     text = _read(path)
-    tree = _compose(path, text)
+    tree, values = _read_yaml(path, text)
     twice = [f"line {line}: {what}" for line, what in _duplicate_keys(tree)]
     if twice:
         raise ConfigError(_listed(path, twice))
-    values = yaml.safe_load(text) or {}
     if not isinstance(values, dict):
         raise ConfigError(
             f"{path}: a settings file holds sections such as `model:` and `training:`, this one is "
@@ -212,9 +211,38 @@ def _read(path: Path) -> str:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
 
 
-def _compose(path: Path, text: str) -> yaml.Node | None:
+class _Loader(yaml.SafeLoader):
+    """Names the line also of a value that is none of its type, and of one that holds itself."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        node = super().compose_node(parent, index)
+        if node is not None and node.end_mark is None:  # its end was not reached yet
+            raise yaml.MarkedYAMLError(
+                problem="*alias in its own &anchor", problem_mark=node.start_mark
+            )
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            kind = node.tag.rpartition(":")[2]
+            problem = f"'{node.value}' is no {kind}; put it in quotes to have a text"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
+
+
+def _read_yaml(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
+    """The tree with its lines, and the values."""
     try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
+        return yaml.compose(text, Loader=_Loader), _Loader(text).get_single_data() or {}
+    except yaml.constructor.ConstructorError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(
+            f"{path}, line {line}: {error.problem}. Settings are plain names with texts, numbers, "
+            "lists or sections; write it as one of these."
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"{path}: sections are nested too deeply. Take some out.") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = mark.line + 1 if mark else 1

@@ -64,6 +64,11 @@ class Registry(Generic[Part]):
         """
 
         def add(part: type[Part]) -> type[Part]:
+            if not (isinstance(part, type) and issubclass(part, Settings)):
+                raise TypeError(
+                    f"{self.kind} '{name}' must be a class of settings, as the built-in ones are; "
+                    f"it is {part!r}"
+                )
             known = self.parts.setdefault(name, part)
             if (known.__module__, known.__qualname__) != (part.__module__, part.__qualname__):
                 raise ValueError(f"{self.kind} '{name}' already exists: {known.__module__}")

@@ -1,8 +1,9 @@
 """What an engine is asked, what it gives back, and what it refuses. No model and no HTTP here."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from llama_factory.core.errors import ServingError
 from llama_factory.core.types import Message
@@ -53,8 +54,11 @@ class Options:
         max_tokens: longest answer in tokens.
         temperature: 0 always takes the likeliest token; higher varies more.
         top_p: draw only from the likeliest tokens that make up this share of the probability.
-        stop: the answer ends before the first of these strings.
+        stop: the answer ends before the first of these strings; one string alone will do.
         seed: of the draws; the same seed gives the same answer. None draws afresh.
+
+    Raises:
+        RequestError: a value is out of its range.
     """
 
     max_tokens: int
@@ -62,6 +66,31 @@ class Options:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        several = isinstance(self.stop, list | tuple)
+        stop = tuple(self.stop) if several else () if self.stop is None else (self.stop,)
+        object.__setattr__(self, "stop", stop)
+        whole = isinstance(self.max_tokens, int) and not isinstance(self.max_tokens, bool)
+        _require(
+            "max_tokens", self.max_tokens, whole and self.max_tokens >= 1, "a whole number from 1"
+        )
+        is_range = _is_between(self.temperature, 0, sys.float_info.max)
+        _require("temperature", self.temperature, is_range, "a number from 0")
+        _require("top_p", self.top_p, _is_between(self.top_p, 0, 1), "a number from 0 to 1")
+        are_texts = all(isinstance(each, str) and each for each in stop)
+        _require("stop", self.stop, are_texts, "a text that is not empty, or several")
+
+
+def _is_between(value: Any, least: float, most: float) -> bool:
+    """Whether it is a number in a range, its ends included."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and least <= value <= most
+
+
+def _require(name: str, value: Any, holds: bool, what: str) -> None:
+    if not holds:
+        raise RequestError(f"{name}: must be {what}; it is {value!r}.", param=name)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ class ChatModel:
             **options: fields of `Options`: max_tokens, temperature, top_p, stop, seed.
 
         Raises:
-            RequestError: the conversation is too long, or cannot be read.
+            RequestError: the conversation is too long, or cannot be read; or an option is out of
+                range.
 
         Example:
             >>> lf.load("my-bot").chat("How long is the warranty?", max_tokens=50)
@@ -56,12 +57,16 @@ class ChatModel:
             **options: see `chat`.
 
         Raises:
-            RequestError: the conversation is too long, or cannot be read.
+            RequestError: the conversation is too long, or cannot be read; or an option is out of
+                range.
         """
+        return self._pieces(messages, replace(self.options, **options))
+
+    def _pieces(self, messages: Conversation, options: Options) -> Iterator[str]:
         pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        is_left, chosen = threading.Event(), replace(self.options, **options)
+        is_left = threading.Event()
         with ThreadPoolExecutor(1, "answering") as thread:
-            done = thread.submit(self.answer, messages, chosen, pieces.put, is_left.is_set)
+            done = thread.submit(self.answer, messages, options, pieces.put, is_left.is_set)
             done.add_done_callback(lambda _: pieces.put(None))
             try:
                 yield from iter(pieces.get, None)

@@ -15,7 +15,7 @@ from llama_factory.model.chat import prompt_format
 from llama_factory.versions import releases
 from llama_factory.versions.releases import VERSION_ID
 from llama_factory.versions.version import MANIFEST, REPORT, ModelVersion, number_of
-from llama_factory.versions.workspace import Workspace
+from llama_factory.versions.workspace import PathLike, Workspace
 
 PLAN = "plan.json"
 """What a round in progress was begun with; the last that leaves its folder before it appears."""
@@ -183,6 +183,27 @@ def create_base(workspace: Workspace, base_model: str) -> ModelVersion:
     shutil.rmtree(folder, ignore_errors=True)
     draft = _untrained(folder, BASE_VERSION, BASE_VERSION, base_model)
     return publish(workspace, draft)
+
+
+def create_workspace(folder: PathLike, base_model: str, settings: str) -> Workspace:
+    """A new workspace with its settings file and v0000; nothing of it is left if that fails.
+
+    Args:
+        folder: a new one.
+        base_model: name or folder.
+        settings: the text of the settings file.
+
+    Raises:
+        VersionError: the folder is there and not empty.
+    """
+    workspace = Workspace.create(folder)
+    try:
+        create_base(workspace, base_model)
+        workspace.settings.write_text(settings, encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(workspace.folder, ignore_errors=True)
+        raise
+    return workspace
 
 
 def create_temporary(folder: Path, base_model: str, adapter: Path | None) -> Workspace:

@@ -57,7 +57,7 @@ def read_export_request(path: Path) -> ExportRequest:
     """
     try:
         flat = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: no YAML can be read here: {error}") from error
     if not isinstance(flat, dict):
         raise ConfigError(f"{path}: holds no `key: value` lines, so it asks for no export.")
