@@ -189,3 +189,8 @@ def test_answers_are_given_without_a_plugin_that_is_gone(folder, caplog):
     assert "gone.py does not exist" in caplog.text
     with pytest.raises(ConfigError, match=r"'nosuch' is unknown|nosuch"):
         load_to_answer(settings(folder, "model: {nosuch: 1}\n"))
+
+
+def test_wrong_settings_of_what_is_left_are_told_as_ever(folder):
+    with pytest.raises(ConfigError, match="data"):
+        load_to_answer(settings(folder, "plugins: [./gone.py]\ndata: 5\n"))

@@ -82,8 +82,10 @@ def load_to_answer(settings: Path | None, changes: Changes = ()) -> RunConfig:
             raise
         logger.warning("%s\nAnswers are given without it.", error)
         _, values = _parse(settings)
-    kept: dict[str, Any] = {name: values.get(name) or {} for name in ("model", "data", "serving")}
-    kept["data"] = {name: value for name, value in kept["data"].items() if name != "cleaning"}
+    answering = ("model", "data", "serving")
+    kept: dict[str, Any] = {name: values[name] for name in answering if name in values}
+    if isinstance(kept.get("data"), dict):
+        kept["data"].pop("cleaning", None)
     return load_config(kept, changes)
 
 
