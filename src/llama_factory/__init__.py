@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from llama_factory.core.progress import Progress
     from llama_factory.core.types import Message
     from llama_factory.evaluation.suites import SuiteResult
-    from llama_factory.inference.engine import Answer
+    from llama_factory.inference.question import Answer
     from llama_factory.jobs.model_reference import ModelReference
     from llama_factory.jobs.train import TrainReport
     from llama_factory.rounds.finishing import Round
@@ -60,7 +60,7 @@ _HOMES = {
     "llama_factory.core.progress": "Progress",
     "llama_factory.core.types": "Message",
     "llama_factory.evaluation.suites": "SuiteResult",
-    "llama_factory.inference.engine": "Answer",
+    "llama_factory.inference.question": "Answer",
     "llama_factory.jobs.model_reference": "ModelReference",
     "llama_factory.jobs.train": "TrainReport",
     "llama_factory.rounds.finishing": "Round",

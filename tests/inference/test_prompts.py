@@ -10,9 +10,9 @@ import yaml
 from llama_factory import run
 from llama_factory.core import files
 from llama_factory.core.types import Example, Message, ToolCall
-from llama_factory.inference.engine import Answer, Options, Question
 from llama_factory.inference.engines.transformers import TransformersEngine
 from llama_factory.inference.prompts import Prompts
+from llama_factory.inference.question import Answer, Options, Question
 from llama_factory.model.chat.encoding import EncodeOptions, Unfit, encode, prompt_ids
 from llama_factory.model.chat.prompt_format import FILE, PromptFormat
 from llama_factory.model.chat.templates import find, names

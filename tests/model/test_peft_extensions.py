@@ -5,8 +5,8 @@ import torch
 
 from llama_factory.core.errors import ModelError
 from llama_factory.core.types import Message
-from llama_factory.inference.engine import Options, Question
 from llama_factory.inference.engines.transformers import TransformersEngine
+from llama_factory.inference.question import Options, Question
 from llama_factory.model.peft_extensions import BottleneckLayer
 from llama_factory.model.saved import find_adapters
 from llama_factory.model.settings import ModelSettings

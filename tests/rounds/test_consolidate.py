@@ -10,8 +10,8 @@ from llama_factory.config.loading import load_config
 from llama_factory.core.errors import ConfigError, ModelError, VersionError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Memory, Message
-from llama_factory.inference.engine import Options, Question
 from llama_factory.inference.engines.transformers import TransformersEngine
+from llama_factory.inference.question import Options, Question
 from llama_factory.jobs.model_reference import ModelReference
 from llama_factory.model import provenance
 from llama_factory.model.adapted import adapt

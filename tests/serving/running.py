@@ -14,8 +14,8 @@ from openai import OpenAI
 from peft import PeftModel
 
 from llama_factory.core.types import Message
-from llama_factory.inference.engine import Answer, Options, Question
 from llama_factory.inference.engines.transformers import TransformersEngine
+from llama_factory.inference.question import Answer, Options, Question
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.api import create_app
 from llama_factory.serving.server import Server, listen

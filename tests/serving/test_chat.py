@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llama_factory.core.types import Message
-from llama_factory.inference.engine import PromptTooLongError
+from llama_factory.inference.question import PromptTooLongError
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.chat import open_model
 from llama_factory.versions import store

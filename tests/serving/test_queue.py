@@ -10,8 +10,8 @@ import openai
 import pytest
 from openai import OpenAI
 
-from llama_factory.inference.engine import Answer
 from llama_factory.inference.engines.transformers import TransformersEngine
+from llama_factory.inference.question import Answer
 from llama_factory.serving.api import create_app
 from llama_factory.serving.queue import AT_ONCE, BEFORE_THE_NEXT, Worker
 from llama_factory.serving.settings import ServingSettings

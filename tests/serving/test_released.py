@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import Message
-from llama_factory.inference.engine import Options, Question
 from llama_factory.inference.engines.transformers import TransformersEngine
+from llama_factory.inference.question import Options, Question
 from llama_factory.serving import released as following
 from llama_factory.serving.queue import AnswerQueue
 from llama_factory.serving.released import ReleasedVersions

@@ -9,7 +9,7 @@ import pytest
 from llama_factory.core.types import Message, ToolCall
 from llama_factory.data.formats.layout import OPENAI
 from llama_factory.data.formats.turn_parsing import parse_turns
-from llama_factory.inference.engine import RequestError
+from llama_factory.inference.question import RequestError
 from llama_factory.model.chat.template import Renderer, prompt_tokens
 from llama_factory.serving import protocol, request_turns
 from llama_factory.serving.protocol import ChatRequest

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_factory.inference.engine import Question
+from llama_factory.inference.question import Question
 from llama_factory.model.chat import prompt_format
 from llama_factory.model.chat.prompt_format import PromptFormat
 from llama_factory.model.chat.template import Renderer, prompt_tokens

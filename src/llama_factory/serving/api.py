@@ -12,7 +12,8 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.requests import ClientDisconnect
 
-from llama_factory.inference.engine import Answer, Engine
+from llama_factory.inference.engine import Engine
+from llama_factory.inference.question import Answer
 from llama_factory.serving import errors, middleware
 from llama_factory.serving.errors import body_of
 from llama_factory.serving.protocol import ChatRequest, Reply

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llama_factory.core.types import Message
-from llama_factory.inference.engine import Answer, Engine, Options, Question, RequestError
+from llama_factory.inference.engine import Engine
 from llama_factory.inference.engines.transformers import TransformersEngine
+from llama_factory.inference.question import Answer, Options, Question, RequestError
 from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.request_turns import read_turns

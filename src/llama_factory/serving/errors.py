@@ -7,7 +7,8 @@ RequestError             400  the request itself is wrong (of the engine)
 ├── BodyTooSlowError     408
 ├── BodyTooLargeError    413
 ├── QueueFullError       429  the same request may be answered later
-└── ShuttingDownError    503  perhaps another server answers it
+├── ShuttingDownError    503  perhaps another server answers it
+└── EngineDownError      503  the engine is being started again; the same request may be answered later
 """
 
 import logging
@@ -20,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from llama_factory.core.errors import FactoryError
-from llama_factory.inference.engine import RequestError
+from llama_factory.inference.question import RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,14 @@ class ShuttingDownError(RequestError):
     code = "shutting_down"
 
 
+class EngineDownError(RequestError):
+    """What makes the tokens is not there; it is being started again."""
+
+    status = 503
+    type = "server_error"
+    code = "engine_down"
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of an app in OpenAI's shape."""
     app.add_exception_handler(RequestError, _refused)
@@ -114,7 +123,7 @@ def _sendable(text: str) -> str:
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    later = {"Retry-After": "1"} if isinstance(error, QueueFullError) else None
+    later = {"Retry-After": "1"} if isinstance(error, QueueFullError | EngineDownError) else None
     return JSONResponse(body_of(error), error.status, later)
 
 

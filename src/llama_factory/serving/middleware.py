@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llama_factory.inference.engine import RequestError
+from llama_factory.inference.question import RequestError
 from llama_factory.serving.errors import (
     CLIENT_GONE,
     BodyTooLargeError,

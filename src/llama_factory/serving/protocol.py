@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_core import PydanticCustomError
 
 from llama_factory.core.errors import suggest
-from llama_factory.inference.engine import Answer, Options, Question, RequestError
+from llama_factory.inference.question import Answer, Options, Question, RequestError
 from llama_factory.serving.request_turns import read_tools, read_turns
 
 SURROGATE = re.compile("[\ud800-\udfff]")

@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from llama_factory.core.types import BASE_VERSION
-from llama_factory.inference.engine import Answer, Engine, Options, Question
+from llama_factory.inference.engine import Engine
+from llama_factory.inference.question import Answer, Options, Question
 from llama_factory.serving.errors import QueueFullError, ShuttingDownError
 from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace

@@ -8,7 +8,7 @@ from llama_factory.core.types import Message
 from llama_factory.data.formats.layout import OPENAI
 from llama_factory.data.formats.row_values import BadRowError, tools_of, type_name
 from llama_factory.data.formats.turn_parsing import THOUGHTS, parse_turn
-from llama_factory.inference.engine import RequestError
+from llama_factory.inference.question import RequestError
 
 ROLES = {"developer": "system"}
 """Roles under another name than chat templates know."""

@@ -9,14 +9,14 @@ import torch
 
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import Message
-from llama_factory.inference.engine import (
+from llama_factory.inference.engines.transformers import TransformersEngine
+from llama_factory.inference.question import (
     Answer,
     Options,
     PromptTooLongError,
     Question,
     RequestError,
 )
-from llama_factory.inference.engines.transformers import TransformersEngine
 from llama_factory.inference.streamed_text import UNFINISHED
 from llama_factory.model.base import load_network
 from llama_factory.model.settings import ModelSettings

@@ -14,14 +14,14 @@ from transformers.utils import logging as transformers_logging
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.inference import likeliest
-from llama_factory.inference.engine import (
+from llama_factory.inference.prompts import Prompts
+from llama_factory.inference.question import (
     Answer,
     Options,
     PromptTooLongError,
     Question,
     RequestError,
 )
-from llama_factory.inference.prompts import Prompts
 from llama_factory.inference.streamed_text import TextPieces
 from llama_factory.model import provenance
 from llama_factory.model.base import fingerprint, load_network, tokenizer_of

@@ -1,0 +1,1 @@
+"""What makes the tokens behind the server: one engine a file. See `engine.py`."""
