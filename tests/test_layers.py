@@ -29,6 +29,7 @@ ROOMS = (
     "reports",
     "config",
     "run",
+    "operate",
     "cli",
     "web",
 )

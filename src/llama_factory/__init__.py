@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from llama_factory.inference.question import Answer
     from llama_factory.jobs.model_reference import ModelReference
     from llama_factory.jobs.train import TrainReport
+    from llama_factory.operate import serve
     from llama_factory.rounds.finishing import Round
     from llama_factory.rounds.gate import Verdict
     from llama_factory.run import (
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
         predict,
         promote,
         rollback,
-        serve,
         train,
     )
     from llama_factory.serving.chat import ChatModel, ChatSession
@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "llama_factory.run": "init learn consolidate promote rollback train evaluate predict export"
-    " load chat serve",
+    " load chat",
+    "llama_factory.operate": "serve",
     "llama_factory.cli.terminal": "TerminalProgress",
     "llama_factory.core.errors": "FactoryError ConfigError DataError ModelError VersionError"
     " ServingError",

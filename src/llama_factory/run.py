@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -381,20 +381,3 @@ def load(model: ModelLike, version: str | None = None) -> ChatModel:
 def chat(model: ModelLike, version: str | None = None) -> ChatSession:
     """A conversation with a model, which remembers its turns; see `load`."""
     return load(model, version).conversation()
-
-
-def serve(model: ModelLike, changes: Changes = (), log: Callable[[str], None] = print) -> None:
-    """Answer OpenAI-style requests until stopped; the key is the environment's API_KEY.
-
-    Args:
-        model: a workspace, whose release is followed; else as in `load`.
-        changes: settings, such as `{"serving.port": 8000}`.
-        log: takes what happens, a line at a time.
-    """
-    with ModelReference.of(model).opened() as workspace:
-        config = load_to_answer(workspace.settings, changes)
-        from llama_factory.model.chat.encoding import encode_options
-        from llama_factory.serving.server import serve as run_server
-
-        usual, key = encode_options(config.data).format, os.environ.get("API_KEY")
-        run_server(workspace, config.serving, config.model, api_key=key, say=log, usual=usual)

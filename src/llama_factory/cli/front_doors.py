@@ -26,7 +26,7 @@ def export_model() -> None:
 
 def api_demo() -> None:
     """`src/api_demo.py`: answer over HTTP with a base model and, if given, an adapter."""
-    from llama_factory import run
+    from llama_factory import operate
     from llama_factory.jobs.model_reference import ModelReference
 
     flags = _read(_serving())
@@ -34,7 +34,7 @@ def api_demo() -> None:
     changes = [f"{name}={value}" for name, value in _settings(flags) if value is not None]
 
     def answer() -> None:
-        run.serve(model, changes, lambda text: print(text, flush=True))
+        operate.serve(model, changes, lambda text: print(text, flush=True))
 
     app.guarded(answer)
 

@@ -221,8 +221,8 @@ def serve(
     changes: Changes = None,
 ) -> None:
     """OpenAI-style API for the released version. The key is the environment's API_KEY."""
-    from llama_factory import run
+    from llama_factory import operate
 
     chosen = [f"serving.port={port}"] if port is not None else []
     chosen += [f"serving.host={host}"] if host is not None else []
-    run.serve(folder, [*(changes or []), *chosen], lambda text: print(text, flush=True))
+    operate.serve(folder, [*(changes or []), *chosen], lambda text: print(text, flush=True))

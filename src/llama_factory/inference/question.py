@@ -177,7 +177,7 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
-class Piece:
+class AnswerPiece:
     """Text of an answer that is final, with the log-probabilities of tokens since the last piece.
 
     The text may be empty where only log-probabilities are due.

@@ -114,7 +114,7 @@ Reason = Literal["stop", "length", "cancelled", "deadline", "failed"]
 
 
 @dataclass(frozen=True)
-class End:
+class Ended:
     """The end of an answer.
 
     Attributes:
@@ -131,4 +131,4 @@ class End:
     error: Exception | None = None
 
 
-Event = Token | End
+Event = Token | Ended

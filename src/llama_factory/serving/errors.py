@@ -8,7 +8,7 @@ RequestError             400  the request itself is wrong (of the engine)
 ├── BodyTooLargeError    413
 ├── QueueFullError       429  the same request may be answered later
 ├── ShuttingDownError    503  perhaps another server answers it
-└── EngineDownError      503  the engine is being started again; the same request may be answered later
+└── EngineDownError      503  the engine is being started again; ask again later
 """
 
 import logging

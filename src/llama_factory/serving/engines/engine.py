@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from llama_factory.inference.question import Answer, Options, Piece, Prompt
+from llama_factory.inference.question import Answer, AnswerPiece, Options, Prompt
 from llama_factory.versions.version import ModelVersion
 
 
@@ -36,7 +36,7 @@ class AnswerEngine(Protocol):
 
     def answer(
         self, version_id: str, prompt: Prompt, options: Options
-    ) -> AsyncGenerator[Piece | Answer, None]:
+    ) -> AsyncGenerator[AnswerPiece | Answer, None]:
         """Pieces of text as soon as each is final, then the whole answer; closing it cancels.
 
         Raises:
