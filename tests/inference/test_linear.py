@@ -1,0 +1,96 @@
+"""Products with weights in each number format: against torch's own, row by row."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from llama_factory.inference.linear import product
+
+FORMATS = ("float32", "bfloat16")
+EXACT = {"float32": 1e-5, "bfloat16": 2e-2}
+"""Largest error beside a float32 product, as a fraction of the largest output."""
+ALONE = {"float32": 1e-5, "bfloat16": 1e-2}
+"""The same between a row alone and the row in a batch."""
+
+
+def weight_of(outputs, inputs, seed=0, *, outlier=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(outputs, inputs, generator=generator) * 0.05
+    weight[0, 0] *= outlier
+    return weight, torch.randn(outputs, generator=generator)
+
+
+def rows_of(count, inputs, seed=1):
+    return torch.randn(count, inputs, generator=torch.Generator().manual_seed(seed))
+
+
+def error(result, wanted):
+    return ((result.float() - wanted).abs().max() / wanted.abs().max()).item()
+
+
+@pytest.mark.parametrize("weights", FORMATS)
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("count", [1, 3, 16, 70])
+def test_products_are_those_of_the_weight(weights, has_bias, count):
+    weight, bias = weight_of(96, 64)
+    x = rows_of(count, 64)
+    wanted = F.linear(x, weight, bias if has_bias else None)
+    result = product(weight, bias if has_bias else None, weights)(x)
+    assert error(result, wanted) < EXACT[weights]
+    assert result.dtype == x.dtype
+
+
+@pytest.mark.parametrize("weights", FORMATS)
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 5), (0, 5), (2, 0, 5), (1, 1, 5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_any_shape_and_format_keeps_its_own(weights, shape, dtype):
+    weight, bias = weight_of(7, 5)
+    x = torch.ones(shape, dtype=dtype)
+    result = product(weight, bias, weights)(x)
+    assert result.shape == (*shape[:-1], 7)
+    assert result.dtype == dtype
+
+
+@pytest.mark.parametrize("weights", FORMATS)
+def test_inputs_and_weights_need_not_be_contiguous(weights):
+    weight, bias = weight_of(64, 96)
+    apply = product(weight.T, bias[:48].repeat(2), weights)
+    x = rows_of(64, 8).T
+    assert not x.is_contiguous()
+    assert error(apply(x), apply(x.contiguous())) < ALONE[weights]
+    wide = rows_of(4, 128)[:, ::2]
+    assert error(apply(wide), apply(wide.contiguous())) < ALONE[weights]
+
+
+@pytest.mark.parametrize("weights", FORMATS)
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    scale=st.floats(1e-3, 1e3),
+    row=st.integers(0, 15),
+    inputs=st.sampled_from([32, 64, 96]),
+)
+def test_a_row_does_not_depend_on_its_neighbours(weights, seed, scale, row, inputs):
+    weight, bias = weight_of(48, inputs, seed)
+    x = rows_of(16, inputs, seed + 1)
+    x[(row + 1) % 16] *= scale
+    apply = product(weight, bias, weights)
+    alone, among = apply(x[row : row + 1]), apply(x)[row : row + 1]
+    assert error(alone, among.float()) <= ALONE[weights]
+
+
+def test_a_packed_weight_may_be_freed():
+    weight, bias = weight_of(32, 32)
+    x = rows_of(2, 32)
+    apply = product(weight, bias, "float32")
+    before = apply(x)
+    weight.zero_()
+    assert torch.equal(apply(x), before)
+
+
+def test_auto_keeps_the_format_of_the_weight():
+    weight, bias = weight_of(64, 32)
+    assert product(weight, bias, "auto").num_bytes == 4 * (64 * 32 + 64)
+    assert product(weight.bfloat16(), None, "auto").num_bytes == 2 * 64 * 32
