@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_factory.config.changes import Changes
 from llama_factory.config.loading import load_to_answer
 from llama_factory.jobs.model_reference import ModelLike, ModelReference
+from llama_factory.versions.workspace import PathLike, Workspace
+
+if TYPE_CHECKING:
+    from llama_factory.serving.access import ApiKey
 
 
 def serve(model: ModelLike, changes: Changes = (), log: Callable[[str], None] = print) -> None:
@@ -29,3 +35,38 @@ def serve(model: ModelLike, changes: Changes = (), log: Callable[[str], None] = 
 
         usual, key = encode_options(config.data).format, os.environ.get("API_KEY")
         run_server(workspace, config.serving, config.model, api_key=key, say=log, usual=usual)
+
+
+def keys(folder: PathLike, changes: Changes = ()) -> tuple[ApiKey, ...]:
+    """The keys of a workspace's API in the order of their creation, also those revoked."""
+    from llama_factory.serving.keys import read_keys
+
+    return read_keys(_keys_file(folder, changes))
+
+
+def create_key(folder: PathLike, key: ApiKey, changes: Changes = ()) -> str:
+    """Let a client in; running servers do within two seconds.
+
+    Args:
+        folder: the workspace.
+        key: its name, scopes and limits.
+        changes: see above.
+
+    Returns:
+        What the client sends. It is kept nowhere else.
+    """
+    from llama_factory.serving import keys as kept
+
+    return kept.create_key(_keys_file(folder, changes), key)
+
+
+def revoke_key(folder: PathLike, name: str, changes: Changes = ()) -> ApiKey:
+    """End a key; running servers refuse it within two seconds, also in the middle of an answer."""
+    from llama_factory.serving import keys as kept
+
+    return kept.revoke_key(_keys_file(folder, changes), name)
+
+
+def _keys_file(folder: PathLike, changes: Changes) -> Path:
+    workspace = Workspace.open(folder)
+    return workspace.folder / load_to_answer(workspace.settings, changes).serving.keys

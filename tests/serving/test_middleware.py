@@ -14,7 +14,7 @@ import pytest
 from openai import OpenAI
 
 from llama_factory.core.settings import Settings
-from llama_factory.serving import connections, middleware
+from llama_factory.serving import connections, middleware, refusal
 from llama_factory.serving.connections import Connection
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions.workspace import Workspace
@@ -86,7 +86,7 @@ WRONG, RIGHT = "Authorization: Bearer wrong", "Authorization: Bearer sk-1"
 def test_a_request_is_refused_before_its_body_is_sent(
     guarded: OpenAI, monkeypatch: pytest.MonkeyPatch, length: str, key: str, status: bytes
 ) -> None:
-    monkeypatch.setattr(middleware, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(refusal, "LINGER_SECONDS", 0.05)
     with opened(guarded, head(length, key)) as made:
         said = read_all(made)
     assert said.startswith(b"HTTP/1.1 " + status)
@@ -97,7 +97,7 @@ def test_a_request_is_refused_before_its_body_is_sent(
 def test_a_body_beyond_the_limit_is_refused(
     guarded: OpenAI, headers: dict[str, str], is_chunked: bool
 ) -> None:
-    body = json.dumps(BODY | {"user": "x" * 1_000_000}).encode()
+    body = json.dumps(BODY | {"user": "x" * 1_048_576}).encode()
     sent: Any = (body[i : i + 50_000] for i in range(0, len(body), 50_000)) if is_chunked else body
     answer = httpx.post(url(guarded), content=sent, headers=headers)
     assert answer.status_code == 413
@@ -151,7 +151,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(
     guarded: OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(middleware, "BODY_SECONDS", 0.2)
-    monkeypatch.setattr(middleware, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(refusal, "LINGER_SECONDS", 0.05)
     sent = head("Content-Length: 100", "Authorization: Bearer sk-1")
     with opened(guarded, sent + b"{") as made:
         said = read_all(made)

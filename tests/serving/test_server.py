@@ -17,7 +17,9 @@ import pytest
 from llama_factory.core.errors import ModelError, ServingError
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving import server
+from llama_factory.serving.access import ApiKey
 from llama_factory.serving.connections import Complaints
+from llama_factory.serving.keys import KeyRing, create_key
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions import releases
 from llama_factory.versions.workspace import Workspace
@@ -31,6 +33,8 @@ import functools, sys
 from pathlib import Path
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.server import serve
+from llama_factory.serving.access import ApiKey
+from llama_factory.serving.keys import KeyRing, create_key
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions.workspace import Workspace
 
@@ -59,15 +63,34 @@ def test_an_address_of_another_machine_is_told(workspace: Workspace) -> None:
         start(workspace, ServingSettings(host="203.0.113.1", port=0))
 
 
-def test_an_open_server_without_a_key_is_warned_of(workspace: Workspace) -> None:
-    said: list[str] = []
+OPEN = ServingSettings(host="0.0.0.0", port=0)
+
+
+def test_an_open_server_without_a_key_is_refused(own_workspace: Workspace) -> None:
+    with pytest.raises(ServingError, match="open to the network and there is no key.*--insecure"):
+        start(own_workspace, OPEN)
+
+
+def test_an_open_server_with_a_key_starts(own_workspace: Workspace) -> None:
+    create_key(own_workspace.folder / "keys.json", ApiKey("web"))
     with pytest.raises(ModelError, match="no/such/model"):
-        start(workspace, ServingSettings(host="0.0.0.0", port=0), said)
-    assert "open to the network and no key is set" in said[0]
+        start(own_workspace, OPEN)
+
+
+def test_an_open_server_without_a_key_starts_where_that_is_meant(workspace: Workspace) -> None:
+    with pytest.raises(ModelError, match="no/such/model"):
+        start(workspace, OPEN.model_copy(update={"insecure": True}))
+
+
+def test_damaged_keys_do_not_open_the_server(own_workspace: Workspace) -> None:
+    (own_workspace.folder / "keys.json").write_text("{")
+    assert KeyRing(own_workspace.folder / "keys.json").is_required
+    with pytest.raises(ModelError, match="no/such/model"):
+        start(own_workspace, OPEN)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_server_for_this_machine_alone_is_not_warned_of(workspace: Workspace, host: str) -> None:
+def test_a_server_for_this_machine_alone_needs_no_key(workspace: Workspace, host: str) -> None:
     said: list[str] = []
     with pytest.raises(ModelError, match="no/such/model"):
         start(workspace, ServingSettings(host=host, port=0), said)

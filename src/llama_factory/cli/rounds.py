@@ -218,11 +218,15 @@ def serve(
     folder: Folder,
     port: Annotated[int | None, typer.Option(help="0 takes any free port.")] = None,
     host: Annotated[str | None, typer.Option(help="0.0.0.0 opens it to the network.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Open it to the network without any key.")
+    ] = False,
     changes: Changes = None,
 ) -> None:
-    """OpenAI-style API for the released version. The key is the environment's API_KEY."""
+    """OpenAI-style API for the released version. Keys: `llama-factory keys`, or API_KEY."""
     from llama_factory import operate
 
     chosen = [f"serving.port={port}"] if port is not None else []
     chosen += [f"serving.host={host}"] if host is not None else []
+    chosen += ["serving.insecure=true"] if insecure else []
     operate.serve(folder, [*(changes or []), *chosen], lambda text: print(text, flush=True))

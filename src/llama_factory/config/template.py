@@ -67,7 +67,7 @@ gate:                             # a new version is released only if all of thi
   max_guard_ratio: 1.15           # general perplexity at most this many times the base model's
 
 serving:
-  # host: 127.0.0.1               # 0.0.0.0 opens the API to the network: set API_KEY then
+  # host: 127.0.0.1               # 0.0.0.0 opens the API to the network; make a key first
   port: 8000
 """
 

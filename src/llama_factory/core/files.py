@@ -32,12 +32,19 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
-    """Write under a temporary name in the same folder, sync, rename: readers never see a part."""
+def writing(path: Path, *, is_private: bool = False) -> Iterator[BinaryIO]:
+    """Write under a temporary name in the same folder, sync, rename: readers never see a part.
+
+    Args:
+        path: the file.
+        is_private: nobody but this user may read it, not even while it is written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as file:
+            if is_private:
+                temporary.chmod(0o600)
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -16,6 +16,8 @@ from llama_factory.inference.engine import Engine
 from llama_factory.inference.question import Answer
 from llama_factory.serving import errors, middleware
 from llama_factory.serving.errors import body_of
+from llama_factory.serving.keys import KeyRing
+from llama_factory.serving.limits import KeyLimits
 from llama_factory.serving.protocol import ChatRequest, Reply
 from llama_factory.serving.queue import AnswerQueue, PendingAnswer
 from llama_factory.serving.released import ReleasedVersions
@@ -102,18 +104,19 @@ def create_app(
         workspace: whose versions answer.
         settings: limits.
         engine: runs the model; from now on only the app's own thread may use it.
-        api_key: what clients must send; None lets everyone in.
+        api_key: a key beside those of the workspace; where there is none at all, everyone gets in.
 
     Raises:
         VersionError: the released version is damaged or does not fit the base model.
     """
     released = ReleasedVersions(workspace, engine.load)
     queue = AnswerQueue(engine, workspace, max_waiting=settings.max_queue)
+    ring = KeyRing(workspace.folder / settings.keys, api_key)
     service = ChatService(workspace, settings, queue, released)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with service.running():
+        async with service.running(), ring.followed():
             yield
 
     # Pages that describe the API would be open to everyone and load scripts from elsewhere.
@@ -122,7 +125,7 @@ def create_app(
     app.include_router(_open_routes(service))
     app.include_router(_routes(service))
     errors.install(app)
-    middleware.install(app, settings, api_key)
+    middleware.install(app, settings, ring, KeyLimits())
     return app
 
 

@@ -2,11 +2,15 @@
 
 RequestError             400  the request itself is wrong (of the engine)
 ├── PromptTooLongError   400  (of the engine)
+├── BodyNotPlainError    400  its JSON is too deep or too large
 ├── KeyRefusedError      401
+├── ScopeMissingError    403
 ├── UnknownModelError    404
 ├── BodyTooSlowError     408
 ├── BodyTooLargeError    413
 ├── QueueFullError       429  the same request may be answered later
+├── RateLimitedError     429  the key has asked as much as it may for a while
+├── KeysUnreadableError  503  the file of keys is damaged, so nobody is let in
 ├── ShuttingDownError    503  perhaps another server answers it
 └── EngineDownError      503  the engine is being started again; ask again later
 """
@@ -38,6 +42,23 @@ class KeyRefusedError(RequestError):
     code = "invalid_api_key"
 
 
+class ScopeMissingError(RequestError):
+    """The key may not ask this."""
+
+    status = 403
+    type = "permission_error"
+    code = "missing_scope"
+
+
+class KeysUnreadableError(RequestError):
+    """Nobody can be let in for the moment."""
+
+    status = 503
+    type = "server_error"
+    code = "keys_unreadable"
+    retry_seconds = 5
+
+
 class UnknownModelError(RequestError):
     """The request names a model that is not here."""
 
@@ -66,6 +87,7 @@ class QueueFullError(RequestError):
     status = 429
     type = "rate_limit_error"
     code = "queue_full"
+    retry_seconds = 1
 
 
 class ShuttingDownError(RequestError):
@@ -82,6 +104,7 @@ class EngineDownError(RequestError):
     status = 503
     type = "server_error"
     code = "engine_down"
+    retry_seconds = 1
 
 
 def install(app: FastAPI) -> None:
@@ -91,6 +114,16 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _no_such_route)
     app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_exception_handler(FactoryError, _failed)
+
+
+def headers_of(error: RequestError) -> dict[str, str]:
+    """What clients do next: when to ask again, and how to say who they are."""
+    headers: dict[str, str] = {}
+    if seconds := getattr(error, "retry_seconds", None):
+        headers["Retry-After"] = str(seconds)
+    if isinstance(error, KeyRefusedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
 
 
 def body_of(error: Exception) -> dict[str, Any]:
@@ -123,8 +156,7 @@ def _sendable(text: str) -> str:
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    later = {"Retry-After": "1"} if isinstance(error, QueueFullError | EngineDownError) else None
-    return JSONResponse(body_of(error), error.status, later)
+    return JSONResponse(body_of(error), error.status, headers_of(error))
 
 
 async def _failed(_: Request, error: Exception) -> Response:

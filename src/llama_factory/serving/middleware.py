@@ -1,10 +1,8 @@
 """What every request passes before its body is parsed: log, origin, key, size. ASGI, no routes."""
 
 import asyncio
-import contextlib
 import logging
 import re
-import secrets
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -17,20 +15,22 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_factory.inference.question import RequestError
+from llama_factory.serving.access import OPEN_PATHS
+from llama_factory.serving.bodies import require_plain
 from llama_factory.serving.errors import (
     CLIENT_GONE,
     BodyTooLargeError,
     BodyTooSlowError,
-    KeyRefusedError,
     body_of,
 )
+from llama_factory.serving.key_check import KeyCheck
+from llama_factory.serving.keys import KeyRing
+from llama_factory.serving.limits import KeyLimits
 from llama_factory.serving.queue import PendingAnswer
+from llama_factory.serving.refusal import refuse
 from llama_factory.serving.settings import ServingSettings
 
 logger = logging.getLogger(__name__)
-
-OPEN_PATH = "/health"
-"""Needs no key, and is not logged where it succeeds: it is asked every few seconds."""
 
 REQUEST_ID = "x-request-id"
 GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -38,17 +38,14 @@ GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 BODY_SECONDS = 30.0
 """How long a body may take to arrive."""
 
-LINGER_SECONDS = 2.0
-"""How long what a refused client still sends is read and dropped, so that it reads the answer."""
-
-MB = 1_000_000
+MIB = 1024 * 1024
 
 
-def install(app: FastAPI, settings: ServingSettings, api_key: str | None) -> None:
+def install(app: FastAPI, settings: ServingSettings, ring: KeyRing, limits: KeyLimits) -> None:
     """Put what every request passes before an app's routes; what is added last is passed first."""
     app.add_middleware(_Guarded)
-    app.add_middleware(_BoundedBody, max_bytes=settings.max_body_mb * MB)
-    app.add_middleware(_KeyCheck, api_key=api_key)
+    app.add_middleware(_BoundedBody, max_bytes=settings.max_body_mb * MIB)
+    app.add_middleware(KeyCheck, ring=ring, limits=limits)
     if settings.allowed_origins:
         # Keys travel in a header of their own, so that browsers need no credentials mode.
         app.add_middleware(
@@ -68,11 +65,13 @@ class Entry:
     Attributes:
         id: sent back as `x-request-id`.
         pending: the answer, where one was asked for.
+        key_id: name of the key that the request came with; empty where none was asked for.
         status: of the response.
     """
 
     id: str
     pending: PendingAnswer | None = None
+    key_id: str = ""
     status: int = CLIENT_GONE
     began: float = field(default_factory=time.monotonic)
 
@@ -80,6 +79,8 @@ class Entry:
         """One line without anything that was said; a path is logged as it was sent."""
         path = scope.get("raw_path", b"").decode("latin-1")
         parts = [f"{scope['method']} {path} {self.status}", f"id={self.id}"]
+        if self.key_id:
+            parts.append(f"key={self.key_id}")
         if self.pending:
             parts.append(f"version={self.pending.version_id or '-'}")
             if answer := self.pending.answer:
@@ -114,32 +115,8 @@ class _Logged:
         try:
             await self._app(scope, receive, sending)
         finally:
-            is_routine = scope["path"] == OPEN_PATH and entry.status == 200
+            is_routine = scope["path"] in OPEN_PATHS and entry.status == 200
             logger.log(logging.DEBUG if is_routine else logging.INFO, "%s", entry.line(scope))
-
-
-class _KeyCheck:
-    """Lets only requests with the key pass, before anything of their body is read."""
-
-    def __init__(self, app: ASGIApp, api_key: str | None) -> None:
-        self._app = app
-        self._key = api_key.encode() if api_key else b""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] == OPEN_PATH or self._fits(scope):
-            await self._app(scope, receive, send)
-            return
-        error = KeyRefusedError(
-            "the API key is missing or wrong. Send the server's API_KEY as "
-            "'Authorization: Bearer KEY'."
-        )
-        await _refuse(error, scope, receive, send)
-
-    def _fits(self, scope: Scope) -> bool:
-        # Headers arrive as Latin-1, whatever bytes were sent.
-        given = Headers(scope=scope).get("authorization", "")
-        key = given.removeprefix("Bearer ").encode("latin-1")
-        return not self._key or secrets.compare_digest(key, self._key)
 
 
 class _BoundedBody:
@@ -156,8 +133,9 @@ class _BoundedBody:
         try:
             self._require_small(int(Headers(scope=scope).get("content-length", 0)))
             body = await self._read(receive)
+            require_plain(body or b"")
         except RequestError as error:
-            await _refuse(error, scope, receive, send)
+            await refuse(error, scope, receive, send)
             return
         if body is not None:
             await self._app(scope, _replayed(body, receive), send)
@@ -183,7 +161,7 @@ class _BoundedBody:
     def _require_small(self, num_bytes: int) -> None:
         if num_bytes > self._max_bytes:
             raise BodyTooLargeError(
-                f"the body has more than the {self._max_bytes // MB} MB that this server reads. "
+                f"the body has more than the {self._max_bytes // MIB} MiB that this server reads. "
                 "Send less, or raise serving.max_body_mb."
             )
 
@@ -218,23 +196,3 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return unread.pop() if unread else await receive()
 
     return receiving
-
-
-async def _refuse(error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer without the body. A client that is still sending one could not read the answer if the
-    connection were closed at once."""
-    headers = Headers(scope=scope)
-    has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-    response = JSONResponse(body_of(error), error.status)
-    if not has_body:
-        await response(scope, receive, send)
-        return
-    response.headers["connection"] = "close"
-    start = {"status": response.status_code, "headers": response.raw_headers}
-    await send({"type": "http.response.start", **start})
-    await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_SECONDS):
-            while (await receive()).get("more_body", False):
-                pass
-    await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -29,6 +29,7 @@ from llama_factory.serving.connections import (
     Connection,
     raise_file_limit,
 )
+from llama_factory.serving.keys import KeyRing
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions.workspace import Workspace
 
@@ -65,21 +66,18 @@ def serve(
         workspace: whose released version answers.
         settings: address and limits.
         model_settings: the base model.
-        api_key: what clients must send; None or nothing lets everyone in.
+        api_key: a key beside those of the workspace; None or nothing for none.
         say: shows one line to the user.
         usual: how versions are asked that nothing was written down for.
 
     Raises:
-        ServingError: the port is in use, or the address is not this machine's.
+        ServingError: the port is in use, the address is not this machine's, or the server would be
+            open to the network without a key.
         FactoryError: the model or the released version cannot be loaded.
     """
+    _require_key(workspace, settings, api_key)
     # The port comes first: loading a model only to find the port taken wastes minutes.
     with log_to_stderr(), _leaving_on_sigterm(), listen(settings) as listener:
-        if not api_key and not _is_loopback(settings.host):
-            say(
-                f"Warning: {settings.host} is open to the network and no key is set, so anyone can "
-                "ask. Set the environment variable API_KEY, or serving.host to 127.0.0.1."
-            )
         engine = TransformersEngine(model_settings, usual)
         app = create_app(workspace, settings, engine, api_key=api_key or None)
         health = app.state.service.health()
@@ -159,6 +157,17 @@ def listen(settings: ServingSettings) -> socket.socket:
     # asyncio sends small pieces at once only where the protocol is named; else the second piece of
     # an answer waits 40 ms for the client to confirm the first.
     return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, made.detach())
+
+
+def _require_key(workspace: Workspace, settings: ServingSettings, api_key: str | None) -> None:
+    ring = KeyRing(workspace.folder / settings.keys, api_key)
+    if ring.is_required or settings.insecure or _is_loopback(settings.host):
+        return
+    raise ServingError(
+        f"serving.host: {settings.host} is open to the network and there is no key, so anyone "
+        f"could ask. Make one with `llama-factory keys {workspace.folder.name} create NAME`, set "
+        "the environment's API_KEY, or take 127.0.0.1; --insecure opens it all the same."
+    )
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:

@@ -11,18 +11,24 @@ class ServingSettings(Settings):
     """The API server and the limits of its answers."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. `0.0.0.0` opens the server to the network: set API_KEY then."""
+    """Address to listen on. `0.0.0.0` opens the server to the network, which needs a key."""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on; 0 takes any free one and prints it."""
+    keys: str = "keys.json"
+    """File of the keys that clients send, by its path from the workspace; `llama-factory keys`
+    creates it. Where it is there, or the environment's API_KEY is set, nobody gets in without."""
+    insecure: bool = False
+    """Open the server to the network although no key is set: anyone who reaches it may ask, load
+    and unload. Without, that is refused."""
     max_queue: int = Field(32, ge=1)
     """Requests that may wait. One more is refused with status 429, so that nobody waits forever."""
     max_tokens: int = Field(512, ge=1)
     """Longest answer in tokens where the request does not say."""
     poll_seconds: float = Field(0.5, gt=0, le=2)
     """How often the server looks for a newly released version."""
-    max_body_mb: int = Field(4, ge=1, le=1000)
-    """Largest request in MB (1,000,000 bytes); a longer one is refused with status 413. A
-    conversation of 100,000 words has less than 1 MB."""
+    max_body_mb: int = Field(1, ge=1, le=1000)
+    """Largest request in MiB (1,048,576 bytes); a longer one is refused with status 413. A
+    conversation of 100,000 words has less than 1 MiB. Higher lets one request take more memory."""
     allowed_origins: list[str] = []
     """Pages in a browser that may ask, such as `https://chat.example.org`: the server answers their
     preflight requests and names them in its answers. `*` allows every page. Empty allows none;
