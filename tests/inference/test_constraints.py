@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from llama_factory.inference.constraints import Compiler
 from llama_factory.inference.question import RequestError
 from llama_factory.inference.request import Constraint, Request, Sampling
 from llama_factory.inference.sampling import Chooser, choose
+from llama_factory.model import source
 from tests.tiny import make_tokenizer
 
 PERSON = {
@@ -21,6 +23,9 @@ PERSON = {
     "required": ["名字", "age", "tags"],
     "additionalProperties": False,
 }
+
+
+DOUBLING = "\n".join(f"T{i}: T{i - 1} T{i - 1}" for i in range(1, 21))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +87,21 @@ def test_an_expression_is_matched_as_a_whole(compiler, tokenizer):
     ("kind", "text", "message"),
     [
         ("json_schema", '{"type": "strin"}', "Invalid type: strin"),
-        ("json_schema", '{"type"', "expected `:`"),
+        ("json_schema", '{"type"', "Expecting ':' delimiter"),
+        ("json_schema", "[" * 90_000, "recursion"),
+        ("json_schema", '{"$ref": "http://example.com/x"}', "does not fetch"),
+        ("json_schema", '{"$defs":{"n":{"$ref":"#/$defs/n"}},"$ref":"#/$defs/n"}', "NoExtension"),
+        ("json_schema", '{"enum": []}', "Unsatisfiable"),
+        ("json_schema", '{"properties": {"a": {"pattern": "(a?){5000}a{5000}"}}}', "parts"),
+        ("json_schema", '{"patternProperties": {"(a{100}){100}": {}}}', "parts"),
+        ("regex", "(a?){5000}a{5000}", "Lower the counts"),
+        ("regex", "(a{1000}){1000}", "Lower the counts"),
+        ("regex", "a{" + "9" * 5000 + "}", "Lower the counts"),
+        ("regex", "(" * 50_000 + ")" * 50_000, "nest"),
+        ("grammar", "start: A{1000}\nA: B~1000\nB: /x/", "Lower the counts"),
+        ("grammar", "start: T20\nT0: /x/\n" + DOUBLING, "Lower the counts"),
+        ("grammar", 'start: %json {"pattern": "x"}', "%json"),
+        ("choice", '["\\ud800"]', "surrogate"),
         ("regex", "a(b", "unclosed group"),
         ("regex", "(?=a)b", "look-ahead"),
         ("choice", "[]", "one or more texts"),
@@ -103,3 +122,71 @@ def test_an_end_token_of_the_request_ends_only_where_the_grammar_may_end(compile
     assert not matcher.allowed(frozenset({dot}))[dot]
     matcher.accept(tokenizer.convert_tokens_to_ids("a"))
     assert matcher.allowed(frozenset({dot}))[dot]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("regex", r"\d{3}-\d{3}-\d{4}"),
+        ("regex", r"[a-z]{1,64}@[a-z]{1,64}\.(com|org)"),
+        ("regex", r".{0,1500}"),
+        ("regex", "[{]{3}\\{99999}"),
+        (
+            "grammar",
+            'start: (value ",")~1..20 value\nvalue: NUMBER | "x"\nNUMBER: /[0-9]{1,9}/',
+        ),
+        ("json_schema", '{"type": "string", "maxLength": 1000000}'),
+        ("json_schema", '{"type": "array", "minItems": 100000}'),
+    ],
+)
+def test_ordinary_repetitions_are_followed(compiler, kind, text):
+    assert compiler.matcher(Constraint(kind, text)).allowed(frozenset()).any()
+
+
+def test_the_same_constraint_begins_anew_for_each_answer(compiler, tokenizer):
+    constraint = Constraint("regex", "ab")
+    first = compiler.matcher(constraint)
+    for letter in "ab":
+        first.accept(tokenizer.convert_tokens_to_ids(letter))
+    second = compiler.matcher(constraint)
+    assert first.is_finished
+    assert not second.is_finished
+
+
+def test_a_constraint_that_takes_too_long_fails_its_own_answer(compiler, tokenizer, monkeypatch):
+    monkeypatch.setattr("llama_factory.inference.constraints.FIRST_SECONDS", -1.0)
+    size = len(tokenizer)
+    slow = Chooser(Request((1,)), size, compiler.matcher(Constraint("regex", "a*")))
+    chosen = choose(torch.zeros(2, size), [slow, Chooser(Request((1,)), size)])
+    assert "takes too long" in str(chosen[0].error)
+    assert chosen[1].error is None
+
+
+def test_min_tokens_yield_where_only_the_end_is_allowed(compiler, tokenizer):
+    end = frozenset({tokenizer.eos_token_id})
+    request = Request((1,), end_tokens=end, min_tokens=5)
+    one = Chooser(request, len(tokenizer), compiler.matcher(Constraint("regex", "")))
+    assert choose(torch.zeros(1, len(tokenizer)), [one])[0].is_end
+
+
+@pytest.mark.slow
+def test_a_tokenizer_of_50000_tokens_writes_what_schemas_ask_for():
+    tokenizer = AutoTokenizer.from_pretrained(source.resolve_tokenizer("smollm2"))
+    compiler = Compiler(tokenizer)
+    text = json.dumps(PERSON, ensure_ascii=False)
+    for constraint in (
+        Constraint("json_schema", text),
+        Constraint("json_schema", json.dumps(PERSON)),
+    ):
+        for seed in range(5):
+            answered, is_end = answer(compiler, tokenizer, constraint, seed=seed)
+            assert is_end
+            assert json.loads(answered)["名字"] in ("张三", "李四")
+    texts = [answer(compiler, tokenizer, Constraint("json"), seed=seed) for seed in range(10)]
+    ended = [answered for answered, is_end in texts if is_end]
+    assert ended
+    assert all(isinstance(json.loads(answered), dict) for answered in ended)
+    answered, _ = answer(
+        compiler, tokenizer, Constraint("regex", r"[\u4e00-\u9fff]{3,8}！"), seed=3
+    )
+    assert 4 <= len(answered) <= 9

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
+from llama_factory.inference import drawing
 from llama_factory.inference.question import RequestError
 from llama_factory.inference.request import Request, Sampling
-from llama_factory.inference.sampling import NO_TOKEN, Chooser, choose
+from llama_factory.inference.sampling import NO_TOKEN, Chooser, choose, choose_ahead
 
 NUM_DRAWS = 20_000
-VOCAB = 1300
+VOCAB = 2501
 COMBINATIONS = {
     "temperature": Sampling(temperature=0.7),
     "hot": Sampling(temperature=1.6),
@@ -107,13 +108,13 @@ samplings = st.builds(
 @given(st.lists(samplings, min_size=1, max_size=6), st.integers(0, 9), st.booleans())
 @settings(max_examples=30)
 def test_a_row_is_the_same_alone_and_beside_others(several, seed, is_coarse):
-    steps = [some_logits(len(several), 2000, seed + step) for step in range(3)]
+    steps = [some_logits(len(several), VOCAB, seed + step) for step in range(3)]
     if is_coarse:  # many tokens have the same score
         steps = [logits.bfloat16() for logits in steps]
-    together = [chooser(sampling, 2000, num_logprobs=1) for sampling in several]
+    together = [chooser(sampling, VOCAB, num_logprobs=1) for sampling in several]
     answers = [[each.id for each in choose(logits, together)] for logits in steps]
     for row, sampling in enumerate(several):
-        alone = chooser(sampling, 2000)
+        alone = chooser(sampling, VOCAB)
         ids = [choose(logits[row : row + 1], [alone])[0].id for logits in steps]
         assert ids == [each[row] for each in answers]
 
@@ -164,7 +165,7 @@ def test_presence_and_frequency_penalties_count_the_answer_alone():
 def test_a_bias_lifts_a_token_and_a_wrong_one_is_refused():
     one = chooser(Sampling(0, logit_bias={17: 100.0}))
     assert choose(some_logits(), [one])[0].id == 17
-    with pytest.raises(RequestError, match="token ids go from 0 to 1299") as error:
+    with pytest.raises(RequestError, match="token ids go from 0 to 2500") as error:
         chooser(Sampling(logit_bias={VOCAB: 1.0}))
     assert error.value.place == "logit_bias"
 
@@ -222,3 +223,46 @@ def test_extreme_numbers_still_choose_a_token(sampling):
     one = chooser(sampling)
     for _ in range(5):
         assert choose(some_logits(), [one])[0].error is None
+
+
+@given(st.lists(samplings, min_size=1, max_size=3), st.integers(0, 9), st.data())
+@settings(max_examples=30)
+def test_guesses_change_no_answer(several, seed, data):
+    """The scores depend on the last token alone, as those of a model that forgets."""
+    model = some_logits(12, 12, seed)
+
+    def answers(guess):
+        all_of = [chooser(sampling, 12) for sampling in several]
+        written = [[0] for _ in all_of]
+        while min(len(each) for each in written) < 9:
+            proposals = [guess() for _ in all_of]
+            read = [
+                token
+                for ids, guessed in zip(written, proposals, strict=True)
+                for token in (ids[-1], *guessed)
+            ]
+            for ids, chosen in zip(
+                written, choose_ahead(model[read], all_of, proposals), strict=True
+            ):
+                ids += [each.id for each in chosen]
+        return [ids[:9] for ids in written]
+
+    def some():
+        return data.draw(st.lists(st.integers(0, 11), max_size=3))
+
+    assert answers(some) == answers(list)
+
+
+@given(st.lists(samplings, min_size=1, max_size=4), st.integers(0, 9), st.booleans())
+@settings(max_examples=30)
+def test_what_is_sorted_first_changes_no_draw(several, seed, is_coarse):
+    logits = some_logits(len(several), 2501, seed, spread=1.0)
+    logits = logits.bfloat16() if is_coarse else logits
+
+    def ids(*widths):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(drawing, "WIDTHS", widths)
+            all_of = [chooser(sampling) for sampling in several]
+            return [each.id for _ in range(3) for each in choose(logits, all_of)]
+
+    assert ids(4, 90) == ids()

@@ -3,7 +3,9 @@
 The work is llguidance's (https://github.com/guidance-ai/llguidance).
 """
 
+import functools
 import json
+import time
 from collections.abc import Set
 from typing import TYPE_CHECKING
 
@@ -14,13 +16,25 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_factory.core.errors import ServingError
 from llama_factory.inference.question import RequestError
+from llama_factory.inference.repetitions import (
+    patterns_of,
+    refuse_large_expressions,
+    refuse_large_grammar,
+)
 from llama_factory.inference.request import Constraint
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLTokenizer
+    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 MAX_CHARACTERS = 100_000
 """Longest schema, expression, grammar or list of choices."""
+MAX_STATES = 20_000
+"""States of the lexer that one constraint may come to, of 1 to 2 KB each."""
+KEPT = 32
+"""Compiled constraints that are kept, as many requests ask for the same."""
+FIRST_SECONDS, TOKEN_SECONDS = 1.0, 0.02
+"""Processor time that following an answer may take: so much, and so much more for each token. An
+ordinary schema takes a fiftieth of it."""
 
 
 class ConstraintError(ServingError):
@@ -32,6 +46,7 @@ class Matcher:
 
     def __init__(self, inner: "LLMatcher") -> None:
         self._inner = inner
+        self._seconds_left = FIRST_SECONDS
 
     def allowed(self, end_tokens: Set[int]) -> Tensor:
         """[vocab] whether each token may come next; end tokens where the answer may end.
@@ -39,8 +54,9 @@ class Matcher:
         Raises:
             ConstraintError: it costs too much to know.
         """
+        start = time.thread_time()
         bits = np.frombuffer(self._inner.compute_bitmask(), dtype=np.uint8)
-        self._check()
+        self._check(start)
         allowed = torch.from_numpy(np.unpackbits(bits, bitorder="little")).bool()
         may_end = self._inner.is_accepting()
         for token in end_tokens:
@@ -54,27 +70,28 @@ class Matcher:
         Raises:
             ConstraintError: it was not, or it costs too much to go on.
         """
+        start = time.thread_time()
+        self._seconds_left += TOKEN_SECONDS
         self._inner.consume_token(token)
-        self._check()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the answer may end here."""
-        return self._inner.is_accepting()
+        self._check(start)
 
     @property
     def is_finished(self) -> bool:
         """Whether nothing more may come."""
         return self._inner.is_stopped()
 
-    def _check(self) -> None:
-        if self._inner.is_error():
-            reason = self._inner.get_error().partition("\n")[0]
-            raise ConstraintError(f"The answer's constraint cannot be followed further: {reason}")
+    def _check(self, start: float) -> None:
+        self._seconds_left -= time.thread_time() - start
+        if self._inner.is_error() or self._seconds_left < 0:
+            reason = self._inner.get_error().partition("\n")[0] or "it takes too long"
+            raise ConstraintError(
+                f"The answer cannot be held to its schema or grammar any further: {reason}. "
+                "A simpler one will do better."
+            )
 
 
 class Compiler:
-    """Compiles constraints for the answers of one tokenizer."""
+    """Compiles constraints for the answers of one tokenizer; may be called from any thread."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int | None = None) -> None:
         """Read a tokenizer's vocabulary; takes about a second for 50,000 tokens.
@@ -86,9 +103,12 @@ class Compiler:
         from llguidance.hf import from_tokenizer
 
         self._tokenizer: LLTokenizer = from_tokenizer(tokenizer, n_vocab=vocab_size)
+        self._compiled = functools.lru_cache(maxsize=KEPT)(self._compile)
 
     def matcher(self, constraint: Constraint, *, param: str = "response_format") -> Matcher:
         """A constraint at its beginning.
+
+        Costly ones take up to a second or two, so call it outside of the thread that answers.
 
         Args:
             constraint: what the answer must match.
@@ -97,8 +117,6 @@ class Compiler:
         Raises:
             RequestError: it is wrong, or would cost too much.
         """
-        from llguidance import LLMatcher, LLParserLimits
-
         if len(constraint.text) > MAX_CHARACTERS:
             raise RequestError(
                 f"{param}: has {len(constraint.text)} characters; at most {MAX_CHARACTERS} can be "
@@ -106,31 +124,55 @@ class Compiler:
                 param=param,
             )
         try:
-            grammar = _grammar(constraint)
-        except ValueError as error:
+            return Matcher(self._compiled(constraint).deep_copy())
+        except (ValueError, RecursionError) as error:
             raise RequestError(f"{param}: {error}", param=param) from error
-        limits = LLParserLimits(verbose_errors=False)
-        inner = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
+
+    def _compile(self, constraint: Constraint) -> "LLMatcher":
+        """A constraint at its beginning, its first tokens known.
+
+        Raises:
+            ValueError: it is wrong, or would cost too much.
+        """
+        from llguidance import LLMatcher
+
+        inner = LLMatcher(self._tokenizer, _grammar(constraint), log_level=0, limits=_limits())
+        if not inner.is_error():
+            inner.compute_bitmask()
         if inner.is_error():
-            raise RequestError(f"{param}: {inner.get_error().strip()}", param=param)
-        return Matcher(inner)
+            raise ValueError(inner.get_error().replace("\n<non-verbose/>", "").strip())
+        return inner
+
+
+def _limits() -> "LLParserLimits":
+    from llguidance import LLParserLimits
+
+    return LLParserLimits(
+        max_lexer_states=MAX_STATES, precompute_large_lexemes=False, verbose_errors=False
+    )
 
 
 def _grammar(constraint: Constraint) -> str:
     """A constraint as llguidance reads it."""
     from llguidance import LLMatcher
 
+    text = constraint.text
     match constraint.kind:
         case "json":
             return LLMatcher.grammar_from_json_schema('{"type": "object"}')
         case "json_schema":
-            return LLMatcher.grammar_from_json_schema(constraint.text)
+            refuse_large_expressions([*patterns_of(json.loads(text))])
+            return LLMatcher.grammar_from_json_schema(text)
         case "regex":
-            return LLMatcher.grammar_from_regex(constraint.text)
+            refuse_large_expressions([text])
+            return LLMatcher.grammar_from_regex(text)
         case "choice":
-            return LLMatcher.grammar_from_lark(_choice(constraint.text))
+            return LLMatcher.grammar_from_lark(_choice(text))
         case "grammar":
-            return LLMatcher.grammar_from_lark(constraint.text)
+            if "%json" in text:
+                raise ValueError("%json within a grammar is not read; use a JSON schema alone.")
+            refuse_large_grammar(text)
+            return LLMatcher.grammar_from_lark(text)
 
 
 def _choice(text: str) -> str:

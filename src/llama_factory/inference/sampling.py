@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -273,7 +274,8 @@ def _choose_specially(
     if drawn:
         shape = _shape([choosers[rows[place]] for place in drawn], scores.device)
         is_all = len(drawn) == len(rows)
-        tokens = draw(scores if is_all else scores[drawn], shape).tolist()
+        most = values if is_all else values[drawn]
+        tokens = draw(scores if is_all else scores[drawn], most, shape).tolist()
         for place, token in zip(drawn, tokens, strict=True):
             ids[place] = token
     return ids
@@ -314,3 +316,43 @@ def _reported(
         row: (value, tuple(zip(tokens[:num], values[:num], strict=True)))
         for (row, num), value, tokens, values in zip(asked.items(), *columns, strict=True)
     }
+
+
+def choose_ahead(
+    logits: Tensor, choosers: Sequence[Chooser], proposals: Sequence[Sequence[int]]
+) -> list[list[Chosen]]:
+    """The next tokens of answers whose guessed continuations the model has read.
+
+    Each token is chosen as without guesses, with the same random number, and the next only where
+    the guess was the token chosen: the answer is the same with and without guesses.
+
+    Args:
+        logits: [rows, vocab]; of each answer a row after what is written and one after each
+            proposed token, the answers one after the other.
+        choosers: one an answer.
+        proposals: guessed token ids of each answer; may be empty.
+
+    Returns:
+        The tokens of each answer, one or more: so many less one of the proposed ones were right,
+        and the model has read all but the last.
+    """
+    lengths = [len(each) + 1 for each in proposals]
+    starts = [end - length for end, length in zip(accumulate(lengths), lengths, strict=True)]
+    answers: list[list[Chosen]] = [[] for _ in choosers]
+    going_on, depth = list(range(len(choosers))), 0
+    while going_on:
+        rows = [starts[place] + depth for place in going_on]
+        read = logits if len(rows) == len(logits) else logits[rows]
+        for place, chosen in zip(
+            going_on, choose(read, [choosers[place] for place in going_on]), strict=True
+        ):
+            answers[place].append(chosen)
+        going_on = [
+            place
+            for place in going_on
+            if depth < len(proposals[place])
+            and answers[place][-1].id == proposals[place][depth]
+            and not answers[place][-1].is_end
+        ]
+        depth += 1
+    return answers
