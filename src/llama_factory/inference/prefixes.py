@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from llama_factory.inference.keys_values import Pair, Sequence, num_bytes
+from llama_factory.model.chat.tokens import first_difference
 
 BLOCK = 16
 """Tokens of a block."""
@@ -42,7 +43,6 @@ class Prefixes:
         self._max_bytes = max_bytes
         self._roots: dict[str, _Block] = {}
         self._used: OrderedDict[int, _Block] = OrderedDict()
-        self._reading: dict[tuple[str, tuple[int, ...]], int] = {}
 
     @torch.inference_mode()
     def reuse(self, sequence: Sequence, ids: Several[int]) -> int:
@@ -85,7 +85,8 @@ class Prefixes:
         copied = {n: _copied(pair, start, end) for n, pair in sequence.held().items()}
         for place in range(number, num_blocks):
             block = self._add(block, _ids(ids, place), copied, (place - number) * BLOCK)
-        self._shrink(keep=block)
+        while self.num_bytes > self._max_bytes and self.shrink():
+            pass
 
     def forget(self, version: str) -> None:
         """Drop all that a version has read."""
@@ -105,10 +106,6 @@ class Prefixes:
         del leaf.parent.children[leaf.ids]
         self._drop(leaf)
         return True
-
-    def _shrink(self, keep: _Block) -> None:
-        while self.num_bytes > self._max_bytes and self.shrink():
-            pass
 
     def _known(self, version: str, ids: Several[int]) -> list[_Block]:
         block, blocks = self._roots.get(version), []
@@ -130,6 +127,13 @@ class Prefixes:
     def _drop(self, block: _Block) -> None:
         del self._used[id(block)]
         self.num_bytes -= num_bytes(block.held.values())
+
+
+def num_shared(first: Several[int], second: Several[int]) -> int:
+    """How many tokens of whole blocks two prompts begin with; the second keeps one to read."""
+    most = min(len(first), len(second) - 1)
+    same = min(most, first_difference(tuple(first), tuple(second)))
+    return same // BLOCK * BLOCK
 
 
 def _ids(ids: Several[int], number: int) -> tuple[int, ...]:

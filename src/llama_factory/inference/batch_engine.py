@@ -1,0 +1,387 @@
+"""The engine: many answers at once, one token of each a step. Token ids in, token ids out.
+
+Synchronous and single-threaded, but for `submit` and `cancel`: evaluation calls `step` in a loop,
+the server from its worker thread. Text, templates and HTTP are its callers' business.
+"""
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence as Several
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from llama_factory.inference.constraints import Matcher
+from llama_factory.inference.keys_values import Sequence, capacity_for
+from llama_factory.inference.packed import Reader, Span
+from llama_factory.inference.prefixes import Prefixes, num_shared
+from llama_factory.inference.request import Ended, Event, Reason, Request, Ticket, Token
+from llama_factory.inference.sampling import Chooser, Chosen, choose
+from llama_factory.inference.speculation import Lookup
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may be computed and held at once.
+
+    Attributes:
+        max_rows: most answers at once.
+        chunk_tokens: most tokens of prompts in one step while others are answered.
+        read_tokens: the same while nobody is.
+        cache_tokens: tokens whose keys and values are held for answers.
+        prefix_bytes: for keys and values of prompts that may come again; 0 keeps none.
+        keep_answers: whether an answer's keys and values are kept too, for the next turn.
+        max_drafts: most tokens that are guessed ahead; 0 guesses none.
+        draft_rows: most answers at once for which guessing pays.
+    """
+
+    max_rows: int = 64
+    chunk_tokens: int = 256
+    read_tokens: int = 2048
+    cache_tokens: int = 65536
+    prefix_bytes: int = 256_000_000
+    keep_answers: bool = True
+    max_drafts: int = 4
+    draft_rows: int = 2
+
+
+@dataclass(eq=False)
+class _Row:
+    """A request from its arrival to its end.
+
+    Attributes:
+        ids: of the prompt and the answer so far.
+        drafts: tokens that are guessed to follow.
+    """
+
+    ticket: Ticket
+    request: Request
+    chooser: Chooser
+    ids: list[int]
+    sequence: Sequence | None = None
+    num_reused: int = 0
+    lookup: Lookup | None = None
+    drafts: list[int] = field(default_factory=list)
+    is_cancelled: bool = False
+
+    @property
+    def num_held(self) -> int:
+        return self.sequence.length if self.sequence else 0
+
+    @property
+    def num_unread(self) -> int:
+        return len(self.ids) - self.num_held
+
+    @property
+    def num_answer(self) -> int:
+        return len(self.ids) - len(self.request.prompt)
+
+    @property
+    def num_reserved(self) -> int:
+        """Tokens for which memory is taken, in the next step at the latest."""
+        return capacity_for(len(self.ids) + len(self.drafts))
+
+
+NetworkOf = Callable[[str], Reader]
+
+
+class BatchEngine:
+    """Answers of all versions that share a step."""
+
+    def __init__(
+        self,
+        network_of: NetworkOf,
+        limits: Limits,
+        matcher_of: Callable[[Request], Matcher | None] = lambda _: None,
+    ) -> None:
+        """Begin with no request.
+
+        Args:
+            network_of: what reads the tokens of a version, by its name.
+            limits: of computation and memory.
+            matcher_of: the constraint of a request, ready to use; raises where it cannot be.
+        """
+        self.prefixes = Prefixes(limits.prefix_bytes)
+        self._network_of = network_of
+        self._limits = limits
+        self._matcher_of = matcher_of
+        self._tickets = itertools.count(1)
+        self._lock = threading.Lock()
+        self._arrived: deque[_Row] = deque()
+        self._rows: dict[Ticket, _Row] = {}
+        self._waiting: list[_Row] = []
+        self._running: list[_Row] = []
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is left."""
+        return not self._rows
+
+    @property
+    def num_running(self) -> int:
+        """How many requests are being read or answered."""
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        """How many requests wait for a place."""
+        return len(self._rows) - len(self._running)
+
+    def submit(self, request: Request) -> Ticket:
+        """Take a request; for any thread.
+
+        Raises:
+            RequestError: its constraint cannot be used.
+        """
+        chooser = Chooser(request, self._matcher_of(request))
+        row = _Row(next(self._tickets), request, chooser, list(request.prompt))
+        with self._lock:
+            self._rows[row.ticket] = row
+            self._arrived.append(row)
+        return row.ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """End an answer at the next step; for any thread. One that has ended stays as it is."""
+        with self._lock:
+            if row := self._rows.get(ticket):
+                row.is_cancelled = True
+
+    def versions(self) -> set[str]:
+        """The versions of all requests that have not ended."""
+        with self._lock:
+            return {row.request.version for row in self._rows.values()}
+
+    def step(self) -> list[Event]:
+        """Read on with every answer and choose its next token, or more where guesses hold.
+
+        Returns:
+            What happened, in the order of the tokens of each answer.
+        """
+        events: list[Event] = []
+        self._take_arrived()
+        self._end_left(events)
+        self._admit()
+        for network, rows in self._planned():
+            self._read(network, rows, events)
+        return events
+
+    def run(self, requests: Several[Request]) -> Iterator[Event]:
+        """All events of requests, from their submission to the last end; see `step`.
+
+        The ticket of the first request is followed by those of the others.
+        """
+        for request in requests:
+            self.submit(request)
+        while not self.is_idle:
+            yield from self.step()
+
+    # -- who takes part -------------------------------------------------------------------------
+
+    def _take_arrived(self) -> None:
+        with self._lock:
+            arrived = list(self._arrived)
+            self._arrived.clear()
+        urgent = [row for row in arrived if row.request.is_urgent]
+        self._waiting[:0] = urgent
+        self._waiting += [row for row in arrived if not row.request.is_urgent]
+
+    def _end_left(self, events: list[Event]) -> None:
+        now = time.monotonic()
+        for row in [*self._running, *self._waiting]:
+            if row.is_cancelled:
+                self._end(row, "cancelled", events)
+            elif row.request.deadline is not None and row.request.deadline <= now:
+                self._end(row, "deadline", events)
+
+    def _admit(self) -> None:
+        """Let waiting requests begin, in their order, as far as rows and memory last."""
+        left = self._limits.cache_tokens - sum(row.num_reserved for row in self._running)
+        while len(self._running) > 1 and left < 0:  # the youngest goes back and is read again later
+            row = self._running.pop()
+            left += row.num_reserved
+            self._put_back(row)
+        put_off: list[_Row] = []
+        while self._waiting and len(self._running) + len(put_off) < self._limits.max_rows:
+            row = self._waiting[0]
+            if row.num_reserved > left and self._running:
+                break
+            self._waiting.pop(0)
+            if self._is_being_read(row):
+                put_off.append(row)
+                continue
+            left -= row.num_reserved
+            self._begin(row)
+        self._waiting[:0] = put_off
+
+    def _put_back(self, row: _Row) -> None:
+        assert row.sequence is not None
+        self._network(row).end(row.sequence)
+        row.sequence, row.drafts = None, []
+        self._waiting.insert(0, row)
+
+    def _begin(self, row: _Row) -> None:
+        network = self._network(row)
+        row.sequence = network.begin(row.request.version)
+        if network.can_take_back and self._limits.prefix_bytes:
+            row.num_reused = self.prefixes.reuse(row.sequence, row.ids)
+        self._running.append(row)
+
+    def _is_being_read(self, row: _Row) -> bool:
+        """Whether more of its beginning is being read for another request of its version."""
+        reading = [each for each in self._running if each.num_unread > 1]
+        if not reading or not self._limits.prefix_bytes:
+            return False
+        known = self.prefixes.num_known(row.request.version, row.ids)
+        return any(
+            other.request.version == row.request.version
+            and num_shared(other.ids, row.ids) > max(known, other.num_held)
+            for other in reading
+        )
+
+    def _network(self, row: _Row) -> Reader:
+        return self._network_of(row.request.version)
+
+    # -- what is read ---------------------------------------------------------------------------
+
+    def _planned(self) -> list[tuple[Reader, list[tuple[_Row, int]]]]:
+        """By network, the rows that it reads now, each with how many of its tokens."""
+        answering = [row for row in self._running if row.num_unread == 1]
+        reading = [row for row in self._running if row.num_unread > 1]
+        is_few = len(self._running) <= self._limits.draft_rows
+        for row in answering:
+            row.drafts = self._guess(row) if is_few else []
+        left = self._limits.chunk_tokens if answering else self._limits.read_tokens
+        planned = [(row, 1) for row in answering]
+        for row, share in _shared_out(reading, left, self._whole):
+            planned.append((row, share))
+        networks: dict[int, tuple[Reader, list[tuple[_Row, int]]]] = {}
+        for row, num_tokens in planned:
+            network = self._network(row)
+            networks.setdefault(id(network), (network, []))[1].append((row, num_tokens))
+        return list(networks.values())
+
+    def _whole(self, row: _Row) -> bool:
+        """Whether a prompt must be read in one piece."""
+        return not self._network(row).can_take_back
+
+    def _guess(self, row: _Row) -> list[int]:
+        room = self._room(row) - 1
+        if not self._limits.max_drafts or room < 1 or not self._network(row).can_take_back:
+            return []
+        if row.lookup is None:
+            row.lookup = Lookup(row.ids)
+        return row.lookup.propose(min(self._limits.max_drafts, room))
+
+    def _room(self, row: _Row) -> int:
+        """How many tokens the answer may still have."""
+        context = self._network(row).context - len(row.ids)
+        return min(row.request.max_tokens - row.num_answer, context)
+
+    def _read(
+        self, network: Reader, rows: list[tuple[_Row, int]], events: list[Event]
+    ) -> None:
+        spans, asked = [], []
+        for row, num_tokens in rows:
+            assert row.sequence is not None
+            held = row.sequence.length
+            ids = [*row.ids[held : held + num_tokens], *row.drafts]
+            is_last = held + num_tokens == len(row.ids)
+            spans.append(Span(row.sequence, ids, 1 + len(row.drafts) if is_last else 0))
+            if is_last:
+                asked.append(row)
+        try:
+            logits = network.read(spans)
+        except Exception as error:  # noqa: BLE001  # whoever asked is told; others go on
+            for row, _ in rows:
+                self._end(row, "failed", events, error)
+            return
+        for row, num_tokens in rows:
+            if num_tokens > 1:
+                self._keep(row, row.num_held)
+        self._choose(network, asked, logits, events)
+
+    def _choose(self, network: Reader, rows: list[_Row], logits: Tensor, events: list[Event]) -> None:
+        """Choose the tokens of each row in turn, as long as they are those that were guessed."""
+        first, starts = 0, []
+        for row in rows:
+            starts.append(first)
+            first += 1 + len(row.drafts)
+        guesses = [row.drafts for row in rows]
+        going, place = list(range(len(rows))), 0
+        while going:
+            chosen = choose(logits[[starts[n] + place for n in going]], [rows[n].chooser for n in going])
+            kept = []
+            for n, each in zip(going, chosen, strict=True):
+                goes_on = self._record(rows[n], each, events)
+                is_guessed = place < len(guesses[n]) and each.id == guesses[n][place]
+                if goes_on and is_guessed:
+                    kept.append(n)
+                elif goes_on:
+                    self._go_on(network, rows[n], place)
+            going, place = kept, place + 1
+
+    def _go_on(self, network: Reader, row: _Row, num_accepted: int) -> None:
+        """Take back what was read of wrong guesses."""
+        assert row.sequence is not None
+        if row.drafts:
+            assert row.lookup is not None
+            row.lookup.record(len(row.drafts), num_accepted)
+            row.sequence.length = len(row.ids) - 1
+            row.drafts = []
+        network.settle(row.sequence)
+
+    def _record(self, row: _Row, chosen: Chosen, events: list[Event]) -> bool:
+        """Add a token to an answer; whether the answer goes on."""
+        if chosen.error is not None:
+            self._end(row, "failed", events, chosen.error)
+            return False
+        row.ids.append(chosen.id)
+        if row.lookup is not None:
+            row.lookup.push(chosen.id)
+        events.append(Token(row.ticket, chosen.id, chosen.logprob, chosen.alternatives))
+        if chosen.is_end:
+            self._end(row, "stop", events)
+        elif self._room(row) < 1:
+            self._end(row, "length", events)
+        return row.ticket in self._rows
+
+    def _keep(self, row: _Row, num_tokens: int) -> None:
+        if row.sequence is not None and self._limits.prefix_bytes:
+            if self._network(row).can_take_back:
+                self.prefixes.keep(row.sequence, row.ids[:num_tokens])
+
+    def _end(
+        self, row: _Row, reason: Reason, events: list[Event], error: Exception | None = None
+    ) -> None:
+        with self._lock:
+            del self._rows[row.ticket]
+        if row.sequence is not None:
+            self._running.remove(row)
+            if reason != "failed" and self._limits.keep_answers:
+                row.sequence.length = min(row.sequence.length, len(row.ids) - 1)
+                self._keep(row, len(row.ids) - 1)
+            self._network(row).end(row.sequence)
+        else:
+            self._waiting.remove(row)
+        events.append(Ended(row.ticket, reason, row.num_reused, error))
+
+
+def _shared_out(
+    rows: list[_Row], num_tokens: int, is_whole: Callable[[_Row], bool]
+) -> Iterator[tuple[_Row, int]]:
+    """How many tokens of each prompt are read now.
+
+    The one that came first gets at least half, so that it ends; then the shortest come first, so
+    that a long prompt does not hold up many short ones.
+    """
+    shortest = sorted(rows[1:], key=lambda row: row.num_unread)
+    left = num_tokens
+    for number, row in enumerate([*rows[:1], *shortest]):
+        if left <= 0:
+            return
+        most = left if number or not shortest else max(num_tokens // 2, num_tokens - sum(r.num_unread for r in shortest))
+        share = row.num_unread if is_whole(row) else min(row.num_unread, most)
+        left -= share
+        yield row, share

@@ -1,0 +1,188 @@
+"""One base model in memory that reads each sequence with the weights of its version.
+
+The products with the base weights are computed once for all rows of a pass. The LoRA matrices of
+the versions that take part lie one below the other: one product with all of them, of which each
+row keeps those of its version, and one product back.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence as Several
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from llama_factory.core.errors import ModelError
+from llama_factory.inference.attention import Pass
+from llama_factory.inference.linear import Product, product
+from llama_factory.inference.packed import PackedNetwork, Span
+from llama_factory.inference.settings import Weights
+from llama_factory.model.layers import LINEAR
+from llama_factory.model.lora_weights import LoraMatrices
+
+MAX_STACKS = 8
+"""Sets of versions whose matrices are kept one below the other."""
+
+Chain = Several[Mapping[str, LoraMatrices]]
+"""The adapters of one version, whose products add up: its own, and those consolidated under it."""
+
+
+@dataclass
+class _Active:
+    """Whose weights the tokens of a pass are read with.
+
+    Attributes:
+        names: the versions that take part, but for the base model.
+        owners: [tokens] index in `names`, or -1 for the base model; None where all have the same.
+        masks: by the ranks of the versions, [tokens, sum of ranks] which products a token keeps.
+    """
+
+    names: tuple[str, ...] = ()
+    owners: Tensor | None = None
+    masks: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+
+    def mask(self, ranks: tuple[int, ...], like: Tensor) -> Tensor | None:
+        if self.owners is None:
+            return None
+        if ranks not in self.masks:
+            columns = torch.arange(len(ranks)).repeat_interleave(torch.tensor(ranks))
+            mask = self.owners[:, None] == columns[None]
+            self.masks[ranks] = mask.to(like.device, like.dtype)
+        return self.masks[ranks]
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """Matrices of several versions: [sum of ranks, in] and [sum of ranks, out]."""
+
+    down: Tensor
+    up: Tensor
+    ranks: tuple[int, ...]
+
+
+class VersionedLinear(nn.Module):
+    """A linear layer, with the LoRA matrices of all versions that change it."""
+
+    def __init__(self, layer: nn.Module, weights: Weights, active: _Active) -> None:
+        super().__init__()
+        weight = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
+        assert isinstance(weight, Tensor)
+        bias = layer.bias if isinstance(layer.bias, Tensor) else None
+        self.product: Product = product(weight, bias, weights)
+        self.shape = tuple(weight.shape)
+        self._like = weight.new_empty(0)
+        self._active = active
+        self._versions: dict[str, LoraMatrices] = {}
+        self._stacks: OrderedDict[tuple[str, ...], _Stack | None] = OrderedDict()
+
+    def add(self, version: str, parts: Several[LoraMatrices]) -> None:
+        """Take the matrices of a version; several add up."""
+        down = torch.cat([each.down.to(self._like) for each in parts])
+        up = torch.cat([each.up.to(self._like) for each in parts], dim=1)
+        self._versions[version] = LoraMatrices(down, up.t().contiguous())
+        self._stacks.clear()
+
+    def remove(self, version: str) -> None:
+        """Forget a version."""
+        if self._versions.pop(version, None):
+            self._stacks.clear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [1, tokens, in]."""
+        y = self.product(x)
+        stack = self._stack(self._active.names) if self._active.names else None
+        if stack is None:
+            return y
+        rows = x.reshape(-1, x.shape[-1])
+        inner = rows @ stack.down.t()  # [tokens, ranks]
+        mask = self._active.mask(stack.ranks, inner)
+        if mask is not None:
+            inner *= mask
+        y.view(-1, y.shape[-1]).addmm_(inner, stack.up)
+        return y
+
+    def _stack(self, names: tuple[str, ...]) -> _Stack | None:
+        if names not in self._stacks:
+            self._stacks[names] = self._stacked(names)
+            if len(self._stacks) > MAX_STACKS:
+                self._stacks.popitem(last=False)
+        return self._stacks[names]
+
+    def _stacked(self, names: tuple[str, ...]) -> _Stack | None:
+        parts = [self._versions.get(name) for name in names]
+        own = [part for part in parts if part is not None]
+        if not own:
+            return None
+        ranks = tuple(0 if part is None else part.down.shape[0] for part in parts)
+        down, up = torch.cat([p.down for p in own]), torch.cat([p.up for p in own])
+        return _Stack(down, up, ranks)
+
+
+class VersionedNetwork(PackedNetwork):
+    """A base model and the LoRA matrices of its versions. See `Reader`."""
+
+    def __init__(self, network: Any, weights: Weights) -> None:
+        """Take a base model over; its linear layers are replaced.
+
+        Args:
+            network: for which `can_pack` is true.
+            weights: number format of its products.
+        """
+        super().__init__(network)
+        self._active = _Active()
+        self._layers: dict[str, VersionedLinear] = {}
+        head = network.get_output_embeddings()
+        for name, layer in list(network.named_modules()):
+            # A coarse head stays as it is: the likeliest tokens are compared in float32.
+            is_kept = layer is head and head.weight.dtype != torch.float32
+            if type(layer) in LINEAR and not is_kept:
+                self._layers[name] = VersionedLinear(layer, weights, self._active)
+                network.set_submodule(name, self._layers[name])
+
+    def add(self, version: str, chain: Chain) -> None:
+        """Take a version's matrices.
+
+        Raises:
+            ModelError: they are of another model.
+        """
+        parts: dict[str, list[LoraMatrices]] = {}
+        for matrices in chain:
+            for name, each in matrices.items():
+                self._require_fit(name, each)
+                parts.setdefault(name, []).append(each)
+        for name, several in parts.items():
+            self._layers[name].add(version, several)
+
+    def remove(self, version: str) -> None:
+        """Forget a version."""
+        for layer in self._layers.values():
+            layer.remove(version)
+
+    def _require_fit(self, name: str, matrices: LoraMatrices) -> None:
+        layer = self._layers.get(name)
+        shape = (matrices.up.shape[0], matrices.down.shape[1])
+        if layer is None or layer.shape != shape:
+            what = "has no such linear layer" if layer is None else f"its shape is {layer.shape}"
+            raise ModelError(
+                f"the adapter changes {name} with shape {shape}, and the base model {what}: it "
+                "belongs to another model"
+            )
+        if not (matrices.up.isfinite().all() and matrices.down.isfinite().all()):
+            raise ModelError(f"the adapter's weights of {name} are no numbers (NaN or infinite)")
+
+    def _logits(self, order: Several[Span], what: Pass, keep: Tensor) -> Tensor:
+        versions = [span.sequence.version for span in order]
+        names = tuple(sorted({*versions} - {""}))
+        self._active.names = names
+        self._active.masks = {}
+        self._active.owners = None
+        if len({*versions}) > 1:
+            index = {name: number for number, name in enumerate(names)} | {"": -1}
+            sizes = torch.tensor([len(span.ids) for span in order])
+            owners = torch.tensor([index[version] for version in versions])
+            self._active.owners = owners.repeat_interleave(sizes)
+        return super()._logits(order, what, keep)
+
+
