@@ -70,8 +70,10 @@ class Pass:
         key = (number, window)
         if key not in self.masks:
             part = self.parts[number]
-            is_shelf = isinstance(part, ShelfPart)
-            self.masks[key] = _shelf_mask(part, window) if is_shelf else _mask(part, window)
+            if isinstance(part, ShelfPart):
+                self.masks[key] = _shelf_mask(part, window)
+            else:
+                self.masks[key] = _mask(part, window)
         return self.masks[key]
 
 
@@ -119,7 +121,7 @@ def running(config: Any, what: Pass) -> Iterator[None]:
             each._attn_implementation = name
 
 
-def packed_attention(
+def packed_attention(  # noqa: PLR0913  # as Transformers calls it
     module: Any,
     query: Tensor,
     key: Tensor,
@@ -154,8 +156,10 @@ def packed_attention(
         tokens = slice(part.start, part.start + part.size)
         mine = (query[0, :, tokens], (key[0, :, tokens], value[0, :, tokens]))
         mask = what.mask(number, sliding_window)
-        attend = _attend_shelf if isinstance(part, ShelfPart) else _attend
-        outputs.append(attend(part, module.layer_idx, mine, mask, bounds))  # type: ignore[operator]
+        if isinstance(part, ShelfPart):
+            outputs.append(_attend_shelf(part, module.layer_idx, mine, mask, bounds))
+        else:
+            outputs.append(_attend(part, module.layer_idx, mine, mask, bounds))
     return torch.cat(outputs)[None], None
 
 

@@ -8,17 +8,18 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence as Several
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Several
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from llama_factory.inference.constraints import Matcher
-from llama_factory.inference.keys_values import Sequence, capacity_for
 from llama_factory.inference.packed import Reader, Span
 from llama_factory.inference.prefixes import Prefixes, num_shared
 from llama_factory.inference.request import Ended, Event, Reason, Request, Ticket, Token
-from llama_factory.inference.sampling import Chooser, Chosen, choose
+from llama_factory.inference.rows import Row, shared_out
+from llama_factory.inference.sampling import Chosen, choose
 from llama_factory.inference.speculation import Lookup
 
 
@@ -47,43 +48,6 @@ class Limits:
     draft_rows: int = 2
 
 
-@dataclass(eq=False)
-class _Row:
-    """A request from its arrival to its end.
-
-    Attributes:
-        ids: of the prompt and the answer so far.
-        drafts: tokens that are guessed to follow.
-    """
-
-    ticket: Ticket
-    request: Request
-    chooser: Chooser
-    ids: list[int]
-    sequence: Sequence | None = None
-    num_reused: int = 0
-    lookup: Lookup | None = None
-    drafts: list[int] = field(default_factory=list)
-    is_cancelled: bool = False
-
-    @property
-    def num_held(self) -> int:
-        return self.sequence.length if self.sequence else 0
-
-    @property
-    def num_unread(self) -> int:
-        return len(self.ids) - self.num_held
-
-    @property
-    def num_answer(self) -> int:
-        return len(self.ids) - len(self.request.prompt)
-
-    @property
-    def num_reserved(self) -> int:
-        """Tokens for which memory is taken, in the next step at the latest."""
-        return capacity_for(len(self.ids) + len(self.drafts))
-
-
 NetworkOf = Callable[[str], Reader]
 
 
@@ -109,10 +73,10 @@ class BatchEngine:
         self._matcher_of = matcher_of
         self._tickets = itertools.count(1)
         self._lock = threading.Lock()
-        self._arrived: deque[_Row] = deque()
-        self._rows: dict[Ticket, _Row] = {}
-        self._waiting: list[_Row] = []
-        self._running: list[_Row] = []
+        self._arrived: deque[Row] = deque()
+        self._rows: dict[Ticket, Row] = {}
+        self._waiting: list[Row] = []
+        self._running: list[Row] = []
 
     @property
     def is_idle(self) -> bool:
@@ -135,8 +99,8 @@ class BatchEngine:
         Raises:
             RequestError: its constraint cannot be used.
         """
-        chooser = Chooser(request, self._matcher_of(request))
-        row = _Row(next(self._tickets), request, chooser, list(request.prompt))
+        matcher = self._matcher_of(request)
+        row = Row(next(self._tickets), request, matcher, list(request.prompt))
         with self._lock:
             self._rows[row.ticket] = row
             self._arrived.append(row)
@@ -202,7 +166,7 @@ class BatchEngine:
             row = self._running.pop()
             left += row.num_reserved
             self._put_back(row)
-        put_off: list[_Row] = []
+        put_off: list[Row] = []
         while self._waiting and len(self._running) + len(put_off) < self._limits.max_rows:
             row = self._waiting[0]
             if row.num_reserved > left and self._running:
@@ -215,20 +179,20 @@ class BatchEngine:
             self._begin(row)
         self._waiting[:0] = put_off
 
-    def _put_back(self, row: _Row) -> None:
+    def _put_back(self, row: Row) -> None:
         assert row.sequence is not None
         self._network(row).end(row.sequence)
         row.sequence, row.drafts = None, []
         self._waiting.insert(0, row)
 
-    def _begin(self, row: _Row) -> None:
+    def _begin(self, row: Row) -> None:
         network = self._network(row)
         row.sequence = network.begin(row.request.version)
         if network.can_take_back and self._limits.prefix_bytes:
             row.num_reused = self.prefixes.reuse(row.sequence, row.ids)
         self._running.append(row)
 
-    def _is_being_read(self, row: _Row) -> bool:
+    def _is_being_read(self, row: Row) -> bool:
         """Whether more of its beginning is being read for another request of its version."""
         reading = [each for each in self._running if each.num_unread > 1]
         if not reading or not self._limits.prefix_bytes:
@@ -240,12 +204,12 @@ class BatchEngine:
             for other in reading
         )
 
-    def _network(self, row: _Row) -> Reader:
+    def _network(self, row: Row) -> Reader:
         return self._network_of(row.request.version)
 
     # -- what is read ---------------------------------------------------------------------------
 
-    def _planned(self) -> list[tuple[Reader, list[tuple[_Row, int]]]]:
+    def _planned(self) -> list[tuple[Reader, list[tuple[Row, int]]]]:
         """By network, the rows that it reads now, each with how many of its tokens."""
         answering = [row for row in self._running if row.num_unread == 1]
         reading = [row for row in self._running if row.num_unread > 1]
@@ -254,19 +218,19 @@ class BatchEngine:
             row.drafts = self._guess(row) if is_few else []
         left = self._limits.chunk_tokens if answering else self._limits.read_tokens
         planned = [(row, 1) for row in answering]
-        for row, share in _shared_out(reading, left, self._whole):
+        for row, share in shared_out(reading, left, self._whole):
             planned.append((row, share))
-        networks: dict[int, tuple[Reader, list[tuple[_Row, int]]]] = {}
+        networks: dict[int, tuple[Reader, list[tuple[Row, int]]]] = {}
         for row, num_tokens in planned:
             network = self._network(row)
             networks.setdefault(id(network), (network, []))[1].append((row, num_tokens))
         return list(networks.values())
 
-    def _whole(self, row: _Row) -> bool:
+    def _whole(self, row: Row) -> bool:
         """Whether a prompt must be read in one piece."""
         return not self._network(row).can_take_back
 
-    def _guess(self, row: _Row) -> list[int]:
+    def _guess(self, row: Row) -> list[int]:
         room = self._room(row) - 1
         if not self._limits.max_drafts or room < 1 or not self._network(row).can_take_back:
             return []
@@ -274,14 +238,12 @@ class BatchEngine:
             row.lookup = Lookup(row.ids)
         return row.lookup.propose(min(self._limits.max_drafts, room))
 
-    def _room(self, row: _Row) -> int:
+    def _room(self, row: Row) -> int:
         """How many tokens the answer may still have."""
         context = self._network(row).context - len(row.ids)
         return min(row.request.max_tokens - row.num_answer, context)
 
-    def _read(
-        self, network: Reader, rows: list[tuple[_Row, int]], events: list[Event]
-    ) -> None:
+    def _read(self, network: Reader, rows: list[tuple[Row, int]], events: list[Event]) -> None:
         spans, asked = [], []
         for row, num_tokens in rows:
             assert row.sequence is not None
@@ -302,7 +264,9 @@ class BatchEngine:
                 self._keep(row, row.num_held)
         self._choose(network, asked, logits, events)
 
-    def _choose(self, network: Reader, rows: list[_Row], logits: Tensor, events: list[Event]) -> None:
+    def _choose(
+        self, network: Reader, rows: list[Row], logits: Tensor, events: list[Event]
+    ) -> None:
         """Choose the tokens of each row in turn, as long as they are those that were guessed."""
         first, starts = 0, []
         for row in rows:
@@ -311,7 +275,8 @@ class BatchEngine:
         guesses = [row.drafts for row in rows]
         going, place = list(range(len(rows))), 0
         while going:
-            chosen = choose(logits[[starts[n] + place for n in going]], [rows[n].chooser for n in going])
+            choosers = [rows[n].chooser_for(logits.shape[-1]) for n in going]
+            chosen = choose(logits[[starts[n] + place for n in going]], choosers)
             kept = []
             for n, each in zip(going, chosen, strict=True):
                 goes_on = self._record(rows[n], each, events)
@@ -322,7 +287,7 @@ class BatchEngine:
                     self._go_on(network, rows[n], place)
             going, place = kept, place + 1
 
-    def _go_on(self, network: Reader, row: _Row, num_accepted: int) -> None:
+    def _go_on(self, network: Reader, row: Row, num_accepted: int) -> None:
         """Take back what was read of wrong guesses."""
         assert row.sequence is not None
         if row.drafts:
@@ -332,7 +297,7 @@ class BatchEngine:
             row.drafts = []
         network.settle(row.sequence)
 
-    def _record(self, row: _Row, chosen: Chosen, events: list[Event]) -> bool:
+    def _record(self, row: Row, chosen: Chosen, events: list[Event]) -> bool:
         """Add a token to an answer; whether the answer goes on."""
         if chosen.error is not None:
             self._end(row, "failed", events, chosen.error)
@@ -347,13 +312,13 @@ class BatchEngine:
             self._end(row, "length", events)
         return row.ticket in self._rows
 
-    def _keep(self, row: _Row, num_tokens: int) -> None:
-        if row.sequence is not None and self._limits.prefix_bytes:
-            if self._network(row).can_take_back:
-                self.prefixes.keep(row.sequence, row.ids[:num_tokens])
+    def _keep(self, row: Row, num_tokens: int) -> None:
+        can_keep = self._limits.prefix_bytes and self._network(row).can_take_back
+        if row.sequence is not None and can_keep:
+            self.prefixes.keep(row.sequence, row.ids[:num_tokens])
 
     def _end(
-        self, row: _Row, reason: Reason, events: list[Event], error: Exception | None = None
+        self, row: Row, reason: Reason, events: list[Event], error: Exception | None = None
     ) -> None:
         with self._lock:
             del self._rows[row.ticket]
@@ -366,22 +331,3 @@ class BatchEngine:
         else:
             self._waiting.remove(row)
         events.append(Ended(row.ticket, reason, row.num_reused, error))
-
-
-def _shared_out(
-    rows: list[_Row], num_tokens: int, is_whole: Callable[[_Row], bool]
-) -> Iterator[tuple[_Row, int]]:
-    """How many tokens of each prompt are read now.
-
-    The one that came first gets at least half, so that it ends; then the shortest come first, so
-    that a long prompt does not hold up many short ones.
-    """
-    shortest = sorted(rows[1:], key=lambda row: row.num_unread)
-    left = num_tokens
-    for number, row in enumerate([*rows[:1], *shortest]):
-        if left <= 0:
-            return
-        most = left if number or not shortest else max(num_tokens // 2, num_tokens - sum(r.num_unread for r in shortest))
-        share = row.num_unread if is_whole(row) else min(row.num_unread, most)
-        left -= share
-        yield row, share

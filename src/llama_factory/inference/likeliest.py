@@ -39,11 +39,9 @@ def in_float32(network: Any) -> Iterator[None]:
 def _sharpened(head: nn.Linear, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
     """The output [batch, seq, vocab] in float32, with exact values of the likeliest tokens."""
     output = output.float()
-    last = output[:, -1]  # [batch, vocab]
-    ids = last.topk(min(CANDIDATES, last.shape[-1]), dim=-1).indices  # [batch, candidates]
-    hidden = given[0][:, -1].float()  # [batch, hidden]
-    values = torch.einsum("bch,bh->bc", head.weight[ids].float(), hidden)
+    ids = output.topk(min(CANDIDATES, output.shape[-1]), dim=-1).indices
+    hidden = given[0].float()  # [batch, seq, hidden]
+    values = torch.einsum("bsch,bsh->bsc", head.weight[ids].float(), hidden)
     if head.bias is not None:
         values += head.bias[ids].float()
-    output[:, -1] = last.scatter(-1, ids, values)
-    return output
+    return output.scatter(-1, ids, values)

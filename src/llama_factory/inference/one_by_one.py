@@ -58,6 +58,14 @@ class OneByOneNetwork:
         sequence.cache = None
 
     @torch.inference_mode()
+    def hidden(self, version: str, ids: Several[int]) -> Tensor:
+        """See `Reader`."""
+        given = torch.tensor([list(ids)], device=self.device)
+        mask = torch.ones_like(given)
+        out = self._network(input_ids=given, attention_mask=mask, output_hidden_states=True)
+        return torch.as_tensor(out.hidden_states[-1][0, -len(ids) :])
+
+    @torch.inference_mode()
     def read(self, spans: Several[Span]) -> Tensor:
         """See `Reader`."""
         return torch.cat([self._read(span) for span in spans])

@@ -48,6 +48,9 @@ class Reader(Protocol):
             [sum of num_last, vocabulary] what the network expects next, in the order of the spans.
         """
 
+    def hidden(self, version: str, ids: Several[int]) -> Tensor:
+        """The last hidden states of a text, [tokens, hidden]."""
+
     def settle(self, sequence: Sequence) -> None:
         """Its prompt is read: from now on it mostly grows by one token a pass."""
 
@@ -89,12 +92,19 @@ class PackedNetwork:
     def read(self, spans: Several[Span]) -> Tensor:
         """See `Reader`."""
         order = self._ordered(spans)
-        what = Pass(_parts(order, self.device))
-        keep = _last_places(spans, order)
-        hidden = self._logits(order, what, keep)
+        logits = self._run(order, _last_places(spans, order)).logits[0]
         for span in spans:
             span.sequence.length += len(span.ids)
-        return hidden
+        return torch.as_tensor(logits)
+
+    @torch.inference_mode()
+    def hidden(self, version: str, ids: Several[int]) -> Tensor:
+        """See `Reader`."""
+        sequence = Sequence(version)
+        self._shelves.make_room(sequence, len(ids))
+        span = Span(sequence, ids)
+        out = self._run([span], torch.tensor([len(ids) - 1]), output_hidden_states=True)
+        return torch.as_tensor(out.hidden_states[-1][0])
 
     def _ordered(self, spans: Several[Span]) -> list[Span]:
         """Sequences that share a shelf together, in the order of its rows; then all others."""
@@ -110,19 +120,23 @@ class PackedNetwork:
         taken = set(map(id, together))
         return [*together, *(span for span in spans if id(span) not in taken)]
 
-    def _logits(self, order: Several[Span], what: Pass, keep: Tensor) -> Tensor:
+    def _run(self, order: Several[Span], keep: Tensor, **more: Any) -> Any:
+        """The network's output, with logits after the tokens whose places are in `keep`."""
         ids = torch.tensor([[token for span in order for token in span.ids]])
         places = torch.tensor([[n for span in order for n in _places(span)]])
         keep = keep.to(self.device)
         options = {"position_ids": places.to(self.device), "logits_to_keep": keep}
-        can_keep = "logits_to_keep" in self._accepted
+        what = Pass(_parts(order, self.device))
         with running(self._network.config, what), in_float32(self._network):
             out = self._network(
                 input_ids=ids.to(self.device),
                 use_cache=False,
                 **{name: value for name, value in options.items() if name in self._accepted},
+                **more,
             )
-        return out.logits[0] if can_keep else out.logits[0, keep]
+        if "logits_to_keep" not in self._accepted:
+            out.logits = out.logits[:, keep]
+        return out
 
 
 def _places(span: Span) -> range:

@@ -1,4 +1,4 @@
-"""Keys and values of prompts that were read before: what a new prompt begins with is not read again.
+"""Keys and values of prompts that were read before, so that their beginnings are not read again.
 
 A tree of blocks of tokens for each version. A block is the same only where all before it are, and
 the least recently used leave first. What one version has read never serves another one, nor a
@@ -10,7 +10,6 @@ from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from llama_factory.inference.keys_values import Pair, Sequence, num_bytes
 from llama_factory.model.chat.tokens import first_difference

@@ -35,6 +35,11 @@ class TextPieces:
         """All that was handed on."""
         return "".join(self._handed_on)
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether text waits for what decides whether it may be handed on."""
+        return bool(self._held) or self._characters.is_unfinished
+
     def push(self, token: int) -> None:
         """Take the next token."""
         self._take(self._characters.push(token))
@@ -113,6 +118,10 @@ class _Characters:
         self._decode = decode
         self._before: list[int] = []
         self._new: list[int] = []
+
+    @property
+    def is_unfinished(self) -> bool:
+        return bool(self._new)
 
     def push(self, token: int) -> str:
         self._new.append(token)

@@ -6,7 +6,8 @@ row keeps those of its version, and one product back.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence as Several
+from collections.abc import Mapping
+from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from llama_factory.core.errors import ModelError
-from llama_factory.inference.attention import Pass
 from llama_factory.inference.linear import Product, product
 from llama_factory.inference.packed import PackedNetwork, Span
 from llama_factory.inference.settings import Weights
@@ -133,6 +133,7 @@ class VersionedNetwork(PackedNetwork):
         super().__init__(network)
         self._active = _Active()
         self._layers: dict[str, VersionedLinear] = {}
+        self._versions: set[str] = set()
         head = network.get_output_embeddings()
         for name, layer in list(network.named_modules()):
             # A coarse head stays as it is: the likeliest tokens are compared in float32.
@@ -154,9 +155,11 @@ class VersionedNetwork(PackedNetwork):
                 parts.setdefault(name, []).append(each)
         for name, several in parts.items():
             self._layers[name].add(version, several)
+        self._versions.add(version)
 
     def remove(self, version: str) -> None:
         """Forget a version."""
+        self._versions.discard(version)
         for layer in self._layers.values():
             layer.remove(version)
 
@@ -172,17 +175,13 @@ class VersionedNetwork(PackedNetwork):
         if not (matrices.up.isfinite().all() and matrices.down.isfinite().all()):
             raise ModelError(f"the adapter's weights of {name} are no numbers (NaN or infinite)")
 
-    def _logits(self, order: Several[Span], what: Pass, keep: Tensor) -> Tensor:
+    def _run(self, order: Several[Span], keep: Tensor, **more: Any) -> Any:
         versions = [span.sequence.version for span in order]
-        names = tuple(sorted({*versions} - {""}))
-        self._active.names = names
-        self._active.masks = {}
-        self._active.owners = None
+        names = tuple(sorted({*versions} & self._versions))
+        self._active.names, self._active.masks, self._active.owners = names, {}, None
         if len({*versions}) > 1:
-            index = {name: number for number, name in enumerate(names)} | {"": -1}
+            index = {name: number for number, name in enumerate(names)}
             sizes = torch.tensor([len(span.ids) for span in order])
-            owners = torch.tensor([index[version] for version in versions])
+            owners = torch.tensor([index.get(version, -1) for version in versions])
             self._active.owners = owners.repeat_interleave(sizes)
-        return super()._logits(order, what, keep)
-
-
+        return super()._run(order, keep, **more)

@@ -1,0 +1,45 @@
+"""How much may be held at once: keys and values, from what the machine has."""
+
+import os
+from typing import Any
+
+import torch
+
+from llama_factory.inference.batch_engine import Limits
+from llama_factory.inference.settings import InferenceSettings
+
+GB = 1_000_000_000
+SHARE_OF_MEMORY, SHARE_OF_GPU = 0.2, 0.5
+
+
+def limits_for(network: Any, settings: InferenceSettings) -> Limits:
+    """The limits of an engine.
+
+    Args:
+        network: that answers; it is on its device.
+        settings: what the user wants.
+    """
+    given = settings.cache_gb
+    held = given * GB if given is not None else _free_bytes(network.device)
+    return Limits(
+        max_rows=settings.max_rows,
+        chunk_tokens=settings.chunk_tokens,
+        cache_tokens=max(1, int(held / bytes_per_token(network))),
+        prefix_bytes=int(settings.prefix_gb * GB),
+        max_drafts=settings.max_drafts,
+    )
+
+
+def bytes_per_token(network: Any) -> int:
+    """What keys and values of one token take in all layers."""
+    config = network.config.get_text_config()
+    heads = config.num_attention_heads
+    kept = getattr(config, "num_key_value_heads", None) or heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return int(2 * config.num_hidden_layers * kept * width * network.dtype.itemsize)
+
+
+def _free_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] * SHARE_OF_GPU
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * SHARE_OF_MEMORY

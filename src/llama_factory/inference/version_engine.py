@@ -1,0 +1,248 @@
+"""Answers as text with a base model and its versions, in this process, many at once.
+
+`BatchEngine` makes the tokens; here questions become prompts as each version was taught, and tokens
+become text. Whoever uses it calls it from one thread at a time.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from llama_factory.inference.batch_engine import BatchEngine
+from llama_factory.inference.constraints import Compiler, Matcher
+from llama_factory.inference.delivery import Deliver, Delivery
+from llama_factory.inference.memory import limits_for
+from llama_factory.inference.packed import Span
+from llama_factory.inference.places import Place, Places
+from llama_factory.inference.question import (
+    Answer,
+    AnswerPiece,
+    Options,
+    Prompt,
+    PromptTooLongError,
+    RequestError,
+)
+from llama_factory.inference.request import Ended, Request, Ticket
+from llama_factory.inference.settings import InferenceSettings
+from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
+from llama_factory.model.chat.template import REFUSALS
+from llama_factory.model.settings import ModelSettings
+from llama_factory.versions.version import ModelVersion
+
+
+class VersionEngine:
+    """A base model and the versions that were loaded beside it."""
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        usual: PromptFormat = USUAL,
+        inference: InferenceSettings | None = None,
+    ) -> None:
+        """Load the base model.
+
+        Args:
+            settings: which one.
+            usual: how the base version is asked, and versions that nothing was written down for.
+            inference: number format and memory.
+
+        Raises:
+            ModelError: it cannot be found or read.
+        """
+        transformers_logging.set_verbosity_error()
+        how = inference or InferenceSettings()
+        self._base_model = settings.base_model
+        self._places = Places(settings, usual, how)
+        self._compilers: dict[int, Compiler] = {}
+        limits = limits_for(self._places.network, how)
+        self.batch = BatchEngine(lambda name: self._places[name].reader, limits, self._matcher)
+        self._deliveries: dict[Ticket, Delivery] = {}
+        self._stepping = threading.Lock()
+        # Other threads look at it: it is replaced and never changed.
+        self.loaded = self._places.ids
+
+    def load(self, version: ModelVersion) -> None:
+        """Make a version ready to answer; one that is ready stays as it is.
+
+        Raises:
+            VersionError: it belongs to another base model, cannot be read, or computes no numbers.
+                It leaves no trace.
+        """
+        if version.id in self.loaded:
+            return
+        with self._stepping:
+            self._places.add(version)
+        self.loaded = self._places.ids
+
+    def unload(self, version_id: str) -> None:
+        """Free what a version holds; nobody is being answered by it."""
+        self.loaded -= {version_id}
+        with self._stepping:
+            self._places.remove(version_id)
+            self.batch.prefixes.forget(version_id)
+
+    def submit(self, version_id: str, prompt: Prompt, options: Options, deliver: Deliver) -> Ticket:
+        """Begin an answer; what comes of it is delivered during later steps.
+
+        Args:
+            version_id: a version that was loaded.
+            prompt: what is asked.
+            options: how to answer.
+            deliver: takes the pieces, then the whole answer or why there is none.
+
+        Raises:
+            RequestError: the prompt is too long, or does not fit the chat template; or the
+                constraint cannot be used.
+        """
+        place = self._places[version_id]
+        ids = self.tokens(version_id, prompt)
+        ends = frozenset() if options.ignore_eos else place.end_tokens
+        request = Request(
+            tuple(ids),
+            version_id,
+            max_tokens=options.max_tokens,
+            sampling=options.sampling,
+            end_tokens=ends | set(options.stop_token_ids),
+            min_tokens=options.min_tokens,
+            constraint=options.constraint,
+            num_logprobs=options.num_logprobs,
+        )
+        ticket = self.batch.submit(request)
+        delivery = Delivery(place.texts, options, len(ids), request.end_tokens, deliver)
+        self._deliveries[ticket] = delivery
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Nobody waits for an answer any more; nothing more of it is delivered."""
+        if delivery := self._deliveries.get(ticket):
+            delivery.is_over = True
+        self.batch.cancel(ticket)
+
+    def step(self) -> None:
+        """Compute on for all answers, and deliver what has come."""
+        with self._stepping:
+            for event in self.batch.step():
+                delivery = self._deliveries[event.ticket]
+                if isinstance(event, Ended):
+                    del self._deliveries[event.ticket]
+                    delivery.end(event)
+                elif not delivery.take(event):
+                    self.batch.cancel(event.ticket)
+
+    def fail_all(self, error: Exception) -> None:
+        """Give up all answers."""
+        for ticket, delivery in list(self._deliveries.items()):
+            delivery.fail(error)
+            self.batch.cancel(ticket)
+
+    def answer(
+        self,
+        version_id: str,
+        prompt: Prompt,
+        options: Options,
+        on_text: Callable[[str], None] = lambda _: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Answer:
+        """Answer now; several threads may wait for answers at once.
+
+        Args:
+            version_id: a version that was loaded.
+            prompt: what is asked.
+            options: how to answer.
+            on_text: called with each piece of text as soon as it is final.
+            should_stop: called at every step; True ends the answer there.
+
+        Raises:
+            RequestError: see `submit`.
+        """
+        events: queue.SimpleQueue[AnswerPiece | Answer | Exception] = queue.SimpleQueue()
+        ticket = self.submit(version_id, prompt, options, events.put)
+        try:
+            while True:
+                self.step()
+                if should_stop() and ticket in self._deliveries:
+                    self._deliveries[ticket].end(Ended(ticket, "cancelled"))
+                while not events.empty():
+                    event = events.get()
+                    if isinstance(event, Answer):
+                        return event
+                    if isinstance(event, Exception):
+                        raise event
+                    on_text(event.text)
+        finally:
+            self.cancel(ticket)
+            self.step()
+
+    def tokens(self, version_id: str, prompt: Prompt) -> list[int]:
+        """The tokens that ask a version; they leave room for an answer.
+
+        Raises:
+            RequestError: the prompt is too long, or does not fit the chat template.
+        """
+        place = self._places[version_id]
+        try:
+            ids = place.prompts.ids(prompt)
+        except REFUSALS as error:
+            raise RequestError(
+                f"messages do not fit the chat template of {self._base_model}: {error}. "
+                "Most templates want user and assistant to take turns after one system message.",
+                param="messages",
+            ) from error
+        if not ids:
+            raise RequestError("prompt: has no tokens. Send a text.", param="prompt")
+        self._require_known(ids)
+        if len(ids) >= place.reader.context:
+            raise PromptTooLongError(
+                f"messages have {len(ids)} tokens and {self._base_model} reads "
+                f"{place.reader.context - 1} before an answer. Shorten them, or leave out old "
+                "turns."
+            )
+        return ids
+
+    def text(self, version_id: str, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        self._require_known(ids)
+        return str(self._places[version_id].tokenizer.decode(list(ids)))
+
+    def loss(self, version_id: str, prompt: Sequence[int], answer: Sequence[int]) -> float:
+        """Mean negative log-likelihood of the tokens of an answer after a prompt, in nats."""
+        reader = self._places[version_id].reader
+        with self._stepping:
+            sequence = reader.begin(version_id)
+            ids = [*prompt, *answer]
+            try:
+                logits = reader.read([Span(sequence, ids[:-1], len(answer))])
+            finally:
+                reader.end(sequence)
+        return float(F.cross_entropy(logits.float(), torch.tensor(answer, device=logits.device)))
+
+    def embed(self, version_id: str, prompt: Prompt) -> tuple[float, ...]:
+        """The mean of the prompt's last hidden states, scaled to length 1."""
+        ids = self.tokens(version_id, prompt)
+        with self._stepping:
+            hidden = self._places[version_id].reader.hidden(version_id, ids)
+        mean = F.normalize(hidden.float().mean(0), dim=0)
+        return tuple(mean.tolist())
+
+    def _require_known(self, ids: Sequence[int]) -> None:
+        most = self._places.vocab_size
+        wrong = next((each for each in ids if not 0 <= each < most), None)
+        if wrong is not None:
+            raise RequestError(
+                f"prompt: {wrong} is no token of {self._base_model}, which has {most}.",
+                param="prompt",
+            )
+
+    def _matcher(self, request: Request) -> Matcher | None:
+        if request.constraint is None:
+            return None
+        place: Place = self._places[request.version]
+        tokenizer: PreTrainedTokenizerBase = place.tokenizer
+        if id(tokenizer) not in self._compilers:
+            self._compilers[id(tokenizer)] = Compiler(tokenizer, self._places.vocab_size)
+        return self._compilers[id(tokenizer)].matcher(request.constraint)
