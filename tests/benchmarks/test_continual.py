@@ -14,7 +14,7 @@ from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example, Message
 from llama_factory.evaluation.likelihood import option_likelihoods
 from llama_factory.evaluation.task_rows import TaskRow
-from llama_factory.inference.decoding import Decoder, Limits
+from llama_factory.inference.decoding import decode
 from llama_factory.model.adapted import adapt
 from llama_factory.model.base import load_tokenizer
 from llama_factory.model.chat.encoding import EncodeOptions, prompt_ids
@@ -289,7 +289,7 @@ def test_the_greedy_answer_is_found_without_generating(load, adapted):
     scores = load("continual_scores")
     asked = [row.example for row in choice_rows()]
     prompts = [prompt_ids(row, adapted.tokenizer, adapted.options) for row in asked]
-    decoded = Decoder(adapted.network, frozenset(), Limits(3)).run(prompts)
+    decoded = decode(adapted.network, prompts, frozenset(), 3)
     said = [each.ids for each in sorted(decoded, key=lambda each: each.number)]
     network = scores.CachedNetwork(adapted.network)
     options = [[5, 6], *said, said[0][:2]]

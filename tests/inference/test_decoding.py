@@ -2,8 +2,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from llama_factory.inference.cache import can_cache
-from llama_factory.inference.decoding import Decoder, Limits, decode_by_generate
+from llama_factory.inference.decoding import decode
+from llama_factory.inference.packed import can_pack
 from tests.tiny import ARCHITECTURES, make_tiny_model
 
 SHARED = list(range(10, 22))
@@ -32,7 +32,7 @@ def plain_answers(network, prompts, limit=12):
 
 
 def decoded(network, prompts, **limits):
-    found = list(Decoder(network, ENDS, Limits(12, **limits)).run(prompts))
+    found = list(decode(network, prompts, ENDS, 12, **limits))
     assert sorted(each.number for each in found) == list(range(len(prompts)))
     return [each.ids for each in sorted(found, key=lambda each: each.number)]
 
@@ -42,10 +42,10 @@ def test_rows_that_come_and_go_get_the_answers_they_get_alone(architecture, tmp_
     network = load(tmp_path, architecture)
     expected = plain_answers(network, PROMPTS)
     assert len({len(answer) for answer in expected}) > 2
-    assert can_cache(network)
+    assert can_pack(network) == (architecture != "bloom")
     assert decoded(network, PROMPTS) == expected
     assert decoded(network, PROMPTS, max_rows=3) == expected
-    assert decoded(network, PROMPTS, prompt_tokens=40, cache_tokens=100) == expected
+    assert decoded(network, PROMPTS, batch_tokens=40) == expected
     assert decoded(network, [p[5:] for p in PROMPTS[:1]], max_rows=1) == plain_answers(
         network, [PROMPTS[0][5:]]
     )
@@ -67,41 +67,34 @@ def test_a_sliding_window_sees_what_it_sees_alone(tmp_path):
 
 def test_answers_say_whether_the_limit_cut_them(tmp_path):
     network = load(tmp_path, "llama")
-    found = list(Decoder(network, ENDS, Limits(12)).run(PROMPTS))
+    found = list(decode(network, PROMPTS, ENDS, 12))
     assert {each.is_cut for each in found} == {True, False}
     assert all(each.is_cut == (each.ids[-1] not in ENDS) for each in found)
     assert all(len(each.ids) == 12 for each in found if each.is_cut)
 
 
-def test_the_first_to_end_is_told_first(tmp_path):
+def test_answers_come_as_soon_as_they_have_ended(tmp_path):
     network = load(tmp_path, "llama")
-    lengths = [len(each.ids) for each in Decoder(network, ENDS, Limits(12)).run(PROMPTS)]
-    assert lengths == sorted(lengths)
+    lengths = [len(each.ids) for each in decode(network, PROMPTS, ENDS, 12)]
+    assert lengths[-1] == max(lengths)
     assert len(set(lengths)) > 2
-
-
-def test_transformers_own_loop_gives_the_same(tmp_path):
-    network = load(tmp_path, "llama")
-    ours = sorted(Decoder(network, ENDS, Limits(12)).run(PROMPTS), key=lambda each: each.number)
-    theirs = decode_by_generate(network, ENDS, Limits(12, max_rows=3), PROMPTS)
-    assert sorted(theirs, key=lambda each: each.number) == ours
 
 
 def test_answers_end_where_the_model_can_read_no_further(tmp_path):
     network = load(tmp_path, "gpt2")
     long = [list(range(20, 29)) * 56 + list(range(n)) for n in (3, 5, 6, 7)]
     prompts = [*long, *PROMPTS]
-    found = sorted(Decoder(network, frozenset(), Limits(12)).run(prompts), key=lambda e: e.number)
+    found = sorted(decode(network, prompts, frozenset(), 12), key=lambda e: e.number)
     assert [len(each.ids) for each in found] == [5, 3, 2, 1, *[12] * len(PROMPTS)]
     assert all(each.is_cut for each in found)
     for each in found:
-        alone = list(Decoder(network, frozenset(), Limits(12)).run([prompts[each.number]]))
+        alone = list(decode(network, [prompts[each.number]], frozenset(), 12))
         assert alone[0].ids == each.ids
 
 
 def test_nothing_to_answer_gives_nothing(tmp_path):
     network = load(tmp_path, "llama")
-    assert list(Decoder(network, ENDS, Limits(12)).run([])) == []
+    assert list(decode(network, [], ENDS, 12)) == []
 
 
 def test_tokens_whose_values_round_to_the_same_are_told_apart_as_the_server_does(tmp_path):
@@ -116,7 +109,5 @@ def test_tokens_whose_values_round_to_the_same_are_told_apart_as_the_server_does
         head.weight[41, 0] += 0.02 * seen["hidden"][0].sign()
         coarse = network(torch.tensor([prompt])).logits[0, -1]
     assert coarse[40] == coarse[41] == coarse.max(), "they must round to the same"
-    limits = Limits(1)
-    (ours,) = Decoder(network, ENDS, limits).run([prompt])
-    (theirs,) = decode_by_generate(network, ENDS, limits, [prompt])
-    assert ours.ids == theirs.ids == (41,)
+    (ours,) = decode(network, [prompt], ENDS, 1)
+    assert ours.ids == (41,)

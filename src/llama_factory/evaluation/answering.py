@@ -15,17 +15,14 @@ from llama_factory.evaluation.likelihood import row_likelihoods
 from llama_factory.evaluation.metrics import ModelMetric
 from llama_factory.evaluation.task_rows import Prediction, TaskRow
 from llama_factory.evaluation.tasks import EvalTask
-from llama_factory.inference.cache import can_cache, context_tokens
-from llama_factory.inference.decoding import Decoded, Decoder, Limits, decode_by_generate
+from llama_factory.inference.decoding import ROWS_AT_ONCE, decode
+from llama_factory.inference.packed import context_tokens
+from llama_factory.inference.places import end_tokens as declared_ends
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.chat.encoding import Unfit, prompt_ids
 
-ROWS_AT_ONCE = 64
-"""Most answers generated together."""
 ROWS_PER_WRITE = 4 * ROWS_AT_ONCE
 """Rows between two writes: answered together, so that little is padded."""
-CACHED = 8
-"""Tokens whose keys and values are held, as a multiple of the prompt tokens of one pass."""
 MAX_CHARACTERS = 2000
 """Of a prompt or text in a prediction; the rows themselves are kept elsewhere."""
 
@@ -134,8 +131,8 @@ def answer_rows(
     for refused in set(range(len(rows))).difference(prompts):
         yield refused, NO_ANSWER
     numbers = list(prompts)
-    limits = Limits(max_new_tokens, ROWS_AT_ONCE, batch_tokens, CACHED * batch_tokens)
-    for decoded in _decode(model, list(prompts.values()), limits):
+    ends, asked = end_tokens(model), list(prompts.values())
+    for decoded in decode(model.network, asked, ends, max_new_tokens, batch_tokens=batch_tokens):
         number = numbers[decoded.number]
         text = str(model.tokenizer.decode(decoded.ids, skip_special_tokens=True)).strip()
         if not EMPTY_THOUGHT.match(rows[number].answer):
@@ -158,11 +155,10 @@ def without_empty_thought(text: str, *, prompt_end: str) -> str:
 
 
 def end_tokens(model: AdaptedModel) -> frozenset[int]:
-    """The tokens that end an answer: the tokenizer's, and all that the model declares."""
-    declared = model.network.generation_config.eos_token_id
-    listed = declared if isinstance(declared, list) else [declared]
-    own = [model.tokenizer.eos_token_id, model.options.format.end_id(model.tokenizer)]
-    return frozenset(int(i) for i in [*own, *listed] if i is not None)
+    """The tokens that end an answer: as the model was taught, and all that it declares."""
+    own = model.options.format.end_id(model.tokenizer)
+    declared = declared_ends(model.network, model.tokenizer)
+    return declared if own is None else declared | {own}
 
 
 def _prompts(model: AdaptedModel, rows: Sequence[Example]) -> dict[int, list[int]]:
@@ -179,15 +175,6 @@ def _prompts(model: AdaptedModel, rows: Sequence[Example]) -> dict[int, list[int
             most,
         )
     return short
-
-
-def _decode(
-    model: AdaptedModel, prompts: Sequence[Sequence[int]], limits: Limits
-) -> Iterator[Decoded]:
-    ends = end_tokens(model)
-    if can_cache(model.network):
-        return Decoder(model.network, ends, limits).run(prompts)
-    return decode_by_generate(model.network, ends, limits, prompts)
 
 
 def _pieces(rows: Sequence[TaskRow]) -> Iterator[list[TaskRow]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from llama_factory.inference.constraints import Matcher
-from llama_factory.inference.packed import Reader, Span
+from llama_factory.inference.packed import SequenceReader, Span
 from llama_factory.inference.prefixes import Prefixes, num_shared
 from llama_factory.inference.request import Ended, Event, Reason, Request, Ticket, Token
 from llama_factory.inference.rows import Row, shared_out
@@ -48,7 +48,7 @@ class Limits:
     draft_rows: int = 2
 
 
-NetworkOf = Callable[[str], Reader]
+NetworkOf = Callable[[str], SequenceReader]
 
 
 class BatchEngine:
@@ -204,12 +204,12 @@ class BatchEngine:
             for other in reading
         )
 
-    def _network(self, row: Row) -> Reader:
+    def _network(self, row: Row) -> SequenceReader:
         return self._network_of(row.request.version)
 
     # -- what is read ---------------------------------------------------------------------------
 
-    def _planned(self) -> list[tuple[Reader, list[tuple[Row, int]]]]:
+    def _planned(self) -> list[tuple[SequenceReader, list[tuple[Row, int]]]]:
         """By network, the rows that it reads now, each with how many of its tokens."""
         answering = [row for row in self._running if row.num_unread == 1]
         reading = [row for row in self._running if row.num_unread > 1]
@@ -220,7 +220,7 @@ class BatchEngine:
         planned = [(row, 1) for row in answering]
         for row, share in shared_out(reading, left, self._whole):
             planned.append((row, share))
-        networks: dict[int, tuple[Reader, list[tuple[Row, int]]]] = {}
+        networks: dict[int, tuple[SequenceReader, list[tuple[Row, int]]]] = {}
         for row, num_tokens in planned:
             network = self._network(row)
             networks.setdefault(id(network), (network, []))[1].append((row, num_tokens))
@@ -243,7 +243,9 @@ class BatchEngine:
         context = self._network(row).context - len(row.ids)
         return min(row.request.max_tokens - row.num_answer, context)
 
-    def _read(self, network: Reader, rows: list[tuple[Row, int]], events: list[Event]) -> None:
+    def _read(
+        self, network: SequenceReader, rows: list[tuple[Row, int]], events: list[Event]
+    ) -> None:
         spans, asked = [], []
         for row, num_tokens in rows:
             assert row.sequence is not None
@@ -265,7 +267,7 @@ class BatchEngine:
         self._choose(network, asked, logits, events)
 
     def _choose(
-        self, network: Reader, rows: list[Row], logits: Tensor, events: list[Event]
+        self, network: SequenceReader, rows: list[Row], logits: Tensor, events: list[Event]
     ) -> None:
         """Choose the tokens of each row in turn, as long as they are those that were guessed."""
         first, starts = 0, []
@@ -287,7 +289,7 @@ class BatchEngine:
                     self._go_on(network, rows[n], place)
             going, place = kept, place + 1
 
-    def _go_on(self, network: Reader, row: Row, num_accepted: int) -> None:
+    def _go_on(self, network: SequenceReader, row: Row, num_accepted: int) -> None:
         """Take back what was read of wrong guesses."""
         assert row.sequence is not None
         if row.drafts:

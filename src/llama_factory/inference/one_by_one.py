@@ -25,7 +25,7 @@ class _Cached(Sequence):
 
 
 class OneByOneNetwork:
-    """Any causal Transformers network in eval mode, adapted or not. See `Reader`."""
+    """Any causal Transformers network in eval mode, adapted or not. See `SequenceReader`."""
 
     can_take_back = False
 
@@ -45,21 +45,21 @@ class OneByOneNetwork:
         return next(iter(self._network.parameters())).device
 
     def begin(self, version: str = "") -> Sequence:
-        """See `Reader`."""
+        """See `SequenceReader`."""
         cache = DynamicCache(config=causal_of(self._network).config)
         return _Cached(version, cache=cache)
 
     def settle(self, sequence: Sequence) -> None:
-        """See `Reader`."""
+        """See `SequenceReader`."""
 
     def end(self, sequence: Sequence) -> None:
-        """See `Reader`."""
+        """See `SequenceReader`."""
         assert isinstance(sequence, _Cached)
         sequence.cache = None
 
     @torch.inference_mode()
     def hidden(self, version: str, ids: Several[int]) -> Tensor:
-        """See `Reader`."""
+        """See `SequenceReader`."""
         given = torch.tensor([list(ids)], device=self.device)
         mask = torch.ones_like(given)
         out = self._network(input_ids=given, attention_mask=mask, output_hidden_states=True)
@@ -67,7 +67,7 @@ class OneByOneNetwork:
 
     @torch.inference_mode()
     def read(self, spans: Several[Span]) -> Tensor:
-        """See `Reader`."""
+        """See `SequenceReader`."""
         return torch.cat([self._read(span) for span in spans])
 
     def _read(self, span: Span) -> Tensor:

@@ -31,7 +31,7 @@ class Span:
     num_last: int = 1
 
 
-class Reader(Protocol):
+class SequenceReader(Protocol):
     """A network that reads on after what sequences hold."""
 
     context: int
@@ -59,7 +59,7 @@ class Reader(Protocol):
 
 
 class PackedNetwork:
-    """A Transformers network in eval mode for which `can_pack` is true. See `Reader`."""
+    """A Transformers network in eval mode for which `can_pack` is true. See `SequenceReader`."""
 
     can_take_back = True
 
@@ -75,22 +75,22 @@ class PackedNetwork:
         return next(iter(self._network.parameters())).device
 
     def begin(self, version: str = "") -> Sequence:
-        """See `Reader`."""
+        """See `SequenceReader`."""
         return Sequence(version)
 
     @torch.inference_mode()
     def settle(self, sequence: Sequence) -> None:
-        """See `Reader`."""
+        """See `SequenceReader`."""
         self._shelves.settle(sequence, sequence.length + 1)
 
     @torch.inference_mode()
     def end(self, sequence: Sequence) -> None:
-        """See `Reader`."""
+        """See `SequenceReader`."""
         leave(sequence)
 
     @torch.inference_mode()
     def read(self, spans: Several[Span]) -> Tensor:
-        """See `Reader`."""
+        """See `SequenceReader`."""
         order = self._ordered(spans)
         logits = self._run(order, _last_places(spans, order)).logits[0]
         for span in spans:
@@ -99,7 +99,7 @@ class PackedNetwork:
 
     @torch.inference_mode()
     def hidden(self, version: str, ids: Several[int]) -> Tensor:
-        """See `Reader`."""
+        """See `SequenceReader`."""
         sequence = Sequence(version)
         self._shelves.make_room(sequence, len(ids))
         span = Span(sequence, ids)

@@ -15,7 +15,7 @@ from llama_factory.core.errors import ModelError, VersionError
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.inference.delivery import TokenTexts
 from llama_factory.inference.one_by_one import OneByOneNetwork
-from llama_factory.inference.packed import PackedNetwork, Reader, Span, can_pack
+from llama_factory.inference.packed import PackedNetwork, SequenceReader, Span, can_pack
 from llama_factory.inference.prompts import PromptWriter
 from llama_factory.inference.settings import InferenceSettings
 from llama_factory.inference.version_weights import Chain, VersionedNetwork
@@ -48,7 +48,7 @@ class Place:
         end_tokens: which end its answers.
     """
 
-    reader: Reader
+    reader: SequenceReader
     prompts: PromptWriter
     texts: TokenTexts
     end_tokens: frozenset[int]
@@ -136,14 +136,14 @@ class Places:
         how = saved.format(self._usual, tokenizer)
         return self._place(reader_of(network), tokenizer, how, end_tokens(network, tokenizer))
 
-    def _shared(self, network: Any) -> Reader:
+    def _shared(self, network: Any) -> SequenceReader:
         if not can_pack(network):
             return OneByOneNetwork(network)
         return VersionedNetwork(network, self._weights)
 
     def _place(
         self,
-        reader: Reader,
+        reader: SequenceReader,
         tokenizer: PreTrainedTokenizerBase,
         how: PromptFormat,
         ends: frozenset[int],
@@ -161,7 +161,7 @@ class Places:
             )
 
 
-def reader_of(network: Any) -> Reader:
+def reader_of(network: Any) -> SequenceReader:
     """What reads tokens with a network in eval mode."""
     return PackedNetwork(network) if can_pack(network) else OneByOneNetwork(network)
 

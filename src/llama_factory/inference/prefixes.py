@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from llama_factory.inference.keys_values import Pair, Sequence, num_bytes
+from llama_factory.inference.keys_values import Pair, Sequence, capacity_for, num_bytes
 from llama_factory.model.chat.tokens import first_difference
 
 BLOCK = 16
@@ -53,6 +53,7 @@ class Prefixes:
         blocks = self._known(sequence.version, ids)
         if not blocks:
             return 0
+        sequence.capacity = capacity_for(len(blocks) * BLOCK)
         for layer in blocks[0].held:
             keys, values = (
                 torch.cat([block.held[layer][n] for block in blocks], dim=1) for n in (0, 1)

@@ -121,7 +121,7 @@ class VersionedLinear(nn.Module):
 
 
 class VersionedNetwork(PackedNetwork):
-    """A base model and the LoRA matrices of its versions. See `Reader`."""
+    """A base model and the LoRA matrices of its versions. See `SequenceReader`."""
 
     def __init__(self, network: Any, weights: Weights) -> None:
         """Take a base model over; its linear layers are replaced.

@@ -20,12 +20,13 @@ from llama_factory.data.readers import Refused
 from llama_factory.data.reading import read_examples
 from llama_factory.data.sources.files import DataSource
 from llama_factory.data.sources.named import gather_tests
-from llama_factory.evaluation.answering import ROWS_AT_ONCE, DecodedAnswer, greedy_answers
+from llama_factory.evaluation.answering import DecodedAnswer, greedy_answers
 from llama_factory.evaluation.metrics import METRICS, Metric, ModelMetric, require_fits
 from llama_factory.evaluation.scoring import estimate
 from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.statistics import Estimate
 from llama_factory.evaluation.task_rows import AnsweredRow, ScoredRow, TaskRow
+from llama_factory.inference.decoding import ROWS_AT_ONCE
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.chat.encoding import Unfit, encode_options, prompt_ids
 from llama_factory.model.saved import SavedModel, find_adapters, of_version

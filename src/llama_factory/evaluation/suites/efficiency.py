@@ -80,16 +80,11 @@ def _prompt(model: "AdaptedModel", num_tokens: int, number: int) -> list[int]:
 
 def _seconds(model: "AdaptedModel", prompts: list[list[int]], new_tokens: int) -> float:
     """Time for answers of exactly `new_tokens` tokens, without an end token."""
-    from llama_factory.inference.cache import can_cache
-    from llama_factory.inference.decoding import Decoder, Limits, decode_by_generate
+    from llama_factory.inference.decoding import decode
 
-    network, never = model.network, frozenset[int]()
-    limits = Limits(new_tokens, max_rows=len(prompts))
+    never = frozenset[int]()
     started = time.perf_counter()
-    if can_cache(network):
-        deque(Decoder(network, never, limits).run(prompts), maxlen=0)
-    else:
-        deque(decode_by_generate(network, never, limits, prompts), maxlen=0)
+    deque(decode(model.network, prompts, never, new_tokens, max_rows=len(prompts)), maxlen=0)
     return time.perf_counter() - started
 
 
