@@ -162,6 +162,14 @@ def test_a_constraint_that_takes_too_long_fails_its_own_answer(compiler, tokeniz
     assert chosen[1].error is None
 
 
+def test_spaces_in_json_come_to_an_end(compiler, tokenizer):
+    logits = torch.zeros(1, len(tokenizer))
+    logits[0, tokenizer.encode(" ")] = 50
+    text, _ = answer(compiler, tokenizer, Constraint("json"), logits=logits, most=200)
+    assert " " * 64 in text
+    assert " " * 65 not in text
+
+
 def test_min_tokens_yield_where_only_the_end_is_allowed(compiler, tokenizer):
     end = frozenset({tokenizer.eos_token_id})
     request = Request((1,), end_tokens=end, min_tokens=5)

@@ -192,6 +192,12 @@ def test_no_end_token_comes_before_min_tokens():
     assert [(each.id, each.is_end) for each in chosen] == [(6, False), (6, False), (4, True)]
 
 
+def test_min_tokens_without_end_tokens_change_nothing():
+    one = Chooser(Request((1,), min_tokens=2), VOCAB)
+    logits = some_logits()
+    assert choose(logits, [one])[0].id == logits.argmax().item()
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_row_that_is_not_finite_fails_alone(bad):
     logits = some_logits(3)

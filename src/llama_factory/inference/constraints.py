@@ -30,6 +30,8 @@ MAX_CHARACTERS = 100_000
 """Longest schema, expression, grammar or list of choices."""
 MAX_STATES = 20_000
 """States of the lexer that one constraint may come to, of 1 to 2 KB each."""
+SPACE = r"[ \n\r\t]{1,64}"
+"""What may stand between the parts of JSON: models that are unsure go on with spaces for ever."""
 KEPT = 32
 """Compiled constraints that are kept, as many requests ask for the same."""
 FIRST_SECONDS, TOKEN_SECONDS = 1.0, 0.02
@@ -159,10 +161,10 @@ def _grammar(constraint: Constraint) -> str:
     text = constraint.text
     match constraint.kind:
         case "json":
-            return LLMatcher.grammar_from_json_schema('{"type": "object"}')
+            return _of_schema('{"type": "object"}')
         case "json_schema":
             refuse_large_expressions([*patterns_of(json.loads(text))])
-            return LLMatcher.grammar_from_json_schema(text)
+            return _of_schema(text)
         case "regex":
             refuse_large_expressions([text])
             return LLMatcher.grammar_from_regex(text)
@@ -173,6 +175,12 @@ def _grammar(constraint: Constraint) -> str:
                 raise ValueError("%json within a grammar is not read; use a JSON schema alone.")
             refuse_large_grammar(text)
             return LLMatcher.grammar_from_lark(text)
+
+
+def _of_schema(schema: str) -> str:
+    from llguidance import LLMatcher
+
+    return LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": SPACE})
 
 
 def _choice(text: str) -> str:

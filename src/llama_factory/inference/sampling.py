@@ -112,14 +112,16 @@ class Chooser:
             scores[:size].masked_fill_(~allowed[:size].to(scores.device), -math.inf)
             scores[size:] = -math.inf
         elif self.must_go_on:
-            scores[list(self.end_tokens)] = -math.inf
+            ends = torch.tensor(sorted(self.end_tokens), dtype=torch.long, device=scores.device)
+            scores[ends] = -math.inf
 
     def _allowed(self, matcher: Matcher) -> Tensor:
         """[vocab] whether a token may come next; where only an end may, `min_tokens` yields."""
         allowed = matcher.allowed(self.end_tokens)
         if self.must_go_on:
             going_on = allowed.clone()
-            going_on[list(self.end_tokens)] = False
+            ends = [token for token in self.end_tokens if token < len(allowed)]
+            going_on[torch.tensor(ends, dtype=torch.long)] = False
             return going_on if going_on.any() else allowed
         return allowed
 
