@@ -18,7 +18,7 @@ from llama_factory.model.chat.prompt_format import FILE, PromptFormat
 from llama_factory.model.chat.templates import find, names
 from llama_factory.model.saved import SavedModel
 from llama_factory.serving.chat import ChatModel, ChatSession
-from llama_factory.serving.protocol import ChatRequest
+from llama_factory.serving.protocol.chat import ChatRequest
 from llama_factory.versions import releases, store
 from tests.model.chat.kinds import KINDS, TEMPLATES, named_tokenizer
 from tests.serving.running import settings_of

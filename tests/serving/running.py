@@ -1,9 +1,10 @@
 """A real server in a thread, and an engine that tests can hold up."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from openai import OpenAI
 from peft import PeftModel
 
 from llama_factory.core.types import Message
-from llama_factory.inference.engines.transformers import TransformersEngine
-from llama_factory.inference.question import Answer, Options, Question
+from llama_factory.inference.question import Answer, AnswerPiece, Options, Prompt, Question
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.api import create_app
+from llama_factory.serving.engines.engine import AnswerEngine
+from llama_factory.serving.engines.local import LocalEngine
 from llama_factory.serving.server import Server, listen
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions import releases, store
@@ -63,17 +65,23 @@ def settings_of(model: Path) -> ModelSettings:
     return ModelSettings(base_model=str(model), dtype="float32")
 
 
-def make_engine(model: Path) -> TransformersEngine:
-    return TransformersEngine(settings_of(model))
+def make_engine(model: Path) -> LocalEngine:
+    return LocalEngine(settings_of(model))
 
 
 def answer_alone(model: Path, workspace: Workspace, version: str, question: str) -> str:
     """What a version answers with nothing else around it."""
-    engine = make_engine(model)
-    engine.load(store.get(workspace, version))
-    options = Options(max_tokens=MAX_TOKENS, temperature=0.0)
-    asked = Question((Message("user", question),))
-    return engine.generate(version, asked, options, lambda _: None, lambda: False).text
+
+    async def answered() -> str:
+        engine = make_engine(model)
+        await engine.load(store.get(workspace, version))
+        options = Options(max_tokens=MAX_TOKENS, temperature=0.0)
+        asked = Question((Message("user", question),))
+        events = [event async for event in engine.answer(version, asked, options)]
+        await engine.close()
+        return events[-1].text
+
+    return asyncio.run(answered())
 
 
 @contextmanager
@@ -98,7 +106,7 @@ def client_of(url: str, key: str = "none") -> OpenAI:
 @contextmanager
 def serving(
     workspace: Workspace,
-    engine: TransformersEngine,
+    engine: AnswerEngine,
     *,
     api_key: str | None = None,
     **more: Any,
@@ -109,7 +117,7 @@ def serving(
         yield client
 
 
-class HeldEngine(TransformersEngine):
+class HeldEngine(LocalEngine):
     """Gives one piece of text, then waits until it is let go or told to stop."""
 
     def __init__(self, model: Path) -> None:
@@ -117,19 +125,27 @@ class HeldEngine(TransformersEngine):
         self.gate = threading.Event()
         self.num_begun = self.num_stopped = 0
 
-    def generate(
-        self,
-        version_id: str,
-        question: Question,
-        options: Options,
-        on_text: Callable[[str], None],
-        should_stop: Callable[[], bool],
-    ) -> Answer:
+    async def answer(
+        self, version_id: str, prompt: Prompt, options: Options
+    ) -> AsyncGenerator[AnswerPiece | Answer, None]:
         self.num_begun += 1
-        on_text("*")
-        wait_until(lambda: self.gate.is_set() or should_stop(), "the end of an answer held up")
-        self.num_stopped += should_stop()
-        return super().generate(version_id, question, options, on_text, should_stop)
+        try:
+            yield AnswerPiece("*")
+            await held_up(self.gate)
+        except BaseException:
+            self.num_stopped += 1
+            raise
+        async with aclosing(super().answer(version_id, prompt, options)) as events:
+            async for event in events:
+                yield event
+
+
+async def held_up(gate: threading.Event) -> None:
+    """Wait on the event loop until a gate is open."""
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not gate.is_set():
+        assert time.monotonic() < end, "nothing opened the gate"
+        await asyncio.sleep(0.01)
 
 
 def ask(client: OpenAI, text: str = QUESTION, model: str = "production", **options: Any) -> Any:

@@ -277,7 +277,7 @@ def test_what_nobody_foresaw_has_an_id_and_an_origin(
     own_workspace: Workspace, tiny_model: Path
 ) -> None:
     engine = make_engine(tiny_model)
-    engine.generate = lambda *_: 1 // 0  # type: ignore[method-assign]
+    engine.answer = lambda *_: 1 // 0  # type: ignore[method-assign,assignment,return-value]
     with serving(own_workspace, engine, allowed_origins=[ORIGIN]) as client:
         answer = httpx.post(url(client), json=BODY, headers={"Origin": ORIGIN})
         assert answer.status_code == 500

@@ -17,6 +17,7 @@ from tests.serving.running import (
     HeldEngine,
     answer_alone,
     health,
+    held_up,
     make_engine,
     make_released_workspace,
     serving,
@@ -124,7 +125,8 @@ def test_a_request_ends_on_the_version_it_began_with(tmp_path: Path, tiny_model:
     workspace = make_released_workspace(tmp_path / "my-bot", tiny_model)
     expected = answer_alone(tiny_model, workspace, "v0001", "hello")
     engine = HeldEngine(tiny_model)
-    with serving(workspace, engine) as client, ThreadPoolExecutor() as threads:
+    few = {"max_versions": 1}
+    with serving(workspace, engine, **few) as client, ThreadPoolExecutor() as threads:
         begun = threads.submit(ask, client, "hello", is_stream=True)
         wait_until(lambda: engine.num_begun == 1, "the first request")
         for version in ("v0002", "v0000"):
@@ -144,7 +146,8 @@ def test_a_request_that_waits_is_not_answered_by_a_version_taken_back(
     workspace = make_released_workspace(tmp_path / "my-bot", tiny_model)
     expected = answer_alone(tiny_model, workspace, "v0000", "hello")
     engine = HeldEngine(tiny_model)
-    with serving(workspace, engine) as client, ThreadPoolExecutor() as threads:
+    one = {"max_running": 1}
+    with serving(workspace, engine, **one) as client, ThreadPoolExecutor() as threads:
         begun = threads.submit(ask, client, "hello", is_stream=True)
         wait_until(lambda: engine.num_begun == 1, "the first request")
         waiting = [threads.submit(ask, client, "hello", is_stream=is_stream) for _ in range(3)]
@@ -162,10 +165,10 @@ class StuckEngine(HeldEngine):
 
     is_unloading = False
 
-    def unload(self, version_id: str) -> None:
+    async def unload(self, version_id: str) -> None:
         self.is_unloading = True
-        wait_until(self.gate.is_set, "the end of an unloading held up")
-        super().unload(version_id)
+        await held_up(self.gate)
+        await super().unload(version_id)
 
 
 def test_a_rollback_waits_neither_for_an_answer_nor_for_an_unloading(
@@ -173,23 +176,24 @@ def test_a_rollback_waits_neither_for_an_answer_nor_for_an_unloading(
 ) -> None:
     workspace = make_released_workspace(tmp_path / "my-bot", tiny_model)
     engine = StuckEngine(tiny_model)
-    with serving(workspace, engine) as client, ThreadPoolExecutor() as threads:
+    with serving(workspace, engine, max_versions=1) as client, ThreadPoolExecutor() as threads:
         for version in ("v0002", "v0000"):
             releases.promote(workspace.releases, version, "test")
             wait_until(lambda v=version: health(client)["version"] == v, "the release")
         wait_until(lambda: engine.is_unloading, "the unloading of v0001")
-        waiting = threads.submit(ask, client, "hello", is_stream=False)
         releases.promote(workspace.releases, "v0002", "rolled back")
         wait_until(lambda: health(client)["version"] == "v0002", "the roll back")
+        begun = threads.submit(ask, client, "hello", is_stream=True)
+        wait_until(lambda: engine.num_begun == 1, "the answer")
         assert not engine.gate.is_set()
         engine.gate.set()
-        assert waiting.result().version == "v0002"
+        assert begun.result().version == "v0002"
 
 
 def test_a_long_answer_does_not_hold_up_a_release(tmp_path: Path, tiny_model: Path) -> None:
     workspace = make_released_workspace(tmp_path / "my-bot", tiny_model)
     engine = HeldEngine(tiny_model)
-    with serving(workspace, engine) as client, ThreadPoolExecutor() as threads:
+    with serving(workspace, engine, max_running=1) as client, ThreadPoolExecutor() as threads:
         begun = threads.submit(ask, client, "hello", is_stream=True)
         wait_until(lambda: engine.num_begun == 1, "the first request")
         releases.promote(workspace.releases, "v0002", "test")

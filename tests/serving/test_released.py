@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save_file
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import Message
-from llama_factory.inference.engines.transformers import TransformersEngine
 from llama_factory.inference.question import Options, Question
 from llama_factory.serving import released as following
-from llama_factory.serving.queue import AnswerQueue
+from llama_factory.serving.engines.local import LocalEngine
+from llama_factory.serving.outcome import Asked, Caller
 from llama_factory.serving.released import ReleasedVersions
+from llama_factory.serving.service import Gateway
+from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions import releases, store
 from llama_factory.versions.version import MANIFEST
 from llama_factory.versions.workspace import Workspace
@@ -28,46 +30,48 @@ ASKED = Question((Message("user", "hello"),))
 
 
 @pytest.fixture(scope="module")
-def shared_engine(tiny_model: Path) -> TransformersEngine:
+def shared_engine(tiny_model: Path) -> LocalEngine:
     return make_engine(tiny_model)
 
 
 @pytest.fixture
-def engine(shared_engine: TransformersEngine) -> TransformersEngine:
-    for version_id in shared_engine.loaded - {"v0000"}:
-        shared_engine.unload(version_id)
+def engine(shared_engine: LocalEngine) -> LocalEngine:
+    async def empty() -> None:
+        for version_id in shared_engine.loaded - {"v0000"}:
+            await shared_engine.unload(version_id)
+
+    asyncio.run(empty())
     return shared_engine
 
 
 class Followed:
     """A workspace's releases, looked at by hand."""
 
-    def __init__(self, workspace: Workspace, engine: TransformersEngine) -> None:
-        self.released = ReleasedVersions(workspace, engine.load)
-        self.queue = AnswerQueue(engine, workspace, max_waiting=8)
+    def __init__(self, workspace: Workspace, engine: LocalEngine) -> None:
+        self.gateway = Gateway(workspace, ServingSettings(max_versions=1), engine)
+        self.released = self.gateway.released
 
     async def look(self) -> str:
         """Look, let what is loading end, and look again; gives the version that answers."""
-        await self.released.look(self.queue)
+        await self.released.begin()
+        await self.released.look()
         loading = [attempt.loading for attempt in self.released._attempts.values()]
         if loading:
             await asyncio.wait(loading)
-        await self.released.look(self.queue)
+        await self.released.look()
         return self.released.production
 
     async def answered_by(self) -> str:
         """The version that answers a request now."""
         options = Options(max_tokens=1, temperature=0)
-        pending = self.queue.submit("production", self.released.version_named, ASKED, options)
-        async for _ in pending.events():
-            pass
-        assert pending.answer is not None
-        return pending.version_id
+        answering = self.gateway.ask(Asked("1", "production", Caller(), ((ASKED, options),)))
+        assert [event async for event in self.gateway.events(answering)]
+        return answering.version_id
 
 
 def follow(
     workspace: Workspace,
-    engine: TransformersEngine,
+    engine: LocalEngine,
     spoil: Callable[[], object],
     mend: Callable[[], object],
 ) -> list[str]:
@@ -81,10 +85,15 @@ def follow(
         told += [await followed.look(), await followed.answered_by()]
         mend()
         told += [await followed.look(), await followed.answered_by()]
-        followed.queue.end()
         return told
 
     return asyncio.run(run())
+
+
+def begun(workspace: Workspace, engine: LocalEngine) -> ReleasedVersions:
+    followed = Followed(workspace, engine)
+    asyncio.run(followed.released.begin())
+    return followed.released
 
 
 MENDED = ["v0001", "v0001", "v0001", "v0002", "v0002"]
@@ -99,7 +108,7 @@ def touched(workspace: Workspace) -> None:
 @pytest.mark.parametrize("step", ["releases.read", "store.get", "engine.load", "state", "ids"])
 def test_whatever_fails_the_old_version_answers_and_a_later_release_arrives(
     own_workspace: Workspace,
-    engine: TransformersEngine,
+    engine: LocalEngine,
     monkeypatch: pytest.MonkeyPatch,
     step: str,
     error: Exception,
@@ -210,7 +219,7 @@ DAMAGES = (
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.strip("_"))
 def test_a_damaged_version_does_not_take_over_until_its_files_are_mended(
     own_workspace: Workspace,
-    engine: TransformersEngine,
+    engine: LocalEngine,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     damage: Callable[[Path], None],
@@ -249,7 +258,7 @@ def test_a_damaged_version_does_not_take_over_until_its_files_are_mended(
     ],
 )
 def test_damaged_releases_leave_the_old_version_answering(
-    own_workspace: Workspace, engine: TransformersEngine, text: bytes
+    own_workspace: Workspace, engine: LocalEngine, text: bytes
 ) -> None:
     path = own_workspace.releases
 
@@ -261,19 +270,23 @@ def test_damaged_releases_leave_the_old_version_answering(
 
 
 def test_a_version_that_fails_is_tried_and_told_once_until_something_changes(
-    own_workspace: Workspace, engine: TransformersEngine, caplog: pytest.LogCaptureFixture
+    own_workspace: Workspace,
+    engine: LocalEngine,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tried: list[str] = []
 
-    class Counting(AnswerQueue):
-        async def prepare(self, version_id: str) -> None:
-            tried.append(version_id)
-            await super().prepare(version_id)
-
     async def run() -> None:
         followed = Followed(own_workspace, engine)
-        followed.queue.end()
-        followed.queue = Counting(engine, own_workspace, max_waiting=1)
+        await followed.look()
+        prepare = followed.gateway.versions.prepare
+
+        async def counting(version_id: str) -> None:
+            tried.append(version_id)
+            await prepare(version_id)
+
+        monkeypatch.setattr(followed.gateway.versions, "prepare", counting)
         _no_weights(own_workspace.versions / "v0002")
         releases.promote(own_workspace.releases, "v0002", "test")
         for _ in range(5):
@@ -283,16 +296,18 @@ def test_a_version_that_fails_is_tried_and_told_once_until_something_changes(
         touched(own_workspace)
         assert await followed.look() == "v0001"
         assert tried == ["v0002", "v0002"]
-        followed.queue.end()
 
     asyncio.run(run())
 
 
 def test_what_went_wrong_for_a_moment_is_tried_again_after_a_while(
-    own_workspace: Workspace, engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+    own_workspace: Workspace, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def failing(_: object) -> None:
+        raise ZeroDivisionError
+
     def spoil() -> None:
-        monkeypatch.setattr(engine, "load", lambda _: 1 // 0)
+        monkeypatch.setattr(engine, "load", failing)
 
     def mend() -> None:
         monkeypatch.undo()
@@ -302,7 +317,7 @@ def test_what_went_wrong_for_a_moment_is_tried_again_after_a_while(
 
 
 def test_a_rollback_during_a_failing_release_is_obeyed(
-    own_workspace: Workspace, engine: TransformersEngine
+    own_workspace: Workspace, engine: LocalEngine
 ) -> None:
     async def run() -> None:
         followed = Followed(own_workspace, engine)
@@ -311,32 +326,31 @@ def test_a_rollback_during_a_failing_release_is_obeyed(
         assert await followed.look() == "v0001"
         releases.promote(own_workspace.releases, "v0000", "rolled back")
         assert await followed.look() == "v0000"
-        followed.queue.end()
 
     asyncio.run(run())
 
 
 def test_the_version_that_a_rollback_would_bring_back_is_loaded_before(
-    own_workspace: Workspace, engine: TransformersEngine, caplog: pytest.LogCaptureFixture
+    own_workspace: Workspace, engine: LocalEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     releases.promote(own_workspace.releases, "v0002", "test")
 
     async def run() -> None:
         followed = Followed(own_workspace, engine)
+        await followed.released.begin()
         assert engine.loaded == {"v0000", "v0002"}
         await followed.look()
         assert engine.loaded == {"v0000", "v0001", "v0002"}
         _no_weights(own_workspace.versions / "v0001")
         releases.promote(own_workspace.releases, "v0001", "rolled back")
         assert await followed.look() == "v0001"
-        followed.queue.end()
 
     asyncio.run(run())
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_releases_are_logged(
-    own_workspace: Workspace, engine: TransformersEngine, caplog: pytest.LogCaptureFixture
+    own_workspace: Workspace, engine: LocalEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     assert follow(own_workspace, engine, lambda: None, lambda: None)[1] == "v0002"
@@ -349,7 +363,7 @@ def test_releases_are_logged(
 )
 def test_a_server_starts_with_the_last_released_version_that_answers(
     own_workspace: Workspace,
-    engine: TransformersEngine,
+    engine: LocalEngine,
     tiny_model: Path,
     caplog: pytest.LogCaptureFixture,
     broken: tuple[str, ...],
@@ -360,18 +374,18 @@ def test_a_server_starts_with_the_last_released_version_that_answers(
         releases.promote(own_workspace.releases, version, "test")
     for version in broken:
         _no_weights(own_workspace.versions / version)
-    found = ReleasedVersions(own_workspace, engine.load)
+    found = begun(own_workspace, engine)
     assert (found.production, found.released) == (expected, "v0003")
     assert found.version_named("production") == found.version_named("my-bot") == expected
     assert all(f"{version} cannot be served" in caplog.text for version in broken)
 
 
 def test_a_server_does_not_start_where_no_released_version_answers(
-    own_workspace: Workspace, engine: TransformersEngine, tiny_model: Path
+    own_workspace: Workspace, engine: LocalEngine, tiny_model: Path
 ) -> None:
     broken = publish_adapter(own_workspace, tiny_model, without_numbers(tiny_model)).id
     entry = {"time": "", "aliases": {"production": broken}, "why": ""}
     text = json.dumps({"aliases": {"production": broken}, "history": [entry]})
     own_workspace.releases.write_text(text, encoding="utf-8")
     with pytest.raises(VersionError, match="no numbers"):
-        ReleasedVersions(own_workspace, engine.load)
+        begun(own_workspace, engine)

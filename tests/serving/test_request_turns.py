@@ -12,7 +12,7 @@ from llama_factory.data.formats.turn_parsing import parse_turns
 from llama_factory.inference.question import RequestError
 from llama_factory.model.chat.template import Renderer, prompt_tokens
 from llama_factory.serving import protocol, request_turns
-from llama_factory.serving.protocol import ChatRequest
+from llama_factory.serving.protocol.chat import ChatRequest
 from tests.tiny import make_tokenizer
 
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]

@@ -160,7 +160,8 @@ def test_a_released_version_that_cannot_be_served_is_told_at_the_start(
 
 
 STUCK = """
-from llama_factory.serving import queue, server
+from llama_factory.serving import server
+from llama_factory.serving.engines import worker
 from llama_factory.inference.engines.transformers import TransformersEngine
 
 def generate(self, version_id, question, options, on_text, should_stop):
@@ -169,7 +170,7 @@ def generate(self, version_id, question, options, on_text, should_stop):
         pass
 
 TransformersEngine.generate = generate
-server.GRACE_SECONDS, server.FORCED_AFTER_SECONDS, queue.STOP_SECONDS = 0.2, 0.4, 0.2
+server.GRACE_SECONDS, server.FORCED_AFTER_SECONDS, worker.STOP_SECONDS = 0.2, 0.4, 0.2
 """
 """An engine that nothing stops, and a server that waits less long for it."""
 

@@ -13,7 +13,7 @@ from llama_factory.config.dialects.translate import is_flat
 from llama_factory.config.schema import RunConfig
 from llama_factory.core.errors import ConfigError, suggest
 
-PARTS = frozenset({"adapter", "objective", "optimizer", "schedule"})
+PARTS = frozenset({"adapter", "engine", "objective", "optimizer", "schedule"})
 """Settings that may be given by the name of a part alone."""
 LISTS = frozenset({("strategies",), ("data", "cleaning"), ("evaluation", "metrics")})
 """Lists of parts, which may be left to a default or given by the name of a preset."""

@@ -15,6 +15,7 @@ from llama_factory.core.settings import OneOf, Settings
 from llama_factory.data.cleaning import CLEANERS
 from llama_factory.evaluation.metrics import METRICS
 from llama_factory.model.adapters import ADAPTERS
+from llama_factory.serving.engines import ENGINES
 from llama_factory.training.objectives import OBJECTIVES
 from llama_factory.training.optimizers import OPTIMIZERS
 from llama_factory.training.reporters import REPORTERS
@@ -30,6 +31,7 @@ REGISTRIES = (
     REPORTERS,
     STRATEGIES,
     METRICS,
+    ENGINES,
 )
 HEAD = """\
 # Settings

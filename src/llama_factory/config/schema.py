@@ -9,6 +9,7 @@ from pydantic import model_validator
 from llama_factory.core.settings import OneOf, Registry, Settings
 from llama_factory.model.adapters import ADAPTERS
 from llama_factory.rounds.settings import LearningConfig
+from llama_factory.serving.engines import ENGINES
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.training.objectives import OBJECTIVES
 from llama_factory.training.optimizers import OPTIMIZERS
@@ -50,6 +51,7 @@ class RunConfig(LearningConfig):
 
 PARTS: Mapping[str, Registry[Any]] = {
     "model.adapter": ADAPTERS,
+    "serving.engine": ENGINES,
     "training.objective": OBJECTIVES,
     "training.optimizer": OPTIMIZERS,
 }

@@ -8,12 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_factory.inference.question import RequestError
 from llama_factory.serving.access import NOBODY, OPEN_PATHS, ApiKey, scopes_of
-from llama_factory.serving.errors import (
-    KeyRefusedError,
-    KeysUnreadableError,
-    ScopeMissingError,
-    body_of,
-)
+from llama_factory.serving.error_responses import body_of
+from llama_factory.serving.errors import KeyRefusedError, KeysUnreadableError, ScopeMissingError
 from llama_factory.serving.keys import KeyRing
 from llama_factory.serving.limits import KeyLimits
 from llama_factory.serving.refusal import refuse

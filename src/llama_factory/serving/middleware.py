@@ -16,17 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_factory.inference.question import RequestError
 from llama_factory.serving.access import OPEN_PATHS
+from llama_factory.serving.answering import Answering
 from llama_factory.serving.bodies import require_plain
-from llama_factory.serving.errors import (
-    CLIENT_GONE,
-    BodyTooLargeError,
-    BodyTooSlowError,
-    body_of,
-)
+from llama_factory.serving.error_responses import CLIENT_GONE, body_of
+from llama_factory.serving.errors import BodyTooLargeError, BodyTooSlowError
 from llama_factory.serving.key_check import KeyCheck
 from llama_factory.serving.keys import KeyRing
 from llama_factory.serving.limits import KeyLimits
-from llama_factory.serving.queue import PendingAnswer
 from llama_factory.serving.refusal import refuse
 from llama_factory.serving.settings import ServingSettings
 
@@ -64,13 +60,13 @@ class Entry:
 
     Attributes:
         id: sent back as `x-request-id`.
-        pending: the answer, where one was asked for.
+        answering: the answers, where some were asked for.
         key_id: name of the key that the request came with; empty where none was asked for.
         status: of the response.
     """
 
     id: str
-    pending: PendingAnswer | None = None
+    answering: Answering | None = None
     key_id: str = ""
     status: int = CLIENT_GONE
     began: float = field(default_factory=time.monotonic)
@@ -81,14 +77,9 @@ class Entry:
         parts = [f"{scope['method']} {path} {self.status}", f"id={self.id}"]
         if self.key_id:
             parts.append(f"key={self.key_id}")
-        if self.pending:
-            parts.append(f"version={self.pending.version_id or '-'}")
-            if answer := self.pending.answer:
-                parts += [
-                    f"prompt_tokens={answer.prompt_tokens}",
-                    f"completion_tokens={answer.completion_tokens}",
-                    f"finish={answer.finish_reason}",
-                ]
+        if self.answering:
+            parts.append(f"version={self.answering.version_id or '-'}")
+            parts += [f"{name}={value}" for name, value in self.answering.counts().items()]
         return " ".join([*parts, f"seconds={time.monotonic() - self.began:.3f}"])
 
 

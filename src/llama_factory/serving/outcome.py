@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 from llama_factory.inference.question import Options, Prompt
 
-FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "failed"]
+FinishReason = Literal["stop", "length", "cancelled", "failed"]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from llama_factory.inference.question import RequestError
-from llama_factory.serving.errors import body_of, headers_of
+from llama_factory.serving.error_responses import body_of, headers_of
 
 LINGER_SECONDS = 2.0
 """How long what a refused client still sends is read and dropped, so that it reads the answer."""

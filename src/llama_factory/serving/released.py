@@ -3,16 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from llama_factory.core.errors import FactoryError, suggest
+from llama_factory.core.types import BASE_VERSION
 from llama_factory.serving.errors import UnknownModelError
-from llama_factory.serving.queue import AnswerQueue
+from llama_factory.serving.loaded import LoadedVersions
 from llama_factory.versions import releases, store
-from llama_factory.versions.releases import PREVIOUS, PRODUCTION, Releases
-from llama_factory.versions.version import ModelVersion
+from llama_factory.versions.releases import CANDIDATE, PREVIOUS, PRODUCTION, Releases
 from llama_factory.versions.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -52,22 +51,26 @@ class ReleasedVersions:
     for as long as the file names a version that cannot be served.
     """
 
-    def __init__(self, workspace: Workspace, load: Callable[[ModelVersion], None]) -> None:
-        """Begin with what is released now or, where that cannot be served, was released before.
+    def __init__(self, workspace: Workspace, versions: LoadedVersions) -> None:
+        self._workspace = workspace
+        self._versions = versions
+        self._complaints: dict[str, str] = {}
+        self._attempts: dict[str, _Attempt] = {}
+        self._beginning: asyncio.Task[None] | None = None
+        self.released = BASE_VERSION
+        self.aliases: dict[str, str] = {PRODUCTION: BASE_VERSION}
 
-        Args:
-            workspace: whose releases are followed.
-            load: loads a version and makes sure that it answers.
+    async def begin(self) -> None:
+        """Load what is released now or, where that cannot be served, was released before.
+
+        Further calls wait for the first and do nothing.
 
         Raises:
             FactoryError: releases.json is damaged, or no version that was ever released answers.
         """
-        self._workspace = workspace
-        self._complaints: dict[str, str] = {}
-        self._attempts: dict[str, _Attempt] = {}
-        found = releases.read(workspace.releases)
-        self.released = found.production
-        self.aliases = found.aliases | {PRODUCTION: self._first_that_answers(found, load)}
+        if self._beginning is None:
+            self._beginning = asyncio.create_task(self._begin())
+        await self._beginning
 
     @property
     def production(self) -> str:
@@ -78,6 +81,11 @@ class ReleasedVersions:
     def needed(self) -> set[str]:
         """The versions to keep loaded: those with an alias, and those that are being loaded."""
         return {*self.aliases.values(), *self._attempts}
+
+    @property
+    def refused(self) -> set[str]:
+        """The versions with an alias that cannot be served at the moment."""
+        return self._complaints.keys() - {""}
 
     def names(self) -> dict[str, str]:
         """Every name that a request may use, with the version it means."""
@@ -100,7 +108,7 @@ class ReleasedVersions:
             )
         return names[name]
 
-    async def follow(self, queue: AnswerQueue, *, poll_seconds: float) -> None:
+    async def follow(self, *, poll_seconds: float) -> None:
         """Take over what releases.json says, again and again, whatever goes wrong."""
         while True:
             loading = [each.loading for each in self._attempts.values() if not each.loading.done()]
@@ -108,51 +116,54 @@ class ReleasedVersions:
                 await asyncio.wait(loading, timeout=poll_seconds)
             else:
                 await asyncio.sleep(poll_seconds)
-            await self.look(queue)
+            await self.look()
 
-    async def look(self, queue: AnswerQueue) -> None:
+    async def look(self) -> None:
         """Take over what releases.json says now. Never waits for the engine.
 
         A version that is loaded answers from now on. One that is not is loaded meanwhile, and the
         version released before goes on answering until it is.
         """
         try:
-            found = await asyncio.to_thread(releases.read, self._workspace.releases)
-            await self._take(found, queue)
-            queue.unload_all_but(self.needed)
+            now = await asyncio.to_thread(releases.read, self._workspace.releases)
+            await self._take(now)
+            self._versions.keep(self.needed)
         # Whatever fails, the next look is due: else no release would ever arrive again.
         except Exception as error:  # noqa: BLE001
             self._complain("", f"{self.production} goes on answering", error)
         else:
             self._complaints.pop("", None)
 
-    async def _take(self, found: Releases, queue: AnswerQueue) -> None:
-        self.released = found.production
-        is_taken = self.released == self.production or queue.claim(self.released)
+    async def _take(self, now: Releases) -> None:
+        self.released = now.production
         before = self.production
+        is_taken = self._versions.is_ready(self.released)
         production = self.released if is_taken else before
-        self.aliases = found.aliases | {PRODUCTION: production}
+        self.aliases = now.aliases | {PRODUCTION: production}
+        # At once: between this line and the next look an answer may end, and make room.
+        self._versions.keep(self.needed)
         if production != before:
             logger.info("%s is released and answers instead of %s", production, before)
-        # A version that a rollback would bring back is loaded before it is needed.
-        wanted = {self.released, self.aliases.get(PREVIOUS, self.released)}
+        # A version that a rollback would bring back, or that is tried on a few, is loaded before
+        # it is needed.
+        wanted = {self.released, *(self.aliases.get(each, "") for each in (PREVIOUS, CANDIDATE))}
         for version_id in self._attempts.keys() - wanted:
             self._forget(version_id)
-        for version_id in sorted(wanted):
-            await self._load(version_id, found, queue)
+        for version_id in sorted(wanted - {""}):
+            await self._load(version_id, now)
 
-    async def _load(self, version_id: str, found: Releases, queue: AnswerQueue) -> None:
-        if queue.claim(version_id):
+    async def _load(self, version_id: str, now: Releases) -> None:
+        if self._versions.is_ready(version_id):
             self._forget(version_id)
             return
         folder = self._workspace.versions / version_id
-        state = f"{found}\n{await asyncio.to_thread(_state, folder)}"
+        state = f"{now}\n{await asyncio.to_thread(_state, folder)}"
         attempt = self._attempts.get(version_id)
         if attempt and attempt.state == state and attempt.holds:
             return
         if attempt and attempt.state != state:
             self._forget(version_id)
-        loading = asyncio.create_task(self._try(version_id, queue))
+        loading = asyncio.create_task(self._try(version_id))
         self._attempts[version_id] = _Attempt(state, time.monotonic(), loading)
 
     def _forget(self, version_id: str) -> None:
@@ -160,30 +171,38 @@ class ReleasedVersions:
         if attempt := self._attempts.pop(version_id, None):
             attempt.loading.cancel()
 
-    async def _try(self, version_id: str, queue: AnswerQueue) -> bool:
+    async def _try(self, version_id: str) -> bool:
         try:
-            await queue.prepare(version_id)
+            await self._versions.prepare(version_id)
         except Exception as error:  # noqa: BLE001  # the version released before goes on answering
             self._complain(version_id, self._refusal(version_id), error)
             return False
         return True
 
-    def _first_that_answers(self, found: Releases, load: Callable[[ModelVersion], None]) -> str:
+    async def _begin(self) -> None:
+        now = await asyncio.to_thread(releases.read, self._workspace.releases)
+        self.released = now.production
+        self.aliases = now.aliases | {PRODUCTION: await self._first_that_answers(now)}
+        self._versions.keep(self.needed)
+
+    async def _first_that_answers(self, now: Releases) -> str:
         first: Exception | None = None
-        for version_id in _released_before(found):
+        for version_id in _released_before(now):
             try:
-                load(store.get(self._workspace, version_id))
+                await self._versions.prepare(version_id)
             except Exception as error:  # noqa: BLE001  # an older release is better than none
                 first = first or error
                 logger.error("%s cannot be served: %s", version_id, error)
             else:
                 if first:
-                    logger.error("%s answers instead of %s", version_id, found.production)
+                    logger.error("%s answers instead of %s", version_id, now.production)
                 return version_id
         assert first is not None
         raise first
 
     def _refusal(self, version_id: str) -> str:
+        if version_id == self.aliases.get(CANDIDATE):
+            return f"{version_id} cannot be served, so the candidate answers nobody"
         if version_id != self.released:
             return f"{version_id} cannot be served, so a rollback to it would fail"
         return f"{self.production} goes on answering: {version_id} cannot be served"

@@ -19,7 +19,6 @@ from fastapi import FastAPI
 
 from llama_factory.core.errors import ServingError
 from llama_factory.core.signals import Stopped
-from llama_factory.inference.engines.transformers import TransformersEngine
 from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.api import create_app
@@ -29,7 +28,9 @@ from llama_factory.serving.connections import (
     Connection,
     raise_file_limit,
 )
+from llama_factory.serving.engines.worker import ENGINE_THREAD
 from llama_factory.serving.keys import KeyRing
+from llama_factory.serving.service import Gateway
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions.workspace import Workspace
 
@@ -43,6 +44,9 @@ FORCED_AFTER_SECONDS = 15
 
 LOST_AFTER_SECONDS = 25.0
 """When the process ends whatever still runs in it, such as an answer that nothing can stop."""
+
+SIGNAL_SECONDS = 0.1
+"""How soon a signal is obeyed while versions are loaded."""
 
 VANISH_SECONDS = 0.2
 """Time for the log's last line."""
@@ -78,23 +82,27 @@ def serve(
     _require_key(workspace, settings, api_key)
     # The port comes first: loading a model only to find the port taken wastes minutes.
     with log_to_stderr(), _leaving_on_sigterm(), listen(settings) as listener:
-        engine = TransformersEngine(model_settings, usual)
+        engine = settings.engine.open(model_settings, workspace, usual)
         app = create_app(workspace, settings, engine, api_key=api_key or None)
-        health = app.state.service.health()
-        version, released = health["version"], health["released"]
-        if version != released:
-            say(
-                f"Warning: {released} is released and cannot be served (the log says why), so "
-                f"{version} answers. Mend {released} or roll back: both are seen while it serves."
-            )
-        say(f"{workspace.folder.name} {version} answers on {_address(listener)}/v1")
-        run(app, listener)
+        run(app, listener, lambda: _announce(app.state.gateway, _address(listener), say))
+
+
+def _announce(gateway: Gateway, address: str, say: Callable[[str], None]) -> None:
+    health = gateway.health()
+    version, released = health["version"], health["released"]
+    if version != released:
+        say(
+            f"Warning: {released} is released and cannot be served (the log says why), so "
+            f"{version} answers. Mend {released} or roll back: both are seen while it serves."
+        )
+    say(f"{gateway.workspace.folder.name} {version} answers on {address}/v1")
 
 
 class Server(uvicorn.Server):
     """Lets answers in progress end by themselves for a while, then tells their clients."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, on_start: Callable[[], None] = lambda: None) -> None:
+        """Serve an app; `on_start` is called once its versions are loaded."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -107,14 +115,27 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=FORCED_AFTER_SECONDS,
             )
         )
-        self._queue = app.state.service.queue
+        self._gateway: Gateway = app.state.gateway
+        self._on_start = on_start
         self.deadline = threading.Timer(LOST_AFTER_SECONDS, _vanish)
         self.deadline.daemon = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See `uvicorn.Server`."""
+        """See `uvicorn.Server`.
+
+        Raises:
+            FactoryError: no version can be served.
+        """
         asyncio.get_running_loop().set_exception_handler(Complaints())
+        # Not in the app's lifespan alone: what goes wrong there is a traceback to the user.
+        beginning = asyncio.ensure_future(self._gateway.begin())
+        while not beginning.done() and not self.should_exit:
+            await asyncio.wait({beginning}, timeout=SIGNAL_SECONDS)
+        if self.should_exit:
+            raise SystemExit(os.EX_OK)
+        await beginning
         await super().startup(sockets)
+        self._on_start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """See `uvicorn.Server`; from here on the process ends, whatever still runs in it."""
@@ -124,21 +145,21 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See `uvicorn.Server`."""
-        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._queue.cut_short)
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._gateway.cut_short)
         await super().shutdown(sockets)
 
 
-def run(app: FastAPI, listener: socket.socket) -> None:
+def run(app: FastAPI, listener: socket.socket, on_start: Callable[[], None]) -> None:
     """Answer on a socket until a signal ends it."""
     Connection.max_connections = raise_file_limit()
-    server = Server(app)
+    server = Server(app, on_start)
     try:
         # Ctrl-C is the usual way to end a server: no error.
         with contextlib.suppress(KeyboardInterrupt, Stopped):
             server.run(sockets=[listener])
     finally:
         server.deadline.cancel()
-        if not app.state.service.queue.end():
+        if any(each.name == ENGINE_THREAD for each in threading.enumerate()):
             _vanish()
 
 

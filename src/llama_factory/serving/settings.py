@@ -1,10 +1,13 @@
 """Settings of the serving layer."""
 
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from llama_factory.core.settings import Settings
+from llama_factory.core.settings import OneOf, Settings
+from llama_factory.serving.engines import ENGINES, EngineSettings
+from llama_factory.serving.engines.local import Local
 
 
 class ServingSettings(Settings):
@@ -20,8 +23,17 @@ class ServingSettings(Settings):
     insecure: bool = False
     """Open the server to the network although no key is set: anyone who reaches it may ask, load
     and unload. Without, that is refused."""
-    max_queue: int = Field(32, ge=1)
+    engine: Annotated[EngineSettings, OneOf(ENGINES)] = Local()
+    """What computes the answers: `local` runs the model in the server's own process."""
+    max_running: int = Field(32, ge=1)
+    """Answers computed at the same time. More serve more people at once, each of them slower, and
+    take more memory; fewer let requests wait."""
+    max_queue: int = Field(128, ge=1)
     """Requests that may wait. One more is refused with status 429, so that nobody waits forever."""
+    max_versions: int = Field(8, ge=1)
+    """Versions kept loaded, beside the base model. Those with an alias, and those that are
+    answering, always are; others that were asked for by id leave when there are more, the least
+    recently used first. More take more memory; fewer are loaded from the disk more often."""
     max_tokens: int = Field(512, ge=1)
     """Longest answer in tokens where the request does not say."""
     poll_seconds: float = Field(0.5, gt=0, le=2)

@@ -24,7 +24,6 @@ from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace
 from tests.model.adapting import fit, make, settings
 from tests.serving.running import (
-    make_engine,
     make_released_workspace,
     settings_of,
     without_numbers,
@@ -42,6 +41,10 @@ from tests.tiny import (
 
 GREEDY = Options(max_tokens=16, temperature=0.0)
 HELLO = (Message("user", "hello"),)
+
+
+def make_engine(model: Path) -> TransformersEngine:
+    return TransformersEngine(settings_of(model))
 
 
 def ask(

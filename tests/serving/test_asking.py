@@ -1,7 +1,6 @@
-"""One request is answered at a time: who waits, who is refused, who leaves."""
+"""Requests on their way to the engine: who waits, who is refused, who leaves, who is cut."""
 
-import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,9 @@ import openai
 import pytest
 from openai import OpenAI
 
-from llama_factory.inference.engines.transformers import TransformersEngine
-from llama_factory.inference.question import Answer
+from llama_factory.inference.question import Answer, AnswerPiece
 from llama_factory.serving.api import create_app
-from llama_factory.serving.queue import AT_ONCE, BEFORE_THE_NEXT, Worker
+from llama_factory.serving.engines.local import LocalEngine
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions.workspace import Workspace
 from tests.serving.running import (
@@ -32,7 +30,7 @@ from tests.serving.running import (
 def held(own_workspace: Workspace, tiny_model: Path) -> Iterator[tuple[HeldEngine, OpenAI]]:
     """A server whose engine waits after its first piece of text."""
     engine = HeldEngine(tiny_model)
-    with serving(own_workspace, engine, max_queue=1) as client:
+    with serving(own_workspace, engine, max_running=1, max_queue=1) as client:
         yield engine, client
         engine.gate.set()
 
@@ -82,13 +80,13 @@ def test_a_client_that_leaves_the_queue_makes_room(held: tuple[HeldEngine, OpenA
 
 def test_answers_cut_short_are_told_so(own_workspace: Workspace, tiny_model: Path) -> None:
     engine = HeldEngine(tiny_model)
-    app = create_app(own_workspace, ServingSettings(), engine)
+    app = create_app(own_workspace, ServingSettings(max_running=1), engine)
     with running(app) as client, ThreadPoolExecutor() as threads:
         begun = threads.submit(stream, client)
         wait_until(lambda: engine.num_begun == 1, "the first request")
         waiting = threads.submit(ask, client)
         wait_until(lambda: health(client)["queue"] == 1, "the second request")
-        app.state.service.queue.cut_short()
+        app.state.gateway.cut_short()
         with pytest.raises(openai.APIError, match="the server is being stopped"):
             begun.result()
         with pytest.raises(openai.InternalServerError, match="the server is being stopped") as told:
@@ -96,11 +94,12 @@ def test_answers_cut_short_are_told_so(own_workspace: Workspace, tiny_model: Pat
         assert told.value.status_code == 503
 
 
-class BrokenEngine(TransformersEngine):
+class BrokenEngine(LocalEngine):
     """Fails in a way that nobody foresaw."""
 
-    def generate(self, *_: Any) -> Answer:
+    async def answer(self, *_: Any) -> AsyncGenerator[AnswerPiece | Answer, None]:
         raise ZeroDivisionError("a secret of the server")
+        yield
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
@@ -117,63 +116,3 @@ def test_an_unforeseen_failure_is_told_without_its_cause(
         assert "secret" not in told.value.response.text
         assert "a secret of the server" in caplog.text
         assert health(client)["queue"] == 0
-
-
-def test_urgent_work_overtakes_what_waits() -> None:
-    worker, gate, done = Worker(), threading.Event(), []
-    worker.submit(gate.wait)
-    for name in ("first", "second"):
-        worker.submit(lambda name=name: done.append(name))
-    worker.submit(lambda: done.append("urgent"), urgency=AT_ONCE)
-    gate.set()
-    worker.stop()
-    assert done == ["urgent", "first", "second"]
-
-
-def test_an_error_reaches_whoever_waits_and_the_worker_goes_on() -> None:
-    worker = Worker()
-    failing = worker.submit(lambda: 1 // 0)
-    with pytest.raises(ZeroDivisionError):
-        failing.result()
-    assert worker.submit(lambda: 1).result() == 1
-    worker.stop()
-
-
-def test_work_that_was_cancelled_is_not_begun() -> None:
-    worker, gate = Worker(), threading.Event()
-    worker.submit(gate.wait)
-    cancelled = worker.submit(lambda: pytest.fail("it was begun"))
-    assert cancelled.cancel()
-    gate.set()
-    worker.stop()
-    assert cancelled.cancelled()
-
-
-def test_urgent_work_is_done_within_work_that_lets_it() -> None:
-    worker, begun, gate, done = Worker(), threading.Event(), threading.Event(), []
-
-    def long_work() -> None:
-        begun.set()
-        gate.wait()
-        done.append("begun")
-        worker.run_urgent()
-        done.append("ended")
-
-    worker.submit(long_work)
-    begun.wait()
-    worker.submit(lambda: done.append("in turn"))
-    worker.submit(lambda: done.append("before the next"), urgency=BEFORE_THE_NEXT)
-    failing = worker.submit(lambda: 1 // 0, urgency=AT_ONCE)
-    worker.submit(lambda: done.append("at once"), urgency=AT_ONCE)
-    gate.set()
-    assert worker.stop()
-    assert done == ["begun", "at once", "ended", "before the next", "in turn"]
-    assert isinstance(failing.exception(), ZeroDivisionError)
-
-
-def test_stopping_does_not_wait_for_work_that_never_ends() -> None:
-    worker, gate = Worker(), threading.Event()
-    worker.submit(gate.wait)
-    assert not worker.stop(seconds=0.01)
-    gate.set()
-    assert worker.stop()
