@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests of one file share what is costly to set up, so each file stays in one process.
 TEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all soak mutate check docs bench gpu-check clean
+.PHONY: demo test test-all clients soak mutate check docs bench gpu-check clean
 
 demo: .venv/ready
 	rm -rf demo-bot
@@ -13,8 +13,16 @@ demo: .venv/ready
 test: .venv/ready
 	$(TEST) -m "not slow"
 
-test-all: .venv/ready
+test-all: .venv/ready clients
 	$(TEST)
+
+# LangChain, LlamaIndex and llm, as users have them: too heavy for .venv, and of other versions
+clients: .venv-clients/ready
+
+.venv-clients/ready: examples/clients/requirements.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --requirement examples/clients/requirements.txt
+	touch .venv-clients/ready
 
 # Lives of a workspace, with kills and operators at random, for as long as one likes: make soak LIVES=1000
 LIVES ?= 200
@@ -53,4 +61,4 @@ gpu-check: .venv/ready
 	touch .venv/ready
 
 clean:
-	rm -rf .venv demo-bot
+	rm -rf .venv .venv-clients demo-bot
