@@ -24,9 +24,12 @@ clients: .venv-clients/ready
 	.venv-clients/bin/python -m pip install --quiet --requirement examples/clients/requirements.txt
 	touch .venv-clients/ready
 
-# Lives of a workspace, with kills and operators at random, for as long as one likes: make soak LIVES=1000
+# Lives of a workspace, with kills and operators at random, and a server under load while releases
+# move, for as long as one likes: make soak LIVES=1000 SOAK_SECONDS=3600 SOAK_MODEL=smollm2
 LIVES ?= 200
+SOAK_SECONDS ?= 600
 soak: .venv/ready
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/serving -s
 	LIVES=$(LIVES) $(BIN)/python -m pytest tests/rounds/test_life.py --timeout=0 -s
 
 # Small faults, planted one by one: which of them no test notices (make mutate PARTS="gate draft")

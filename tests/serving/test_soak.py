@@ -1,0 +1,117 @@
+"""A server lives under load: releases move, it is killed, and no answer fails, mixes or is lost.
+
+One minute; `make soak` takes SOAK_SECONDS (600), also asks for times, and writes SOAK_OUT.
+SOAK_MODEL=smollm2 serves the embedded model.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from llama_factory.model.source import resolve
+from llama_factory.versions import releases
+from llama_factory.versions.workspace import Workspace
+from tests.serving import soak_report
+from tests.serving.soak import (
+    Given,
+    Move,
+    Plan,
+    Soak,
+    expected_answers,
+    run,
+    served,
+)
+from tests.tiny import make_workspace, publish_adapter, random_adapter
+
+VERSIONS = ("v0001", "v0002", "v0003", "v0004")
+SETTINGS = ("serving.max_queue=512", "model.dtype=float32")
+MOST_GROWTH = 0.05
+"""Of memory after warming up."""
+
+MOST_WEIGHTS = 3.2
+"""Times the base's weights that two versions and the base may take."""
+
+
+def make_versions(folder: Path, model: Path) -> Workspace:
+    workspace = make_workspace(folder, model)
+    for seed in range(1, len(VERSIONS) + 1):
+        publish_adapter(workspace, model, random_adapter(model, seed))
+    releases.promote(workspace.releases, VERSIONS[0], "test")
+    return workspace
+
+
+def bytes_of_weights(model: Path) -> int:
+    total = 0
+    for path in model.glob("*.safetensors"):
+        with safe_open(path, "pt") as weights:
+            total += sum(4 * weights.get_tensor(name).numel() for name in weights.keys())  # noqa: SIM118
+    return total
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_no_answer_fails_mixes_or_is_lost_while_versions_move_and_the_server_dies(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    is_strict, name = "SOAK_SECONDS" in os.environ, os.environ.get("SOAK_MODEL")
+    model = resolve(name) if name else tiny_model
+    plan = Plan(seconds=float(os.environ.get("SOAK_SECONDS", "60")))
+    workspace = make_versions(tmp_path / "my-bot", model)
+    with served(workspace, SETTINGS, tmp_path / "log") as server:
+        expected = expected_answers(server.url, VERSIONS, plan)
+        soak = run(workspace, server, VERSIONS, plan)
+        found = soak_report.table(soak, expected, plan)
+        found["weights_mb"] = bytes_of_weights(model) / 1e6
+        soak_report.show(found, os.environ.get("SOAK_OUT"))
+        assert soak_report.set_aside(soak)[0] == []
+        assert soak_report.mixed(soak.answers, expected) == []
+        assert found["lost"] == 0
+        assert len(found["versions that answered"]) > 1
+        assert found["memory_growth"] <= MOST_GROWTH
+        if is_strict:
+            assert found["rollback_to_first_answer_most"] <= 1.0
+            assert found["from an old release"] == 0
+        if name:
+            assert found["memory_mb_most"] <= MOST_WEIGHTS * found["weights_mb"]
+        assert server.end() == os.EX_OK
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def given(version: str, sent: float, ended: float, text: str = "a") -> Given:
+    return Given("q", version, text, 4, sent, (sent + ended) / 2, ended, is_stream=True)
+
+
+def test_answers_of_another_version_than_they_name_are_counted() -> None:
+    expected = {("v0001", "q"): "a", ("v0002", "q"): "b"}
+    answers = [given("v0001", 0, 1), given("v0002", 0, 1), given("v0001+v0002", 0, 1)]
+    assert soak_report.mixed(answers, expected) == answers[1:]
+
+
+def test_what_a_killed_server_cut_is_no_failure_and_what_came_later_is() -> None:
+    soak = Soak(failures=["1.0 4.5 cut", "5.5 6.0 refused"], deaths=[(2.0, 5.0)])
+    assert soak_report.set_aside(soak) == (["5.5 6.0 refused"], 1)
+
+
+def test_the_time_to_the_first_answer_after_a_rollback() -> None:
+    moves = [Move("promotion", "v0002", 10.0), Move("rollback", "v0001", 20.0)]
+    answers = [given("v0001", 19.9, 20.1), given("v0001", 20.2, 20.4), given("v0001", 20.3, 20.9)]
+    soak = Soak(answers=answers, moves=moves)
+    assert soak_report.first_answers(soak) == pytest.approx([0.3])
+
+
+def test_an_answer_of_the_old_release_is_late_only_after_the_grace() -> None:
+    moves = [Move("promotion", "v0002", 10.0), Move("rollback", "v0001", 20.0)]
+    answers = [given("v0001", 11.0, 12.0), given("v0001", 13.0, 14.0), given("v0002", 13.0, 14.0)]
+    assert soak_report.late(Soak(answers=answers, moves=moves)) == [answers[1]]
+
+
+def test_memory_that_grows_after_warming_up_is_measured() -> None:
+    warm = [(1, float(time), 100.0 + (time if time < 30 else 30)) for time in range(90)]
+    assert soak_report.memory(Soak(memory=warm))["memory_growth"] == pytest.approx(0)
+    grows = [(1, float(time), 100.0 + time) for time in range(91)]
+    found = soak_report.memory(Soak(memory=grows))
+    assert found["memory_mb_per_minute"] == pytest.approx(60)
+    assert found["memory_growth"] == pytest.approx(59 / 131)
