@@ -34,7 +34,7 @@ PARTS = ("throughput", "adapters", "beside", "chat", "evaluation")
 FLOAT32, INT8 = "ours, float32", "ours, int8"
 PROGRAMS = (FLOAT32, INT8, "transformers serve", "llama.cpp")
 SETTINGS = {
-    FLOAT32: ("model.dtype=float32",),
+    FLOAT32: ("model.dtype=float32", "inference.weights=float32"),
     INT8: ("model.dtype=float32", "inference.weights=int8"),
 }
 """What makes our server compute in a format; `--set` is put before each."""
@@ -42,7 +42,8 @@ SETTINGS = {
 REQUESTS = {1: 4, 4: 2, 16: 2, 64: 1}
 """Requests of each client, by the number of clients."""
 
-QUEUE = "serving.max_queue=256"
+FOR_ALL = ("serving.max_queue=256", "serving.max_running=64", "serving.max_tokens=512")
+"""As many at once as llama.cpp is given slots."""
 
 
 def main() -> None:
@@ -107,7 +108,7 @@ def program(name: str, options: argparse.Namespace, model: Path) -> Program:
     """A server of the comparison; ours has a workspace of its own with four versions."""
     if name in SETTINGS:
         workspace = make_versions(WORK / name.rpartition(" ")[2], model, number=4)
-        changes = (*SETTINGS[name], QUEUE, *options.changes)
+        changes = (*SETTINGS[name], *FOR_ALL, *options.changes)
         return answer_servers.ours(name, workspace, changes, options.threads)
     if name == "transformers serve":
         return answer_servers.transformers_serve(model, options.threads)

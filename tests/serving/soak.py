@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
@@ -45,7 +45,8 @@ class Plan:
         clients: at once.
         moves: of releases, spread over the time.
         max_tokens: of an answer.
-        kills: of the server process, spread over the time.
+        kills: spread over the time.
+        victim: what is killed: the server, or the engine that is a child process of it.
     """
 
     seconds: float = 60.0
@@ -53,6 +54,7 @@ class Plan:
     moves: int = 20
     max_tokens: int = 16
     kills: int = 1
+    victim: Literal["server", "engine"] = "server"
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,13 @@ class ServerProcess:
         self.process.kill()
         self.process.wait()
         self.process = self._start()
+
+    def kill_engine(self) -> None:
+        """Kill the children; returns once there is an answer again."""
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            child.kill()
+        client = OpenAI(base_url=self.url, api_key="none", max_retries=RETRIES)
+        ask(client, QUESTIONS[0], 1, "production", is_stream=False)
 
     def end(self) -> int:
         """Ask it to stop; gives its exit status."""
@@ -231,7 +240,7 @@ def _operate(
     plan: Plan,
     soak: Soak,
 ) -> None:
-    """Moves at even intervals; the server dies between them."""
+    """Moves at even intervals, and deaths between them."""
     begun, moves = time.monotonic(), moves_without_end(workspace, versions)
     interval = plan.seconds / (plan.moves + 1)
     deaths = {round((each + 1) * plan.moves / (plan.kills + 1)) for each in range(plan.kills)}
@@ -242,7 +251,7 @@ def _operate(
         move()
         if number in deaths:
             died = time.monotonic()
-            server.die()
+            server.die() if plan.victim == "server" else server.kill_engine()
             soak.deaths.append((died, time.monotonic()))
     time.sleep(max(0.0, begun + plan.seconds - time.monotonic()))
 

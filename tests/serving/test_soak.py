@@ -1,11 +1,14 @@
 """A server lives under load: releases move, it is killed, and no answer fails, mixes or is lost.
 
 One minute; `make soak` takes SOAK_SECONDS (600), also asks for times, and writes SOAK_OUT.
-SOAK_MODEL=smollm2 serves the embedded model.
+SOAK_MODEL=smollm2 serves the embedded model, on the local engine.
 """
 
+import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from safetensors import safe_open
@@ -34,12 +37,19 @@ MOST_WEIGHTS = 3.2
 """Times the base's weights that two versions and the base may take."""
 
 
-def make_versions(folder: Path, model: Path) -> Workspace:
+Publish = Callable[[Workspace, Path, int], object]
+
+
+def make_versions(folder: Path, model: Path, publish: Publish) -> Workspace:
     workspace = make_workspace(folder, model)
     for seed in range(1, len(VERSIONS) + 1):
-        publish_adapter(workspace, model, random_adapter(model, seed))
+        publish(workspace, model, seed)
     releases.promote(workspace.releases, VERSIONS[0], "test")
     return workspace
+
+
+def publish_random(workspace: Workspace, model: Path, seed: int) -> object:
+    return publish_adapter(workspace, model, random_adapter(model, seed))
 
 
 def bytes_of_weights(model: Path) -> int:
@@ -50,34 +60,59 @@ def bytes_of_weights(model: Path) -> int:
     return total
 
 
+def plan_of(victim: Literal["server", "engine"]) -> Plan:
+    return Plan(seconds=float(os.environ.get("SOAK_SECONDS", "60")), victim=victim)
+
+
+def live(
+    workspace: Workspace, plan: Plan, changes: Sequence[str], out: str | None
+) -> dict[str, Any]:
+    """Serve under load; what any engine must keep is asserted here."""
+    log = workspace.folder.with_suffix(".log")
+    with served(workspace, (*SETTINGS, *changes), log) as server:
+        expected = expected_answers(server.url, VERSIONS, plan)
+        soak = run(workspace, server, VERSIONS, plan)
+        found = soak_report.table(soak, expected, plan)
+        soak_report.show(found, out)
+        assert soak_report.set_aside(soak)[0] == []
+        assert soak_report.mixed(soak.answers, expected) == []
+        assert found["lost"] == 0
+        assert len(found["versions that answered"]) > 1
+        assert found["memory_growth"] <= MOST_GROWTH
+        if "SOAK_SECONDS" in os.environ:
+            assert found["rollback_to_first_answer_most"] <= 1.0
+            assert found["from an old release"] == 0
+        assert server.end() == os.EX_OK
+    assert "Traceback" not in log.read_text()
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 def test_no_answer_fails_mixes_or_is_lost_while_versions_move_and_the_server_dies(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    is_strict, name = "SOAK_SECONDS" in os.environ, os.environ.get("SOAK_MODEL")
+    name = os.environ.get("SOAK_MODEL")
     model = resolve(name) if name else tiny_model
-    plan = Plan(seconds=float(os.environ.get("SOAK_SECONDS", "60")))
-    workspace = make_versions(tmp_path / "my-bot", model)
-    with served(workspace, SETTINGS, tmp_path / "log") as server:
-        expected = expected_answers(server.url, VERSIONS, plan)
-        soak = run(workspace, server, VERSIONS, plan)
-        found = soak_report.table(soak, expected, plan)
-        found["weights_mb"] = bytes_of_weights(model) / 1e6
-        soak_report.show(found, os.environ.get("SOAK_OUT"))
-        assert soak_report.set_aside(soak)[0] == []
-        assert soak_report.mixed(soak.answers, expected) == []
-        assert found["lost"] == 0
-        assert len(found["versions that answered"]) > 1
-        assert found["memory_growth"] <= MOST_GROWTH
-        if is_strict:
-            assert found["rollback_to_first_answer_most"] <= 1.0
-            assert found["from an old release"] == 0
-        if name:
-            assert found["memory_mb_most"] <= MOST_WEIGHTS * found["weights_mb"]
-        assert server.end() == os.EX_OK
-    assert "Traceback" not in (tmp_path / "log").read_text()
+    workspace = make_versions(tmp_path / "my-bot", model, publish_random)
+    found = live(workspace, plan_of("server"), (), os.environ.get("SOAK_OUT"))
+    if name:
+        assert found["memory_mb_most"] * 1e6 <= MOST_WEIGHTS * bytes_of_weights(model)
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_no_answer_fails_mixes_or_is_lost_while_versions_move_and_vllm_dies(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """A process that speaks vLLM's calls is killed, and started again by the server."""
+    stand_in = pytest.importorskip("tests.serving.vllm.stand_in")
+    workspace = make_versions(tmp_path / "my-bot", tiny_model, stand_in.publish_proven)
+    engine = {"type": "vllm", "python": stand_in.COMMAND, "probe_seconds": 0.2}
+    changes = [f"serving.engine={json.dumps(engine)}"]
+    live(workspace, plan_of("engine"), changes, os.environ.get("SOAK_OUT_VLLM"))
 
 
 def given(version: str, sent: float, ended: float, text: str = "a") -> Given:
