@@ -29,7 +29,7 @@ def many(seed, num_rows, num_groups, num_answers):
         is_testable=draw.random(num_rows) < 0.9,
     )
     is_test, is_in = draw.random(num_rows) < 0.001, draw.random(num_rows) < 0.95
-    return Selection(table, is_in, is_test, is_correction=draw.random(num_rows) < 0.02)
+    return Selection(table, is_in, is_test, draw.random(num_rows) < 0.02, is_test & False)
 
 
 def plainly_held_out(selection, fraction, *, by_answer):

@@ -152,9 +152,13 @@ def _outcome(
     counts = CleaningCounts()
     for each in clean:
         counts.add(each.counts)
-    tests, sizes = [each.source.is_test for each in clean], [each.num_rows for each in clean]
-    is_test = np.repeat(np.array(tests, np.bool_), np.array(sizes, np.int64))
-    rows, findings = _compare(table, is_test, settings, history, counts, progress)
+    sizes = np.array([each.num_rows for each in clean], np.int64)
+    is_test, is_taught = (
+        np.repeat(np.array([getattr(each.source, flag) for each in clean], np.bool_), sizes)
+        for flag in ("is_test", "is_taught")
+    )
+    rows = Selection.of(table, is_test, is_taught=is_taught)
+    rows, findings = _compare(rows, settings, history, counts, progress)
     order = mixed(table, rows.train, clean, settings.mix)
     left_out = np.setdiff1d(rows.train, order)
     rows = _remove(rows, "mix", [Removal(left_out, "left out by data.mix")], counts)
@@ -164,8 +168,7 @@ def _outcome(
 
 
 def _compare(
-    table: RowTable,
-    is_test: Array,
+    rows: Selection,
     settings: DataSettings,
     history: History,
     counts: CleaningCounts,
@@ -175,8 +178,8 @@ def _compare(
     steps = [step for step in settings.cleaning if isinstance(step, SetStep)]
     findings = []
     with progress.bar("comparing rows", len(steps) + 1) as bar:
-        corrections = [row for step in steps for row in step.find_corrections(table, history)]
-        rows = Selection.of(table, is_test, corrections)
+        corrections = (step.find_corrections(rows.table, history) for step in steps)
+        rows = rows.with_corrections(*corrections)
         rows = _remove(rows, "exact", known_rows(rows, history.seen), counts)
         by_answer = settings.held_out_by == "answer"
         rows = split(rows, settings.held_out_fraction, by_answer=by_answer)

@@ -31,19 +31,28 @@ class Selection:
         is_in: [rows] whether a row is still in.
         is_test: [rows] whether it is held out for testing.
         is_correction: [rows] whether it answers a held-out question of an earlier round anew.
+        is_taught: [rows] whether it is never held out.
     """
 
     table: RowTable
     is_in: Array
     is_test: Array
     is_correction: Array
+    is_taught: Array
 
     @staticmethod
-    def of(table: RowTable, is_test: Array, corrections: Sequence[int] = ()) -> "Selection":
-        """All rows of a table; `corrections` are the numbers of those that correct an answer."""
-        is_correction = np.zeros(len(table), np.bool_)
-        is_correction[np.asarray(corrections, np.int64)] = True
-        return Selection(table, np.ones(len(table), np.bool_), is_test, is_correction)
+    def of(table: RowTable, is_test: Array, is_taught: Array | None = None) -> "Selection":
+        """All rows of a table; none is known to correct anything."""
+        none = np.zeros(len(table), np.bool_)
+        taught = none if is_taught is None else is_taught
+        return Selection(table, ~none, is_test, none.copy(), taught)
+
+    def with_corrections(self, *rows: Sequence[int]) -> "Selection":
+        """The selection in which rows (by number) answer held-out questions anew."""
+        is_correction = self.is_correction.copy()
+        for numbers in rows:
+            is_correction[np.asarray(numbers, np.int64)] = True
+        return replace(self, is_correction=is_correction)
 
     @property
     def train(self) -> Array:
@@ -136,14 +145,16 @@ def split(rows: Selection, fraction: float, *, by_answer: bool) -> Selection:
     A row's side depends on its own prompt and not on the other rows, so it never changes as data
     grows; only a class that would be left without a single test row gives up its lowest one.
     Groups with test rows of their own are left alone, and so are rows that no model should be held
-    against: augmented ones, and bad answers (KTO). A correction is always taught.
+    against: augmented ones, and bad answers (KTO). Corrections of earlier answers and of users are
+    always taught.
     """
     if fraction == 0:
         return rows
     table = rows.table
     groups, places = table.column("group"), table.column("prompt") >> np.uint64(32)
     has_tests = np.isin(groups, groups[rows.test])
-    may_move = rows.is_in & ~rows.is_test & ~has_tests & ~rows.is_correction
+    is_taught = rows.is_correction | rows.is_taught
+    may_move = rows.is_in & ~rows.is_test & ~has_tests & ~is_taught
     chosen = np.flatnonzero(may_move & table.column("is_testable"))
     columns = [groups[chosen], table.column("answer")[chosen]] if by_answer else [groups[chosen]]
     by_class, starts = class_runs(*columns)

@@ -51,6 +51,9 @@ class DataSettings(Settings):
     """Folder of `dataset_info.json` and of the files that it names."""
     encoding: str | None = None
     """Encoding of text files that are not UTF-8, such as gb18030 or latin-1."""
+    feedback: Literal["reviewed", "all", "none"] = "reviewed"
+    """What users said of answers (`POST /v1/feedback`) and rounds take: what a person accepted,
+    everything that nobody rejected, or nothing. `all` lets every caller teach the model."""
     held_out_fraction: float = Field(0.1, ge=0, le=0.5)
     """Fraction of the rows kept back to test, chosen by content, where no `NAME.test.jsonl` lies
     beside `NAME.jsonl`. Higher measures better and teaches less."""

@@ -69,6 +69,23 @@ def evaluate(
     return report, [prediction for each in scored for prediction in each.predictions]
 
 
+def answer_tasks(
+    model: AdaptedModel,
+    tasks: Sequence[Task],
+    settings: EvaluationSettings,
+    *,
+    title: str,
+    progress: Progress,
+    folder: Path | None = None,
+) -> list[Prediction]:
+    """Answer tasks and score each answer, as `evaluate` does, without the guard."""
+    model.network.eval()
+    eval_tasks = [EvalTask.from_task(task, settings) for task in tasks]
+    with progress.bar(title, sum(len(task.rows) for task in eval_tasks)) as bar:
+        scored = [score_task(*pair) for pair in _predict(model, eval_tasks, folder, bar)]
+    return [prediction for each in scored for prediction in each.predictions]
+
+
 def load_guard(path: Path) -> list[Example]:
     """The general rows.
 

@@ -30,6 +30,8 @@ BEFORE = "before.jsonl"
 """Answers of a version's parent to the held-out rows of what its round was about to teach."""
 BASE = "base.jsonl"
 """Answers of the base model to the same rows; no file where it is the parent."""
+COMPLAINTS = "complaints.jsonl"
+"""Answers of a version to the complaints that it and its lineage were taught."""
 DRIFT = "guard.jsonl"
 """How far a version is from the base model on each general row."""
 

@@ -83,6 +83,7 @@ def page(lineage: LineageScores, drawn: Sequence[tuple[bytes, bytes]]) -> str:
         drift=_drift(lineage.drift),
         costs=_costs(lineage.report.get("strategies", {})),
         changes=_changes(lineage),
+        complaints=_complaints(lineage.report.get("complaints")),
         training=_training(lineage.report.get("training", {})),
     )
 
@@ -198,6 +199,23 @@ def _changes(lineage: LineageScores) -> list[tuple[str, list[RowChange], int]]:
     worse, better = row_changes([parent[new.task, new.key] for new in shared], shared)
     titles = (("Answers that got worse", worse), ("Answers that got better", better))
     return [(title, rows[:MOST_ROWS], len(rows)) for title, rows in titles if rows]
+
+
+def _complaints(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The sentence, and a line a complaint, those that are still answered wrongly first."""
+    if not report:
+        return None
+    lines = [
+        each
+        | {
+            "before_nats": number(each["nats_before"]),
+            "after_nats": number(each["nats_after"]),
+            "word": each["is_right"] or "wrong",
+        }
+        for each in sorted(report["rows"], key=lambda each: bool(each["is_right"]))
+    ]
+    left_out = len(lines) - MOST_ROWS
+    return {"sentence": report["sentence"], "rows": lines[:MOST_ROWS], "left_out": left_out}
 
 
 def _by_row(predictions: Sequence[Prediction]) -> Mapping[tuple[str, str], Prediction]:

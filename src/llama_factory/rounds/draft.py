@@ -7,6 +7,7 @@ the next round.
 import shutil
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from llama_factory.data.seen import TRAIN, Seen, open_seen
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sources import inbox
 from llama_factory.data.sources.files import DataSource, source_of
+from llama_factory.evaluation.complaints import Complaint
+from llama_factory.rounds import feedback
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.versions import store
 from llama_factory.versions.version import SETTINGS, ModelVersion
@@ -82,6 +85,12 @@ class Draft:
         """The parent's tasks without the questions whose answers this round corrects."""
         return store.without(store.tasks(self.parent), frozenset(self.data.report.retired))
 
+    @cached_property
+    def complaints(self) -> tuple[Complaint, ...]:
+        """The complaints that this round and those before it were taught."""
+        taught = {each.id: each.folder for each in store.lineage(self.parent)}
+        return feedback.complaints_in(taught | {self.id: self.folder})
+
     @property
     def shortened_tasks(self) -> tuple[Task, ...]:
         """Those of them that lost questions, so that the parent's scores do not hold any more."""
@@ -137,13 +146,15 @@ def strip(folder: Path, workspace: Workspace, *, keep_rows: bool) -> None:
     if not keep_rows:
         report = prepare.load(folder / "data").report
         _remove(folder / name for name in TAUGHT_ROWS)
+        feedback.forget_texts(folder)
         files.write_json(folder / "data/report.json", describe_data(report, keep_rows=keep_rows))
         _forget_texts(workspace)
 
 
 def _forget_texts(workspace: Workspace) -> None:
     """Remove what was cached of files: rows read from them, and their tokens."""
-    _remove(workspace.cache / name for name in ("data", "tokens", ACCEPTED))
+    texts = ("data", "tokens", ACCEPTED, feedback.CORRECTIONS, feedback.THUMBS)
+    _remove(workspace.cache / name for name in texts)
     _remove([workspace.parked])
 
 
@@ -229,7 +240,12 @@ def _begin(
     taken, changing = inbox.take_copies(paths, copies)
     for note in [*notes, *changing]:
         progress.say(f"Left in the inbox: {note}")
-    data = _prepare(workspace, config, parent, [copies / name for name in taken], progress)
+    seen = _seen(parent, workspace.cache / "data")
+    opened = feedback.open_feedback(workspace, config, seen, progress)
+    extra = [*_accepted(workspace, seen), *opened.sources(workspace.cache)]
+    paths = [copies / name for name in taken]
+    data = _prepare(workspace, config, paths, extra, seen=seen, progress=progress)
+    feedback.write_taught(workspace.building, opened.taught_by(data))
     _report(data, workspace, copies, progress)
     _note_conflicts(data, workspace, config.data, progress)
     refused = {each.file for each in data.refused() if each.line == 0}
@@ -249,16 +265,16 @@ def _begin(
 def _prepare(
     workspace: Workspace,
     config: LearningConfig,
-    parent: ModelVersion,
     copies: Sequence[Path],
+    extra: Sequence[DataSource],
+    *,
+    seen: Seen,
     progress: Progress,
 ) -> PreparedData:
-    cache = workspace.cache / "data"
-    seen = _seen(parent, cache)
     # Pictures lie in the inbox, beside the file that names them.
     taken = [replace(source_of(copy), picture_folder=workspace.inbox) for copy in copies]
-    folders = DataFolders(workspace.building / "data", cache, workspace.review)
-    sources = [*taken, *_accepted(workspace, seen)]
+    folders = DataFolders(workspace.building / "data", workspace.cache / "data", workspace.review)
+    sources = [*taken, *extra]
     return prepare.prepare(sources, config.data, folders, seen=seen, progress=progress)
 
 

@@ -7,11 +7,14 @@ from typing import Any
 from llama_factory.core.types import EvalReport, TaskScores
 from llama_factory.data.selection import FEWEST_ROWS_TO_SPLIT
 from llama_factory.evaluation import wording
+from llama_factory.evaluation.complaints import ComplaintReport
 from llama_factory.evaluation.statistics import Estimate
 from llama_factory.rounds.settings import GateSettings
 
 LEARNED, KEPT, GENERAL, HELD_OUT = "learned", "kept", "general", "held_out"
 """The gate's questions. The last one fails where no row shows whether anything was learned."""
+COMPLAINTS = "complaints"
+"""The question that only `gate.min_complaints` asks."""
 
 NOTHING_HELD_OUT = (
     "no row of this round was held out (a group gives up rows to test from "
@@ -108,6 +111,23 @@ def decide(
     if new is not None and not own:
         checks.append(Check(HELD_OUT, False, NOTHING_HELD_OUT))
     return Verdict((*checks, _general(after.guard_perplexity, base_guard, settings)))
+
+
+def with_complaints(
+    verdict: Verdict, complaints: ComplaintReport, settings: GateSettings
+) -> Verdict:
+    """The verdict with the check of complaints, where `min_complaints` asks for it.
+
+    A round of which nothing was held out is then judged by them.
+    """
+    num, wanted = len(complaints.answered), settings.min_complaints
+    if wanted is None or not num:
+        return verdict
+    passed = complaints.num_right / num >= wanted - ROUNDING
+    sign = "at least" if passed else "fewer than"
+    check = Check(COMPLAINTS, passed, f"{complaints.sentence}, {sign} {wanted:.0%} (taught rows)")
+    others = (each for each in verdict.checks if each.name != HELD_OUT)
+    return Verdict((*others, check))
 
 
 def read_verdict(report: dict[str, Any]) -> Verdict | None:

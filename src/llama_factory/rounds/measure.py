@@ -13,16 +13,18 @@ from typing import Any
 from llama_factory.core import files
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Task
+from llama_factory.evaluation.complaints import tasks_of
 from llama_factory.evaluation.drift import mean_divergence, write_row_drift
 from llama_factory.evaluation.evaluator import (
     BUILT_IN_GUARD,
+    answer_tasks,
     conditions_of,
     differences,
     evaluate,
     load_guard,
 )
 from llama_factory.evaluation.likelihood import drift_from_base
-from llama_factory.evaluation.lineage_scores import BEFORE, DRIFT, PREDICTIONS
+from llama_factory.evaluation.lineage_scores import BEFORE, COMPLAINTS, DRIFT, PREDICTIONS
 from llama_factory.evaluation.task_rows import Prediction, read_predictions
 from llama_factory.model.adapted import AdaptedModel, asked_as_taught
 from llama_factory.model.saved import of_version
@@ -43,6 +45,7 @@ class Baseline:
         answers: the parent's, behind these scores.
         base: the base model's scores on the new tasks.
         base_guard: the base model's perplexity on the guard; NaN where there is none.
+        on_complaints: the parent's answers to all complaints of the lineage and of this round.
     """
 
     conditions: dict[str, Any]
@@ -50,6 +53,7 @@ class Baseline:
     answers: Sequence[Prediction]
     base: EvalReport
     base_guard: float
+    on_complaints: Sequence[Prediction] = ()
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,24 @@ class Tester:
             self.config.evaluation,
             title=f"testing {what}",
             progress=self.progress,
-            folder=self.folder / TESTING / what.replace(" ", "-") if self.folder else None,
+            folder=self._folder_of(what),
         )
+
+    def answer(self, model: AdaptedModel, tasks: Sequence[Task], what: str) -> list[Prediction]:
+        """The answers of a model to tasks, each with its scores; the guard is left out."""
+        if not tasks:
+            return []
+        return answer_tasks(
+            model,
+            tasks,
+            self.config.evaluation,
+            title=f"testing {what}",
+            progress=self.progress,
+            folder=self._folder_of(what),
+        )
+
+    def _folder_of(self, what: str) -> Path | None:
+        return self.folder / TESTING / what.replace(" ", "-") if self.folder else None
 
 
 def measure_before_round(
@@ -100,7 +120,21 @@ def measure_before_round(
         guard = base.guard_perplexity if stale else parent.report["base_guard_perplexity"]
     places = parent.folder / PREDICTIONS, draft.folder / BEFORE
     answers = [answer for place in places for answer in read_predictions(place)]
-    return Baseline(conditions, before, answers, base, math.nan if guard is None else guard)
+    guard = math.nan if guard is None else guard
+    complaints = _on_complaints(draft, model, tester, is_stale=bool(stale))
+    return Baseline(conditions, before, answers, base, guard, complaints)
+
+
+def _on_complaints(
+    draft: Draft, model: AdaptedModel, tester: Tester, *, is_stale: bool
+) -> list[Prediction]:
+    """What the parent answers to all complaints; its own folder tells those it was asked before."""
+    stored = [] if is_stale else read_predictions(draft.parent.folder / COMPLAINTS)
+    known = {answer.key for answer in stored}
+    new = [each for each in draft.complaints if each.row.key not in known]
+    asked = asked_as_taught(model, draft.parent.adapter)
+    what = f"{draft.parent.id} on complaints"
+    return [*stored, *tester.answer(asked, tasks_of(new), what)]
 
 
 def measure_before_consolidation(

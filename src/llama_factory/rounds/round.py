@@ -11,7 +11,8 @@ from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, ModelError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Memory
-from llama_factory.evaluation.lineage_scores import PREDICTIONS
+from llama_factory.evaluation.complaints import ComplaintReport, report_complaints, tasks_of
+from llama_factory.evaluation.lineage_scores import COMPLAINTS, PREDICTIONS
 from llama_factory.evaluation.scoring import change_intervals
 from llama_factory.evaluation.task_rows import Prediction
 from llama_factory.model import provenance
@@ -22,7 +23,7 @@ from llama_factory.rounds import draft as drafts
 from llama_factory.rounds import finishing
 from llama_factory.rounds.draft import Draft
 from llama_factory.rounds.finishing import Draw, Round
-from llama_factory.rounds.gate import Verdict, decide
+from llama_factory.rounds.gate import Verdict, decide, with_complaints
 from llama_factory.rounds.measure import Baseline, Tester, measure_before_round, write_divergence
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
@@ -45,6 +46,8 @@ class _JudgedEnd:
         scores: on all tasks.
         answers: behind the scores.
         verdict: of the gate.
+        on_complaints: its answers to complaints of users.
+        complaints: these beside the parent's.
     """
 
     end: End
@@ -52,6 +55,8 @@ class _JudgedEnd:
     scores: EvalReport
     answers: Sequence[Prediction]
     verdict: Verdict
+    on_complaints: Sequence[Prediction]
+    complaints: ComplaintReport
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for report.json."""
@@ -222,7 +227,12 @@ def _evaluate(
             settings=config.gate,
             changes=change_intervals(before.answers, answers, config.gate.metric),
         )
-        judged.append(_JudgedEnd(end, kept, scores, answers, verdict))
+        told = tester.answer(trained.model, tasks_of(draft.complaints), f"{what}, complaints")
+        complaints = report_complaints(
+            draft.complaints, before.on_complaints, told, config.gate.metric
+        )
+        verdict = with_complaints(verdict, complaints, config.gate)
+        judged.append(_JudgedEnd(end, kept, scores, answers, verdict, told, complaints))
         if verdict.is_promoted or verdict.is_held:
             return judged
         if end is not trained.ends[-1]:
@@ -242,6 +252,8 @@ def _save(
     """Write all of the version but its manifest; the report comes last."""
     folder, data, chosen = draft.folder, draft.data, ends[-1]
     files.write_jsonl(folder / PREDICTIONS, (each.to_json() for each in chosen.answers))
+    if chosen.on_complaints and config.data.keep_rows:
+        files.write_jsonl(folder / COMPLAINTS, (each.to_json() for each in chosen.on_complaints))
     for name in ("adapter", MEMORY):
         shutil.rmtree(folder / name, ignore_errors=True)
     trained.model.save(folder / "adapter")
@@ -263,6 +275,8 @@ def _save(
         "ends": [each.to_json() for each in ends],
         "verdict": chosen.verdict.to_json(),
     }
+    if chosen.complaints.answered:
+        report["complaints"] = chosen.complaints.to_json(keep_rows=config.data.keep_rows)
     if hashes := drafts.plugin_hashes(config):
         report["plugins"] = hashes
     files.write_json(folder / REPORT, report)

@@ -25,6 +25,11 @@ class GateSettings(Settings):
     max_guard_ratio: float = Field(1.15, gt=0)
     """How far general perplexity may rise above the base model's, as a ratio. Lower keeps more of
     the general ability and refuses more."""
+    min_complaints: float | None = Field(None, ge=0, le=1)
+    """Fraction of the complaints of users (`POST /v1/feedback` with a correction) that must be
+    answered rightly. Higher refuses more. These answers were taught, so they show that they were
+    learned and no more; a round with nothing else to show is released on them where this is set,
+    and held for a person where it is empty."""
 
 
 class LearningConfig(Settings):

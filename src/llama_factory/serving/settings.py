@@ -1,6 +1,6 @@
 """Settings of the serving layer."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
@@ -41,6 +41,15 @@ class ServingSettings(Settings):
     max_body_mb: int = Field(1, ge=1, le=1000)
     """Largest request in MiB (1,048,576 bytes); a longer one is refused with status 413. A
     conversation of 100,000 words has less than 1 MiB. Higher lets one request take more memory."""
+    feedback_days: int = Field(30, ge=0, le=3650)
+    """How many days an answered request is kept, so that `POST /v1/feedback` may speak of it;
+    private data is masked before anything is written. More takes later feedback and more of the
+    disk; 0 keeps nothing and takes no feedback."""
+    log_conversations: Literal["none", "sampled", "all"] = "none"
+    """Which conversations are also kept for good, in `conversations/` of the workspace, with
+    private data masked: none, the fraction `log_fraction` of them, or all."""
+    log_fraction: float = Field(0.05, ge=0, le=1)
+    """Fraction of conversations that `log_conversations: sampled` keeps. Higher keeps more."""
     allowed_origins: list[str] = []
     """Pages in a browser that may ask, such as `https://chat.example.org`: the server answers their
     preflight requests and names them in its answers. `*` allows every page. Empty allows none;

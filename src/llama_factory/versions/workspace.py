@@ -79,6 +79,16 @@ class Workspace:
         return self.folder / "review"
 
     @property
+    def feedback(self) -> Path:
+        """What users said of answers, by day, and the conversations that they may speak of."""
+        return self.folder / "feedback"
+
+    @property
+    def conversations(self) -> Path:
+        """Conversations that are kept for long, where `serving.log_conversations` says so."""
+        return self.folder / "conversations"
+
+    @property
     def versions(self) -> Path:
         """All versions."""
         return self.folder / "versions"

@@ -74,6 +74,15 @@ class PrivateData(RowStep):
             return Dropped(f"private data ({dropped[0]})")
         return changed if seen else row
 
+    def mask(self, row: Example) -> Example:
+        """The row with marks for all that is private; what `drop` names is masked too."""
+        kinds = {
+            kind: "mask" if action == "drop" else action for kind, action in self.kinds.items()
+        }
+        masked = self.model_copy(update={"kinds": kinds}).clean(row)
+        assert isinstance(masked, Example)
+        return masked
+
     def _mark(self, kind: str, value: str) -> str:
         if self.kinds.get(kind) != "hash":
             return f"[{kind.upper()}]"

@@ -18,7 +18,7 @@ from llama_factory.data.conflict_rules import claim, digest, question_key
 from llama_factory.data.reading import RawRow, Refused, group_of, to_example
 from llama_factory.text.similar_questions import comparable_form
 
-Kind = Literal["conflict", "refused"]
+Kind = Literal["conflict", "refused", "feedback"]
 Level = Literal["rule", "first", "second", "referee", "taken_back"]
 State = Literal["open", "resolved", "unresolved", "replaced"]
 _LEVELS: tuple[Level, ...] = ("first", "second", "referee")
@@ -116,15 +116,16 @@ class Option:
 
 @dataclass(frozen=True)
 class Case:
-    """A question that people decide: a conflict, or a refused row.
+    """A question that people decide: a conflict, a refused row, or what a user said of an answer.
 
     Attributes:
-        id: what is in dispute, as a hash.
-        kind: a conflict among rows, or a row that was refused.
-        rows: the rows in conflict, in reading order; none for a refused row.
+        id: what is in dispute, as a hash; that of the feedback.
+        kind: a conflict among rows, a row that was refused, or feedback.
+        rows: the rows in conflict, in reading order; none for a refused row; of feedback the one
+            row that it claims.
         is_exact: whether the questions are equal once normalised, and not only nearly.
         proposal: what the automatic rule would do.
-        why: the rule's reason, or why the row was refused.
+        why: the rule's reason, why the row was refused, or who said what of the answer.
         always_second: whether a first reviewer alone is never enough where no rule agrees.
         file: where a refused row came from.
         line: its line in that file.
@@ -262,6 +263,8 @@ class Case:
             return (mended(self, text),)
         if not text.strip():
             raise DataError("an answer written by hand must not be empty. Write it, or drop all.")
+        if self.kind == "feedback":
+            return tuple(_better(row, text) for row in self.rows)
         rows = [row for row in self.rows if not row.messages[-1].tool_calls]
         if not rows:
             raise DataError(
@@ -296,7 +299,7 @@ class Case:
             asdict(Choice.from_json(line["proposal"])) if line["proposal"] else None
         )
         case = _checked(Case).validate_python(values)
-        if not all(row.messages for row in case.rows) or (case.kind == "conflict") > len(case.rows):
+        if not all(row.messages for row in case.rows) or (case.kind != "refused") > len(case.rows):
             raise ValueError("a conflict needs rows, and a row turns")
         return case
 
@@ -356,3 +359,10 @@ def _option_text(row: Example) -> str:
 def _answered(row: Example, text: str) -> Example:
     last: Message = replace(row.messages[-1], content=text)
     return replace(row, messages=(*row.messages[:-1], last))
+
+
+def _better(row: Example, text: str) -> Example:
+    """The preference pair of an answer that a reviewer wrote over the one that was given."""
+    given = row.rejected or row.messages[-1]
+    turns = (*row.prompt, Message(given.role, text))
+    return replace(row, messages=turns, rejected=given, is_desirable=None)

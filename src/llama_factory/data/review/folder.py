@@ -8,7 +8,7 @@ is always derived from them, so that nothing decided is ever lost or edited.
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -96,21 +96,28 @@ def add_refused(folder: Path, quarantine: Path, *, always_second: bool = False) 
     Returns:
         The cases that are new.
     """
+    refused = [
+        Case(
+            id=refused_id(file, row["row"] or str(row["line"])),
+            kind="refused",
+            why=row["reason"],
+            always_second=always_second,
+            file=file,
+            line=row["line"],
+            text=row["row"],
+        )
+        for file, row in _refused_rows(quarantine)
+    ]
+    return add_new(folder, refused)
+
+
+def add_new(folder: Path, cases: Sequence[Case]) -> list[Case]:
+    """Note those of some cases that are not known yet, and return them."""
+    if not cases:
+        return []
     with _writing(folder):
         known = read_book(folder).cases
-        found = [
-            Case(
-                id=refused_id(file, row["row"] or str(row["line"])),
-                kind="refused",
-                why=row["reason"],
-                always_second=always_second,
-                file=file,
-                line=row["line"],
-                text=row["row"],
-            )
-            for file, row in _refused_rows(quarantine)
-        ]
-        new = {case.id: case for case in found if case.id not in known}
+        new = {case.id: case for case in cases if case.id not in known}
         _add(folder, new.values())
     return _fresh(folder, new)
 
@@ -163,12 +170,14 @@ def take_back(folder: Path, case_id: str, reviewer: str, note: str = "") -> Case
 def accepted_rows(folder: Path) -> Iterator[Example]:
     """The rows of all resolved cases, edited and mended ones included, to be checked like any.
 
+    Those of feedback are left out: what they become depends on the round (`feedback.py`).
+
     Raises:
         DataError: what somebody wrote is no row (any more).
     """
     book = read_book(folder)
     for case in book.cases.values():
-        if book.is_accepted(case):
+        if case.kind != "feedback" and book.is_accepted(case):
             yield from _accepted(case)
 
 
@@ -218,9 +227,11 @@ def _require_open(case: Case) -> None:
     if case.result is None and not case.replaced_by:
         return
     if case.result is None:
+        what = "has become a part of case {}, which has more answers"
+        if case.kind == "feedback":
+            what = "is replaced by case {}, which the same caller said later"
         raise DataError(
-            f"case {short(case.id)} has become a part of case {short(case.replaced_by)}, which has "
-            "more answers. Decide that one."
+            f"case {short(case.id)} {what.format(short(case.replaced_by))}. Decide that one."
         )
     last = case.votes[-1]
     raise DataError(

@@ -34,6 +34,7 @@ class DataSource:
         layout: how its rows are laid out; None finds it row by row.
         num_samples: how many rows to take of it, some twice where there are fewer; None for all.
         is_test: whether its rows are only tested.
+        is_taught: whether none of its rows is held out.
         encoding: of its text files; None finds it.
         problem: why it must not be read, where that is known before.
         picture_folder: where the paths of pictures begin; None for beside the file.
@@ -45,6 +46,7 @@ class DataSource:
     layout: Layout | None = None
     num_samples: int | None = None
     is_test: bool = False
+    is_taught: bool = False
     encoding: str | None = None
     problem: str = ""
     picture_folder: Path | None = None

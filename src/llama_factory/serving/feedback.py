@@ -1,0 +1,283 @@
+"""What callers say of answers: stored by day, safe on disk before they are answered, each once."""
+
+import hashlib
+import json
+import threading
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from llama_factory.core import files
+from llama_factory.core.errors import VersionError
+from llama_factory.core.types import Example, Message
+from llama_factory.data.cleaning.private_data import PrivateData
+from llama_factory.data.review.case_book import append_records
+from llama_factory.data.sources.feedback import Feedback, Rating
+from llama_factory.inference.question import RequestError
+from llama_factory.serving.conversations import Conversation, Conversations, user_hash
+from llama_factory.versions.workspace import Workspace
+
+LOCK_SECONDS = 10.0
+
+
+class UnknownCompletionError(RequestError):
+    """No answer of the last days has this id."""
+
+    status = 404
+    param = "completion_id"
+    code = "completion_not_found"
+
+
+class KeyReusedError(RequestError):
+    """The same idempotency key came with another body before."""
+
+    status = 409
+    code = "idempotency_key_reused"
+
+
+class NotStoredError(RequestError):
+    """The disk takes nothing more; nothing was stored."""
+
+    status = 503
+    type = "server_error"
+    code = "not_stored"
+    retry_seconds = 30
+
+
+class FeedbackObserver(Protocol):
+    """Is told what callers think of answers, on the event loop; returns at once."""
+
+    def feedback(self, completion_id: str, rating: Rating, version_id: str) -> None:
+        """A rating was stored; a later one of the same answer takes its place."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a caller says of an answer.
+
+    Attributes:
+        completion_id: of the answer.
+        rating: whether it was liked.
+        index: which of the request's answers.
+        correction: what the answer should have been.
+        tags: what is wrong, in a word each.
+        comment: the same at length.
+        user: who says so behind the key; empty for the user of the request.
+    """
+
+    completion_id: str
+    rating: Rating
+    index: int = 0
+    correction: str = ""
+    tags: tuple[str, ...] = ()
+    comment: str = ""
+    user: str = ""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Feedback that is safe on disk.
+
+    Attributes:
+        feedback: as it was stored.
+        is_new: whether this request stored it, and not an earlier one that was the same.
+    """
+
+    feedback: Feedback
+    is_new: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """What the client is answered: the same for the same request."""
+        each = self.feedback
+        head = {"id": each.id, "object": "feedback", "created": _seconds(each.when)}
+        return head | {
+            "completion_id": each.completion_id,
+            "rating": each.rating,
+            "version": each.version,
+            "replaces": each.replaces or None,
+        }
+
+
+class FeedbackStore:
+    """The feedback of a workspace; several servers may add to it."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        conversations: Conversations,
+        private: PrivateData | None = None,
+    ) -> None:
+        """Store feedback beside the conversations that it speaks of.
+
+        Args:
+            workspace: whose folder it is kept in.
+            conversations: finds what was answered.
+            private: what is private and how it is masked; None for all kinds.
+        """
+        self._folder = workspace.feedback
+        self._conversations = conversations
+        self._mask = (private or PrivateData()).mask
+        self._known = _Known(self._folder)
+        self._lock = threading.Lock()
+
+    def give(self, given: Given, key_id: str, idempotency_key: str = "") -> Stored:
+        """Store feedback; the same of the same caller is stored once. Waits for the disk.
+
+        Args:
+            given: what is said, checked.
+            key_id: of the API key that it came with.
+            idempotency_key: names the request, so that it may be sent again.
+
+        Raises:
+            UnknownCompletionError: there is no such answer, or it is too long ago.
+            KeyReusedError: another body came with this idempotency key.
+            NotStoredError: the disk is full or may not be written to; nothing was stored.
+        """
+        request = _Request.of(given, key_id, idempotency_key)
+        try:
+            with (
+                self._lock,
+                files.locked(
+                    self._folder / ".feedback.lock", what="storing feedback", seconds=LOCK_SECONDS
+                ),
+            ):
+                self._known.read_on()
+                return self._give(given, key_id, request)
+        except (VersionError, OSError) as error:
+            why = getattr(error, "strerror", None) or "the disk is full, or another server is busy"
+            raise NotStoredError(
+                f"the feedback could not be stored ({why}). Nothing of it was kept: send it again "
+                "later."
+            ) from error
+
+    def _give(self, given: Given, key_id: str, request: "_Request") -> Stored:
+        if earlier := self._known.sent(request):
+            return Stored(earlier, is_new=False)
+        answered = self._conversations.find(given.completion_id, given.index)
+        if answered is None:
+            raise UnknownCompletionError(
+                f"completion_id: no answer {given.completion_id!r} (index {given.index}) is kept. "
+                "Answers are kept for `serving.feedback_days` days, those of very long "
+                "conversations not at all."
+            )
+        feedback = self._feedback(given, key_id, answered)
+        before = self._known.latest(feedback)
+        if before is not None:
+            if _content(before) == _content(feedback):
+                return Stored(before, is_new=False)
+            feedback = replace(feedback, replaces=before.id)
+        day = feedback.when[:10]
+        line = feedback.to_json() | {"request": request.to_json()}
+        append_records(self._folder / f"feedback-{day}.jsonl", [line])
+        return Stored(feedback, is_new=True)
+
+    def _feedback(self, given: Given, key_id: str, answered: Conversation) -> Feedback:
+        user = user_hash(self._folder, given.user) or answered.user
+        return Feedback(
+            id=uuid.uuid4().hex,
+            completion_id=given.completion_id,
+            rating=given.rating,
+            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            version=answered.version,
+            row=answered.row,
+            key=key_id,
+            user=user,
+            correction=self._masked(given.correction),
+            tags=tuple(map(self._masked, given.tags)),
+            comment=self._masked(given.comment),
+            index=given.index,
+        )
+
+    def _masked(self, text: str) -> str:
+        row = Example((Message("assistant", text),), "", "", 0)
+        return self._mask(row).answer if text else ""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A request as it is known again: hashes of its idempotency key and of its body."""
+
+    key: str
+    body: str
+
+    @staticmethod
+    def of(given: Given, key_id: str, idempotency_key: str) -> "_Request":
+        body = _digest([*vars(given).values()])
+        return _Request(_digest([key_id, idempotency_key]) if idempotency_key else "", body)
+
+    def to_json(self) -> Mapping[str, str]:
+        return {"key": self.key, "body": self.body} if self.key else {}
+
+
+class _Known:
+    """What was stored before, by whoever: read on as the files grow."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._clear()
+
+    def _clear(self) -> None:
+        self._sizes: dict[Path, int] = {}
+        self._sent: dict[str, tuple[str, Feedback]] = {}
+        self._latest: dict[tuple[Any, ...], Feedback] = {}
+
+    def read_on(self) -> None:
+        """Read the lines that were added since; the caller holds the lock of the files."""
+        paths = sorted(self._folder.glob("feedback-*.jsonl"))
+        if any(path.stat().st_size < self._sizes.get(path, 0) for path in paths):
+            self._clear()
+        for path in paths:
+            with path.open("rb") as file:
+                file.seek(self._sizes.get(path, 0))
+                for line in file:
+                    self._note(line)
+                self._sizes[path] = file.tell()
+
+    def sent(self, request: _Request) -> Feedback | None:
+        """What the same request came to before.
+
+        Raises:
+            KeyReusedError: another one came with its key.
+        """
+        body, feedback = self._sent.get(request.key, ("", None))
+        if feedback is not None and body != request.body:
+            raise KeyReusedError(
+                "Idempotency-Key: this key came with another body before. Send a new key with a "
+                "new body."
+            )
+        return feedback
+
+    def latest(self, feedback: Feedback) -> Feedback | None:
+        """The last feedback of the same caller on the same answer."""
+        return self._latest.get(_about(feedback))
+
+    def _note(self, line: bytes) -> None:
+        try:
+            values = json.loads(line)
+            feedback = Feedback.from_json(values)
+            request = values.get("request") or {}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return  # reported where feedback is read for a round
+        self._latest[_about(feedback)] = feedback
+        if request:
+            self._sent[request["key"]] = request["body"], feedback
+
+
+def _about(feedback: Feedback) -> tuple[Any, ...]:
+    return feedback.completion_id, feedback.index, *feedback.caller
+
+
+def _content(feedback: Feedback) -> tuple[Any, ...]:
+    return feedback.rating, feedback.correction, feedback.tags, feedback.comment
+
+
+def _digest(parts: list[Any]) -> str:
+    text = json.dumps(parts)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _seconds(when: str) -> int:
+    return int(datetime.fromisoformat(when).timestamp())
