@@ -10,7 +10,7 @@ import pytest
 from llama_factory.core.types import Example, Message
 from llama_factory.data.cleaning.private_data import PrivateData
 from llama_factory.serving import conversations as store
-from llama_factory.serving.conversations import Conversation, Conversations, user_hash
+from llama_factory.serving.conversations import Conversations, KeptConversation, user_hash
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions.workspace import Workspace
 
@@ -26,7 +26,7 @@ def said(number=0, text="How long?", answer="24 months", **more):
     turns = (Message("user", text), Message("assistant", answer))
     completion_id = more.pop("completion_id", f"chatcmpl-{number}")
     row = Example(turns, "", "", 0)
-    return Conversation(completion_id, 0, "2026-11-30T10:00:00+00:00", "v0001", "ann", "", row)
+    return KeptConversation(completion_id, 0, "2026-11-30T10:00:00+00:00", "v0001", "ann", "", row)
 
 
 def days(bot):

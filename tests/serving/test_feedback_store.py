@@ -11,7 +11,7 @@ import pytest
 from llama_factory.core.types import Example, Message
 from llama_factory.data.sources.feedback import read_feedback
 from llama_factory.serving import feedback as store
-from llama_factory.serving.conversations import Conversation, Conversations
+from llama_factory.serving.conversations import Conversations, KeptConversation
 from llama_factory.serving.feedback import (
     FeedbackStore,
     Given,
@@ -38,7 +38,7 @@ def desk(bot):
     for name in ("c1", "c2"):
         turns = (Message("user", "How long?"), Message("assistant", "12 months"))
         row = Example(turns, "", "", 0)
-        kept.keep(Conversation(name, 0, "2026-11-30T10:00:00+00:00", "v0001", "ann", "u1", row))
+        kept.keep(KeptConversation(name, 0, "2026-11-30T10:00:00+00:00", "v0001", "ann", "u1", row))
     return FeedbackStore(bot, kept)
 
 

@@ -47,7 +47,7 @@ PLACES = 1 << 32
 
 
 @dataclass(frozen=True)
-class Conversation:
+class KeptConversation:
     """One answer with what was asked.
 
     Attributes:
@@ -80,10 +80,10 @@ class Conversation:
         return values | {"user": self.user, "row": self.row.to_json()}
 
     @staticmethod
-    def from_json(line: dict[str, Any]) -> "Conversation":
+    def from_json(line: dict[str, Any]) -> "KeptConversation":
         """The inverse of `to_json`."""
         values = {name: value for name, value in line.items() if name != "name"}
-        return Conversation(**values | {"row": Example.from_json(line["row"])})
+        return KeptConversation(**values | {"row": Example.from_json(line["row"])})
 
 
 class Conversations:
@@ -108,7 +108,7 @@ class Conversations:
         self._mask = (private or PrivateData()).mask
         self._index = _Index(self._folder)
         self._changed = threading.Condition()
-        self._waiting: list[Conversation] = []
+        self._waiting: list[KeptConversation] = []
         self._num_waiting_characters = 0
         self._num_lost = 0
         self._complained = -COMPLAIN_SECONDS
@@ -122,7 +122,7 @@ class Conversations:
         """Whether anything is kept."""
         return self._settings.feedback_days > 0 or self._settings.log_conversations != "none"
 
-    def keep(self, conversation: Conversation) -> None:
+    def keep(self, conversation: KeptConversation) -> None:
         """Note a conversation; it is written soon, on another thread."""
         size = sum(len(turn.content) for turn in conversation.row.messages)
         if not self.keeps_any or size > MAX_CHARACTERS:
@@ -141,13 +141,13 @@ class Conversations:
                 )
                 self._thread.start()
 
-    def find(self, completion_id: str, index: int = 0) -> Conversation | None:
+    def find(self, completion_id: str, index: int = 0) -> KeptConversation | None:
         """A conversation of the last days; None where none has this id. Reads the disk."""
         if not self._settings.feedback_days:
             return None
         self.flush(FIND_SECONDS)
         line = self._index.find(f"{completion_id}/{index}")
-        return None if line is None else Conversation.from_json(line)
+        return None if line is None else KeptConversation.from_json(line)
 
     def flush(self, seconds: float) -> bool:
         """Wait until all that was noted before is on disk, but not for long."""
@@ -177,7 +177,7 @@ class Conversations:
                     self._is_writing = False
                     self._changed.notify_all()
 
-    def _next(self) -> list[Conversation]:
+    def _next(self) -> list[KeptConversation]:
         """What waits, as soon as something does; nothing at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_ended)
@@ -190,7 +190,7 @@ class Conversations:
             self._complain(f"{lost} conversations are not kept: the disk is too slow for them")
         return batch
 
-    def _write(self, batch: list[Conversation]) -> None:
+    def _write(self, batch: list[KeptConversation]) -> None:
         masked = [replace(each, row=self._mask(each.row)) for each in batch]
         today = datetime.now(UTC).date()
         with files.locked(
@@ -205,7 +205,7 @@ class Conversations:
             lines = (each.to_json() for each in masked if self._is_for_good(each))
             append_records(self._long_term / f"{today}.jsonl", lines)
 
-    def _is_for_good(self, conversation: Conversation) -> bool:
+    def _is_for_good(self, conversation: KeptConversation) -> bool:
         if self._settings.log_conversations == "sampled":
             return _place(conversation.completion_id) < self._settings.log_fraction * PLACES
         return self._settings.log_conversations == "all"

@@ -17,7 +17,7 @@ from llama_factory.data.cleaning.private_data import PrivateData
 from llama_factory.data.review.case_book import append_records
 from llama_factory.data.sources.feedback import Feedback, Rating
 from llama_factory.inference.question import RequestError
-from llama_factory.serving.conversations import Conversation, Conversations, user_hash
+from llama_factory.serving.conversations import Conversations, KeptConversation, user_hash
 from llama_factory.versions.workspace import Workspace
 
 LOCK_SECONDS = 10.0
@@ -174,7 +174,7 @@ class FeedbackStore:
         append_records(self._folder / f"feedback-{day}.jsonl", [line])
         return Stored(feedback, is_new=True)
 
-    def _feedback(self, given: Given, key_id: str, answered: Conversation) -> Feedback:
+    def _feedback(self, given: Given, key_id: str, answered: KeptConversation) -> Feedback:
         user = user_hash(self._folder, given.user) or answered.user
         return Feedback(
             id=uuid.uuid4().hex,
