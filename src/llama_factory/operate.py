@@ -7,7 +7,7 @@ In all of them `changes` are settings for this call alone. What a person can men
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,9 @@ from llama_factory.jobs.model_reference import ModelLike, ModelReference
 from llama_factory.versions.workspace import PathLike, Workspace
 
 if TYPE_CHECKING:
+    from llama_factory.data.review.cases import Case
+    from llama_factory.data.sources.feedback import Kind
+    from llama_factory.jobs.feedback import FeedbackFilter, FeedbackRow
     from llama_factory.serving.access import ApiKey
 
 
@@ -65,6 +68,42 @@ def revoke_key(folder: PathLike, name: str, changes: Changes = ()) -> ApiKey:
     from llama_factory.serving import keys as kept
 
     return kept.revoke_key(_keys_file(folder, changes), name)
+
+
+def feedback(folder: PathLike, chosen: FeedbackFilter | None = None) -> list[FeedbackRow]:
+    """What users said of a workspace's answers, with what people decided about it, oldest first."""
+    from llama_factory.jobs.feedback import FeedbackFilter, list_feedback
+
+    return list_feedback(Workspace.open(folder), chosen or FeedbackFilter())
+
+
+def decide_feedback(
+    folder: PathLike,
+    ids: Sequence[str],
+    reviewer: str,
+    *,
+    accept: bool,
+    answer: str = "",
+    why: str = "",
+) -> list[Case]:
+    """Decide whether rounds teach what users said; `answer` is the right one in place of theirs."""
+    from llama_factory.jobs import feedback as jobs
+
+    workspace = Workspace.open(folder)
+    return jobs.decide_feedback(workspace, ids, reviewer, accept=accept, answer=answer, why=why)
+
+
+def export_feedback(
+    folder: PathLike,
+    output: PathLike,
+    chosen: FeedbackFilter | None = None,
+    kinds: Sequence[Kind] = ("answer",),
+) -> int:
+    """Write what users said as rows into a new file; accepted or not, as `chosen` says."""
+    from llama_factory.jobs import feedback as jobs
+
+    workspace = Workspace.open(folder)
+    return jobs.export_feedback(workspace, Path(output), chosen or jobs.FeedbackFilter(), kinds)
 
 
 def _keys_file(folder: PathLike, changes: Changes) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from llama_factory.cli import data, data_views, demo, evaluate, jobs, keys, review, rounds
+from llama_factory.cli import data, data_views, demo, evaluate, feedback, jobs, keys, review, rounds
 from llama_factory.core import __version__
 from llama_factory.core.errors import FactoryError
 from llama_factory.core.files import READ_ONLY
@@ -35,6 +35,7 @@ for command in (
     rounds.chat,
     rounds.serve,
     keys.keys,
+    feedback.feedback,
     jobs.predict,
     jobs.export,
     jobs.runs,

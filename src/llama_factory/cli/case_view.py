@@ -45,6 +45,8 @@ def print_case(case: Case, title: str, earlier: Mapping[str, Case]) -> None:
     else:
         console.print(_questions(case))
         console.print(_options(case))
+    if case.kind == "feedback":
+        console.print(Text(visible(case.why), style="yellow"))
     if case.proposal:
         console.print(
             Text(f"The rule proposes: {describe_choice(case, case.proposal)} ({case.why}).")

@@ -46,8 +46,11 @@ def review(
     note: Annotated[str, typer.Option(help="Why; kept with the decision.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Decide about rows that contradict each other or were refused; who and when is kept."""
-    desk = Desk(_review_folder(folder), _name(reviewer))
+    """Decide about rows that contradict each other or were refused, and what users said.
+
+    Who decided and when is kept.
+    """
+    desk = Desk(_review_folder(folder), login_name(reviewer))
     desk.warn_of_damage()
     wanted = _wanted(choose, edit, take_back)
     if case_id:
@@ -251,17 +254,25 @@ def _edited(case: "Case", text: str) -> "Choice":
 def _review_folder(folder: Path) -> Path:
     """Where the cases lie; those of a workspace take in what is in quarantine."""
     from llama_factory.data.review.case_book import CASES
+    from llama_factory.data.review.feedback import note_feedback
     from llama_factory.data.review.folder import add_refused
+    from llama_factory.data.sources.feedback import read_feedback
     from llama_factory.versions.workspace import Workspace
 
     if (folder / CASES).is_file():
         return folder
     workspace = Workspace.open(folder)
     add_refused(workspace.review, workspace.quarantine)
+    note_feedback(workspace.review, read_feedback(workspace.feedback))
     return workspace.review
 
 
-def _name(given: str | None) -> str:
+def login_name(given: str | None) -> str:
+    """Who decides: the name given, or that of the login.
+
+    Raises:
+        DataError: there is no such name.
+    """
     if given is not None:
         return given
     try:

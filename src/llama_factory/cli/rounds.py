@@ -58,11 +58,12 @@ def _round_json(done: "Round") -> dict[str, Any]:
         "verdict": done.verdict.to_json(),
         "released": done.is_released,
         "new": done.is_new,
+        "complaints": done.version.report.get("complaints", {}).get("sentence", ""),
     }
 
 
 def _print_round(done: "Round", folder: Path) -> None:
-    from llama_factory.cli.tables import print_verdict
+    from llama_factory.cli.tables import print_complaints, print_verdict
 
     version, verdict = done.version, done.verdict
     if not done.is_new:
@@ -72,6 +73,7 @@ def _print_round(done: "Round", folder: Path) -> None:
             "trained again (--again does)."
         )
     print_verdict(verdict)
+    print_complaints(version.report)
     if done.is_released:
         print(f"{version.id} is promoted: it answers from now on.")
         return

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from llama_factory.evaluation.statistics import Estimate
 
 
+MOST_COMPLAINTS = 10
+"""Complaints that `show` lists; the page has more of them."""
+
+
 def print_verdict(verdict: Verdict) -> None:
     """Every check of the gate with its numbers."""
     for check in verdict.checks:
@@ -86,6 +90,7 @@ def print_story(story: "LineageScores", verdict: Verdict | None) -> None:
         kept = f"keeps {cost['bytes'] / 1e6:.2f} MB"
         console.print(f"Strategy {name}: {cost['hook_seconds']:.1f} s in its hooks, {kept}")
     _print_learned(report, story.own_intervals)
+    print_complaints(report, most=MOST_COMPLAINTS)
     for matrix in story.matrices:
         print_matrix(matrix)
     _print_drift(story.drift)
@@ -96,6 +101,23 @@ def print_story(story: "LineageScores", verdict: Verdict | None) -> None:
         console.print(f"  tried  {end['name']}: {end['summary']}", soft_wrap=True)
     if others:
         console.print(f"  kept   {kept['name']}: {kept['summary']}", soft_wrap=True)
+
+
+def print_complaints(report: Mapping[str, Any], *, most: int = 0) -> None:
+    """How many complaints of users are answered rightly now, and those that are not, up to `most`.
+
+    Args:
+        report: of a version.
+        most: complaints to list.
+    """
+    complaints = report.get("complaints")
+    if not complaints:
+        return
+    console.print(f"Complaints: {complaints['sentence']}.")
+    wrong = [row for row in complaints["rows"] if not row["is_right"]]
+    for row in wrong[:most]:
+        text = f"  wrong  {row['question']!r}: {row['after']!r}, right is {row['right']!r}"
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def _print_training(training: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from llama_factory.data.prepare import PreparedData
 from llama_factory.data.review.feedback import JudgedFeedback, note_feedback, taken_feedback
 from llama_factory.data.row_columns import hash_of
 from llama_factory.data.seen import Seen
-from llama_factory.data.sources.feedback import GROUP, Kind, read_feedback, rows_of_kind
+from llama_factory.data.sources.feedback import GROUP, KINDS, read_feedback, rows_of_kind
 from llama_factory.data.sources.files import DataSource, source_of
 from llama_factory.evaluation.complaints import Complaint
 from llama_factory.rounds.settings import LearningConfig
@@ -24,7 +24,6 @@ CORRECTIONS, THUMBS = "corrections.jsonl", "thumbs.jsonl"
 """Rows of feedback as a round takes them, in a folder of the cache."""
 TAUGHT = "data/feedback.jsonl"
 """In a version: the feedback that its round taught."""
-KINDS: tuple[Kind, ...] = ("answer", "pair", "judged")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ PATTERN = "feedback-*.jsonl"
 
 Rating = Literal["up", "down"]
 Kind = Literal["answer", "pair", "judged"]
+KINDS: tuple[Kind, ...] = ("answer", "pair", "judged")
+"""The rows that feedback may become: the right answer, its preference over the one given, and
+single answers that are liked or not."""
 
 
 @dataclass(frozen=True)
