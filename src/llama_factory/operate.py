@@ -33,11 +33,10 @@ def serve(model: ModelLike, changes: Changes = (), log: Callable[[str], None] = 
     """
     with ModelReference.of(model).opened() as workspace:
         config = load_to_answer(workspace.settings, changes)
-        from llama_factory.model.chat.encoding import encode_options
         from llama_factory.serving.server import serve as run_server
 
-        usual, key = encode_options(config.data).format, os.environ.get("API_KEY")
-        run_server(workspace, config.serving, config.model, api_key=key, say=log, usual=usual)
+        key, data = os.environ.get("API_KEY"), config.data
+        run_server(workspace, config.serving, config.model, api_key=key, say=log, data=data)
 
 
 def keys(folder: PathLike, changes: Changes = ()) -> tuple[ApiKey, ...]:

@@ -11,14 +11,9 @@ import pytest
 from llama_factory.core.types import Example, Message
 from llama_factory.data.sources.feedback import read_feedback
 from llama_factory.serving import feedback as store
-from llama_factory.serving.conversations import Conversations, KeptConversation
-from llama_factory.serving.feedback import (
-    FeedbackStore,
-    Given,
-    KeyReusedError,
-    NotStoredError,
-    UnknownCompletionError,
-)
+from llama_factory.serving.conversations import Conversations, KeptConversation, user_hash
+from llama_factory.serving.errors import KeyReusedError, NotStoredError, UnknownCompletionError
+from llama_factory.serving.feedback import FeedbackStore, Given
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions.workspace import Workspace
 
@@ -50,7 +45,8 @@ def test_feedback_is_stored_with_the_conversation_the_version_and_who(bot, desk)
     stored = desk.give(Given("c1", "down", correction="24 months", tags=("wrong",)), "key-1")
     (each,) = on_disk(bot).all
     assert each.id == stored.feedback.id
-    assert (each.version, each.key, each.user, each.rating) == ("v0001", "key-1", "u1", "down")
+    user = user_hash(bot.feedback, "u1")
+    assert (each.version, each.key, each.user, each.rating) == ("v0001", "key-1", user, "down")
     assert (each.row.answer, each.correction, each.tags) == ("12 months", "24 months", ("wrong",))
     assert stored.to_json()["object"] == "feedback"
 
@@ -143,7 +139,8 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 from llama_factory.versions.workspace import Workspace
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.serving.conversations import Conversations
-from llama_factory.serving.feedback import FeedbackStore, Given, NotStoredError
+from llama_factory.serving.errors import NotStoredError
+from llama_factory.serving.feedback import FeedbackStore, Given
 bot = Workspace(Path(sys.argv[1]))
 desk = FeedbackStore(bot, Conversations(bot, ServingSettings()))
 size = max(p.stat().st_size for p in bot.feedback.glob("feedback-*"))

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.data.cleaning import CLEANERS, RowStep, Step
+from llama_factory.data.cleaning.private_data import PrivateData
 
 DEFAULT_STEPS = (
     "unicode",
@@ -100,3 +101,9 @@ class DataSettings(Settings):
                     f"'{names[number - 1]}', which compares them."
                 )
         return steps
+
+
+def private_data_of(settings: DataSettings) -> PrivateData:
+    """What the steps take for private and how they mask it; all kinds where no step looks."""
+    steps = (step for step in settings.cleaning if isinstance(step, PrivateData))
+    return next(steps, PrivateData())

@@ -6,11 +6,14 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
+from llama_factory.data.cleaning.private_data import PrivateData
 from llama_factory.serving import error_responses, middleware
+from llama_factory.serving.conversations import ConversationKeeper, Conversations
 from llama_factory.serving.engines.engine import AnswerEngine
+from llama_factory.serving.feedback import FeedbackStore
 from llama_factory.serving.keys import KeyRing
 from llama_factory.serving.limits import KeyLimits
-from llama_factory.serving.routes import chat, health, models
+from llama_factory.serving.routes import chat, feedback, health, models
 from llama_factory.serving.service import Gateway
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions.workspace import Workspace
@@ -24,6 +27,7 @@ def create_app(
     engine: AnswerEngine,
     *,
     api_key: str | None = None,
+    private: PrivateData | None = None,
 ) -> FastAPI:
     """The API for a workspace's released version.
 
@@ -32,21 +36,25 @@ def create_app(
         settings: limits.
         engine: makes the tokens; it is closed when the app ends.
         api_key: a key beside those of the workspace; where there is none at all, everyone gets in.
+        private: what is masked in conversations that are kept; None for all kinds.
     """
     gateway = Gateway(workspace, settings, engine)
     ring = KeyRing(workspace.folder / settings.keys, api_key)
     limits = KeyLimits()
-    gateway.observers.append(limits)
+    conversations = Conversations(workspace, settings, private)
+    gateway.observers += [limits, ConversationKeeper(conversations)]
+    store = FeedbackStore(workspace, conversations, private)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with gateway.running(), ring.followed():
+        async with conversations.running(), gateway.running(), ring.followed():
             yield
 
     # Pages that describe the API would be open to everyone and load scripts from elsewhere.
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.gateway = gateway
     routers = [subject.router(gateway) for subject in ROUTES]
+    routers.append(feedback.router(gateway, store))
     app.state.routes = [each for router in routers for each in _named(router)]
     for router in routers:
         app.include_router(router)

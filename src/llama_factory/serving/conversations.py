@@ -4,6 +4,7 @@ Lines are added by day on a thread of their own: no answer waits for the disk, a
 masked before anything is written. Nothing of them goes to the server's log.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -12,7 +13,8 @@ import secrets
 import threading
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -22,9 +24,11 @@ import numpy as np
 
 from llama_factory.core import files
 from llama_factory.core.errors import FactoryError
-from llama_factory.core.types import Example
+from llama_factory.core.types import Example, Message
 from llama_factory.data.cleaning.private_data import PrivateData
 from llama_factory.data.review.case_book import append_records
+from llama_factory.inference.question import Question
+from llama_factory.serving.outcome import Asked, Outcome
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions.workspace import Workspace
 
@@ -56,7 +60,7 @@ class KeptConversation:
         when: in UTC, ISO 8601.
         version: that answered.
         key: id of the API key; empty where none is needed.
-        user: hash of the user that the request named; empty where it named none.
+        user: that the request named, on disk as a hash; empty where it named none.
         row: the turns, which end with the answer.
     """
 
@@ -164,6 +168,14 @@ class Conversations:
         if self._thread is not None:
             self._thread.join(seconds)
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Write at the end what waits."""
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self.close)
+
     def _work(self) -> None:
         while batch := self._next():
             try:
@@ -191,7 +203,10 @@ class Conversations:
         return batch
 
     def _write(self, batch: list[KeptConversation]) -> None:
-        masked = [replace(each, row=self._mask(each.row)) for each in batch]
+        masked = [
+            replace(each, row=self._mask(each.row), user=user_hash(self._folder, each.user))
+            for each in batch
+        ]
         today = datetime.now(UTC).date()
         with files.locked(
             self._folder / ".conversations.lock", what="keeping conversations", seconds=LOCK_SECONDS
@@ -221,6 +236,38 @@ class Conversations:
         if now - self._complained >= COMPLAIN_SECONDS:
             self._complained = now
             logger.error("%s", text)
+
+
+@dataclass(frozen=True)
+class ConversationKeeper:
+    """Keeps every answer of the gateway; text completions, which are no chat, are not kept."""
+
+    kept: Conversations
+
+    def begun(self, asked: Asked, version_id: str) -> None:
+        """See `Observer.begun`."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """See `Observer.finished`."""
+        prompt, _ = outcome.asked.choices[outcome.index]
+        if not isinstance(prompt, Question) or outcome.finish_reason == "failed":
+            return
+        if outcome.finish_reason == "cancelled" and not outcome.text:
+            return
+        turns = (*prompt.messages, Message("assistant", outcome.text))
+        when = datetime.fromtimestamp(outcome.began, UTC).isoformat(timespec="seconds")
+        caller = outcome.asked.caller
+        self.kept.keep(
+            KeptConversation(
+                outcome.asked.id,
+                outcome.index,
+                when,
+                outcome.version_id,
+                caller.key_id,
+                caller.user,
+                Example(turns, "", "", 0, tools=prompt.tools),
+            )
+        )
 
 
 def user_hash(folder: Path, user: str) -> str:

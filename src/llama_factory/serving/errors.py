@@ -6,12 +6,15 @@ RequestError             400  the request itself is wrong (of the engine)
 ├── KeyRefusedError      401
 ├── ScopeMissingError    403
 ├── UnknownModelError    404
+├── UnknownCompletionError 404  no answer of this id is kept
 ├── BodyTooSlowError     408
+├── KeyReusedError       409  another body came with this idempotency key
 ├── BodyTooLargeError    413
 ├── QueueFullError       429  the same request may be answered later
 ├── RateLimitedError     429  the key has asked as much as it may for a while
 ├── KeysUnreadableError  503  the file of keys is damaged, so nobody is let in
 ├── ShuttingDownError    503  perhaps another server answers it
+├── NotStoredError       503  the disk takes no feedback
 └── EngineDownError      503  the engine is being started again; ask again later
 """
 
@@ -50,11 +53,27 @@ class UnknownModelError(RequestError):
     code = "model_not_found"
 
 
+class UnknownCompletionError(RequestError):
+    """No answer of the last days has this id."""
+
+    status = 404
+    param = "completion_id"
+    code = "completion_not_found"
+
+
 class BodyTooSlowError(RequestError):
     """The body did not arrive in time."""
 
     status = 408
     code = "request_timeout"
+
+
+class KeyReusedError(RequestError):
+    """The same idempotency key came with another body before."""
+
+    status = 409
+    param = "Idempotency-Key"
+    code = "idempotency_key_reused"
 
 
 class BodyTooLargeError(RequestError):
@@ -88,3 +107,12 @@ class EngineDownError(RequestError):
     type = "server_error"
     code = "engine_down"
     retry_seconds = 1
+
+
+class NotStoredError(RequestError):
+    """The disk takes nothing more; nothing was stored."""
+
+    status = 503
+    type = "server_error"
+    code = "not_stored"
+    retry_seconds = 30

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
@@ -16,42 +16,11 @@ from llama_factory.core.types import Example, Message
 from llama_factory.data.cleaning.private_data import PrivateData
 from llama_factory.data.review.case_book import append_records
 from llama_factory.data.sources.feedback import Feedback, Rating
-from llama_factory.inference.question import RequestError
 from llama_factory.serving.conversations import Conversations, KeptConversation, user_hash
+from llama_factory.serving.errors import KeyReusedError, NotStoredError, UnknownCompletionError
 from llama_factory.versions.workspace import Workspace
 
 LOCK_SECONDS = 10.0
-
-
-class UnknownCompletionError(RequestError):
-    """No answer of the last days has this id."""
-
-    status = 404
-    param = "completion_id"
-    code = "completion_not_found"
-
-
-class KeyReusedError(RequestError):
-    """The same idempotency key came with another body before."""
-
-    status = 409
-    code = "idempotency_key_reused"
-
-
-class NotStoredError(RequestError):
-    """The disk takes nothing more; nothing was stored."""
-
-    status = 503
-    type = "server_error"
-    code = "not_stored"
-    retry_seconds = 30
-
-
-class FeedbackObserver(Protocol):
-    """Is told what callers think of answers, on the event loop; returns at once."""
-
-    def feedback(self, completion_id: str, rating: Rating, version_id: str) -> None:
-        """A rating was stored; a later one of the same answer takes its place."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Who asked, and what became of an answer: what canaries, metrics and feedback are given."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from llama_factory.inference.question import Options, Prompt
 
@@ -76,6 +76,14 @@ class Outcome:
     finish_reason: FinishReason
     error: str = ""
     is_servers_fault: bool = False
+
+
+@runtime_checkable
+class FeedbackObserver(Protocol):
+    """An observer that is also told what callers think of answers."""
+
+    def feedback(self, completion_id: str, rating: Literal["up", "down"], version_id: str) -> None:
+        """A rating is stored; it takes the place of an earlier one of the same caller."""
 
 
 class Observer(Protocol):

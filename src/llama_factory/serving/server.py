@@ -19,7 +19,8 @@ from fastapi import FastAPI
 
 from llama_factory.core.errors import ServingError
 from llama_factory.core.signals import Stopped
-from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
+from llama_factory.data.settings import DataSettings, private_data_of
+from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.api import create_app
 from llama_factory.serving.connections import (
@@ -62,7 +63,7 @@ def serve(
     *,
     api_key: str | None,
     say: Callable[[str], None],
-    usual: PromptFormat = USUAL,
+    data: DataSettings,
 ) -> None:
     """Answer requests until Ctrl-C or SIGTERM.
 
@@ -72,7 +73,7 @@ def serve(
         model_settings: the base model.
         api_key: a key beside those of the workspace; None or nothing for none.
         say: shows one line to the user.
-        usual: how versions are asked that nothing was written down for.
+        data: how versions are asked that nothing was written down for, and what is private.
 
     Raises:
         ServingError: the port is in use, the address is not this machine's, or the server would be
@@ -82,8 +83,10 @@ def serve(
     _require_key(workspace, settings, api_key)
     # The port comes first: loading a model only to find the port taken wastes minutes.
     with log_to_stderr(), _leaving_on_sigterm(), listen(settings) as listener:
+        usual = encode_options(data).format
         engine = settings.engine.open(model_settings, workspace, usual)
-        app = create_app(workspace, settings, engine, api_key=api_key or None)
+        private = private_data_of(data)
+        app = create_app(workspace, settings, engine, api_key=api_key or None, private=private)
         run(app, listener, lambda: _announce(app.state.gateway, _address(listener), say))
 
 
