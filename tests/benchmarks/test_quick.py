@@ -89,3 +89,19 @@ def test_ten_rounds(tmp_path, tiny_model):
 def test_busy_machine(tmp_path, tiny_model):
     results = quick("busy_machine.py", tmp_path / "r.json", "--model", tiny_model)
     assert set(results["runs"]) == {"as it comes", "passive"}
+
+
+@pytest.mark.slow
+def test_feedback_way(tmp_path):
+    command = [
+        sys.executable,
+        ROOT / "benchmarks" / "feedback_way.py",
+        "--out",
+        tmp_path / "r.json",
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert results["num_conversations"] == 30
+    assert (results["num"], results["num_right_before"]) == (8, 0)
+    assert results["num_right"] >= 7
+    assert results["served_as_reported"] >= 6
