@@ -30,7 +30,7 @@ def router(gateway: Gateway, store: FeedbackStore) -> APIRouter:
         # The answer is sent after the disk has it, on a thread that may wait for the disk.
         stored = await asyncio.to_thread(store.give, body.given(), key_id, idempotency_key)
         if stored.is_new:
-            _tell(gateway, stored)
+            _notify(gateway, stored)
         return stored.to_json()
 
     return routes
@@ -48,7 +48,7 @@ def _idempotency_key(request: Request) -> str:
     return given
 
 
-def _tell(gateway: Gateway, stored: Stored) -> None:
+def _notify(gateway: Gateway, stored: Stored) -> None:
     """An observer that fails must not make stored feedback look lost."""
     each = stored.feedback
     for observer in gateway.observers:
