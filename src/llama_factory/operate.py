@@ -35,8 +35,15 @@ def serve(model: ModelLike, changes: Changes = (), log: Callable[[str], None] = 
         config = load_to_answer(workspace.settings, changes)
         from llama_factory.serving.server import serve as run_server
 
-        key, data = os.environ.get("API_KEY"), config.data
-        run_server(workspace, config.serving, config.model, api_key=key, say=log, data=data)
+        run_server(
+            workspace,
+            config.serving,
+            config.model,
+            api_key=os.environ.get("API_KEY"),
+            say=log,
+            data=config.data,
+            inference=config.inference,
+        )
 
 
 def keys(folder: PathLike, changes: Changes = ()) -> tuple[ApiKey, ...]:

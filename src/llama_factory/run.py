@@ -375,7 +375,9 @@ def load(model: ModelLike, version: str | None = None) -> ChatModel:
         from llama_factory.serving.chat import open_model
 
         usual, limit = encode_options(config.data).format, config.serving.max_tokens
-        return open_model(config.model, chosen, max_tokens=limit, usual=usual)
+        return open_model(
+            config.model, chosen, max_tokens=limit, usual=usual, inference=config.inference
+        )
 
 
 def chat(model: ModelLike, version: str | None = None) -> ChatSession:

@@ -10,9 +10,9 @@ import yaml
 from llama_factory import run
 from llama_factory.core import files
 from llama_factory.core.types import Example, Message, ToolCall
-from llama_factory.inference.engines.transformers import TransformersEngine
-from llama_factory.inference.prompts import Prompts
+from llama_factory.inference.prompts import PromptWriter
 from llama_factory.inference.question import Answer, Options, Question
+from llama_factory.inference.version_engine import VersionEngine
 from llama_factory.model.chat.encoding import EncodeOptions, Unfit, encode, prompt_ids
 from llama_factory.model.chat.prompt_format import FILE, PromptFormat
 from llama_factory.model.chat.templates import find, names
@@ -64,11 +64,11 @@ class Noting:
     """An engine that keeps the prompts of what it is asked and answers with nothing."""
 
     def __init__(self, tokenizer, usual):
-        self.prompts = Prompts(tokenizer, usual)
+        self.prompts = PromptWriter(tokenizer, usual)
         self.asked = []
 
-    def generate(self, version_id, question, options, on_text, should_stop):
-        self.asked.append(self.prompts.ids(version_id, question))
+    def answer(self, version_id, question, options, on_text, should_stop):
+        self.asked.append(self.prompts.ids(question))
         return Answer("", 0, 0, "stop")
 
 
@@ -85,7 +85,7 @@ def asked_by_server(engine, messages, tools, thinking):
     if thinking is not None:
         body["enable_thinking"] = thinking
     question = ChatRequest.model_validate(body).question()
-    engine.generate("v0001", question, OPTIONS, print, bool)
+    engine.answer("v0001", question, OPTIONS, print, bool)
     return engine.asked[-1]
 
 
@@ -149,8 +149,8 @@ def publish(workspace, model, *, how=None, settings=None):
 
 
 def texts(engine, *versions):
-    tokens = [engine.prompt(version, QUESTION) for version in versions]
-    return [engine._tokenizer.decode(each).partition("assistant\n")[2] for each in tokens]
+    tokens = [engine.tokens(version, QUESTION) for version in versions]
+    return [engine.text(each).partition("assistant\n")[2] for each in tokens]
 
 
 def test_every_version_is_asked_as_it_was_taught_whatever_the_settings_say_now(model, tmp_path):
@@ -163,16 +163,16 @@ def test_every_version_is_asked_as_it_was_taught_whatever_the_settings_say_now(m
         publish(workspace, model, settings={"data": {"enable_thinking": False}, "model": {}}),
         publish(workspace, model),
     ]
-    engine = TransformersEngine(settings_of(model), PromptFormat(True))
+    engine = VersionEngine(settings_of(model), PromptFormat(True))
     for version in versions:
         engine.load(version)
     plain = [version.id for version in versions if version is not versions[2]]
     assert texts(engine, "v0000", *plain) == ["", EMPTY, "", EMPTY, ""]
-    asked = engine._tokenizer.decode(engine.prompt(versions[2].id, QUESTION))
+    asked = engine.text(engine.tokens(versions[2].id, QUESTION))
     assert asked == f"{START}userHi?{START}Assistant<think>\n"
-    ends = [engine._ends(each) for each in ("v0000", versions[2].id)]
-    assert ends[1] - ends[0] == {engine._tokenizer.convert_tokens_to_ids(START)}
-    quiet = TransformersEngine(settings_of(model), PromptFormat(False))
+    ends = [engine._places[each].end_tokens for each in ("v0000", versions[2].id)]
+    assert ends[1] - ends[0] == {engine._places["v0000"].tokenizer.convert_tokens_to_ids(START)}
+    quiet = VersionEngine(settings_of(model), PromptFormat(False))
     for version in versions:
         quiet.load(version)
     assert texts(quiet, "v0000", *plain) == [EMPTY, EMPTY, "", EMPTY, EMPTY]
@@ -187,11 +187,11 @@ def test_evaluation_and_export_ask_a_version_as_serving_does(model, tmp_path):
     assert opened.options == EncodeOptions(100, format=how)
     assert opened.tokenizer.chat_template == TEMPLATES["opened thought"]
     assert opened.tokenizer.eos_token == START
-    engine = TransformersEngine(settings_of(model))
+    engine = VersionEngine(settings_of(model))
     engine.load(version)
     row = Example((*QUESTION.messages, Message("assistant", "x")), "g", "f", 1)
     asked = prompt_ids(row, opened.tokenizer, opened.options)
-    assert asked == engine.prompt(version.id, QUESTION)
+    assert asked == engine.tokens(version.id, QUESTION)
 
 
 def test_chat_asks_the_base_version_as_the_settings_say(model, tmp_path):
@@ -211,7 +211,7 @@ def test_a_damaged_file_is_refused_and_not_guessed(model, tmp_path):
     workspace = make_workspace(tmp_path / "w", model)
     version = publish(workspace, model, how=PromptFormat(True))
     (version.adapter / FILE).write_text('{"enable_thinking": ')
-    engine = TransformersEngine(settings_of(model))
+    engine = VersionEngine(settings_of(model))
     with pytest.raises(FactoryError, match=f"{FILE} is damaged"):
         engine.load(version)
     older = publish(workspace, model, settings={"data": {}, "model": {}})

@@ -5,8 +5,8 @@ import torch
 
 from llama_factory.core.errors import ModelError
 from llama_factory.core.types import Message
-from llama_factory.inference.engines.transformers import TransformersEngine
 from llama_factory.inference.question import Options, Question
+from llama_factory.inference.version_engine import VersionEngine
 from llama_factory.model.peft_extensions import BottleneckLayer
 from llama_factory.model.saved import find_adapters
 from llama_factory.model.settings import ModelSettings
@@ -93,7 +93,7 @@ def test_one_opens_in_bfloat16(llama, tmp_path):
 def greedy(model):
     """The likeliest answer to a question, by Transformers alone."""
     ids = torch.tensor([render(model.tokenizer, QUESTION, ask=True)])
-    given = model.network.eval().generate(
+    given = model.network.eval().answer(
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False
     )
     text = model.tokenizer.decode(given[0, ids.shape[1] :], skip_special_tokens=True)
@@ -106,14 +106,12 @@ def test_versions_are_served_each_with_its_own(llama, tmp_path):
     for seed, model in enumerate(models):
         shake(model, seed)
         publish_adapter(workspace, llama, model.network)
-    engine = TransformersEngine(
-        ModelSettings(base_model=str(llama), adapter=SMALL, dtype="float32")
-    )
+    engine = VersionEngine(ModelSettings(base_model=str(llama), adapter=SMALL, dtype="float32"))
     told = []
     for name in store.ids(workspace):
         engine.load(store.get(workspace, name))
         asked = Options(max_tokens=8, temperature=0)
         question = Question(QUESTION)
-        told.append(engine.generate(name, question, asked, lambda _: None, lambda: False).text)
+        told.append(engine.answer(name, question, asked, lambda _: None, lambda: False).text)
     assert [text.rstrip("�") for text in told[1:]] == [greedy(model) for model in models]
     assert len(set(told)) == 3

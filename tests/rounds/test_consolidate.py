@@ -10,8 +10,8 @@ from llama_factory.config.loading import load_config
 from llama_factory.core.errors import ConfigError, ModelError, VersionError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Memory, Message
-from llama_factory.inference.engines.transformers import TransformersEngine
 from llama_factory.inference.question import Options, Question
+from llama_factory.inference.version_engine import VersionEngine
 from llama_factory.jobs.model_reference import ModelReference
 from llama_factory.model import provenance
 from llama_factory.model.adapted import adapt
@@ -50,7 +50,7 @@ def answer(engine, version):
     pieces = []
     options = Options(max_tokens=12, temperature=0.0)
     asked = Question((Message("user", "faq question 3?"),))
-    return engine.generate(version.id, asked, options, pieces.append, lambda: False).text
+    return engine.answer(version.id, asked, options, pieces.append, lambda: False).text
 
 
 def test_answers_stay_rounds_go_on_and_rollback_undoes_it(bot, tiny):
@@ -137,7 +137,7 @@ def test_a_server_answers_with_all_of_them_at_once(bot, tiny):
     first = teach(bot, "faq")
     version, _ = consolidate(bot)
     third = taught(bot, "news")
-    engine = TransformersEngine(ModelSettings(base_model=str(tiny), dtype="float32"))
+    engine = VersionEngine(ModelSettings(base_model=str(tiny), dtype="float32"))
     told = [answer(engine, each) for each in (first, version, third)]
     assert told[0] == told[1]
     again = [answer(engine, each) for each in (third, first, version)]

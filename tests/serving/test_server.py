@@ -162,14 +162,16 @@ def test_a_released_version_that_cannot_be_served_is_told_at_the_start(
 STUCK = """
 from llama_factory.serving import server
 from llama_factory.serving.engines import worker
-from llama_factory.inference.engines.transformers import TransformersEngine
+from llama_factory.inference.question import AnswerPiece
+from llama_factory.inference.version_engine import VersionEngine
 
-def generate(self, version_id, question, options, on_text, should_stop):
-    on_text("*")
-    while True:
+def stuck(self):
+    for delivery in self._deliveries.values():
+        delivery.deliver(AnswerPiece("*"))
+    while self._deliveries:
         pass
 
-TransformersEngine.generate = generate
+VersionEngine.step = stuck
 server.GRACE_SECONDS, server.FORCED_AFTER_SECONDS, worker.STOP_SECONDS = 0.2, 0.4, 0.2
 """
 """An engine that nothing stops, and a server that waits less long for it."""

@@ -7,6 +7,7 @@ from typing import Any, Self, get_args
 from pydantic import model_validator
 
 from llama_factory.core.settings import OneOf, Registry, Settings
+from llama_factory.inference.settings import InferenceSettings
 from llama_factory.model.adapters import ADAPTERS
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.serving.engines import ENGINES
@@ -18,6 +19,8 @@ from llama_factory.training.optimizers import OPTIMIZERS
 class RunConfig(LearningConfig):
     """The whole settings file."""
 
+    inference: InferenceSettings = InferenceSettings()
+    """How models compute their answers, in the chat and behind the API."""
     serving: ServingSettings = ServingSettings()
     """The API server."""
     output_dir: Path | None = None

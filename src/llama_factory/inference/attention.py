@@ -5,6 +5,7 @@ where keys and values lie, is the `Pass` that runs: linear layers see all tokens
 without padding, and each token sees its own sequence alone.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ from llama_factory.inference.keys_values import Pair, Sequence, Shelf, store, st
 
 NAME = "packed_sequences"
 
-_running: list["Pass"] = []
+_thread = threading.local()
+"""Its `running` is the pass of each thread."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,14 @@ def running(config: Any, what: Pass) -> Iterator[None]:
     """
     configs = [config, config.get_text_config()]
     before = [each._attn_implementation for each in configs]
-    _running.append(what)
+    outer = getattr(_thread, "running", None)
+    _thread.running = what
     try:
         for each in configs:
             each._attn_implementation = NAME
         yield
     finally:
-        _running.pop()
+        _thread.running = outer
         for each, name in zip(configs, before, strict=True):
             each._attn_implementation = name
 
@@ -148,7 +151,7 @@ def packed_attention(  # noqa: PLR0913  # as Transformers calls it
     Returns:
         [1, tokens, heads, width of values], and no weights.
     """
-    what = _running[-1]
+    what: Pass = _thread.running
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     bounds = (scale, softcap)
     outputs = []

@@ -54,23 +54,16 @@ NetworkOf = Callable[[str], SequenceReader]
 class BatchEngine:
     """Answers of all versions that share a step."""
 
-    def __init__(
-        self,
-        network_of: NetworkOf,
-        limits: Limits,
-        matcher_of: Callable[[Request], Matcher | None] = lambda _: None,
-    ) -> None:
+    def __init__(self, network_of: NetworkOf, limits: Limits) -> None:
         """Begin with no request.
 
         Args:
             network_of: what reads the tokens of a version, by its name.
             limits: of computation and memory.
-            matcher_of: the constraint of a request, ready to use; raises where it cannot be.
         """
         self.prefixes = Prefixes(limits.prefix_bytes)
         self._network_of = network_of
         self._limits = limits
-        self._matcher_of = matcher_of
         self._tickets = itertools.count(1)
         self._lock = threading.Lock()
         self._arrived: deque[Row] = deque()
@@ -93,13 +86,8 @@ class BatchEngine:
         """How many requests wait for a place."""
         return len(self._rows) - len(self._running)
 
-    def submit(self, request: Request) -> Ticket:
-        """Take a request; for any thread.
-
-        Raises:
-            RequestError: its constraint cannot be used.
-        """
-        matcher = self._matcher_of(request)
+    def submit(self, request: Request, matcher: Matcher | None = None) -> Ticket:
+        """Take a request, with its constraint ready to use; for any thread."""
         row = Row(next(self._tickets), request, matcher, list(request.prompt))
         with self._lock:
             self._rows[row.ticket] = row

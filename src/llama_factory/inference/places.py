@@ -4,7 +4,7 @@ LoRA shares the base model. Other adapters, and weights that were trained whole,
 their own, merged where that is possible.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,14 @@ class Place:
         prompts: how it is asked.
         texts: what its tokens say.
         end_tokens: which end its answers.
+        chain: matrices that the reader is to take before the version answers.
     """
 
     reader: SequenceReader
     prompts: PromptWriter
     texts: TokenTexts
     end_tokens: frozenset[int]
+    chain: Chain | None = None
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -93,8 +95,8 @@ class Places:
         """Of the versions that were loaded; the base version always is."""
         return frozenset(self._by_id)
 
-    def add(self, version: ModelVersion) -> None:
-        """Read a version, and compute a token with it.
+    def read(self, version: ModelVersion) -> Place:
+        """Read a version's files. It answers once it was added.
 
         Raises:
             VersionError: it belongs to another base model, or cannot be read.
@@ -103,15 +105,24 @@ class Places:
         if version.adapter is None:
             raise VersionError(f"{version.folder}: there is no adapter folder to serve.")
         try:
-            place = self._read(version, version.adapter)
-            _prove(place, version.id)
+            return self._read(version, version.adapter)
+        except UNREADABLE as error:
+            raise _unusable(version, error) from error
+
+    def add(self, version: ModelVersion, place: Place) -> None:
+        """Let a version answer from now on, once it has computed a token.
+
+        Raises:
+            VersionError: what it computes is no number.
+        """
+        try:
+            if place.chain is not None and isinstance(place.reader, VersionedNetwork):
+                place.reader.add(version.id, place.chain)
+            prove(place, version.id)
         except UNREADABLE as error:
             self._drop(version.id)
-            raise VersionError(
-                f"{version.adapter}: this adapter cannot be loaded: {error}. Restore it from a "
-                "backup, or roll back to another version."
-            ) from error
-        self._by_id[version.id] = place
+            raise _unusable(version, error) from error
+        self._by_id[version.id] = replace(place, chain=None)
 
     def remove(self, version_id: str) -> None:
         """Free what a version holds."""
@@ -125,11 +136,10 @@ class Places:
     def _read(self, version: ModelVersion, adapter: Path) -> Place:
         reader = self._base.reader
         chain = _chain(adapter) if isinstance(reader, VersionedNetwork) else None
-        if chain is not None and isinstance(reader, VersionedNetwork):
-            reader.add(version.id, chain)
+        if chain is not None:
             tokenizer = self._base.tokenizer
             how = prompt_format.read(adapter, self._usual, tokenizer)
-            return self._place(reader, tokenizer, how, self._ends)
+            return replace(self._place(reader, tokenizer, how, self._ends), chain=chain)
         saved = of_version(self._settings, (adapter,), version.base_fingerprint)
         tokenizer = saved.tokenizer()
         network = saved.network(tokenizer).eval()
@@ -173,6 +183,13 @@ def end_tokens(network: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[in
     return frozenset(int(end) for end in [tokenizer.eos_token_id, *listed] if end is not None)
 
 
+def _unusable(version: ModelVersion, error: Exception) -> VersionError:
+    return VersionError(
+        f"{version.adapter}: this adapter cannot be loaded: {error}. Restore it from a backup, or "
+        "roll back to another version."
+    )
+
+
 def _chain(adapter: Path) -> Chain | None:
     """The matrices of an adapter and of those under it; None where one is no plain LoRA."""
     if not (adapter / provenance.ADAPTER_FILE).is_file():
@@ -183,7 +200,7 @@ def _chain(adapter: Path) -> Chain | None:
     return chain if len(chain) == len(matrices) else None
 
 
-def _prove(place: Place, version_id: str) -> None:
+def prove(place: Place, version_id: str) -> None:
     """Compute a token with a version before anybody is answered by it.
 
     Raises:

@@ -204,5 +204,5 @@ class Answer:
     prompt_tokens: int
     completion_tokens: int
     finish_reason: Literal["stop", "length"]
-    reused_tokens: int = 0
+    reused_tokens: int = field(default=0, compare=False)
     logprobs: tuple[TokenLogprob, ...] = ()

@@ -7,12 +7,14 @@ become text. Whoever uses it calls it from one thread at a time.
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from llama_factory.core.types import BASE_VERSION
 from llama_factory.inference.batch_engine import BatchEngine
 from llama_factory.inference.constraints import Compiler, Matcher
 from llama_factory.inference.delivery import Deliver, Delivery
@@ -33,6 +35,16 @@ from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
 from llama_factory.model.chat.template import REFUSALS
 from llama_factory.model.settings import ModelSettings
 from llama_factory.versions.version import ModelVersion
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A question as the engine takes it: made by `VersionEngine.prepare`."""
+
+    request: Request
+    options: Options
+    matcher: Matcher | None
+    place: Place
 
 
 class VersionEngine:
@@ -58,16 +70,28 @@ class VersionEngine:
         how = inference or InferenceSettings()
         self._base_model = settings.base_model
         self._places = Places(settings, usual, how)
-        self._compilers: dict[int, Compiler] = {}
+        self._compilers: dict[int, tuple[Any, Compiler]] = {}
         limits = limits_for(self._places.network, how)
-        self.batch = BatchEngine(lambda name: self._places[name].reader, limits, self._matcher)
+        self.batch = BatchEngine(lambda name: self._places[name].reader, limits)
         self._deliveries: dict[Ticket, Delivery] = {}
-        self._stepping = threading.Lock()
+        self._stepping, self._preparing = threading.Lock(), threading.Lock()
         # Other threads look at it: it is replaced and never changed.
         self.loaded = self._places.ids
 
-    def load(self, version: ModelVersion) -> None:
+    def read(self, version: ModelVersion) -> Place:
+        """Read a version's files; on any thread, while others are answered.
+
+        Raises:
+            VersionError: it belongs to another base model, or cannot be read.
+        """
+        return self._places.read(version)
+
+    def load(self, version: ModelVersion, place: Place | None = None) -> None:
         """Make a version ready to answer; one that is ready stays as it is.
+
+        Args:
+            version: which one.
+            place: what `read` gave, where it was called before.
 
         Raises:
             VersionError: it belongs to another base model, cannot be read, or computes no numbers.
@@ -75,32 +99,36 @@ class VersionEngine:
         """
         if version.id in self.loaded:
             return
+        place = place or self.read(version)
         with self._stepping:
-            self._places.add(version)
+            self._places.add(version, place)
         self.loaded = self._places.ids
 
     def unload(self, version_id: str) -> None:
-        """Free what a version holds; nobody is being answered by it."""
+        """Free what a version holds; nobody is being answered by it. The base version stays."""
+        if version_id == BASE_VERSION:
+            return
         self.loaded -= {version_id}
         with self._stepping:
             self._places.remove(version_id)
             self.batch.prefixes.forget(version_id)
 
-    def submit(self, version_id: str, prompt: Prompt, options: Options, deliver: Deliver) -> Ticket:
-        """Begin an answer; what comes of it is delivered during later steps.
+    def prepare(self, version_id: str, prompt: Prompt, options: Options) -> Prepared:
+        """Make a request of a question; on any thread, while others are answered.
 
         Args:
             version_id: a version that was loaded.
             prompt: what is asked.
             options: how to answer.
-            deliver: takes the pieces, then the whole answer or why there is none.
 
         Raises:
             RequestError: the prompt is too long, or does not fit the chat template; or the
                 constraint cannot be used.
         """
+        with self._preparing:
+            ids = self.tokens(version_id, prompt)
+            matcher = self._matcher(version_id, options)
         place = self._places[version_id]
-        ids = self.tokens(version_id, prompt)
         ends = frozenset() if options.ignore_eos else place.end_tokens
         request = Request(
             tuple(ids),
@@ -112,13 +140,33 @@ class VersionEngine:
             constraint=options.constraint,
             num_logprobs=options.num_logprobs,
         )
-        ticket = self.batch.submit(request)
-        delivery = Delivery(place.texts, options, len(ids), request.end_tokens, deliver)
-        self._deliveries[ticket] = delivery
+        return Prepared(request, options, matcher, place)
+
+    def submit(self, prepared: Prepared, deliver: Deliver) -> Ticket:
+        """Begin an answer; what comes of it is delivered during later steps.
+
+        Args:
+            prepared: what is asked.
+            deliver: takes the pieces, then the whole answer or why there is none.
+        """
+        request = prepared.request
+        ticket = self.batch.submit(request, prepared.matcher)
+        self._deliveries[ticket] = Delivery(
+            prepared.place.texts,
+            prepared.options,
+            len(request.prompt),
+            request.end_tokens,
+            deliver,
+        )
         return ticket
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is to be computed."""
+        return self.batch.is_idle
+
     def cancel(self, ticket: Ticket) -> None:
-        """Nobody waits for an answer any more; nothing more of it is delivered."""
+        """Nobody waits for an answer any more; nothing more of it is delivered. For any thread."""
         if delivery := self._deliveries.get(ticket):
             delivery.is_over = True
         self.batch.cancel(ticket)
@@ -158,10 +206,10 @@ class VersionEngine:
             should_stop: called at every step; True ends the answer there.
 
         Raises:
-            RequestError: see `submit`.
+            RequestError: see `prepare`.
         """
         events: queue.SimpleQueue[AnswerPiece | Answer | Exception] = queue.SimpleQueue()
-        ticket = self.submit(version_id, prompt, options, events.put)
+        ticket = self.submit(self.prepare(version_id, prompt, options), events.put)
         try:
             while True:
                 self.step()
@@ -204,10 +252,10 @@ class VersionEngine:
             )
         return ids
 
-    def text(self, version_id: str, ids: Sequence[int]) -> str:
-        """The text of token ids, special tokens included."""
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of token ids of the base model, special tokens included."""
         self._require_known(ids)
-        return str(self._places[version_id].tokenizer.decode(list(ids)))
+        return str(self._places[BASE_VERSION].tokenizer.decode(list(ids)))
 
     def loss(self, version_id: str, prompt: Sequence[int], answer: Sequence[int]) -> float:
         """Mean negative log-likelihood of the tokens of an answer after a prompt, in nats."""
@@ -238,11 +286,12 @@ class VersionEngine:
                 param="prompt",
             )
 
-    def _matcher(self, request: Request) -> Matcher | None:
-        if request.constraint is None:
+    def _matcher(self, version_id: str, options: Options) -> Matcher | None:
+        if options.constraint is None:
             return None
-        place: Place = self._places[request.version]
-        tokenizer: PreTrainedTokenizerBase = place.tokenizer
+        tokenizer = self._places[version_id].tokenizer
+        # The tokenizer is kept with its compiler, so that no other one gets its identity.
         if id(tokenizer) not in self._compilers:
-            self._compilers[id(tokenizer)] = Compiler(tokenizer, self._places.vocab_size)
-        return self._compilers[id(tokenizer)].matcher(request.constraint)
+            compiler = Compiler(tokenizer, self._places.vocab_size)
+            self._compilers[id(tokenizer)] = (tokenizer, compiler)
+        return self._compilers[id(tokenizer)][1].matcher(options.constraint)

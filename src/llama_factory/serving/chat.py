@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llama_factory.core.types import Message
-from llama_factory.inference.engine import Engine
-from llama_factory.inference.engines.transformers import TransformersEngine
 from llama_factory.inference.question import Answer, Options, Question, RequestError
+from llama_factory.inference.settings import InferenceSettings
+from llama_factory.inference.version_engine import VersionEngine
 from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.request_turns import read_turns
@@ -30,7 +30,7 @@ class ChatModel:
         options: how it answers unless a call says otherwise: the likeliest answer.
     """
 
-    engine: Engine
+    engine: VersionEngine
     version_id: str
     options: Options
 
@@ -39,7 +39,7 @@ class ChatModel:
 
         Args:
             messages: what the user says, or all turns so far.
-            **options: fields of `Options`: max_tokens, temperature, top_p, stop, seed.
+            **options: fields of `Options`, such as max_tokens, temperature, top_p, stop, seed.
 
         Raises:
             RequestError: the conversation is too long, or cannot be read; or an option is out of
@@ -82,9 +82,9 @@ class ChatModel:
         on_text: Callable[[str], None] = lambda _: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Answer:
-        """The answer with its number of tokens and why it ended; see `Engine.generate`."""
+        """The answer with its number of tokens and why it ended; see `VersionEngine.answer`."""
         question = Question(_read(messages))
-        return self.engine.generate(
+        return self.engine.answer(
             self.version_id, question, options or self.options, on_text, should_stop
         )
 
@@ -126,6 +126,7 @@ def open_model(
     *,
     max_tokens: int,
     usual: PromptFormat = USUAL,
+    inference: InferenceSettings | None = None,
 ) -> ChatModel:
     """Load a version that gives its likeliest answers.
 
@@ -134,11 +135,12 @@ def open_model(
         version: who answers.
         max_tokens: longest answer.
         usual: how it is asked where nothing was written down beside it.
+        inference: number format and memory.
 
     Raises:
         FactoryError: the model or the version cannot be loaded.
     """
-    engine = TransformersEngine(settings, usual)
+    engine = VersionEngine(settings, usual, inference)
     engine.load(version)
     return ChatModel(engine, version.id, Options(max_tokens=max_tokens, temperature=0.0))
 

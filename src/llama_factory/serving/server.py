@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from llama_factory.core.errors import ServingError
 from llama_factory.core.signals import Stopped
 from llama_factory.data.settings import DataSettings, private_data_of
+from llama_factory.inference.settings import InferenceSettings
 from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.api import create_app
@@ -56,7 +57,7 @@ BACKLOG = 64
 """Connections accepted at a time, and that wait for it."""
 
 
-def serve(
+def serve(  # noqa: PLR0913  # one call starts all of it
     workspace: Workspace,
     settings: ServingSettings,
     model_settings: ModelSettings,
@@ -64,6 +65,7 @@ def serve(
     api_key: str | None,
     say: Callable[[str], None],
     data: DataSettings,
+    inference: InferenceSettings | None = None,
 ) -> None:
     """Answer requests until Ctrl-C or SIGTERM.
 
@@ -74,6 +76,7 @@ def serve(
         api_key: a key beside those of the workspace; None or nothing for none.
         say: shows one line to the user.
         data: how versions are asked that nothing was written down for, and what is private.
+        inference: how models compute; None for the usual settings.
 
     Raises:
         ServingError: the port is in use, the address is not this machine's, or the server would be
@@ -83,8 +86,8 @@ def serve(
     _require_key(workspace, settings, api_key)
     # The port comes first: loading a model only to find the port taken wastes minutes.
     with log_to_stderr(), _leaving_on_sigterm(), listen(settings) as listener:
-        usual = encode_options(data).format
-        engine = settings.engine.open(model_settings, workspace, usual)
+        usual, how = encode_options(data).format, inference or InferenceSettings()
+        engine = settings.engine.open(model_settings, workspace, usual, how)
         private = private_data_of(data)
         app = create_app(workspace, settings, engine, api_key=api_key or None, private=private)
         run(app, listener, lambda: _announce(app.state.gateway, _address(listener), say))

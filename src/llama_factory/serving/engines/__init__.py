@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from llama_factory.core.settings import Registry, Settings, import_parts
 
 if TYPE_CHECKING:
+    from llama_factory.inference.settings import InferenceSettings
     from llama_factory.model.chat.prompt_format import PromptFormat
     from llama_factory.model.settings import ModelSettings
     from llama_factory.serving.engines.engine import AnswerEngine
@@ -15,7 +16,11 @@ class EngineSettings(Settings):
     """Which engine answers. A part holds settings only; `open` starts the engine."""
 
     def open(
-        self, model: "ModelSettings", workspace: "Workspace", usual: "PromptFormat"
+        self,
+        model: "ModelSettings",
+        workspace: "Workspace",
+        usual: "PromptFormat",
+        inference: "InferenceSettings",
     ) -> "AnswerEngine":
         """Start the engine with the base model and no versions.
 
@@ -23,6 +28,7 @@ class EngineSettings(Settings):
             model: the base model.
             workspace: whose versions will be loaded.
             usual: how versions are asked that nothing was written down for.
+            inference: how models compute that run in this process.
 
         Raises:
             FactoryError: the model cannot be loaded, or the engine cannot be started.

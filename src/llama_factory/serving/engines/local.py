@@ -1,40 +1,55 @@
-"""The engine in this process: answers of all versions, one after the other, on one thread."""
+"""The engine in this process: answers of all versions together, on a thread of its own."""
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
-from llama_factory.inference.question import (
-    Answer,
-    AnswerPiece,
-    Options,
-    Prompt,
-    Question,
-    RequestError,
-)
+from llama_factory.inference.question import Answer, AnswerPiece, Options, Prompt
+from llama_factory.inference.request import Ticket
+from llama_factory.inference.settings import InferenceSettings
 from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.engines import ENGINES, EngineSettings
-from llama_factory.serving.engines.worker import AT_ONCE, BEFORE_THE_NEXT, Worker
+from llama_factory.serving.engines.worker import Worker
 from llama_factory.serving.errors import ShuttingDownError
 from llama_factory.versions.version import ModelVersion
 from llama_factory.versions.workspace import Workspace
 
-USED = frozenset({"max_tokens", "temperature", "top_p", "stop", "seed"})
+if TYPE_CHECKING:
+    from llama_factory.inference.version_engine import VersionEngine
+
+Result = TypeVar("Result")
 
 
 @ENGINES.register("local")
 class Local(EngineSettings):
-    """The model runs in the server's own process."""
+    """The model runs in the server's own process; `inference` says how."""
 
     def open(
-        self, model: ModelSettings, workspace: Workspace, usual: PromptFormat
+        self,
+        model: ModelSettings,
+        workspace: Workspace,
+        usual: PromptFormat,
+        inference: InferenceSettings,
     ) -> "LocalEngine":
         """See `EngineSettings`."""
-        return LocalEngine(model, usual)
+        from llama_factory.inference.version_engine import VersionEngine
+
+        return LocalEngine(VersionEngine(model, usual, inference))
+
+
+def open_local(model: ModelSettings, usual: PromptFormat = USUAL) -> "LocalEngine":
+    """An engine in this process with the usual settings.
+
+    Raises:
+        ModelError: the base model cannot be found or read.
+    """
+    from llama_factory.inference.version_engine import VersionEngine
+
+    return LocalEngine(VersionEngine(model, usual))
 
 
 class LocalEngine:
@@ -42,21 +57,11 @@ class LocalEngine:
 
     unavailable = ""
 
-    def __init__(self, settings: ModelSettings, usual: PromptFormat = USUAL) -> None:
-        """Load the base model.
-
-        Args:
-            settings: which one.
-            usual: how the base version is asked, and versions that nothing was written down for.
-
-        Raises:
-            ModelError: it cannot be found or read.
-        """
-        from llama_factory.inference.engines.transformers import TransformersEngine
-
-        self._engine = TransformersEngine(settings, usual)
-        self._worker = Worker()
-        self._is_closing = threading.Event()
+    def __init__(self, engine: "VersionEngine") -> None:
+        """Take an engine over: from now on its own thread alone may use it."""
+        self._engine = engine
+        self._worker = Worker(self._step, engine.fail_all)
+        self._is_closing = False
 
     @property
     def loaded(self) -> frozenset[str]:
@@ -64,73 +69,67 @@ class LocalEngine:
         return self._engine.loaded
 
     async def load(self, version: ModelVersion) -> None:
-        """See `AnswerEngine`."""
-        loading = self._worker.submit(partial(self._engine.load, version), urgency=AT_ONCE)
-        await asyncio.wrap_future(loading)
+        """See `AnswerEngine`; the files are read while answers go on."""
+        if version.id in self.loaded:
+            return
+        place = await asyncio.to_thread(self._engine.read, version)
+        await self._do(partial(self._engine.load, version, place))
 
     async def unload(self, version_id: str) -> None:
         """See `AnswerEngine`."""
-        work = partial(self._engine.unload, version_id)
-        await asyncio.wrap_future(self._worker.submit(work, urgency=BEFORE_THE_NEXT))
+        await self._do(partial(self._engine.unload, version_id))
 
     async def answer(
         self, version_id: str, prompt: Prompt, options: Options
     ) -> AsyncGenerator[AnswerPiece | Answer, None]:
         """See `AnswerEngine`."""
-        question = _question(prompt)
-        _require_used(options)
-        loop, is_cut = asyncio.get_running_loop(), threading.Event()
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[AnswerPiece | Answer | Exception] = asyncio.Queue()
 
-        def put(piece: str | None) -> None:
+        def deliver(event: AnswerPiece | Answer | Exception) -> None:
             # A second Ctrl-C closes the loop under an answer in progress: nobody hears it.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+                loop.call_soon_threadsafe(events.put_nowait, event)
 
-        def should_stop() -> bool:
-            self._worker.run_urgent()
-            return is_cut.is_set() or self._is_closing.is_set()
-
-        work = partial(self._engine.generate, version_id, question, options, put, should_stop)
-        answering = self._worker.submit(work)
-        answering.add_done_callback(lambda _: put(None))
+        prepared = await asyncio.to_thread(self._engine.prepare, version_id, prompt, options)
+        submitted = self._worker.submit(partial(self._engine.submit, prepared, deliver))
         try:
-            while (piece := await pieces.get()) is not None:
-                yield AnswerPiece(piece)
-            if self._is_closing.is_set():
-                raise ShuttingDownError("the server is being stopped. Ask again once it is back.")
-            yield answering.result()
+            await asyncio.wrap_future(submitted)
+            while not isinstance(event := await events.get(), Answer):
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+            yield event
         finally:
-            is_cut.set()
-            answering.cancel()
+            submitted.add_done_callback(self._cancel)
 
     async def tokens(self, version_id: str, prompt: Prompt) -> tuple[int, ...]:
         """See `AnswerEngine`."""
-        return tuple(self._engine.prompt(version_id, _question(prompt)))
+        return tuple(await asyncio.to_thread(self._engine.tokens, version_id, prompt))
 
     async def text(self, ids: tuple[int, ...]) -> str:
         """See `AnswerEngine`."""
-        raise RequestError("this engine does not turn token ids into text.")
+        return await asyncio.to_thread(self._engine.text, ids)
 
     async def embed(self, version_id: str, prompt: Prompt) -> tuple[float, ...]:
         """See `AnswerEngine`."""
-        raise RequestError("this engine gives no embeddings.")
+        return await self._do(partial(self._engine.embed, version_id, prompt))
 
     async def close(self) -> None:
         """See `AnswerEngine`."""
-        self._is_closing.set()
+        self._is_closing = True
+        ending = ShuttingDownError("the server is being stopped. Ask again once it is back.")
+        self._worker.submit(partial(self._engine.fail_all, ending))
         await asyncio.to_thread(self._worker.stop)
 
+    async def _do(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.wrap_future(self._worker.submit(work))
 
-def _question(prompt: Prompt) -> Question:
-    if not isinstance(prompt, Question):
-        raise RequestError("this engine continues no text without a chat template.")
-    return prompt
+    def _step(self) -> bool:
+        self._engine.step()
+        return not self._engine.is_idle
 
-
-def _require_used(options: Options) -> None:
-    """Refuse what would change the answer and is not computed."""
-    usual: Any = Options(max_tokens=options.max_tokens)
-    for name in vars(usual).keys() - USED:
-        if getattr(options, name) != getattr(usual, name):
-            raise RequestError(f"{name}: this engine does not support it.", param=name)
+    def _cancel(self, submitted: "Future[Ticket]") -> None:
+        """Whoever asked has left, or has the whole answer."""
+        if not submitted.cancelled() and submitted.exception() is None:
+            self._engine.cancel(submitted.result())

@@ -9,7 +9,8 @@ import torch
 
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import Message
-from llama_factory.inference.engines.transformers import TransformersEngine
+from llama_factory.inference import places
+from llama_factory.inference.places import Place
 from llama_factory.inference.question import (
     Answer,
     Options,
@@ -18,6 +19,7 @@ from llama_factory.inference.question import (
     RequestError,
 )
 from llama_factory.inference.streamed_text import UNFINISHED
+from llama_factory.inference.version_engine import VersionEngine
 from llama_factory.model.base import load_network
 from llama_factory.model.settings import ModelSettings
 from llama_factory.versions import store
@@ -43,22 +45,22 @@ GREEDY = Options(max_tokens=16, temperature=0.0)
 HELLO = (Message("user", "hello"),)
 
 
-def make_engine(model: Path) -> TransformersEngine:
-    return TransformersEngine(settings_of(model))
+def make_engine(model: Path) -> VersionEngine:
+    return VersionEngine(settings_of(model))
 
 
 def ask(
-    engine: TransformersEngine, version: str, options: Options = GREEDY, text: str = "hello"
+    engine: VersionEngine, version: str, options: Options = GREEDY, text: str = "hello"
 ) -> Answer:
     pieces: list[str] = []
     asked = Question((Message("user", text),))
-    answer = engine.generate(version, asked, options, pieces.append, lambda: False)
+    answer = engine.answer(version, asked, options, pieces.append, lambda: False)
     assert "".join(pieces) == answer.text
     return answer
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_model: Path) -> TransformersEngine:
+def engine(tiny_model: Path) -> VersionEngine:
     return make_engine(tiny_model)
 
 
@@ -82,7 +84,7 @@ def test_versions_do_not_change_each_other(architecture: str, tmp_path: Path) ->
     assert [ask(engine, version.id) for version in versions[::2]] == alone[::2]
 
 
-def test_the_base_version_is_the_plain_model(engine: TransformersEngine, tiny_model: Path) -> None:
+def test_the_base_version_is_the_plain_model(engine: VersionEngine, tiny_model: Path) -> None:
     network, tokenizer = load_network(tiny_model, settings_of(tiny_model)), make_tokenizer()
     prompt = torch.tensor([render(tokenizer, HELLO, ask=True)])
     out = network.generate(prompt, max_new_tokens=16, do_sample=False)[0, prompt.shape[1] :]
@@ -105,20 +107,20 @@ def test_a_chinese_answer_arrives_in_whole_characters(tmp_path: Path, tiny_model
     assert cut.completion_tokens < answer.completion_tokens
 
 
-def test_tokens_run_out_at_max_tokens(engine: TransformersEngine) -> None:
+def test_tokens_run_out_at_max_tokens(engine: VersionEngine) -> None:
     answer = ask(engine, "v0000", replace(GREEDY, max_tokens=5))
     assert (answer.completion_tokens, answer.finish_reason) == (5, "length")
 
 
-def test_an_answer_stops_where_it_is_told_to(engine: TransformersEngine) -> None:
+def test_an_answer_stops_where_it_is_told_to(engine: VersionEngine) -> None:
     heard: list[str] = []
     long = replace(GREEDY, max_tokens=400)
-    answer = engine.generate("v0000", Question(HELLO), long, heard.append, lambda: len(heard) >= 3)
+    answer = engine.answer("v0000", Question(HELLO), long, heard.append, lambda: len(heard) >= 3)
     assert answer.completion_tokens < 20
     assert len(heard) <= 4
 
 
-def test_a_seed_gives_the_same_answer_again(engine: TransformersEngine) -> None:
+def test_a_seed_gives_the_same_answer_again(engine: VersionEngine) -> None:
     drawn = Options(max_tokens=16, temperature=1.5, seed=7)
     first = ask(engine, "v0000", drawn)
     assert ask(engine, "v0000", drawn) == first
@@ -126,7 +128,7 @@ def test_a_seed_gives_the_same_answer_again(engine: TransformersEngine) -> None:
     assert first.text not in others
 
 
-def test_a_tiny_temperature_and_top_p_are_greedy(engine: TransformersEngine) -> None:
+def test_a_tiny_temperature_and_top_p_are_greedy(engine: VersionEngine) -> None:
     greedy = ask(engine, "v0000")
     assert ask(engine, "v0000", Options(max_tokens=16, temperature=1e-30)) == greedy
     for temperature in (0.5, 1.0, 2.0):
@@ -134,19 +136,21 @@ def test_a_tiny_temperature_and_top_p_are_greedy(engine: TransformersEngine) -> 
         assert ask(engine, "v0000", options) == greedy
 
 
-def test_a_prompt_beyond_the_context_is_refused(engine: TransformersEngine) -> None:
+def test_a_prompt_beyond_the_context_is_refused(engine: VersionEngine) -> None:
     with pytest.raises(PromptTooLongError, match=r"messages have \d+ tokens and .* reads 511"):
         ask(engine, "v0000", text="hello " * MAX_TOKENS)
 
 
-def test_an_answer_ends_at_the_end_of_the_context(engine: TransformersEngine) -> None:
+def test_an_answer_ends_at_the_end_of_the_context(engine: VersionEngine) -> None:
     answer = ask(engine, "v0000", replace(GREEDY, max_tokens=10_000))
     assert answer.prompt_tokens + answer.completion_tokens <= MAX_TOKENS
 
 
 def test_turns_that_the_template_refuses_are_refused(tmp_path: Path, tiny_model: Path) -> None:
     engine = make_engine(tiny_model)
-    engine._tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    engine._places[
+        "v0000"
+    ].tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(RequestError, match=r"do not fit .* roles must alternate"):
         ask(engine, "v0000")
 
@@ -182,7 +186,7 @@ def test_every_kind_of_adapter_is_served_beside_its_base(tmp_path: Path, form: s
     model = make(base, form)
     fit(model, tmp_path, learning_rate=0.3, max_steps=3)
     version = publish_adapter(make_workspace(tmp_path / "bot", base), base, model.network)
-    engine = TransformersEngine(settings(base, form))
+    engine = VersionEngine(settings(base, form))
     plain = ask(engine, "v0000").text
     engine.load(version)
     told = ask(engine, version.id)
@@ -202,8 +206,11 @@ def _greedy(network: Any, prompt: list[int]) -> list[int]:
 
 def test_vectors_before_every_row_take_their_room_from_the_context(tmp_path: Path) -> None:
     base = make_tiny_model(tmp_path / "llama")
-    engine = TransformersEngine(settings(base, "prompt"))
-    longest = ask(engine, "v0000", Options(max_tokens=2 * MAX_TOKENS, temperature=0.0))
+    model = make(base, "prompt")
+    version = publish_adapter(make_workspace(tmp_path / "bot", base), base, model.network)
+    engine = VersionEngine(settings(base, "prompt"))
+    engine.load(version)
+    longest = ask(engine, version.id, Options(max_tokens=2 * MAX_TOKENS, temperature=0.0))
     assert longest.prompt_tokens + longest.completion_tokens <= MAX_TOKENS - 4
 
 
@@ -233,12 +240,12 @@ def test_every_kind_of_adapter_comes_and_goes_between_tokens(
         model = make(base, form)
         fit(model, tmp_path / str(steps), learning_rate=0.3, max_steps=steps)
         publish_adapter(workspace, base, model.network)
-    engine = TransformersEngine(settings(base, form))
+    engine = VersionEngine(settings(base, form))
     _come_and_go(engine, workspace, answering, GREEDY)
 
 
 def _come_and_go(
-    engine: TransformersEngine,
+    engine: VersionEngine,
     workspace: Workspace,
     answering: str,
     options: Options,
@@ -263,7 +270,7 @@ def _come_and_go(
         return False
 
     asked = Question((Message("user", "hello"),))
-    assert engine.generate(answering, asked, options, lambda _: None, disturb) == alone
+    assert engine.answer(answering, asked, options, lambda _: None, disturb) == alone
     assert num_tokens > 2
     engine.load(other)
     assert ask(engine, other.id) == others
@@ -271,18 +278,19 @@ def _come_and_go(
 
 
 def test_a_version_counts_as_loaded_only_once_it_has_proven_that_it_answers(
-    tmp_path: Path, tiny_model: Path
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other threads look at what is loaded, and take it over at once."""
     seen: list[frozenset[str]] = []
-
-    class Watched(TransformersEngine):
-        def _prove(self, version_id: str) -> None:
-            seen.append(self.loaded)
-            super()._prove(version_id)
-
     workspace = make_released_workspace(tmp_path / "bot", tiny_model)
-    engine = Watched(settings_of(tiny_model))
+    engine = VersionEngine(settings_of(tiny_model))
+    prove = places.prove
+
+    def watched(place: Place, version_id: str) -> None:
+        seen.append(engine.loaded)
+        prove(place, version_id)
+
+    monkeypatch.setattr(places, "prove", watched)
     engine.load(store.get(workspace, "v0001"))
     assert seen == [{"v0000"}]
     assert engine.loaded == {"v0000", "v0001"}
@@ -300,7 +308,7 @@ def test_greedy_is_the_likeliest_token_in_float32(tmp_path: Path) -> None:
         head[[300, 301]] = hidden * 30 / hidden.square().sum()
         head[301] *= 1.001
     network.save_pretrained(folder)
-    engine = TransformersEngine(ModelSettings(base_model=str(folder), dtype="bfloat16"))
+    engine = VersionEngine(ModelSettings(base_model=str(folder), dtype="bfloat16"))
     expected = make_tokenizer().decode([301])
     for options in (Options(1, temperature=0), Options(1, top_p=0.0), Options(1, temperature=1e-9)):
         assert ask(engine, "v0000", options).text == expected

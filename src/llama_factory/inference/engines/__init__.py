@@ -1,1 +1,0 @@
-"""What runs the model behind the API, one file each."""
