@@ -19,7 +19,7 @@ from llama_factory.inference.question import Answer, AnswerPiece, Options, Promp
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.api import create_app
 from llama_factory.serving.engines.engine import AnswerEngine
-from llama_factory.serving.engines.local import LocalEngine, open_local
+from llama_factory.serving.engines.local import LocalEngine
 from llama_factory.serving.server import Server, listen
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions import releases, store
@@ -66,7 +66,7 @@ def settings_of(model: Path) -> ModelSettings:
 
 
 def make_engine(model: Path) -> LocalEngine:
-    return open_local(settings_of(model))
+    return LocalEngine(settings_of(model))
 
 
 def answer_alone(model: Path, workspace: Workspace, version: str, question: str) -> str:

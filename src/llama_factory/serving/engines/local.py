@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from llama_factory.inference.question import Answer, AnswerPiece, Options, Prompt
 from llama_factory.inference.request import Ticket
@@ -17,9 +17,6 @@ from llama_factory.serving.engines.worker import Worker
 from llama_factory.serving.errors import ShuttingDownError
 from llama_factory.versions.version import ModelVersion
 from llama_factory.versions.workspace import Workspace
-
-if TYPE_CHECKING:
-    from llama_factory.inference.version_engine import VersionEngine
 
 Result = TypeVar("Result")
 
@@ -36,20 +33,7 @@ class Local(EngineSettings):
         inference: InferenceSettings,
     ) -> "LocalEngine":
         """See `EngineSettings`."""
-        from llama_factory.inference.version_engine import VersionEngine
-
-        return LocalEngine(VersionEngine(model, usual, inference))
-
-
-def open_local(model: ModelSettings, usual: PromptFormat = USUAL) -> "LocalEngine":
-    """An engine in this process with the usual settings.
-
-    Raises:
-        ModelError: the base model cannot be found or read.
-    """
-    from llama_factory.inference.version_engine import VersionEngine
-
-    return LocalEngine(VersionEngine(model, usual))
+        return LocalEngine(model, usual, inference)
 
 
 class LocalEngine:
@@ -57,11 +41,21 @@ class LocalEngine:
 
     unavailable = ""
 
-    def __init__(self, engine: "VersionEngine") -> None:
-        """Take an engine over: from now on its own thread alone may use it."""
-        self._engine = engine
-        self._worker = Worker(self._step, engine.fail_all)
-        self._is_closing = False
+    def __init__(
+        self,
+        settings: ModelSettings,
+        usual: PromptFormat = USUAL,
+        inference: InferenceSettings | None = None,
+    ) -> None:
+        """Load the base model; see `VersionEngine`.
+
+        Raises:
+            ModelError: it cannot be found or read.
+        """
+        from llama_factory.inference.version_engine import VersionEngine
+
+        self._engine = VersionEngine(settings, usual, inference)
+        self._worker = Worker(self._step, self._engine.fail_all)
 
     @property
     def loaded(self) -> frozenset[str]:
@@ -117,7 +111,6 @@ class LocalEngine:
 
     async def close(self) -> None:
         """See `AnswerEngine`."""
-        self._is_closing = True
         ending = ShuttingDownError("the server is being stopped. Ask again once it is back.")
         self._worker.submit(partial(self._engine.fail_all, ending))
         await asyncio.to_thread(self._worker.stop)
