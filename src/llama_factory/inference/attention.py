@@ -8,7 +8,7 @@ without padding, and each token sees its own sequence alone.
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from llama_factory.inference.keys_values import Pair, Sequence, Shelf, store, store_rows
+from llama_factory.inference.keys_values import Pair, Sequence, Shelf, store
 
 NAME = "packed_sequences"
 
@@ -62,10 +62,23 @@ class Pass:
     Attributes:
         parts: cover all tokens of the pass.
         masks: made once and used by all layers.
+        places: by part and number of heads, where new keys and values of a shelf go; the same.
     """
 
     parts: list[ShelfPart | SequencePart]
     masks: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
+    places: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+
+    def rows(self, number: int, num_heads: int) -> Tensor:
+        """[rows * heads] rows of a shelf's buffers, [rows * heads * capacity, width], to write."""
+        key = (number, num_heads)
+        if key not in self.places:
+            part = self.parts[number]
+            assert isinstance(part, ShelfPart)
+            heads = torch.arange(part.size * num_heads, device=part.places.device)
+            places = part.places.repeat_interleave(num_heads)
+            self.places[key] = heads * part.shelf.capacity + places
+        return self.places[key]
 
     def mask(self, number: int, window: int | None) -> Tensor | None:
         """Which held tokens the new ones of a part see; None for all."""
@@ -80,13 +93,13 @@ class Pass:
 
 
 def _shelf_mask(part: ShelfPart, window: int | None) -> Tensor:
-    """[rows, 1, 1, tokens] whether a row's new token sees a place."""
+    """[rows, 1, 1, tokens] 0 where a row's new token sees a place, else minus infinity."""
     places = part.places[:, None]
     columns = torch.arange(part.num_tokens, device=places.device)[None]
     seen = columns <= places
     if window is not None:
         seen &= columns > places - window
-    return seen[:, None, None]
+    return torch.where(seen, 0.0, -torch.inf)[:, None, None]
 
 
 def _mask(part: SequencePart, window: int | None) -> Tensor | None:
@@ -153,46 +166,56 @@ def packed_attention(  # noqa: PLR0913  # as Transformers calls it
     """
     what: Pass = _thread.running
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    bounds = (scale, softcap)
     outputs = []
     for number, part in enumerate(what.parts):
         tokens = slice(part.start, part.start + part.size)
         mine = (query[0, :, tokens], (key[0, :, tokens], value[0, :, tokens]))
-        mask = what.mask(number, sliding_window)
-        if isinstance(part, ShelfPart):
-            outputs.append(_attend_shelf(part, module.layer_idx, mine, mask, bounds))
-        else:
-            outputs.append(_attend(part, module.layer_idx, mine, mask, bounds))
-    return torch.cat(outputs)[None], None
+        how = _How(what, number, what.mask(number, sliding_window), scale, softcap)
+        attend = _attend_shelf if isinstance(part, ShelfPart) else _attend
+        outputs.append(attend(module.layer_idx, mine, how))
+    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None], None
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
 
 Own = tuple[Tensor, Pair]
-Bounds = tuple[float, float | None]
 
 
-def _attend_shelf(
-    part: ShelfPart, layer: int, own: Own, mask: Tensor | None, bounds: Bounds
-) -> Tensor:
+@dataclass(frozen=True)
+class _How:
+    """How a part of a pass attends: to what, and how products become weights."""
+
+    what: Pass
+    number: int
+    mask: Tensor | None
+    scale: float
+    softcap: float | None
+
+
+def _attend_shelf(layer: int, own: Own, how: _How) -> Tensor:
     """[rows, heads, width]"""
     query, (key, value) = own
+    part = how.what.parts[how.number]
+    assert isinstance(part, ShelfPart)
     num_rows, heads = part.size, key.shape[0]
-    keys, values = buffers = part.shelf.buffers(layer, (key, value))
-    new = (key.transpose(0, 1), value.transpose(0, 1))  # [rows, heads, width]
-    store_rows((buffers[0][:num_rows], buffers[1][:num_rows]), new, part.places)
+    buffers = part.shelf.buffers(layer, (key, value))
+    rows = how.what.rows(how.number, heads)
+    for buffer, new in zip(buffers, (key, value), strict=True):
+        flat = buffer[:num_rows].view(-1, buffer.shape[-1])
+        flat.index_copy_(0, rows, new.transpose(0, 1).reshape(-1, new.shape[-1]))
     # Query heads that share keys are as many queries of one token: nothing is repeated.
     grouped = query.transpose(0, 1).reshape(num_rows, heads, -1, query.shape[-1])
-    seen = (keys[:num_rows, :, : part.num_tokens], values[:num_rows, :, : part.num_tokens])
-    out = _products(grouped, seen, mask, bounds)
-    return out.reshape(num_rows, query.shape[0], -1)
+    keys, values = (buffer[:num_rows, :, : part.num_tokens] for buffer in buffers)
+    is_small = how.softcap is None and query.device.type == "cpu" and query.dtype == torch.float32
+    products = _small_products if is_small else _products
+    return products(grouped, (keys, values), how).reshape(num_rows, query.shape[0], -1)
 
 
-def _attend(
-    part: SequencePart, layer: int, own: Own, mask: Tensor | None, bounds: Bounds
-) -> Tensor:
+def _attend(layer: int, own: Own, how: _How) -> Tensor:
     """[tokens, heads, width]"""
     query, new = own
+    part = how.what.parts[how.number]
+    assert isinstance(part, SequencePart)
     heads, num_tokens = new[0].shape[0], part.size
     before = part.sequence.length
     keys, values = part.sequence.buffers(layer, new)
@@ -200,18 +223,37 @@ def _attend(
     seen = (keys[None, :, : before + num_tokens], values[None, :, : before + num_tokens])
     groups = query.shape[0] // heads
     grouped = query.reshape(1, heads, groups * num_tokens, -1)
-    repeated = None if mask is None else mask.to(query.device).repeat(groups, 1)
-    out = _products(grouped, seen, repeated, bounds)[0]  # [heads of keys, groups * tokens, width]
+    mask = None if how.mask is None else how.mask.to(query.device).repeat(groups, 1)
+    out = _products(grouped, seen, replace(how, mask=mask))[0]
+    # [heads of keys, groups * tokens, width]
     return out.reshape(query.shape[0], num_tokens, -1).transpose(0, 1)
 
 
-def _products(query: Tensor, seen: Pair, mask: Tensor | None, bounds: Bounds) -> Tensor:
-    scale, softcap = bounds
+def _small_products(query: Tensor, seen: Pair, how: _How) -> Tensor:
+    """The same as `_products` for single tokens of many rows, where a CPU is twice as fast so.
+
+    Args:
+        query: [rows, heads of keys, groups, width].
+        seen: [rows, heads of keys, tokens, width] each.
+        how: with its mask, [rows, 1, 1, tokens].
+    """
+    keys, values = (each.flatten(0, 1) for each in seen)
+    rows, heads, groups, _ = query.shape
+    assert how.mask is not None
+    mask = how.mask.expand(rows, heads, groups, -1).reshape(rows * heads, groups, -1)
+    products = torch.baddbmm(mask, query.flatten(0, 1), keys.transpose(1, 2), alpha=how.scale)
+    out = torch.bmm(products.softmax(-1), values)
+    return out.view(rows, heads, groups, -1)
+
+
+def _products(query: Tensor, seen: Pair, how: _How) -> Tensor:
     keys, values = seen
-    if softcap is None:
-        return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
-    products = query @ keys.transpose(-1, -2) * scale
-    products = torch.tanh(products / softcap) * softcap
+    mask = how.mask if how.mask is None or how.mask.dtype == torch.bool else how.mask.to(query)
+    if how.softcap is None:
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=how.scale)
+    products = query @ keys.transpose(-1, -2) * how.scale
+    products = torch.tanh(products / how.softcap) * how.softcap
     if mask is not None:
-        products = products.masked_fill(~mask, -torch.inf)
+        hidden = ~mask if mask.dtype == torch.bool else mask < 0
+        products = products.masked_fill(hidden, -torch.inf)
     return products.float().softmax(-1).to(values.dtype) @ values

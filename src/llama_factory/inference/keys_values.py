@@ -8,7 +8,6 @@ has buffers of its own.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 SMALLEST = 128
@@ -176,16 +175,3 @@ def store(buffers: Pair, new: Pair, start: int) -> None:
     """Write new keys and values, [heads, tokens, width], behind `start` tokens."""
     for buffer, part in zip(buffers, new, strict=True):
         buffer[:, start : start + part.shape[1]] = part
-
-
-def store_rows(buffers: Pair, new: Pair, places: Tensor) -> None:
-    """Write one token a row.
-
-    Args:
-        buffers: [rows, heads, capacity, width] each.
-        new: [rows, heads, width] each.
-        places: [rows] where it goes.
-    """
-    rows = torch.arange(len(places), device=places.device)
-    for buffer, part in zip(buffers, new, strict=True):
-        buffer[rows, :, places] = part
