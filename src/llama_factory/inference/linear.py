@@ -1,15 +1,31 @@
 """Products with the weights of linear layers, by the fastest kernel there is for few rows."""
 
-from typing import Protocol
+import math
+import warnings
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from llama_factory.core.errors import ConfigError
 from llama_factory.inference.settings import Weights
 
 PACKED_ROWS = 16
 """Rows that a packed weight is laid out for; any number may come."""
+
+MOST = 127
+"""Largest int8 value used; the range is the same on both sides of 0."""
+MOST_PAIR = 128
+"""Two neighbours of a weight's row may add up to so much: processors without VNNI sum two products
+with an unsigned byte in 16 bits, and 255 * 128 still fits."""
+ROTATED = 64
+"""Widest block of inputs that is rotated together."""
+FINE = 2**16
+"""Inputs are rounded to so many steps before they are rotated: sums of 64 such numbers are exact in
+float32, in whatever order a kernel adds them."""
+TINY = torch.finfo(torch.float32).tiny
+ENGINE = "fbgemm"
 
 
 class Product(Protocol):
@@ -41,7 +57,13 @@ def product(weight: Tensor, bias: Tensor | None, weights: Weights) -> Product:
             layout changes, so that it may be freed.
         bias: [out].
         weights: number format.
+
+    Raises:
+        ConfigError: this device has no fast products in that format.
     """
+    if weights == "int8":
+        _require_int8(weight.device)
+        return _Int8(weight.detach().float(), None if bias is None else bias.detach().float())
     dtype = weight.dtype if weights == "auto" else getattr(torch, weights)
     weight = weight.detach().to(dtype)
     bias = None if bias is None else bias.detach().to(dtype)
@@ -92,6 +114,95 @@ class _Packed:
             x.float(), self._weight, self._bias, "none", [], ""
         )
         return result.to(x.dtype)
+
+
+class _Int8:
+    """Weights of 8 bits with a scale for each output, rows of 8 bits with a scale for each row.
+
+    Inputs and weights are rotated by the same orthogonal matrix first, which changes no product and
+    spreads outliers over their block: Ashkboos et al. 2024, QuaRot, section 4,
+    https://arxiv.org/abs/2404.00456. There the matrix spans all inputs; blocks of them are faster.
+    A row has its own scales, and all sums are of integers and exact, so that its result is the same
+    in any batch.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        outputs, inputs = weight.shape
+        self._rotation = _hadamard(min(inputs & -inputs, ROTATED))
+        self._packed = _pack(self._rotated(weight) / len(self._rotation))
+        self._bias = bias
+        self._num_outputs = outputs
+        # per output: its scale, its offset and the sum of its row
+        self._num_bytes = outputs * inputs + 12 * outputs + _num_bytes(bias)
+
+    @property
+    def num_bytes(self) -> int:
+        return self._num_bytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not x.numel():
+            return x.new_empty(*x.shape[:-1], self._num_outputs)
+        rows, fine = _integers(x.reshape(-1, x.shape[-1]).float(), FINE)
+        rows, coarse = _integers(self._rotated(rows), MOST)
+        result: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            rows, 1.0, MOST + 1, self._packed
+        )
+        result.mul_(fine.mul_(coarse))
+        if self._bias is not None:
+            result.add_(self._bias)
+        return result.view(*x.shape[:-1], -1).to(x.dtype)
+
+    def _rotated(self, rows: Tensor) -> Tensor:
+        return (rows.reshape(-1, len(self._rotation)) @ self._rotation).view(rows.shape)
+
+
+def _integers(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Each row as a scale times whole numbers of at most `most`: [rows, in] and [rows, 1]."""
+    scale = torch.linalg.vector_norm(rows, math.inf, -1, keepdim=True)
+    scale.mul_(1 / most).clamp_(min=TINY)
+    return (rows / scale).round_(), scale
+
+
+def _hadamard(size: int) -> Tensor:
+    """The symmetric matrix of +-1 whose square is `size`, a power of 2 (Sylvester)."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < size:
+        matrix = torch.cat([matrix.repeat(1, 2), torch.cat([matrix, -matrix], 1)])
+    return matrix
+
+
+def _pack(weight: Tensor) -> Any:
+    """Round each row of a weight to int8, by a scale at which no sum of 16 bits overflows."""
+    pairs = F.pad(weight, (0, weight.shape[1] % 2)).view(len(weight), -1, 2)
+    sums = torch.maximum(pairs.clamp(min=0).sum(-1), pairs.clamp(max=0).sum(-1).abs()).amax(1)
+    # each of two may be rounded up by a half
+    scale = torch.maximum(weight.abs().amax(1) / MOST, sums / (MOST_PAIR - 0.5)).clamp(min=TINY)
+    values = torch.round(weight / scale[:, None]).to(torch.int8)
+    offsets = torch.zeros(len(weight), dtype=torch.long)
+    with warnings.catch_warnings():
+        # torch means to drop quantized tensors; its other int8 product takes three times as long
+        warnings.simplefilter("ignore")
+        quantized = torch._make_per_channel_quantized_tensor(values, scale.double(), offsets, 0)
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = ENGINE  # the packed layout has the products of this one alone
+    try:
+        return torch.ops.quantized.linear_prepack(quantized, None)
+    finally:
+        torch.backends.quantized.engine = before
+
+
+def _require_int8(device: torch.device) -> None:
+    """Refuse where there are no fast products.
+
+    Raises:
+        ConfigError: the weights are not on a CPU that has them.
+    """
+    has_products = ENGINE in torch.backends.quantized.supported_engines
+    if device.type != "cpu" or not has_products:
+        where = "this processor is none" if device.type == "cpu" else f"the model is on {device}"
+        raise ConfigError(
+            f"inference.weights: 'int8' is fast on x86 processors only; {where}. Use 'auto'."
+        )
 
 
 def _num_bytes(bias: Tensor | None) -> int:
