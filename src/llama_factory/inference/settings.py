@@ -14,8 +14,8 @@ class InferenceSettings(Settings):
 
     weights: Weights = "auto"
     """Number format of the weights of linear layers while answering. `auto`: the format they were
-    loaded in. `int8`, on the CPU: a quarter of the memory and up to twice as fast;
-    answers differ, so run the gate with it."""
+    loaded in. `int8`, on x86 processors: a quarter of the memory of float32 and faster the fewer
+    answers run at once; answers differ, so run the gate with it."""
     max_rows: int = Field(64, ge=1, le=1024)
     """Answers that are computed together. More give more tokens a second in all and fewer to each;
     others wait."""
