@@ -19,6 +19,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from llama_factory.inference.keys_values import Pair, Sequence, Shelf, store
 
 NAME = "packed_sequences"
+CHANGING = ("s_aux", "sinks", "position_bias", "indices", "block_indices")
+"""Arguments that make it another attention: sinks, biases, chosen places."""
 
 _thread = threading.local()
 """Its `running` is the pass of each thread."""
@@ -61,11 +63,13 @@ class Pass:
 
     Attributes:
         parts: cover all tokens of the pass.
+        windows: of each layer, how many tokens back a token sees, itself included; None for all.
         masks: made once and used by all layers.
         places: by part and number of heads, where new keys and values of a shelf go; the same.
     """
 
     parts: list[ShelfPart | SequencePart]
+    windows: tuple[int | None, ...] = ()
     masks: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
     places: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
@@ -157,14 +161,22 @@ def packed_attention(  # noqa: PLR0913  # as Transformers calls it
         value: the same.
         attention_mask: not used: the pass says what is seen.
         scaling: of the products; None for width ** -0.5.
-        sliding_window: how many tokens back a token sees, itself included.
+        sliding_window: how many tokens back a token sees, itself included; some layers leave it to
+            their mask, and the pass knows it.
         softcap: bounds the products (Gemma 2).
         **kwargs: what else layers hand over.
+
+    Raises:
+        TypeError: the layer's attention is another one.
 
     Returns:
         [1, tokens, heads, width of values], and no weights.
     """
+    if unknown := [name for name in CHANGING if kwargs.get(name) is not None]:
+        raise TypeError(f"attention with {', '.join(unknown)} cannot be packed")
     what: Pass = _thread.running
+    if sliding_window is None and what.windows:
+        sliding_window = what.windows[module.layer_idx]
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     outputs = []
     for number, part in enumerate(what.parts):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from llama_factory.inference.constraints import Matcher
 from llama_factory.inference.packed import SequenceReader, Span
-from llama_factory.inference.prefixes import Prefixes, num_shared
+from llama_factory.inference.prefixes import Prefixes, is_shared_beyond
 from llama_factory.inference.request import Ended, Event, Reason, Request, Ticket, Token
 from llama_factory.inference.rows import Row, shared_out
 from llama_factory.inference.sampling import Chosen, choose
@@ -183,12 +183,12 @@ class BatchEngine:
     def _is_being_read(self, row: Row) -> bool:
         """Whether more of its beginning is being read for another request of its version."""
         reading = [each for each in self._running if each.num_unread > 1]
-        if not reading or not self._limits.prefix_bytes:
+        if not reading or not self._limits.prefix_bytes or self._whole(row):
             return False
         known = self.prefixes.num_known(row.request.version, row.ids)
         return any(
             other.request.version == row.request.version
-            and num_shared(other.ids, row.ids) > max(known, other.num_held)
+            and is_shared_beyond(other.ids, row.ids, max(known, other.num_held))
             for other in reading
         )
 

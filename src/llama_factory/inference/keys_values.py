@@ -12,9 +12,6 @@ from torch import Tensor
 
 SMALLEST = 128
 """Tokens for which the smallest shelf has room; each next one has room for twice as many."""
-ROWS_AT_ONCE = 4
-"""Rows by which a shelf grows at least."""
-
 Pair = tuple[Tensor, Tensor]
 """Keys and values of one layer, [..., heads, tokens, width] each."""
 
@@ -90,11 +87,13 @@ class Shelf:
     def add(self, sequence: Sequence) -> None:
         """Take a sequence in, with what it holds."""
         if len(self.sequences) == self.num_rows:
-            self._resize(self.num_rows + max(ROWS_AT_ONCE, self.num_rows // 4))
+            self._resize(_room_for(self.num_rows + 1))
         row = len(self.sequences)
         for layer, held in sequence.held().items():
             for buffer, part in zip(self.buffers(layer, held), held, strict=True):
                 buffer[row, :, : sequence.length] = part
+                # Longer rows are looked at beyond it, masked: NaN would come through the mask.
+                buffer[row, :, sequence.length :] = 0
         leave(sequence)
         self.sequences.append(sequence)
         sequence.shelf, sequence.row, sequence.capacity = self, row, self.capacity
@@ -105,12 +104,14 @@ class Shelf:
         if last is not sequence:
             for keys, values in self.layers.values():
                 for buffer in (keys, values):
-                    buffer[sequence.row, :, : last.length] = buffer[last.row, :, : last.length]
+                    buffer[sequence.row] = buffer[last.row]
             self.sequences[sequence.row] = last
             last.row = sequence.row
         sequence.shelf = None
-        if len(self.sequences) * 2 < self.num_rows - ROWS_AT_ONCE:
-            self._resize(len(self.sequences) + ROWS_AT_ONCE)
+        if not self.sequences:
+            self.layers, self.num_rows = {}, 0
+        elif len(self.sequences) * 2 < self.num_rows:
+            self._resize(_room_for(len(self.sequences)))
 
     def _resize(self, num_rows: int) -> None:
         kept = min(num_rows, len(self.sequences))
@@ -120,6 +121,11 @@ class Shelf:
                 new[:kept] = old[:kept]
             self.layers[layer] = (fresh[0], fresh[1])
         self.num_rows = num_rows
+
+
+def _room_for(num_sequences: int) -> int:
+    """Rows of a shelf: growing by a share keeps copies rare."""
+    return num_sequences + num_sequences // 4
 
 
 def leave(sequence: Sequence) -> None:

@@ -31,9 +31,11 @@ def limits_for(network: Any, settings: InferenceSettings) -> Limits:
 
 
 def bytes_per_token(network: Any) -> int:
-    """What keys and values of one token take in all layers."""
+    """What keys and values of one token take in all layers; where there are none, a little."""
     config = network.config.get_text_config()
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:  # recurrent: its state does not grow
+        return int(2 * config.hidden_size * network.dtype.itemsize)
     kept = getattr(config, "num_key_value_heads", None) or heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return int(2 * config.num_hidden_layers * kept * width * network.dtype.itemsize)

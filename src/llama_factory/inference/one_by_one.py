@@ -34,10 +34,9 @@ class OneByOneNetwork:
         taken = getattr(adapter, "num_virtual_tokens", None) or 0
         self.context = context_tokens(network) - taken
         self._network = network
-        self._is_prompted = bool(getattr(adapter, "is_prompt_learning", False))
         accepted = inspect.signature(causal_of(network).forward).parameters
-        is_usual = "past_key_values" in accepted or "kwargs" in accepted
-        self._cache_name = "past_key_values" if is_usual else "cache_params"
+        is_recurrent = "cache_params" in accepted and "past_key_values" not in accepted
+        self._cache_name = "cache_params" if is_recurrent else "past_key_values"
 
     @property
     def device(self) -> torch.device:
@@ -83,14 +82,11 @@ class OneByOneNetwork:
         # Trained vectors stand before the first token: after it the network goes on as its own.
         is_first = sequence.length == 0
         network = self._network if is_first else causal_of(self._network)
-        num_seen = sequence.length + len(ids)
-        if self._is_prompted and not is_first:
-            num_seen = sequence.cache.get_seq_length() + len(ids)
         given = torch.tensor([list(ids)], device=self.device)
         with in_float32(self._network):
             out = network(
                 input_ids=given,
-                attention_mask=torch.ones(1, num_seen, dtype=torch.long, device=self.device),
+                # No mask: recurrent networks take a longer one than the tokens for padding.
                 use_cache=True,
                 **{self._cache_name: sequence.cache},
             )

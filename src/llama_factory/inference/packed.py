@@ -68,6 +68,9 @@ class PackedNetwork:
         self._network = network
         self._accepted = inspect.signature(causal_of(network).forward).parameters
         self._shelves = Shelves()
+        self._windows = tuple(
+            getattr(layer, "sliding_window", None) for layer in _cache_layers(network)
+        )
 
     @property
     def device(self) -> torch.device:
@@ -126,7 +129,7 @@ class PackedNetwork:
         places = torch.tensor([[n for span in order for n in _places(span)]])
         keep = keep.to(self.device)
         options = {"position_ids": places.to(self.device), "logits_to_keep": keep}
-        what = Pass(_parts(order, self.device))
+        what = Pass(_parts(order, self.device), self._windows)
         with running(self._network.config, what), in_float32(self._network):
             out = self._network(
                 input_ids=ids.to(self.device),
@@ -195,6 +198,8 @@ def can_pack(network: Any) -> bool:
     adapter = getattr(network, "active_peft_config", None)
     if getattr(adapter, "is_prompt_learning", False) or not _has_plain_cache(network):
         return False
+    if _looks_at_length(network):
+        return False
     if not getattr(causal_of(network), "_supports_attention_backend", False):
         return False
     reader = PackedNetwork(network)
@@ -220,6 +225,22 @@ def _is_alike(network: Any, prompt: list[int], logits: Tensor) -> bool:
 
 def _has_plain_cache(network: Any) -> bool:
     """Whether it keeps nothing but keys and values of its tokens from step to step."""
-    layers = DynamicCache(config=network.config).layers
+    layers = _cache_layers(network)
     kinds = (DynamicLayer, DynamicSlidingWindowLayer)
     return bool(layers) and all(type(each) in kinds for each in layers)
+
+
+def _cache_layers(network: Any) -> list[Any]:
+    return list(DynamicCache(config=network.config).layers)
+
+
+def _looks_at_length(network: Any) -> bool:
+    """Whether what a token sees depends on more than its distance, which short probes hide.
+
+    Such are positions that are stretched by the longest sequence of a pass, and chunks.
+    """
+    ropes = [getattr(module, "rope_type", None) for module in network.modules()]
+    kinds = [k for each in ropes for k in (each.values() if isinstance(each, dict) else [each])]
+    is_stretched = any(kind and ("dynamic" in kind or kind == "longrope") for kind in kinds)
+    chunk = getattr(network.config.get_text_config(), "attention_chunk_size", None)
+    return is_stretched or chunk is not None

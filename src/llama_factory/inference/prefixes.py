@@ -6,13 +6,13 @@ version that was loaded anew.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
 
 import torch
 
 from llama_factory.inference.keys_values import Pair, Sequence, capacity_for, num_bytes
-from llama_factory.model.chat.tokens import first_difference
 
 BLOCK = 16
 """Tokens of a block."""
@@ -53,7 +53,7 @@ class Prefixes:
         blocks = self._known(sequence.version, ids)
         if not blocks:
             return 0
-        sequence.capacity = capacity_for(len(blocks) * BLOCK)
+        sequence.capacity = capacity_for(len(ids))
         for layer in blocks[0].held:
             keys, values = (
                 torch.cat([block.held[layer][n] for block in blocks], dim=1) for n in (0, 1)
@@ -63,8 +63,7 @@ class Prefixes:
             ):
                 buffer[:, : part.shape[1]] = part
         sequence.length = len(blocks) * BLOCK
-        for block in blocks:
-            self._used.move_to_end(id(block))
+        self._touch(blocks)
         return sequence.length
 
     def num_known(self, version: str, ids: Several[int]) -> int:
@@ -75,16 +74,15 @@ class Prefixes:
     def keep(self, sequence: Sequence, ids: Several[int]) -> None:
         """Keep what a sequence has read of `ids`, as far as it makes whole blocks."""
         num_blocks = min(sequence.length, len(ids)) // BLOCK
-        block = self._roots.setdefault(sequence.version, _Block((), None))
-        number = 0
-        while number < num_blocks and (known := block.children.get(_ids(ids, number))):
-            block, number = known, number + 1
-        if number == num_blocks:
+        if not num_blocks:
             return
-        start, end = number * BLOCK, num_blocks * BLOCK
-        copied = {n: _copied(pair, start, end) for n, pair in sequence.held().items()}
-        for place in range(number, num_blocks):
-            block = self._add(block, _ids(ids, place), copied, (place - number) * BLOCK)
+        block = self._roots.setdefault(sequence.version, _Block((), None))
+        held, path = sequence.held(), []
+        for number in range(num_blocks):
+            part = _ids(ids, number)
+            block = block.children.get(part) or self._add(block, part, held, number * BLOCK)
+            path.append(block)
+        self._touch(path)
         while self.num_bytes > self._max_bytes and self.shrink():
             pass
 
@@ -99,9 +97,9 @@ class Prefixes:
 
     def shrink(self) -> bool:
         """Drop the block that was not used for the longest; whether there was one."""
-        leaf = next((block for block in self._used.values() if not block.children), None)
-        if leaf is None:
+        if not self._used:
             return False
+        leaf = next(iter(self._used.values()))
         assert leaf.parent is not None
         del leaf.parent.children[leaf.ids]
         self._drop(leaf)
@@ -116,12 +114,16 @@ class Prefixes:
             blocks.append(block)
         return blocks
 
-    def _add(self, parent: _Block, ids: tuple[int, ...], copied: Held, start: int) -> _Block:
-        held = {n: _part(pair, start) for n, pair in copied.items()}
-        block = _Block(ids, parent, held)
+    def _touch(self, path: Iterable[_Block]) -> None:
+        """Blocks that follow each other were used; none is older than those that go on from it."""
+        for block in reversed(list(path)):
+            self._used.move_to_end(id(block))
+
+    def _add(self, parent: _Block, ids: tuple[int, ...], held: Held, start: int) -> _Block:
+        block = _Block(ids, parent, {n: _copied(pair, start) for n, pair in held.items()})
         parent.children[ids] = block
         self._used[id(block)] = block
-        self.num_bytes += num_bytes(held.values())
+        self.num_bytes += num_bytes(block.held.values())
         return block
 
     def _drop(self, block: _Block) -> None:
@@ -129,22 +131,24 @@ class Prefixes:
         self.num_bytes -= num_bytes(block.held.values())
 
 
-def num_shared(first: Several[int], second: Several[int]) -> int:
-    """How many tokens of whole blocks two prompts begin with; the second keeps one to read."""
-    most = min(len(first), len(second) - 1)
-    same = min(most, first_difference(tuple(first), tuple(second)))
-    return same // BLOCK * BLOCK
+def is_shared_beyond(first: Several[int], second: Several[int], num_tokens: int) -> bool:
+    """Whether two prompts begin with more whole blocks than those of `num_tokens` tokens.
+
+    The second keeps one token to read.
+    """
+    least = (num_tokens // BLOCK + 1) * BLOCK
+    if least > min(len(first), len(second) - 1):
+        return False
+    # They differ in the last of these blocks most often: it is compared first.
+    start = least - BLOCK
+    return first[start:least] == second[start:least] and first[:start] == second[:start]
 
 
 def _ids(ids: Several[int], number: int) -> tuple[int, ...]:
     return tuple(ids[number * BLOCK : (number + 1) * BLOCK])
 
 
-def _copied(pair: Pair, start: int, end: int) -> Pair:
-    keys, values = (t[:, start:end].clone() for t in pair)
-    return keys, values
-
-
-def _part(pair: Pair, start: int) -> Pair:
-    keys, values = (t[:, start : start + BLOCK] for t in pair)
+def _copied(pair: Pair, start: int) -> Pair:
+    # Each block has memory of its own, so that what is dropped is free.
+    keys, values = (t[:, start : start + BLOCK].clone() for t in pair)
     return keys, values

@@ -71,7 +71,7 @@ def shared_out(
     for number, row in enumerate([*rows[:1], *shortest]):
         if left <= 0:
             return
-        most = left if number else max(num_tokens // 2, num_tokens - of_others)
+        most = left if number else max(1, num_tokens // 2, num_tokens - of_others)
         share = row.num_unread if is_whole(row) else min(row.num_unread, most)
         left -= share
         yield row, share

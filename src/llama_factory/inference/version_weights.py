@@ -36,7 +36,8 @@ class _Active:
     Attributes:
         names: the versions that take part, but for the base model.
         owners: [tokens] index in `names`, or -1 for the base model; None where all have the same.
-        masks: by the ranks of the versions, [tokens, sum of ranks] which products a token keeps.
+        masks: by the ranks of the versions, [tokens, sum of ranks] which products a token
+            does not keep.
     """
 
     names: tuple[str, ...] = ()
@@ -48,8 +49,8 @@ class _Active:
             return None
         if ranks not in self.masks:
             columns = torch.arange(len(ranks)).repeat_interleave(torch.tensor(ranks))
-            mask = self.owners[:, None] == columns[None]
-            self.masks[ranks] = mask.to(like.device, like.dtype)
+            mask = self.owners[:, None] != columns[None]
+            self.masks[ranks] = mask.to(like.device)
         return self.masks[ranks]
 
 
@@ -99,7 +100,8 @@ class VersionedLinear(nn.Module):
         inner = rows @ stack.down.t()  # [tokens, ranks]
         mask = self._active.mask(stack.ranks, inner)
         if mask is not None:
-            inner *= mask
+            # Not multiplied by 0: what another version's matrices make of a row may be infinite.
+            inner.masked_fill_(mask, 0)
         y.view(-1, y.shape[-1]).addmm_(inner, stack.up)
         return y
 
@@ -108,6 +110,7 @@ class VersionedLinear(nn.Module):
             self._stacks[names] = self._stacked(names)
             if len(self._stacks) > MAX_STACKS:
                 self._stacks.popitem(last=False)
+        self._stacks.move_to_end(names)
         return self._stacks[names]
 
     def _stacked(self, names: tuple[str, ...]) -> _Stack | None:
@@ -116,6 +119,8 @@ class VersionedLinear(nn.Module):
         if not own:
             return None
         ranks = tuple(0 if part is None else part.down.shape[0] for part in parts)
+        if len(own) == 1:
+            return _Stack(own[0].down, own[0].up, ranks)
         down, up = torch.cat([p.down for p in own]), torch.cat([p.up for p in own])
         return _Stack(down, up, ranks)
 
