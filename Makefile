@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests of one file share what is costly to set up, so each file stays in one process.
 TEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all clients soak mutate check docs bench gpu-check clean
+.PHONY: demo test test-all clients soak mutate check docs attacks bench gpu-check clean
 
 demo: .venv/ready
 	rm -rf demo-bot
@@ -47,6 +47,11 @@ check: .venv/ready
 docs: .venv/ready
 	$(BIN)/python -m llama_factory.config.reference > docs/settings.md
 	$(BIN)/python -m llama_factory.config.compatibility > docs/compat.md
+
+# The page of what attacks on the server get
+attacks: .venv/ready
+	$(BIN)/python -m tests.serving.attack_page > docs/serving_attacks.md.new
+	mv docs/serving_attacks.md.new docs/serving_attacks.md
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/train_speed.py

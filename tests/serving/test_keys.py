@@ -2,6 +2,7 @@
 
 import json
 import logging
+import secrets
 import stat
 from pathlib import Path
 
@@ -18,9 +19,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_key_is_256_random_bits_and_only_its_hash_is_kept(path: Path) -> None:
-    secrets = [create_key(path, ApiKey(f"web-{number}")) for number in range(3)]
-    assert len(set(secrets)) == 3
-    for secret in secrets:
+    made = [create_key(path, ApiKey(f"web-{number}")) for number in range(3)]
+    assert len(set(made)) == 3
+    for secret in made:
         assert secret.startswith("lf-")
         assert len(secret) == len("lf-") + 43  # 256 bits in base 64
         assert secret not in path.read_text()
@@ -46,6 +47,22 @@ def test_a_key_gets_in_until_it_is_revoked(path: Path) -> None:
 def test_a_hash_is_no_key(path: Path) -> None:
     create_key(path, ApiKey("web"))
     assert KeyRing(path).owner(read_keys(path)[0].sha256) is None
+
+
+@pytest.mark.parametrize("place", ["first", "last", "none"])
+def test_a_key_is_compared_with_all_hashes_in_constant_time(
+    path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Neither how much of a key is right nor whose it is can be read from the time it takes."""
+    made = {name: create_key(path, ApiKey(name)) for name in ("first", "other", "last")}
+    ring, compared = KeyRing(path), list[tuple[str, str]]()
+    real = secrets.compare_digest
+    monkeypatch.setattr(
+        secrets, "compare_digest", lambda a, b: (compared.append((a, b)), real(a, b))[1]
+    )
+    owner = ring.owner(made.get(place, "lf-wrong"))
+    assert (owner.name if owner else "none") == place
+    assert [len(one) for one, _ in compared] == [64, 64, 64]
 
 
 def test_a_name_is_used_once(path: Path) -> None:

@@ -24,7 +24,7 @@ def clock() -> HandClock:
 
 
 def outcome(key: str, prompt: int, completion: int, *, text: str = "", index: int = 0) -> Outcome:
-    choices = ((TextPrompt(""), Options(max_tokens=1)),)
+    choices = ((TextPrompt(""), Options(max_tokens=1)),) * 3
     asked = Asked("chatcmpl-1", "production", Caller(key), choices)
     return Outcome(asked, index, "v0001", text, prompt, completion, 0, 0, 0, None, 0, "stop")
 

@@ -28,9 +28,11 @@ class _Waiting:
 class Admission:
     """Seats before the engine. Callers take turns; each caller's own requests keep their order."""
 
-    def __init__(self, max_running: int, max_waiting: int) -> None:
+    def __init__(self, max_running: int, max_waiting: int, max_waiting_per_key: int) -> None:
+        """See `ServingSettings`: `max_running`, `max_queue`, `max_queue_per_key`."""
         self._max_running = max_running
         self._max_waiting = max_waiting
+        self._max_waiting_per_key = max_waiting_per_key
         self._waiting: dict[str, deque[_Waiting]] = {}
         self._mean_seconds = 1.0
         self.num_running = 0
@@ -69,7 +71,10 @@ class Admission:
 
     async def _wait(self, key: str, num: int) -> None:
         if self.num_waiting >= self._max_waiting:
-            raise self._full()
+            raise self._full(f"{self._max_waiting} requests are waiting already", "max_queue")
+        if key and len(self._waiting.get(key, ())) >= self._max_waiting_per_key:
+            own = f"{self._max_waiting_per_key} requests of key '{key}' are waiting already"
+            raise self._full(own, "max_queue_per_key")
         waiting = _Waiting(num)
         self._waiting.setdefault(key, deque()).append(waiting)
         try:
@@ -105,11 +110,8 @@ class Admission:
             self.num_running += waiting.num
             waiting.turn.set_result(None)
 
-    def _full(self) -> QueueFullError:
-        error = QueueFullError(
-            f"{self._max_waiting} requests are waiting already. Try again in a moment, or "
-            "raise serving.max_queue."
-        )
+    def _full(self, what: str, setting: str) -> QueueFullError:
+        error = QueueFullError(f"{what}. Try again in a moment, or raise serving.{setting}.")
         rounds = (self.num_waiting + 1) / self._max_running
         error.retry_seconds = min(MAX_RETRY_SECONDS, math.ceil(rounds * self._mean_seconds) or 1)
         return error

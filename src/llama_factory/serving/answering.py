@@ -56,7 +56,12 @@ class Answering:
         self._tracks = [_Track() for _ in asked.choices]
         self._line: asyncio.Queue[tuple[int, Event] | BaseException | None] = asyncio.Queue()
         self._began = time.time()
-        self._began_at = self._turn_at = time.monotonic()
+        self._began_at = self._turn_at = self._moved_at = time.monotonic()
+
+    @property
+    def quiet_seconds(self) -> float:
+        """How long nothing has come of it."""
+        return time.monotonic() - self._moved_at
 
     def counts(self) -> dict[str, int | str]:
         """What the log says of answers: tokens, and why they ended; empty before all have."""
@@ -71,7 +76,8 @@ class Answering:
 
     def begin(self, version_id: str) -> None:
         """Its turn has come."""
-        self.version_id, self._turn_at = version_id, time.monotonic()
+        self.version_id = version_id
+        self._turn_at = self._moved_at = time.monotonic()
         for observer in self._observers:
             _notify(partial(observer.begun, self.asked, version_id))
 
@@ -101,6 +107,7 @@ class Answering:
         prompt, options = self.asked.choices[index]
         async with seats, aclosing(engine.answer(self.version_id, prompt, options)) as events:
             async for event in events:
+                self._moved_at = time.monotonic()
                 self._tracks[index].take(event)
                 self._line.put_nowait((index, event))
 

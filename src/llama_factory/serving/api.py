@@ -11,14 +11,16 @@ from llama_factory.serving import error_responses, middleware
 from llama_factory.serving.conversations import ConversationKeeper, Conversations
 from llama_factory.serving.engines.engine import AnswerEngine
 from llama_factory.serving.feedback import FeedbackStore
+from llama_factory.serving.key_check import KeyAccess
 from llama_factory.serving.keys import KeyRing
 from llama_factory.serving.limits import KeyLimits
-from llama_factory.serving.routes import chat, feedback, health, models
+from llama_factory.serving.readiness import GatewayReadings
+from llama_factory.serving.routes import chat, feedback, health, models, operations
 from llama_factory.serving.service import Gateway
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.versions.workspace import Workspace
 
-ROUTES = (health, models, chat)
+ROUTES = (health, models, chat, operations)
 
 
 def create_app(
@@ -44,6 +46,8 @@ def create_app(
     conversations = Conversations(workspace, settings, private)
     gateway.observers += [limits, ConversationKeeper(conversations)]
     store = FeedbackStore(workspace, conversations, private)
+    readings = GatewayReadings(gateway, ring)
+    gateway.metrics.sources.append(readings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -52,14 +56,14 @@ def create_app(
 
     # Pages that describe the API would be open to everyone and load scripts from elsewhere.
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.gateway = gateway
+    app.state.gateway, app.state.readings = gateway, readings
     routers = [subject.router(gateway) for subject in ROUTES]
     routers.append(feedback.router(gateway, store))
     app.state.routes = [each for router in routers for each in _named(router)]
     for router in routers:
         app.include_router(router)
     error_responses.install(app)
-    middleware.install(app, settings, ring, limits)
+    middleware.install(app, settings, KeyAccess(ring, limits), gateway.metrics)
     return app
 
 

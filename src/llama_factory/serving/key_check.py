@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,13 +20,21 @@ logger = logging.getLogger(__name__)
 EVENTS = "text/event-stream"
 
 
+@dataclass(frozen=True)
+class KeyAccess:
+    """The keys that get in, and what each has left."""
+
+    ring: KeyRing
+    limits: KeyLimits
+
+
 class KeyCheck:
     """Knows whose key a request comes with; `state.key` is that key from here on."""
 
-    def __init__(self, app: ASGIApp, ring: KeyRing, limits: KeyLimits) -> None:
+    def __init__(self, app: ASGIApp, access: KeyAccess) -> None:
         self._app = app
-        self._ring = ring
-        self._limits = limits
+        self._ring = access.ring
+        self._limits = access.limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""

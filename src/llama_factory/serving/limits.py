@@ -121,7 +121,7 @@ class KeyLimits:
         """Charge the tokens of an answer; the prompt of several answers is charged once."""
         allowance = self._allowances.get(outcome.asked.caller.key_id)
         if allowance and allowance.tokens:
-            prompt = 0 if outcome.index else outcome.prompt_tokens
+            prompt = outcome.prompt_tokens if outcome.begins_prompt else 0
             allowance.tokens.take(prompt + _num_generated(outcome))
 
     def _allowance(self, key: ApiKey) -> _Allowance:

@@ -17,12 +17,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from llama_factory.inference.question import RequestError
 from llama_factory.serving.access import OPEN_PATHS
 from llama_factory.serving.answering import Answering
-from llama_factory.serving.bodies import require_plain
+from llama_factory.serving.bodies import BodyNotPlainError, require_plain
 from llama_factory.serving.error_responses import CLIENT_GONE, body_of
 from llama_factory.serving.errors import BodyTooLargeError, BodyTooSlowError
-from llama_factory.serving.key_check import KeyCheck
-from llama_factory.serving.keys import KeyRing
-from llama_factory.serving.limits import KeyLimits
+from llama_factory.serving.key_check import KeyAccess, KeyCheck
+from llama_factory.serving.metrics import Metrics
 from llama_factory.serving.refusal import refuse
 from llama_factory.serving.settings import ServingSettings
 
@@ -37,11 +36,11 @@ BODY_SECONDS = 30.0
 MIB = 1024 * 1024
 
 
-def install(app: FastAPI, settings: ServingSettings, ring: KeyRing, limits: KeyLimits) -> None:
+def install(app: FastAPI, settings: ServingSettings, access: KeyAccess, metrics: Metrics) -> None:
     """Put what every request passes before an app's routes; what is added last is passed first."""
     app.add_middleware(_Guarded)
     app.add_middleware(_BoundedBody, max_bytes=settings.max_body_mb * MIB)
-    app.add_middleware(KeyCheck, ring=ring, limits=limits)
+    app.add_middleware(KeyCheck, access=access)
     if settings.allowed_origins:
         # Keys travel in a header of their own, so that browsers need no credentials mode.
         app.add_middleware(
@@ -51,7 +50,7 @@ def install(app: FastAPI, settings: ServingSettings, ring: KeyRing, limits: KeyL
             allow_headers=["*"],
             expose_headers=[REQUEST_ID],
         )
-    app.add_middleware(_Logged)
+    app.add_middleware(_Logged, metrics=metrics)
 
 
 @dataclass
@@ -84,10 +83,11 @@ class Entry:
 
 
 class _Logged:
-    """Gives every request an id, and the log a line about it."""
+    """Gives every request an id, the log a line about it, and counts it."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -107,6 +107,9 @@ class _Logged:
             await self._app(scope, receive, sending)
         finally:
             is_routine = scope["path"] in OPEN_PATHS and entry.status == 200
+            route = getattr(scope.get("route"), "path", "")
+            version_id = entry.answering.version_id if entry.answering else ""
+            self._metrics.count_request(route, entry.status, version_id)
             logger.log(logging.DEBUG if is_routine else logging.INFO, "%s", entry.line(scope))
 
 
@@ -122,7 +125,9 @@ class _BoundedBody:
             await self._app(scope, receive, send)
             return
         try:
-            self._require_small(int(Headers(scope=scope).get("content-length", 0)))
+            headers = Headers(scope=scope)
+            _require_one_length(headers)
+            self._require_small(int(headers.get("content-length", 0)))
             body = await self._read(receive)
             require_plain(body or b"")
         except RequestError as error:
@@ -155,6 +160,18 @@ class _BoundedBody:
                 f"the body has more than the {self._max_bytes // MIB} MiB that this server reads. "
                 "Send less, or raise serving.max_body_mb."
             )
+
+
+def _require_one_length(headers: Headers) -> None:
+    """Refuse what this server and one before it could cut into requests at different places.
+
+    Raises:
+        BodyNotPlainError: the body has both a length and chunks.
+    """
+    if "content-length" in headers and "transfer-encoding" in headers:
+        raise BodyNotPlainError(
+            "the request has both Content-Length and Transfer-Encoding. Send one of them."
+        )
 
 
 class _Guarded:

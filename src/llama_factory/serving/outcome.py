@@ -77,6 +77,12 @@ class Outcome:
     error: str = ""
     is_servers_fault: bool = False
 
+    @property
+    def begins_prompt(self) -> bool:
+        """Whether it is the first of the answers to its prompt, whose tokens count once."""
+        prompts = [prompt for prompt, _ in self.asked.choices]
+        return not self.index or prompts[self.index] is not prompts[self.index - 1]
+
 
 @runtime_checkable
 class FeedbackObserver(Protocol):

@@ -1,6 +1,7 @@
 """The turns and tools of a request, read as training reads those of a row."""
 
 import itertools
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from llama_factory.data.formats.layout import OPENAI
 from llama_factory.data.formats.row_values import BadRowError, tools_of, type_name
 from llama_factory.data.formats.turn_parsing import THOUGHTS, parse_turn
 from llama_factory.inference.question import RequestError
+
+MAX_TOOL_CHARACTERS = 65_536
+"""Of one tool as JSON."""
 
 ROLES = {"developer": "system"}
 """Roles under another name than chat templates know."""
@@ -48,6 +52,12 @@ def read_tools(tools: Any, choice: Any) -> str:
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise RequestError(
                 f"tools.{number}: must be an object with a function that has a name.",
+                param=f"tools.{number}",
+            )
+        if (num_characters := len(json.dumps(tool))) > MAX_TOOL_CHARACTERS:
+            raise RequestError(
+                f"tools.{number}: has {num_characters} characters as JSON; this server reads up to "
+                f"{MAX_TOOL_CHARACTERS}. Shorten its description or schema.",
                 param=f"tools.{number}",
             )
     try:

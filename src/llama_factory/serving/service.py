@@ -12,6 +12,7 @@ from llama_factory.serving.answering import Answering, Event
 from llama_factory.serving.engines.engine import AnswerEngine
 from llama_factory.serving.errors import EngineDownError
 from llama_factory.serving.loaded import LoadedVersions
+from llama_factory.serving.metrics import Metrics
 from llama_factory.serving.outcome import Asked, Caller, Observer
 from llama_factory.serving.released import ReleasedVersions
 from llama_factory.serving.settings import ServingSettings
@@ -34,6 +35,7 @@ class Gateway:
         versions: what is loaded.
         released: what names mean.
         choose_version: called when an answer begins; a canary router takes its place.
+        metrics: what is counted and measured.
         observers: are given every answer.
     """
 
@@ -43,11 +45,14 @@ class Gateway:
         self.workspace = workspace
         self.settings = settings
         self.engine = engine
-        self.admission = Admission(settings.max_running, settings.max_queue)
+        self.admission = Admission(
+            settings.max_running, settings.max_queue, settings.max_queue_per_key
+        )
         self.versions = LoadedVersions(workspace, engine, settings.max_versions)
         self.released = ReleasedVersions(workspace, self.versions)
         self.choose_version: ChooseVersion = lambda name, _: self.released.version_named(name)
-        self.observers: list[Observer] = []
+        self.metrics = Metrics()
+        self.observers: list[Observer] = [self.metrics]
         self._answering: set[Answering] = set()
 
     def ask(self, asked: Asked) -> Answering:
@@ -129,6 +134,12 @@ class Gateway:
         self.require_engine()
         async with self.version_for(name, caller) as version_id:
             return await self.engine.tokens(version_id, prompt)
+
+    @property
+    def quiet_seconds(self) -> float:
+        """How long nothing has come of any answer whose turn has come; 0 where there is none."""
+        begun = [each for each in self._answering if each.version_id]
+        return min((each.quiet_seconds for each in begun), default=0.0)
 
     def health(self) -> dict[str, Any]:
         """The version that answers, the one that should, and how many requests wait."""

@@ -30,6 +30,9 @@ class ServingSettings(Settings):
     take more memory; fewer let requests wait."""
     max_queue: int = Field(128, ge=1)
     """Requests that may wait. One more is refused with status 429, so that nobody waits forever."""
+    max_queue_per_key: int = Field(64, ge=1)
+    """Requests of one key that may wait. One more is refused with status 429. Keys take turns in
+    any case; fewer leave more of the queue to others. Without keys, `max_queue` alone holds."""
     max_versions: int = Field(8, ge=1)
     """Versions kept loaded, beside the base model. Those with an alias, and those that are
     answering, always are; others that were asked for by id leave when there are more, the least

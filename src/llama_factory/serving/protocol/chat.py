@@ -10,6 +10,10 @@ from llama_factory.serving.outcome import Caller
 from llama_factory.serving.protocol.fields import MAX_TOP_LOGPROBS, AnswerRequest, RequestPart
 from llama_factory.serving.request_turns import read_tools, read_turns
 
+MAX_MESSAGES = 2048
+MAX_TOOLS = 128
+"""Both as OpenAI has them."""
+
 
 def _text(content: Any) -> Any:
     """Content as text: a string, or a list of parts of type `text`, joined as training does."""
@@ -48,12 +52,12 @@ class TemplateOptions(BaseModel):
 class ChatRequest(AnswerRequest):
     """Body of `POST /v1/chat/completions`."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
 
-    tools: list[Any] | None = None
+    tools: list[Any] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: Any = None
     enable_thinking: bool | None = None
     chat_template_kwargs: TemplateOptions | None = None
