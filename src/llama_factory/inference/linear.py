@@ -28,6 +28,11 @@ TINY = torch.finfo(torch.float32).tiny
 ENGINE = "fbgemm"
 
 
+ROUNDED = ((8, 1), (32, 4), (64, 8), (256, 32))
+LARGEST_STEP = 128
+"""Up to how many rows their number is rounded up to a multiple of what; and of more rows."""
+
+
 class Product(Protocol):
     """x -> x W^T + b, for inference only.
 
@@ -91,6 +96,13 @@ class _Plain:
         return F.linear(x.to(self._weight.dtype), self._weight, self._bias).to(x.dtype)
 
 
+def _rounded(num_rows: int) -> int:
+    """The next of few numbers of rows: oneDNN compiles and keeps a kernel for each that it meets,
+    which takes time and a third of a megabyte."""
+    step = next((step for most, step in ROUNDED if num_rows <= most), LARGEST_STEP)
+    return -(-num_rows // step) * step
+
+
 class _Packed:
     """oneDNN's product with a float32 weight that is laid out in blocks once, not at each call.
 
@@ -110,10 +122,15 @@ class _Packed:
     def __call__(self, x: Tensor) -> Tensor:
         if not x.numel():
             return x.new_empty(*x.shape[:-1], self._num_outputs)
+        rows = x.reshape(-1, x.shape[-1]).float()
+        num_rows = _rounded(len(rows))
+        if num_rows > len(rows):
+            rows = F.pad(rows, (0, 0, 0, num_rows - len(rows)))
         result: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x.float(), self._weight, self._bias, "none", [], ""
+            rows, self._weight, self._bias, "none", [], ""
         )
-        return result.to(x.dtype)
+        num_given = x.numel() // x.shape[-1]
+        return result[:num_given].view(*x.shape[:-1], self._num_outputs).to(x.dtype)
 
 
 class _Int8:
