@@ -35,8 +35,8 @@ from llama_factory.versions.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 PREFIX = "conversations-"
-MAX_CHARACTERS = 200_000
-"""Longer conversations are not kept: masking them would take the time of others' answers."""
+MAX_CHARACTERS = 60_000
+"""Longer conversations are not kept: masking them may take a second and more of others' time."""
 MAX_WAITING_CHARACTERS = 16_000_000
 """Text that may wait to be written; where the disk is slower than that, conversations are lost."""
 BATCH = 200

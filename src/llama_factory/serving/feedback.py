@@ -20,7 +20,8 @@ from llama_factory.serving.conversations import Conversations, KeptConversation,
 from llama_factory.serving.errors import KeyReusedError, NotStoredError, UnknownCompletionError
 from llama_factory.versions.workspace import Workspace
 
-LOCK_SECONDS = 10.0
+LOCK_SECONDS = 30.0
+"""How long one server waits for the others to store theirs."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,57 @@ class Given:
 
 @dataclass(frozen=True)
 class Stored:
-    """Feedback that is safe on disk.
+    """Feedback that is safe on disk, as far as a server remembers it.
 
     Attributes:
-        feedback: as it was stored.
+        id: of the feedback.
+        about: the answer that it is about, with its index, and the caller: key and user.
+        rating: whether the answer was liked.
+        version: that gave it.
+        when: in UTC, ISO 8601.
+        replaces: id of the earlier feedback of the same caller; empty where there was none.
+        content: hash of all that was said.
         is_new: whether this request stored it, and not an earlier one that was the same.
     """
 
-    feedback: Feedback
-    is_new: bool
+    id: str
+    about: tuple[str, int, str, str]
+    rating: Rating
+    version: str
+    when: str
+    replaces: str
+    content: str
+    is_new: bool = False
+
+    @staticmethod
+    def of(feedback: Feedback) -> "Stored":
+        """What is remembered of feedback."""
+        said = [feedback.rating, feedback.correction, feedback.tags, feedback.comment]
+        return Stored(
+            feedback.id,
+            (feedback.completion_id, feedback.index, *feedback.caller),
+            feedback.rating,
+            feedback.version,
+            feedback.when,
+            feedback.replaces,
+            _digest(said),
+        )
+
+    @property
+    def completion_id(self) -> str:
+        """Of the answer."""
+        return self.about[0]
 
     def to_json(self) -> dict[str, Any]:
         """What the client is answered: the same for the same request."""
-        each = self.feedback
-        head = {"id": each.id, "object": "feedback", "created": _seconds(each.when)}
-        return head | {
-            "completion_id": each.completion_id,
-            "rating": each.rating,
-            "version": each.version,
-            "replaces": each.replaces or None,
+        return {
+            "id": self.id,
+            "object": "feedback",
+            "created": int(datetime.fromisoformat(self.when).timestamp()),
+            "completion_id": self.completion_id,
+            "rating": self.rating,
+            "version": self.version,
+            "replaces": self.replaces or None,
         }
 
 
@@ -124,7 +157,7 @@ class FeedbackStore:
 
     def _give(self, given: Given, key_id: str, request: "_Request") -> Stored:
         if earlier := self._known.sent(request):
-            return Stored(earlier, is_new=False)
+            return earlier
         answered = self._conversations.find(given.completion_id, given.index)
         if answered is None:
             raise UnknownCompletionError(
@@ -133,15 +166,15 @@ class FeedbackStore:
                 "conversations not at all."
             )
         feedback = self._feedback(given, key_id, answered)
-        before = self._known.latest(feedback)
+        before = self._known.latest(Stored.of(feedback))
         if before is not None:
-            if _content(before) == _content(feedback):
-                return Stored(before, is_new=False)
+            if before.content == Stored.of(feedback).content:
+                return before
             feedback = replace(feedback, replaces=before.id)
         day = feedback.when[:10]
         line = feedback.to_json() | {"request": request.to_json()}
         append_records(self._folder / f"feedback-{day}.jsonl", [line])
-        return Stored(feedback, is_new=True)
+        return replace(Stored.of(feedback), is_new=True)
 
     def _feedback(self, given: Given, key_id: str, answered: KeptConversation) -> Feedback:
         user = user_hash(self._folder, given.user) or answered.user
@@ -190,8 +223,8 @@ class _Known:
 
     def _clear(self) -> None:
         self._sizes: dict[Path, int] = {}
-        self._sent: dict[str, tuple[str, Feedback]] = {}
-        self._latest: dict[tuple[Any, ...], Feedback] = {}
+        self._sent: dict[str, tuple[str, Stored]] = {}
+        self._latest: dict[tuple[str, int, str, str], Stored] = {}
 
     def read_on(self) -> None:
         """Read the lines that were added since; the caller holds the lock of the files."""
@@ -205,48 +238,36 @@ class _Known:
                     self._note(line)
                 self._sizes[path] = file.tell()
 
-    def sent(self, request: _Request) -> Feedback | None:
+    def sent(self, request: _Request) -> Stored | None:
         """What the same request came to before.
 
         Raises:
             KeyReusedError: another one came with its key.
         """
-        body, feedback = self._sent.get(request.key, ("", None))
-        if feedback is not None and body != request.body:
+        body, stored = self._sent.get(request.key, ("", None))
+        if stored is not None and body != request.body:
             raise KeyReusedError(
                 "Idempotency-Key: this key came with another body before. Send a new key with a "
                 "new body."
             )
-        return feedback
+        return stored
 
-    def latest(self, feedback: Feedback) -> Feedback | None:
+    def latest(self, stored: Stored) -> Stored | None:
         """The last feedback of the same caller on the same answer."""
-        return self._latest.get(_about(feedback))
+        return self._latest.get(stored.about)
 
     def _note(self, line: bytes) -> None:
         try:
             values = json.loads(line)
-            feedback = Feedback.from_json(values)
+            stored = Stored.of(Feedback.from_json(values))
             request = values.get("request") or {}
         except (AttributeError, KeyError, TypeError, ValueError):
             return  # reported where feedback is read for a round
-        self._latest[_about(feedback)] = feedback
+        self._latest[stored.about] = stored
         if request:
-            self._sent[request["key"]] = request["body"], feedback
-
-
-def _about(feedback: Feedback) -> tuple[Any, ...]:
-    return feedback.completion_id, feedback.index, *feedback.caller
-
-
-def _content(feedback: Feedback) -> tuple[Any, ...]:
-    return feedback.rating, feedback.correction, feedback.tags, feedback.comment
+            self._sent[request["key"]] = request["body"], stored
 
 
 def _digest(parts: list[Any]) -> str:
     text = json.dumps(parts)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _seconds(when: str) -> int:
-    return int(datetime.fromisoformat(when).timestamp())

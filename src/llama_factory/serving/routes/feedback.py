@@ -50,11 +50,10 @@ def _idempotency_key(request: Request) -> str:
 
 def _notify(gateway: Gateway, stored: Stored) -> None:
     """An observer that fails must not make stored feedback look lost."""
-    each = stored.feedback
     for observer in gateway.observers:
         if not isinstance(observer, FeedbackObserver):
             continue
         try:
-            observer.feedback(each.completion_id, each.rating, each.version)
+            observer.feedback(stored.completion_id, stored.rating, stored.version)
         except Exception:
             logger.exception("an observer of feedback failed")
