@@ -34,6 +34,7 @@ def desk(bot):
         turns = (Message("user", "How long?"), Message("assistant", "12 months"))
         row = Example(turns, "", "", 0)
         kept.keep(KeptConversation(name, 0, "2026-11-30T10:00:00+00:00", "v0001", "ann", "u1", row))
+    kept.flush(60)
     return FeedbackStore(bot, kept)
 
 

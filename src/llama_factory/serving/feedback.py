@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from llama_factory.serving.conversations import Conversations, KeptConversation,
 from llama_factory.serving.errors import KeyReusedError, NotStoredError, UnknownCompletionError
 from llama_factory.versions.workspace import Workspace
 
+OTHER_SERVER_SECONDS = 0.3
+"""How long an answer that another server of the workspace gives may take to be on disk."""
 LOCK_SECONDS = 30.0
 """How long one server waits for the others to store theirs."""
 
@@ -139,6 +142,7 @@ class FeedbackStore:
             NotStoredError: the disk is full or may not be written to; nothing was stored.
         """
         request = _Request.of(given, key_id, idempotency_key)
+        answered = self._find(given)
         try:
             with (
                 self._lock,
@@ -147,7 +151,7 @@ class FeedbackStore:
                 ),
             ):
                 self._known.read_on()
-                return self._give(given, key_id, request)
+                return self._give(given, key_id, request, answered)
         except (VersionError, OSError) as error:
             why = getattr(error, "strerror", None) or "the disk is full, or another server is busy"
             raise NotStoredError(
@@ -155,10 +159,19 @@ class FeedbackStore:
                 "later."
             ) from error
 
-    def _give(self, given: Given, key_id: str, request: "_Request") -> Stored:
+    def _find(self, given: Given) -> KeptConversation | None:
+        """The answer that is meant; another server may have given it just now."""
+        answered = self._conversations.find(given.completion_id, given.index)
+        if answered is None:
+            time.sleep(OTHER_SERVER_SECONDS)
+            answered = self._conversations.find(given.completion_id, given.index)
+        return answered
+
+    def _give(
+        self, given: Given, key_id: str, request: "_Request", answered: KeptConversation | None
+    ) -> Stored:
         if earlier := self._known.sent(request):
             return earlier
-        answered = self._conversations.find(given.completion_id, given.index)
         if answered is None:
             raise UnknownCompletionError(
                 f"completion_id: no answer {given.completion_id!r} (index {given.index}) is kept. "
