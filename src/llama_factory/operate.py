@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from llama_factory.config.changes import Changes
 from llama_factory.config.loading import load_to_answer
 from llama_factory.jobs.model_reference import ModelLike, ModelReference
+from llama_factory.versions import store
+from llama_factory.versions.version import require_servable
 from llama_factory.versions.workspace import PathLike, Workspace
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from llama_factory.data.sources.feedback import Kind
     from llama_factory.jobs.feedback import FeedbackFilter, FeedbackRow
     from llama_factory.serving.access import ApiKey
+    from llama_factory.serving.canary_status import CanaryStatus
 
 
 def serve(model: ModelLike, changes: Changes = (), log: Callable[[str], None] = print) -> None:
@@ -115,3 +118,41 @@ def export_feedback(
 def _keys_file(folder: PathLike, changes: Changes) -> Path:
     workspace = Workspace.open(folder)
     return workspace.folder / load_to_answer(workspace.settings, changes).serving.keys
+
+
+def canary(folder: PathLike, changes: Changes = ()) -> CanaryStatus:
+    """How the trial of the candidate stands, with what was observed and what is missing."""
+    workspace = Workspace.open(folder)
+    settings = load_to_answer(workspace.settings, changes).serving.canary
+    from llama_factory.serving.canary_status import read_status
+
+    return read_status(workspace, settings)
+
+
+def start_canary(
+    folder: PathLike, version: str, fraction: float | None = None, changes: Changes = ()
+) -> str:
+    """Have running servers try a version on a fraction of callers, whatever the gate said.
+
+    Returns:
+        Its id.
+
+    Raises:
+        VersionError: there is no such version, it cannot answer, or it is the released one.
+    """
+    workspace = Workspace.open(folder)
+    config = load_to_answer(workspace.settings, changes)
+    chosen = store.get(workspace, version)
+    require_servable(chosen, config.model.base_model)
+    from llama_factory.serving import canary_store
+
+    settings = config.serving.canary
+    canary_store.start(workspace, chosen.id, settings.fraction if fraction is None else fraction)
+    return chosen.id
+
+
+def abort_canary(folder: PathLike) -> str:
+    """Take the candidate back: no alias names it any more; returns its id."""
+    from llama_factory.serving import canary_store
+
+    return canary_store.abort(Workspace.open(folder))

@@ -618,3 +618,20 @@ def test_a_folder_that_cannot_be_written_to_is_told(bot, monkeypatch):
             tool()
     assert len(run.versions(bot.folder)) == 2
     assert isinstance(Workspace.open(bot.folder), Workspace)
+
+
+# --- a canary before the release
+
+
+def test_a_version_that_passes_may_be_tried_before_it_is_released(bot):
+    teach(bot, "faq")
+    drop(bot, "news")
+    done, _ = learn(bot, "gate.release=canary")
+    assert done.verdict.is_promoted
+    assert (done.is_released, done.is_tried) == (False, True)
+    found = releases.read(bot.releases)
+    assert (found.production, found.aliases["candidate"]) == ("v0001", "v0002")
+    assert found.history[-1].why == "canary: passed the gate"
+    again, _ = learn(bot, "gate.release=canary")
+    assert (again.version.id, again.is_new) == ("v0002", False), "it waits, and is not made anew"
+    assert releases.read(bot.releases) == found

@@ -3,6 +3,7 @@
 import fcntl
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -163,3 +164,43 @@ def test_who_moves_a_release_at_the_same_time_is_told(path, monkeypatch):
             with pytest.raises(VersionError, match="another process is already moving a release"):
                 tool()
     assert not path.exists()
+
+
+def test_a_candidate_is_promoted_or_withdrawn_only_where_it_stands_as_it_was_compared(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "releases.json"
+    releases.promote(path, "v0001", "test")
+    assert releases.read(path).standing is None
+    releases.hold(path, "v0002", "test")
+    compared = releases.read(path).standing
+    assert compared == releases.Standing("v0001", "v0002", 2)
+    releases.promote(path, "v0003", "by hand")
+    releases.promote(path, "v0001", "and back")
+    moved = releases.read(path)
+    assert moved.standing == releases.Standing("v0001", "v0002", 4)
+    assert not releases.promote_candidate(path, compared, "late")
+    assert not releases.withdraw_candidate(path, compared, "late")
+    assert releases.read(path) == moved
+    assert releases.promote_candidate(path, moved.standing, "better")
+    assert releases.read(path).aliases == {"production": "v0002", "previous": "v0001"}
+
+
+def test_moves_that_touch_neither_of_the_two_leave_what_was_compared(tmp_path: Path) -> None:
+    path = tmp_path / "releases.json"
+    releases.promote(path, "v0001", "test")
+    releases.hold(path, "v0002", "test")
+    compared = releases.read(path).standing
+    releases.promote(path, "v0001", "again")
+    assert releases.read(path).standing == compared
+    assert releases.withdraw_candidate(path, compared, "worse")
+    assert "candidate" not in releases.read(path).aliases
+
+
+def test_a_child_is_held_only_beside_its_parent(tmp_path: Path) -> None:
+    path = tmp_path / "releases.json"
+    releases.promote(path, "v0001", "test")
+    assert not releases.hold_child(path, "v0003", parent="v0002", why="test")
+    assert "candidate" not in releases.read(path).aliases
+    assert releases.hold_child(path, "v0003", parent="v0001", why="test")
+    assert releases.read(path).aliases["candidate"] == "v0003"

@@ -8,7 +8,18 @@ from collections.abc import Callable
 
 import typer
 
-from llama_factory.cli import data, data_views, demo, evaluate, feedback, jobs, keys, review, rounds
+from llama_factory.cli import (
+    canary,
+    data,
+    data_views,
+    demo,
+    evaluate,
+    feedback,
+    jobs,
+    keys,
+    review,
+    rounds,
+)
 from llama_factory.core import __version__
 from llama_factory.core.errors import FactoryError
 from llama_factory.core.files import READ_ONLY
@@ -36,6 +47,7 @@ for command in (
     rounds.serve,
     keys.keys,
     feedback.feedback,
+    canary.canary,
     jobs.predict,
     jobs.export,
     jobs.runs,

@@ -57,6 +57,7 @@ def _round_json(done: "Round") -> dict[str, Any]:
         "version": done.version.id,
         "verdict": done.verdict.to_json(),
         "released": done.is_released,
+        "tried": done.is_tried,
         "new": done.is_new,
         "complaints": done.version.report.get("complaints", {}).get("sentence", ""),
     }
@@ -76,6 +77,12 @@ def _print_round(done: "Round", folder: Path) -> None:
     print_complaints(version.report)
     if done.is_released:
         print(f"{version.id} is promoted: it answers from now on.")
+        return
+    if done.is_tried:
+        print(
+            f"{version.id} passed and is the candidate: a server tries it on a few callers first."
+        )
+        print(f"  look:    llama-factory canary {folder}")
         return
     if done.is_new and verdict.is_promoted:
         print(
@@ -109,6 +116,8 @@ def consolidate(folder: Folder, changes: Changes = None, as_json: Json = False) 
     print_verdict(done.verdict)
     if done.is_released:
         print(f"{done.version.id} is promoted: rounds go on from it with a fresh adapter.")
+    elif done.is_tried:
+        print(f"{done.version.id} is the candidate: a server tries it on a few callers first.")
     elif done.verdict.is_promoted:
         print(f"{done.version.id} is held as candidate: another version was released meanwhile.")
     else:

@@ -34,12 +34,14 @@ class Round:
             somebody moved the release meanwhile.
         is_new: whether this round trained it; where a version of the same files, settings and
             parent exists, that one is the result.
+        is_tried: whether it passed and is the candidate that a server tries on a few callers.
     """
 
     version: ModelVersion
     verdict: Verdict
     is_released: bool
     is_new: bool = True
+    is_tried: bool = False
 
 
 def publish(
@@ -80,6 +82,10 @@ def release(workspace: Workspace, version: ModelVersion) -> Round:
     if not verdict.is_promoted:
         releases.hold(workspace.releases, version.id, f"{verdict.word}: {verdict.summary}")
         return Round(version, verdict, is_released=False)
+    if _waits_for_canary(version) and releases.hold_child(
+        workspace.releases, version.id, parent=version.parent, why="canary: passed the gate"
+    ):
+        return Round(version, verdict, is_released=False, is_tried=True)
     is_released = releases.promote_child(
         workspace.releases, version.id, parent=version.parent, why="promoted by the gate"
     )
@@ -87,6 +93,12 @@ def release(workspace: Workspace, version: ModelVersion) -> Round:
         parked = workspace.parked if (version.folder / drafts.FILES).exists() else None
         inbox.clear(workspace.inbox, version.report.get("taken", {}), parked)
     return Round(version, verdict, is_released)
+
+
+def _waits_for_canary(version: ModelVersion) -> bool:
+    """Whether the settings that it was made with have it tried on a few callers first."""
+    text = (version.folder / SETTINGS).read_text(encoding="utf-8")
+    return bool(yaml.safe_load(text).get("gate", {}).get("release") == "canary")
 
 
 def decided_before(version: ModelVersion) -> Round:

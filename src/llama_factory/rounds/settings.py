@@ -1,7 +1,7 @@
 """Settings of learning, in a round or a single run: model, data, training, strategies, gate."""
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -30,6 +30,10 @@ class GateSettings(Settings):
     answered rightly. Higher refuses more. These answers were taught, so they show that they were
     learned and no more; a round with nothing else to show is released on them where this is set,
     and held for a person where it is empty."""
+    release: Literal["at_once", "canary"] = "at_once"
+    """What becomes of a version that passes: `at_once` releases it; `canary` makes it the
+    candidate, which a server tries on a few callers and then releases or takes back
+    (`serving.canary`)."""
 
 
 class LearningConfig(Settings):

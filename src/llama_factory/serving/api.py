@@ -8,6 +8,7 @@ from fastapi.routing import APIRoute
 
 from llama_factory.data.cleaning.private_data import PrivateData
 from llama_factory.serving import error_responses, middleware
+from llama_factory.serving.canary_watch import CanaryWatch
 from llama_factory.serving.conversations import ConversationKeeper, Conversations
 from llama_factory.serving.engines.engine import AnswerEngine
 from llama_factory.serving.feedback import FeedbackStore
@@ -18,6 +19,7 @@ from llama_factory.serving.readiness import GatewayReadings
 from llama_factory.serving.routes import chat, feedback, health, models, operations
 from llama_factory.serving.service import Gateway
 from llama_factory.serving.settings import ServingSettings
+from llama_factory.serving.shadow import Shadow
 from llama_factory.versions.workspace import Workspace
 
 ROUTES = (health, models, chat, operations)
@@ -44,14 +46,22 @@ def create_app(
     ring = KeyRing(workspace.folder / settings.keys, api_key)
     limits = KeyLimits()
     conversations = Conversations(workspace, settings, private)
-    gateway.observers += [limits, ConversationKeeper(conversations)]
+    canary, shadow = CanaryWatch(gateway, settings.canary), Shadow(gateway, settings.shadow)
+    gateway.choose_version = canary.choose
+    gateway.observers += [limits, ConversationKeeper(conversations), canary, shadow]
     store = FeedbackStore(workspace, conversations, private)
     readings = GatewayReadings(gateway, ring)
     gateway.metrics.sources.append(readings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with conversations.running(), gateway.running(), ring.followed():
+        async with (
+            conversations.running(),
+            gateway.running(),
+            ring.followed(),
+            canary.running(),
+            shadow.running(),
+        ):
             yield
 
     # Pages that describe the API would be open to everyone and load scripts from elsewhere.

@@ -16,11 +16,13 @@ class Caller:
         key_id: of the key that the request came with; empty where the server asks for none.
         user: what the request names its user; empty where it names none.
         conversation: the same for all requests of one conversation.
+        begins: whether the request holds no earlier answer: a conversation begins.
     """
 
     key_id: str = ""
     user: str = ""
     conversation: str = ""
+    begins: bool = True
 
 
 @dataclass(frozen=True)

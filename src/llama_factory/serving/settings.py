@@ -6,8 +6,10 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from llama_factory.core.settings import OneOf, Settings
+from llama_factory.serving.canary import CanarySettings
 from llama_factory.serving.engines import ENGINES, EngineSettings
 from llama_factory.serving.engines.local import Local
+from llama_factory.serving.shadow_report import ShadowSettings
 
 
 class ServingSettings(Settings):
@@ -41,6 +43,11 @@ class ServingSettings(Settings):
     """Longest answer in tokens where the request does not say."""
     poll_seconds: float = Field(0.5, gt=0, le=2)
     """How often the server looks for a newly released version."""
+    canary: CanarySettings = CanarySettings()
+    """How a candidate is tried on a few callers (`gate.release: canary`, or `llama-factory canary
+    --start`)."""
+    shadow: ShadowSettings = ShadowSettings()
+    """How a candidate answers beside production in spare time; nobody gets these answers."""
     max_body_mb: int = Field(1, ge=1, le=1000)
     """Largest request in MiB (1,048,576 bytes); a longer one is refused with status 413. A
     conversation of 100,000 words has less than 1 MiB. Higher lets one request take more memory."""

@@ -28,6 +28,22 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """What a decision about a candidate rests on.
+
+    Attributes:
+        production: the version released.
+        candidate: the version held.
+        since: number of the move in the history since which both are; a pair that was left and
+            came back is another one.
+    """
+
+    production: str
+    candidate: str
+    since: int
+
+
+@dataclass(frozen=True)
 class Releases:
     """Where the aliases point now, and every earlier state."""
 
@@ -38,6 +54,20 @@ class Releases:
     def production(self) -> str:
         """The version that answers users."""
         return self.aliases[PRODUCTION]
+
+    @property
+    def standing(self) -> Standing | None:
+        """Production and the candidate, and since when; None without a candidate."""
+        if CANDIDATE not in self.aliases:
+            return None
+        pair, since = self._pair(self.aliases), len(self.history)
+        while since > 1 and self._pair(self.history[since - 2].aliases) == pair:
+            since -= 1
+        return Standing(self.production, self.aliases[CANDIDATE], since)
+
+    @staticmethod
+    def _pair(aliases: dict[str, str]) -> tuple[str | None, str | None]:
+        return aliases.get(PRODUCTION), aliases.get(CANDIDATE)
 
 
 def now() -> str:
@@ -94,10 +124,53 @@ def promote_child(path: Path, version: str, *, parent: str, why: str) -> bool:
         return False
 
 
+def hold_child(path: Path, version: str, *, parent: str, why: str) -> bool:
+    """Make a version the candidate if the one it was made from is still released.
+
+    Returns:
+        Whether it was held.
+    """
+    with _locked(path):
+        current = read(path)
+        if current.production == parent:
+            _write(path, current, {CANDIDATE: version}, why)
+            return True
+        return False
+
+
 def hold(path: Path, version: str, why: str) -> Releases:
     """Make a version the candidate without releasing it."""
     with _locked(path):
         return _write(path, read(path), {CANDIDATE: version}, why)
+
+
+def promote_candidate(path: Path, standing: Standing, why: str) -> bool:
+    """Release the candidate if nobody has moved production or candidate since it was compared.
+
+    Returns:
+        Whether it was released.
+    """
+    with _locked(path):
+        current = read(path)
+        if current.standing != standing:
+            return False
+        _released(path, current, standing.candidate, why)
+        return True
+
+
+def withdraw_candidate(path: Path, standing: Standing, why: str) -> bool:
+    """Let no alias name the candidate, if nobody has moved production or candidate meanwhile.
+
+    Returns:
+        Whether it was withdrawn.
+    """
+    with _locked(path):
+        current = read(path)
+        if current.standing != standing:
+            return False
+        aliases = {name: each for name, each in current.aliases.items() if name != CANDIDATE}
+        _write(path, Releases(aliases, current.history), {}, why)
+        return True
 
 
 def _locked(path: Path) -> AbstractContextManager[None]:

@@ -104,6 +104,16 @@ class Workspace:
         return self.folder / "releases.json"
 
     @property
+    def canary(self) -> Path:
+        """The trial of a candidate on a few callers: its counts, its end, and earlier trials."""
+        return self.folder / "canary.json"
+
+    @property
+    def shadow(self) -> Path:
+        """Answers of candidates beside those of production, by version."""
+        return self.folder / "shadow"
+
+    @property
     def runs(self) -> Path:
         """TensorBoard logs."""
         return self.folder / "runs"

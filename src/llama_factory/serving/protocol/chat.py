@@ -96,7 +96,8 @@ class ChatRequest(AnswerRequest):
         begun = [f"{turn.role}\n{turn.content}" for turn in self.messages[:first]]
         text = "\n".join([key_id, self.user or "", *begun])
         digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16)
-        return Caller(key_id, self.user or "", digest.hexdigest())
+        begins = all(turn.role != "assistant" for turn in self.messages)
+        return Caller(key_id, self.user or "", digest.hexdigest(), begins)
 
     def _num_logprobs(self) -> int | None:
         if self.top_logprobs and not self.logprobs:
