@@ -37,7 +37,8 @@ def main() -> None:
     pieces = [piece.content for piece in chat.stream(QUESTION)]
     print("streamed:", len([piece for piece in pieces if piece]) > 1)
     print("batch:", len(chat.batch([QUESTION, "How many days has a week?"])))
-    asked = chat.bind_tools([find_order], tool_choice="required").invoke(QUESTION)
+    choosing = chat.bind_tools([find_order], tool_choice="required", strict=True)
+    asked = choosing.invoke(QUESTION)
     (call, *_) = asked.tool_calls
     print("tool call:", call["name"], call["args"])
     result = ToolMessage(find_order.invoke(call["args"]), tool_call_id=call["id"])

@@ -28,6 +28,7 @@ def connect(*, is_chat: bool = True) -> OpenAILike:
         is_chat_model=is_chat,
         is_function_calling_model=is_chat,
         context_window=2048,
+        strict=True,
         max_tokens=128,
     )
 

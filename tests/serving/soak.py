@@ -230,7 +230,8 @@ def _watch_memory(server: ServerProcess, soak: Soak, is_over: threading.Event) -
             sample = (server.process.pid, time.monotonic(), server.memory_mb)
         except psutil.Error:
             continue
-        soak.memory.append(sample)
+        if sample[2]:  # a process that was just killed holds nothing
+            soak.memory.append(sample)
 
 
 def _operate(
