@@ -43,10 +43,12 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(TEST) -m "not slow"
 
-# The two pages that are made from the code: every setting, and what each of LLaMA-Factory's keys means
+# The pages that are made from the code: every setting, what each of LLaMA-Factory's keys means, and what
+# the server does with every parameter of OpenAI's API
 docs: .venv/ready
 	$(BIN)/python -m llama_factory.config.reference > docs/settings.md
 	$(BIN)/python -m llama_factory.config.compatibility > docs/compat.md
+	$(BIN)/python -m tests.serving.parameters > docs/openai_parameters.md
 
 # The page of what attacks on the server get
 attacks: .venv/ready

@@ -202,9 +202,16 @@ def test_an_unknown_model_is_told_the_nearest_name(client: OpenAI) -> None:
 
 
 def test_an_unknown_route_is_told_in_openais_shape(client: OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match=r"POST /v1/embeddings.*There are GET") as told:
-        client.embeddings.create(model="production", input="x")
+    with pytest.raises(openai.NotFoundError, match=r"POST /v1/audio/speech.*There are GET") as told:
+        client.audio.speech.create(model="production", input="x", voice="alloy")
     assert told.value.type == "invalid_request_error"
+
+
+def test_embeddings_have_length_one(client: OpenAI) -> None:
+    made = client.embeddings.create(model="production", input=["hello", "你好"])
+    for each in made.data:
+        assert sum(value * value for value in each.embedding) == pytest.approx(1, abs=1e-4)
+    assert made.data[0].embedding != made.data[1].embedding
 
 
 @pytest.mark.parametrize(

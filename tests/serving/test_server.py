@@ -60,7 +60,7 @@ def test_a_port_in_use_is_told_before_the_model_loads(workspace: Workspace) -> N
 
 def test_an_address_of_another_machine_is_told(workspace: Workspace) -> None:
     with pytest.raises(ServingError, match=r"cannot listen on 203.0.113.1 .*Use --host 127.0.0.1"):
-        start(workspace, ServingSettings(host="203.0.113.1", port=0))
+        start(workspace, ServingSettings(host="203.0.113.1", port=0, insecure=True))
 
 
 OPEN = ServingSettings(host="0.0.0.0", port=0)

@@ -16,13 +16,23 @@ from llama_factory.serving.key_check import KeyAccess
 from llama_factory.serving.keys import KeyRing
 from llama_factory.serving.limits import KeyLimits
 from llama_factory.serving.readiness import GatewayReadings
-from llama_factory.serving.routes import chat, feedback, health, models, operations
+from llama_factory.serving.routes import (
+    adapters,
+    chat,
+    completions,
+    embeddings,
+    feedback,
+    health,
+    models,
+    operations,
+    tokens,
+)
 from llama_factory.serving.service import Gateway
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.serving.shadow import Shadow
 from llama_factory.versions.workspace import Workspace
 
-ROUTES = (health, models, chat, operations)
+ROUTES = (health, models, chat, completions, embeddings, tokens, adapters, operations)
 
 
 def create_app(

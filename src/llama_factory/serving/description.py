@@ -123,6 +123,55 @@ class ChatBody(Response):
     usage: TokenCounts
 
 
+class TextChoiceBody(Response):
+    """One of the continuations."""
+
+    index: int
+    text: str
+    finish_reason: str
+
+
+class CompletionBody(Response):
+    """Texts that were continued; `model` is the version that did."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoiceBody]
+    usage: TokenCounts
+
+
+class EmbeddingBody(Response):
+    """One text as a vector: numbers, or four bytes each in base64."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingsBody(Response):
+    """The vectors of all inputs, in their order."""
+
+    object: Literal["list"]
+    data: list[EmbeddingBody]
+    model: str
+
+
+class TokenIdsBody(Response):
+    """A prompt as token ids."""
+
+    count: int
+    tokens: list[int]
+    token_strs: list[str] | None
+
+
+class TextBody(Response):
+    """Token ids as text."""
+
+    prompt: str
+
+
 class FeedbackBody(Response):
     """Feedback that is stored: the same for the same request."""
 
@@ -141,11 +190,19 @@ RESPONSES: dict[str, type[Response]] = {
     "/v1/models": ModelsBody,
     "/v1/models/{name}": ModelBody,
     "/v1/chat/completions": ChatBody,
+    "/v1/completions": CompletionBody,
+    "/v1/embeddings": EmbeddingsBody,
+    "/tokenize": TokenIdsBody,
+    "/detokenize": TextBody,
     "/v1/feedback": FeedbackBody,
 }
 """What comes back from a path where all went well."""
 
-TEXTS = {"/metrics": "text/plain"}
+TEXTS = {
+    "/metrics": "text/plain",
+    "/v1/load_lora_adapter": "text/plain",
+    "/v1/unload_lora_adapter": "text/plain",
+}
 """Paths whose response is no JSON."""
 
 STREAMED = frozenset({"/v1/chat/completions", "/v1/completions"})

@@ -22,6 +22,7 @@ class LoadedVersions:
         self._engine = engine
         self._max_versions = max_versions
         self._kept: frozenset[str] = frozenset()
+        self._pinned: set[str] = set()
         self._in_use: Counter[str] = Counter()
         self._used: dict[str, None] = {}  # least recently used first
         self._leaving: set[str] = set()
@@ -68,8 +69,18 @@ class LoadedVersions:
             self._in_use[version_id] -= 1
             self._make_room()
 
+    async def pin(self, version_id: str) -> None:
+        """Load a version and keep it until it is released by name.
+
+        Raises:
+            FactoryError: the version is damaged or does not fit the base model.
+        """
+        await self.prepare(version_id)
+        self._pinned.add(version_id)
+
     async def release(self, version_id: str) -> bool:
         """Unload a version that nothing needs; False where something does."""
+        self._pinned.discard(version_id)
         async with self._locks[version_id]:
             if version_id not in self._engine.loaded or self._is_needed(version_id):
                 return version_id not in self._engine.loaded
@@ -95,7 +106,7 @@ class LoadedVersions:
         self._make_room()
 
     def _is_needed(self, version_id: str) -> bool:
-        is_kept = version_id in self._kept | {BASE_VERSION} or version_id in self._loading
+        is_kept = version_id in self._kept | self._pinned | {BASE_VERSION, *self._loading}
         return is_kept or self._in_use[version_id] > 0
 
     def _touch(self, version_id: str) -> None:

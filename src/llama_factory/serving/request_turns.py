@@ -36,22 +36,22 @@ def read_turns(turns: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
     return tuple(_in_order_of_calls(turns, messages))
 
 
-def read_tools(tools: Any, choice: Any) -> str:
-    """The tools for the prompt, as JSON text; empty for none, or where none may be called.
+MAX_NAME = 128
+
+
+def read_tools(tools: Any) -> str:
+    """The tools for the prompt, as JSON text; empty for none.
 
     Raises:
-        RequestError: they are no list of tools, or a call is demanded.
+        RequestError: they are no list of tools.
     """
-    if choice not in (None, "auto", "none"):
-        raise RequestError(
-            f"tool_choice: {choice!r} cannot be promised by this server. Use 'auto' or 'none'.",
-            param="tool_choice",
-        )
     for number, tool in enumerate(tools or ()):
         value = tool.get("function") if isinstance(tool, dict) and "function" in tool else tool
-        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        name = value.get("name") if isinstance(value, dict) else None
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
             raise RequestError(
-                f"tools.{number}: must be an object with a function that has a name.",
+                f"tools.{number}: must be an object with a function that has a name of up to "
+                f"{MAX_NAME} characters.",
                 param=f"tools.{number}",
             )
         if (num_characters := len(json.dumps(tool))) > MAX_TOOL_CHARACTERS:
@@ -61,10 +61,9 @@ def read_tools(tools: Any, choice: Any) -> str:
                 param=f"tools.{number}",
             )
     try:
-        text = tools_of({"tools": tools}, "tools")
+        return tools_of({"tools": tools}, "tools")
     except BadRowError as error:
         raise RequestError(f"tools: {error}", param="tools") from error
-    return "" if choice == "none" else text
 
 
 def _read(turn: Mapping[str, Any], place: str) -> Message:

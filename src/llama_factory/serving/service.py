@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from llama_factory.inference.question import Prompt
 from llama_factory.serving.admission import Admission
 from llama_factory.serving.answering import Answering, Event
 from llama_factory.serving.engines.engine import AnswerEngine
@@ -125,15 +124,20 @@ class Gateway:
         if why := self.engine.unavailable:
             raise EngineDownError(f"{why} Ask again in a moment.")
 
-    async def tokens(self, name: str, caller: Caller, prompt: Prompt) -> tuple[int, ...]:
-        """The token ids that the version of a name would be asked with.
+    @asynccontextmanager
+    async def turn(self, name: str, caller: Caller) -> AsyncIterator[str]:
+        """A turn at the engine for work that is no answer, with the version that a name means.
 
         Raises:
-            RequestError: the prompt does not fit the chat template.
+            UnknownModelError: nothing has this name.
+            EngineDownError: nothing can be computed at the moment.
+            QueueFullError: too many requests wait.
+            FactoryError: the version is damaged or does not fit the base model.
         """
+        self.released.version_named(name)
         self.require_engine()
-        async with self.version_for(name, caller) as version_id:
-            return await self.engine.tokens(version_id, prompt)
+        async with self.admission.seats(caller.key_id, 1), self.version_for(name, caller) as chosen:
+            yield chosen
 
     @property
     def quiet_seconds(self) -> float:

@@ -7,7 +7,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from llama_factory.inference.question import Options, Prompt, Question, RequestError
 from llama_factory.serving.outcome import Caller
-from llama_factory.serving.protocol.fields import MAX_TOP_LOGPROBS, AnswerRequest, RequestPart
+from llama_factory.serving.protocol.fields import (
+    CONSTRAINTS,
+    MAX_TOP_LOGPROBS,
+    AnswerRequest,
+    RequestPart,
+)
+from llama_factory.serving.protocol.tool_calls import ToolUse, tool_use
 from llama_factory.serving.request_turns import read_tools, read_turns
 
 MAX_MESSAGES = 2048
@@ -49,14 +55,10 @@ class TemplateOptions(BaseModel):
     enable_thinking: bool | None = None
 
 
-class ChatRequest(AnswerRequest):
-    """Body of `POST /v1/chat/completions`."""
+class ChatTurns(RequestPart):
+    """What is asked in turns."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-
     tools: list[Any] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: Any = None
     enable_thinking: bool | None = None
@@ -69,8 +71,28 @@ class ChatRequest(AnswerRequest):
             RequestError: a turn or a tool cannot be read.
         """
         turns = [turn.model_dump(exclude_unset=True) for turn in self.messages]
-        tools = read_tools(self.tools, self.tool_choice)
-        return Question(read_turns(turns), tools, self._thinking())
+        tools = read_tools(self.tools)
+        shown = "" if self.tool_choice == "none" else tools
+        return Question(read_turns(turns), shown, self._thinking())
+
+    def _thinking(self) -> bool | None:
+        options = self.chat_template_kwargs or TemplateOptions()
+        given = {self.enable_thinking, options.enable_thinking} - {None}
+        if len(given) > 1:
+            raise RequestError(
+                "enable_thinking: chat_template_kwargs says the opposite. Leave one out.",
+                param="enable_thinking",
+            )
+        return next(iter(given), None)
+
+
+class ChatRequest(AnswerRequest, ChatTurns):
+    """Body of `POST /v1/chat/completions`."""
+
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    parallel_tool_calls: bool | None = None
 
     def choices(self, max_tokens: int) -> tuple[tuple[Prompt, Options], ...]:
         """What is asked and how, once for each of the `n` answers.
@@ -82,10 +104,31 @@ class ChatRequest(AnswerRequest):
             RequestError: a field is not supported, or a value cannot be read.
         """
         self.require_known()
-        question = self.question()
+        question, use = self.question(), self.tool_use()
+        if use.names and (name := self._other_constraint()):
+            raise RequestError(
+                f"{name}: an answer held to it could call no tool. Leave it or the tools out, or "
+                "set tool_choice to none.",
+                param=name,
+            )
         longest = self.max_completion_tokens or self.max_tokens or max_tokens
-        options = self.options_of(longest, num_logprobs=self._num_logprobs())
+        options = self.options_of(
+            longest, num_logprobs=self._num_logprobs(), constraint=use.constraint
+        )
         return tuple((question, each) for each in options)
+
+    def tool_use(self) -> ToolUse:
+        """Which tools may be called; `question` has read them.
+
+        Raises:
+            RequestError: the choice cannot be read.
+        """
+        return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
+
+    def _other_constraint(self) -> str:
+        """The field that holds the answer to something; empty where none does."""
+        given = [name for name in CONSTRAINTS if getattr(self, name) is not None]
+        return given[0] if given and self.constraint() else ""
 
     def caller(self, key_id: str) -> Caller:
         """Who asks; the conversation is known by its first turns, which all its requests hold."""
@@ -105,13 +148,3 @@ class ChatRequest(AnswerRequest):
                 "top_logprobs: needs logprobs. Set logprobs to true.", param="top_logprobs"
             )
         return (self.top_logprobs or 0) if self.logprobs else None
-
-    def _thinking(self) -> bool | None:
-        options = self.chat_template_kwargs or TemplateOptions()
-        given = {self.enable_thinking, options.enable_thinking} - {None}
-        if len(given) > 1:
-            raise RequestError(
-                "enable_thinking: chat_template_kwargs says the opposite. Leave one out.",
-                param="enable_thinking",
-            )
-        return next(iter(given), None)

@@ -6,7 +6,7 @@ what other servers know and this one does not is listed here, and refused.
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -14,9 +14,14 @@ from pydantic_core import PydanticCustomError
 from llama_factory.core.errors import suggest
 from llama_factory.inference.question import Options, RequestError
 from llama_factory.inference.request import Constraint
+from llama_factory.serving.protocol.constraints import constraint_of
+from llama_factory.serving.protocol.values import short
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 """Half of a character that takes two in UTF-16; JSON can spell it alone, no text may hold it."""
+
+MAX_NAME = 100
+"""Characters of an unknown name that are sent back."""
 
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 1000
@@ -26,6 +31,16 @@ MAX_BIASES = 1024
 MAX_TOP_LOGPROBS = 20
 SEEDS = 2**63
 """Seeds are taken modulo this number."""
+
+CONSTRAINTS = (
+    "response_format",
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+)
+"""Fields that say what an answer must match."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     # OpenAI's
@@ -62,6 +77,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "add_special_tokens": (False,),
     "chat_template": (),
     "documents": ([],),
+    "dimensions": (),
     "regex": (),
     "ebnf": (),
     "grammar": ("",),
@@ -106,7 +122,8 @@ def require_known(extra: Mapping[str, Any], known: Iterable[str]) -> None:
         if name not in NEUTRAL:
             nearest = suggest(name, [*known, *NEUTRAL, *IGNORED])
             raise RequestError(
-                f"{name}: this server does not know the field.{nearest} Leave it out.", param=name
+                f"{_cut(name)}: this server does not know the field.{nearest} Leave it out.",
+                param=_cut(name),
             )
         if not any(_is_same(value, neutral) for neutral in NEUTRAL[name]):
             raise RequestError(
@@ -115,15 +132,13 @@ def require_known(extra: Mapping[str, Any], known: Iterable[str]) -> None:
             )
 
 
+def _cut(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..."
+
+
 def _is_same(value: Any, neutral: Any) -> bool:
     """Equal, where true is not 1 nor 0 false."""
     return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
-
-
-def short(value: object) -> str:
-    """A value as a message shows it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _listed(stop: Any) -> Any:
@@ -134,6 +149,21 @@ class RequestPart(BaseModel):
     """An object of a request; fields that it does not have are looked at by `require_known`."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+
+class WholeCharacters(BaseModel):
+    """A body whose texts hold no half of a character, wherever they stand in it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_whole_characters(cls, body: Any) -> Any:
+        if place := half_character(body):
+            raise PydanticCustomError(
+                "half_character",
+                "{place}: holds half of a character; an emoji was cut in two. Remove it",
+                {"place": place},
+            )
+        return body
 
 
 class StreamOptions(RequestPart):
@@ -151,14 +181,15 @@ class StreamOptions(RequestPart):
 
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 Token = Annotated[int, Field(ge=0)]
+ModelName = Annotated[str, Field(max_length=256)]
+MANY = 2**31 - 1
+"""Numbers above this mean it: engines hold them in 32 bits."""
 
 
-class AnswerRequest(RequestPart):
+class AnswerRequest(WholeCharacters, RequestPart):
     """What requests for answers share, whatever they ask."""
 
-    LARGEST_TEMPERATURE: ClassVar[float] = 2
-
-    model: str
+    model: ModelName
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
@@ -181,16 +212,12 @@ class AnswerRequest(RequestPart):
     ignore_eos: bool | None = None
     stop_token_ids: Annotated[list[Token], Field(max_length=MAX_STOP_TOKENS)] | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _holds_whole_characters(cls, body: Any) -> Any:
-        if place := half_character(body):
-            raise PydanticCustomError(
-                "half_character",
-                "{place}: holds half of a character; an emoji was cut in two. Remove it",
-                {"place": place},
-            )
-        return body
+    response_format: Any = None
+    structured_outputs: Any = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
 
     @property
     def num_choices(self) -> int:
@@ -215,6 +242,14 @@ class AnswerRequest(RequestPart):
                 param="stream_options",
             )
 
+    def constraint(self) -> Constraint | None:
+        """What the answers must match.
+
+        Raises:
+            RequestError: it cannot be read.
+        """
+        return constraint_of({name: getattr(self, name) for name in CONSTRAINTS})
+
     def options_of(
         self,
         max_tokens: int,
@@ -227,28 +262,29 @@ class AnswerRequest(RequestPart):
         Args:
             max_tokens: longest answer.
             num_logprobs: how many of the likeliest tokens are reported beside each token.
-            constraint: what the answers must match.
+            constraint: what the answers must match; None for what the request says.
 
         Raises:
-            RequestError: a value is out of its range.
+            RequestError: a value is out of its range, or a constraint cannot be read.
         """
+        constraint = constraint or self.constraint()
         seeds = [
             None if self.seed is None else (self.seed + n) % SEEDS for n in range(self.num_choices)
         ]
         return tuple(
             Options(
-                max_tokens=max_tokens,
+                max_tokens=min(MANY, max_tokens),
                 temperature=1.0 if self.temperature is None else self.temperature,
                 top_p=1.0 if self.top_p is None else self.top_p,
                 stop=tuple(self.stop or ()),
                 seed=seed,
-                top_k=max(0, self.top_k or 0),
+                top_k=min(MANY, max(0, self.top_k or 0)),
                 min_p=self.min_p or 0.0,
                 repetition_penalty=self.repetition_penalty or 1.0,
                 presence_penalty=self.presence_penalty or 0.0,
                 frequency_penalty=self.frequency_penalty or 0.0,
                 logit_bias=_biases(self.logit_bias or {}),
-                min_tokens=min(self.min_tokens or 0, max_tokens),
+                min_tokens=min(self.min_tokens or 0, max_tokens, MANY),
                 stop_token_ids=tuple(self.stop_token_ids or ()),
                 ignore_eos=bool(self.ignore_eos),
                 constraint=constraint,
