@@ -26,8 +26,8 @@ from llama_factory.rounds.gate import Verdict, decide
 from llama_factory.rounds.measure import (
     Baseline,
     Tester,
+    compare_with_base,
     measure_before_consolidation,
-    write_divergence,
 )
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.strategy import STRATEGIES
@@ -114,7 +114,8 @@ def _consolidate(
     model.save(folder / "adapter")
     memory.save(kept, folder / MEMORY)
     files.write_jsonl(folder / "data" / "held_out.jsonl", [])
-    divergence = write_divergence(model, config, folder)
+    tested = (row for task in store.tasks(parent) for row in task.rows)
+    divergence = compare_with_base(model, config, folder, tested)
     finishing.write_settings(config, folder)
     report: dict[str, Any] = {
         "consolidated": {"of": parent.id, "updates": len(chain)},

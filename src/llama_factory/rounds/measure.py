@@ -12,7 +12,7 @@ from typing import Any
 
 from llama_factory.core import files
 from llama_factory.core.progress import Progress
-from llama_factory.core.types import EvalReport, Task
+from llama_factory.core.types import EvalReport, Example, Task
 from llama_factory.evaluation.complaints import tasks_of
 from llama_factory.evaluation.drift import mean_divergence, write_row_drift
 from llama_factory.evaluation.evaluator import (
@@ -30,6 +30,7 @@ from llama_factory.model.adapted import AdaptedModel, asked_as_taught
 from llama_factory.model.saved import of_version
 from llama_factory.model.wrapping import without_adapter
 from llama_factory.rounds.draft import TESTING, Draft
+from llama_factory.rounds.proving import write_proof
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.versions import store
 from llama_factory.versions.version import ModelVersion
@@ -171,12 +172,25 @@ def base_model_of(model: AdaptedModel, config: LearningConfig) -> Iterator[Adapt
         yield model
 
 
-def write_divergence(model: AdaptedModel, config: LearningConfig, folder: Path) -> float | None:
-    """Write how far a model has moved from its base on each general row; returns the mean."""
+def compare_with_base(
+    model: AdaptedModel, config: LearningConfig, folder: Path, rows: Iterable[Example] = ()
+) -> float | None:
+    """Write how far a model has moved from its base on each general row, and its proof.
+
+    Args:
+        model: the new version.
+        config: the settings of the round.
+        folder: of the version.
+        rows: of the round, which may be kept with the version; its proof prefers them.
+
+    Returns:
+        The mean divergence.
+    """
     settings = config.evaluation
-    rows = load_guard(settings.guard or BUILT_IN_GUARD)
+    general = load_guard(settings.guard or BUILT_IN_GUARD)
     base = of_version(config.model, (), "").open(model.options).network if model.merged else None
-    drift = drift_from_base(model, rows, batch_tokens=settings.batch_tokens, base=base)
+    write_proof(model, rows, folder, base=base)
+    drift = drift_from_base(model, general, batch_tokens=settings.batch_tokens, base=base)
     return mean_divergence(write_row_drift(folder / DRIFT, drift))
 
 

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from llama_factory.continual.combinations import empty_starts
@@ -24,7 +25,7 @@ from llama_factory.rounds import finishing
 from llama_factory.rounds.draft import Draft
 from llama_factory.rounds.finishing import Draw, Round
 from llama_factory.rounds.gate import Verdict, decide, with_complaints
-from llama_factory.rounds.measure import Baseline, Tester, measure_before_round, write_divergence
+from llama_factory.rounds.measure import Baseline, Tester, compare_with_base, measure_before_round
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.training.outcome import End
@@ -259,6 +260,7 @@ def _save(
     trained.model.save(folder / "adapter")
     memory.save(chosen.memory, folder / MEMORY)
     finishing.write_settings(config, folder)
+    provable = chain(data.held_out, data.train if config.data.keep_rows else ())
     report = {
         "data": drafts.describe_data(data.report, keep_rows=config.data.keep_rows),
         "num_rows": len(data.train),
@@ -270,7 +272,7 @@ def _save(
         "base": before.base.to_json(),
         "base_fingerprint": trained.model.fingerprint,
         "base_guard_perplexity": before.base_guard,
-        "base_divergence": write_divergence(trained.model, config, folder),
+        "base_divergence": compare_with_base(trained.model, config, folder, provable),
         "strategies": finishing.strategy_costs(chosen.memory, trained.hook_seconds),
         "ends": [each.to_json() for each in ends],
         "verdict": chosen.verdict.to_json(),
