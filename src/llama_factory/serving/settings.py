@@ -26,7 +26,8 @@ class ServingSettings(Settings):
     """Open the server to the network although no key is set: anyone who reaches it may ask, load
     and unload. Without, that is refused."""
     engine: Annotated[EngineSettings, OneOf(ENGINES)] = Local()
-    """What computes the answers: `local` runs the model in the server's own process."""
+    """What computes the answers: `local` runs the model in the server's own process, `vllm` and
+    `openai` ask another one."""
     max_running: int = Field(32, ge=1)
     """Answers computed at the same time. More serve more people at once, each of them slower, and
     take more memory; fewer let requests wait."""

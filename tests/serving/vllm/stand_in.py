@@ -20,9 +20,9 @@ from llama_factory.model.chat.prompt_format import USUAL
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.wrapping import without_adapter
 from llama_factory.rounds.proving import mean_nlls
-from llama_factory.serving.vllm.child import free_port
+from llama_factory.serving.engines.vllm import Vllm
+from llama_factory.serving.remote.child import free_port
 from llama_factory.serving.vllm.engine import VllmEngine
-from llama_factory.serving.vllm.settings import VllmSettings
 from llama_factory.versions import proof
 from llama_factory.versions.proof import ProofRow
 from llama_factory.versions.version import ModelVersion
@@ -73,15 +73,13 @@ def expected(model: Path, adapter: Path | None, ids: tuple[int, ...], count: int
     return new
 
 
-def settings_of(**more: Any) -> VllmSettings:
+def settings_of(**more: Any) -> Vllm:
     quick = {"python": COMMAND, "probe_seconds": 0.2, "start_seconds": 60}
-    return VllmSettings(**(quick | more))
+    return Vllm(**(quick | more))
 
 
 @asynccontextmanager
-async def engine_on(
-    workspace: Workspace, model: Path, settings: VllmSettings
-) -> AsyncIterator[VllmEngine]:
+async def engine_on(workspace: Workspace, model: Path, settings: Vllm) -> AsyncIterator[VllmEngine]:
     named = ModelSettings(base_model=str(model), dtype="float32")
     engine = VllmEngine(settings, workspace, named, USUAL)
     try:

@@ -323,7 +323,7 @@ def test_an_engine_at_an_address_is_met_with_what_it_has(workspace, tiny_model):
 
 
 def test_an_engine_at_an_address_may_come_back_without_its_adapters(workspace, tiny_model):
-    from llama_factory.serving.vllm.child import free_port
+    from llama_factory.serving.remote.child import free_port
 
     port = free_port()
 
@@ -446,7 +446,7 @@ def test_the_process_ends_even_where_whoever_started_it_is_killed(tmp_path):
     script = f"""
 import asyncio
 from pathlib import Path
-from llama_factory.serving.vllm.child import Child
+from llama_factory.serving.remote.child import Child
 
 async def main():
     child = await Child.start(["sleep", "600"], {{}}, Path({str(tmp_path / "log")!r}))

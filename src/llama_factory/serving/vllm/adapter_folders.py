@@ -17,7 +17,7 @@ from llama_factory.core.errors import FactoryError, VersionError
 from llama_factory.model import provenance
 from llama_factory.model.joined_lora import join, joined_rank, unjoinable
 from llama_factory.model.provenance import ADAPTER_FILE, WEIGHTS_FILE
-from llama_factory.serving.vllm.settings import LORA_RANKS
+from llama_factory.serving.engines.vllm import LORA_RANKS
 from llama_factory.versions import store
 from llama_factory.versions.version import ModelVersion
 from llama_factory.versions.workspace import Workspace

@@ -27,8 +27,12 @@ from llama_factory.inference.question import (
 )
 from llama_factory.model.chat.prompt_format import PromptFormat
 from llama_factory.model.settings import ModelSettings
+from llama_factory.serving.engines.vllm import Vllm
 from llama_factory.serving.errors import EngineDownError
 from llama_factory.serving.proof import pairs_to_measure, prove
+from llama_factory.serving.remote.child import Child, free_port
+from llama_factory.serving.remote.client import EngineClient, RefusedError
+from llama_factory.serving.remote.watch import Activity, Times, Watch
 from llama_factory.serving.vllm import protocol
 from llama_factory.serving.vllm import server as calls
 from llama_factory.serving.vllm.adapter_folders import (
@@ -36,13 +40,9 @@ from llama_factory.serving.vllm.adapter_folders import (
     ServedAdapter,
     rank_to_expect,
 )
-from llama_factory.serving.vllm.child import Child, free_port
-from llama_factory.serving.vllm.client import EngineClient, RefusedError
-from llama_factory.serving.vllm.reader import Reader
+from llama_factory.serving.vllm.reader import CompletionReader
 from llama_factory.serving.vllm.rendering import Rendering
 from llama_factory.serving.vllm.server import NOT_FOUND, VllmServer
-from llama_factory.serving.vllm.settings import VllmSettings
-from llama_factory.serving.vllm.watch import Activity, Times, Watch
 from llama_factory.versions import proof as proofs
 from llama_factory.versions import store
 from llama_factory.versions.proof import Ids, Proof
@@ -78,7 +78,7 @@ class VllmEngine:
 
     def __init__(
         self,
-        settings: VllmSettings,
+        settings: Vllm,
         workspace: Workspace,
         model: ModelSettings,
         usual: PromptFormat,
@@ -110,8 +110,11 @@ class VllmEngine:
 
     @property
     def loaded(self) -> frozenset[str]:
-        """See `AnswerEngine`; while vLLM starts again, those that it will have loaded then."""
-        return frozenset({BASE_VERSION, *self._versions})
+        """See `AnswerEngine`; while vLLM starts again, those that it will have loaded then.
+
+        Before the first `load` there is none: the base version has to be proven, too.
+        """
+        return frozenset(self._versions)
 
     @property
     def unavailable(self) -> str:
@@ -218,7 +221,9 @@ class VllmEngine:
         name, most = _name(server, entry), min(options.max_tokens, room)
         body = protocol.completion(name, ids, options, max_tokens=most, ends=ends)
         for is_last in (False, True):
-            reader = Reader(self._rendering.logprob, options.num_logprobs or 0, ends, len(ids))
+            reader = CompletionReader(
+                self._rendering.logprob, options.num_logprobs or 0, ends, len(ids)
+            )
             try:
                 async with aclosing(server.events(body)) as events:
                     async for event in events:
@@ -316,8 +321,7 @@ class VllmEngine:
         self._client = EngineClient.to(url, key, self._settings.silence_seconds)
 
     def _reachable(self) -> VllmServer:
-        if self.unavailable:
-            raise EngineDownError(f"{self.unavailable}. Ask again later.")
+        self._watch.require()
         return self._met()
 
     def _met(self) -> VllmServer:

@@ -8,7 +8,7 @@ from llama_factory.serving.errors import EngineDownError
 from llama_factory.serving.vllm.protocol import finish_reason_of, logprobs_of
 
 
-class Reader:
+class CompletionReader:
     """What came of one answer."""
 
     def __init__(

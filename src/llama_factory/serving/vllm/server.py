@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from llama_factory.core.errors import FactoryError, ModelError, VersionError
+from llama_factory.serving.engines.vllm import LEAST, Vllm
 from llama_factory.serving.errors import EngineDownError
+from llama_factory.serving.remote.client import EngineClient, RefusedError
 from llama_factory.serving.vllm import protocol
 from llama_factory.serving.vllm.adapter_folders import ServedAdapter
-from llama_factory.serving.vllm.client import EngineClient, RefusedError
-from llama_factory.serving.vllm.settings import LEAST, VllmSettings
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +27,10 @@ LOAD_SECONDS = 120.0
 """Longest load of an adapter, or one prompt of a proof."""
 NOT_FOUND = 404
 UNLIMITED = 2**31
+NEVER = 600
 
 
-def command(settings: VllmSettings, model: Path, port: int, rank: int) -> list[str]:
+def command(settings: Vllm, model: Path, port: int, rank: int) -> list[str]:
     """The command that starts it.
 
     Args:
@@ -47,7 +48,7 @@ def command(settings: VllmSettings, model: Path, port: int, rank: int) -> list[s
     return [*head, "serve", str(model), *(word for each in flags.items() for word in _flag(*each))]
 
 
-def environment(settings: VllmSettings, key: str) -> dict[str, str]:
+def environment(settings: Vllm, key: str) -> dict[str, str]:
     """The environment variables that it is started with."""
     return {**settings.environment, UPDATES: "1", "VLLM_API_KEY": key}
 
@@ -139,7 +140,8 @@ class VllmServer:
 
     async def _change(self, path: str, body: Mapping[str, Any]) -> None:
         try:
-            await self.client.post(path, body, seconds=LOAD_SECONDS)
+            # It answers with status 500 where an adapter cannot be loaded, and goes on.
+            await self.client.post(path, body, seconds=LOAD_SECONDS, failing=NEVER)
         except RefusedError as error:
             if error.status in (NOT_FOUND, 405) and path.endswith("/load_lora_adapter"):
                 raise VersionError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from llama_factory.core.errors import FactoryError
 from llama_factory.serving.errors import EngineDownError
-from llama_factory.serving.vllm.child import Child
+from llama_factory.serving.remote.child import Child
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 STEADY_SECONDS = 60.0
 """An engine that was up for so long starts again without a longer pause."""
 PROBE_TIMEOUT = 10.0
+MOST_RETRY_SECONDS = 60
+"""Longest pause that clients are told to make."""
 MISSES = 2
 """So many probes in a row without an answer mean that it hangs."""
 
@@ -75,7 +77,7 @@ class Watch:
     """Whether an engine is up, and the task that keeps it so.
 
     Attributes:
-        unavailable: why nothing can be answered now; empty where it can.
+        unavailable: why nothing can be answered now, as clients may know it; empty where it can.
     """
 
     def __init__(
@@ -97,8 +99,9 @@ class Watch:
             activity: of the answers.
             times: limits.
         """
-        self.unavailable = f"{name} is not started yet"
-        self._name = name
+        self.unavailable = f"the engine ({name}) is not started yet."
+        self._name, self._why = name, ""
+        self._was_up, self._begun, self._start_seconds = False, 0.0, 1.0
         self._running, self._probe, self._prepare = running, probe, prepare
         self._activity, self._times = activity, times
         self._task: asyncio.Task[None] | None = None
@@ -115,8 +118,21 @@ class Watch:
             self._task = asyncio.create_task(self._keep_up())
         if self.unavailable and self._attempt is not None:
             await asyncio.shield(self._attempt)
+        if self.unavailable and not self._was_up:  # whoever starts the server reads it
+            raise EngineDownError(f"{self._name} cannot be used: {self._why}")
+        self.require()
+
+    def require(self) -> None:
+        """Refuse where it is not up.
+
+        Raises:
+            EngineDownError: it is not; with the seconds after which it may be.
+        """
         if self.unavailable:
-            raise EngineDownError(f"{self.unavailable}. Ask again later.")
+            error = EngineDownError(f"{self.unavailable} Ask again later.")
+            left = self._start_seconds - (time.monotonic() - self._begun)
+            error.retry_seconds = max(1, min(MOST_RETRY_SECONDS, math.ceil(left)))
+            raise error
 
     def suspect(self) -> None:
         """Somebody saw it fail: look at it now."""
@@ -128,7 +144,7 @@ class Watch:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        self.unavailable = f"{self._name} was stopped"
+        self.unavailable = f"the engine ({self._name}) was stopped."
 
     def _begin(self) -> None:
         self._attempt = asyncio.get_running_loop().create_future()
@@ -150,8 +166,9 @@ class Watch:
             except Exception as error:  # whatever it is, the engine is started again
                 logger.exception("%s cannot be watched", self._name)
                 why = repr(error)
-            self.unavailable = f"{self._name} is being started again: {why}"
-            logger.error("%s", self.unavailable)
+            self._why = why
+            self.unavailable = f"the engine ({self._name}) is being started again."
+            logger.error("%s is being started again: %s", self._name, why)
             self._decide()
             if time.monotonic() - began > STEADY_SECONDS:
                 pause = FIRST_PAUSE
@@ -161,15 +178,18 @@ class Watch:
 
     async def _one_run(self) -> str:
         """Start it, make it ready, and stay until it is gone; why it is."""
+        self._begun = time.monotonic()
         async with self._running() as child:
             await self._wait_for_health(child)
             await self._prepare()
             self._activity.renew()
-            self.unavailable = ""
+            self.unavailable, self._was_up = "", True
+            self._start_seconds = time.monotonic() - self._begun
             self._decide()
             logger.info("%s is up", self._name)
             why = await self._stay(child)
-            self.unavailable = f"{self._name} is down: {why}"
+            self._begun = time.monotonic()
+            self.unavailable = f"the engine ({self._name}) is down."
             if child is not None:
                 await child.kill()
             return why

@@ -1,13 +1,17 @@
-"""Where vLLM is and what it is started with. Loads no heavy library."""
+"""vLLM as the engine: where it is and what it is started with. The work is in `serving/vllm/`."""
 
 import re
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from llama_factory.core.settings import Settings
+from llama_factory.model.chat.prompt_format import PromptFormat
+from llama_factory.model.settings import ModelSettings
+from llama_factory.serving.engines import ENGINES, EngineSettings
+from llama_factory.serving.engines.engine import AnswerEngine
+from llama_factory.serving.remote.address import address
+from llama_factory.versions.workspace import Workspace
 
 OURS = ("host", "port", "model", "served-model-name", "enable-lora", "lora-modules", "api-key")
 """Arguments of vLLM that are set here alone: the engine would not be reached without them."""
@@ -19,7 +23,8 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes as its largest rank."""
 
 
-class VllmSettings(Settings):
+@ENGINES.register("vllm")
+class Vllm(EngineSettings):
     """vLLM, started and watched by this server, or running at an address."""
 
     python: str | list[str] = ""
@@ -49,6 +54,12 @@ class VllmSettings(Settings):
     silence_seconds: float = Field(120, gt=0)
     """After so long without a token for anybody it counts as hanging and is started again. Lower
     ends a hang sooner, and takes a very long prompt on a slow machine for one."""
+
+    def open(self, model: ModelSettings, workspace: Workspace, usual: PromptFormat) -> AnswerEngine:
+        """See `EngineSettings`; vLLM itself starts when the first version is loaded."""
+        from llama_factory.serving.vllm.engine import VllmEngine
+
+        return VllmEngine(self, workspace, model, usual)
 
     @field_validator("url")
     @classmethod
@@ -85,15 +96,3 @@ class VllmSettings(Settings):
                 "Give them to the command that starts the one at `url`."
             )
         return self
-
-
-def address(url: str) -> str:
-    """An address without the slash at its end.
-
-    Raises:
-        ValueError: it is none.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-        raise ValueError(f"'{url}' is no address. Write it as http://host:port.")
-    return url.rstrip("/")

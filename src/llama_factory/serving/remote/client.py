@@ -1,6 +1,7 @@
 """HTTP to a server that makes tokens: one pool of connections, time limits, events as they come."""
 
 import json
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from llama_factory.serving.errors import EngineDownError
 
 if TYPE_CHECKING:
     import httpx
+
+logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5.0
 DONE = "[DONE]"
@@ -68,11 +71,13 @@ class EngineClient:
             response = await self._http.get(self.url + path, timeout=seconds)
         return _checked(response.status_code, response.text)
 
-    async def post(self, path: str, body: Mapping[str, Any], *, seconds: float) -> Any:
-        """The same for an answer to a body."""
+    async def post(
+        self, path: str, body: Mapping[str, Any], *, seconds: float, failing: int = 500
+    ) -> Any:
+        """The same for an answer to a body; lower statuses than `failing` are refusals."""
         with _reachable(self.url):
             response = await self._http.post(self.url + path, json=body, timeout=seconds)
-        return _checked(response.status_code, response.text)
+        return _checked(response.status_code, response.text, failing)
 
     async def events(
         self, path: str, body: Mapping[str, Any]
@@ -133,7 +138,7 @@ def _event(data: str) -> dict[str, Any]:
     return event
 
 
-def _checked(status: int, text: str) -> Any:
+def _checked(status: int, text: str, failing: int = 500) -> Any:
     """What a body holds.
 
     Raises:
@@ -147,8 +152,9 @@ def _checked(status: int, text: str) -> Any:
     if status < 400:
         return body
     message, param = _refusal(body)
-    if status >= 500:
-        raise EngineDownError(f"the engine failed with status {status}: {message}")
+    if status >= failing:  # what went wrong there may name paths: it is for the log alone
+        logger.error("the engine failed with status %d: %s", status, message)
+        raise EngineDownError(f"the engine failed with status {status}. Ask again.")
     raise RefusedError(message, status, param)
 
 
