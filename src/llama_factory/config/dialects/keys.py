@@ -246,7 +246,7 @@ FAMILIES: dict[str, str] = {
     "use_swanlab": "use report_to tensorboard, wandb or mlflow.",
     "ray_": training_keys.RAY,
     "fsdp_": training_keys.RAY,
-    "vllm_": "the API runs Transformers.",
+    "vllm_": "vLLM is set up by serving.engine (type vllm, arguments).",
     "sglang_": "the API runs Transformers.",
     "hub_": "upload the output folder yourself.",
     "export_quantization_": "quantise the exported folder yourself.",
