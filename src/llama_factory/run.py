@@ -130,10 +130,12 @@ def rollback(folder: PathLike, to: str | None = None) -> tuple[str, str]:
 def _release(workspace: Workspace, version: ModelVersion, why: str) -> None:
     """Release a version that can answer; unreadable settings keep nobody from going back."""
     try:
-        base_model = load_config(workspace.settings).model.base_model
+        config = load_config(workspace.settings)
     except ConfigError:
-        base_model = version.base_model
-    require_servable(version, base_model)
+        require_servable(version, version.base_model)
+    else:
+        require_servable(version, config.model.base_model)
+        config.serving.engine.require_takes(version)
     releases.promote(workspace.releases, version.id, why)
 
 

@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM
 
 from llama_factory.core import files
 from llama_factory.core.errors import ModelError
-from llama_factory.model.joined_lora import join, joined_rank, unjoinable
+from llama_factory.model.joined_lora import join
+from llama_factory.model.lora_config import joined_rank, unjoinable
 from llama_factory.model.provenance import ADAPTER_FILE, WEIGHTS_FILE
 
 IDS = torch.tensor([[3, 7, 11, 19, 23, 29]])

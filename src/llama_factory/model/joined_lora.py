@@ -17,25 +17,10 @@ from torch import Tensor
 
 from llama_factory.core import files
 from llama_factory.core.errors import ModelError
+from llama_factory.model.lora_config import damaged_adapter, read_lora_config
 from llama_factory.model.provenance import ADAPTER_FILE, WEIGHTS_FILE
 
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
-BESIDE = {
-    "use_dora": "DoRA",
-    "lora_bias": "a bias in its products",
-    "modules_to_save": "modules trained as a whole",
-    "trainable_token_indices": "rows of new tokens",
-    "alora_invocation_tokens": "an activation by tokens (aLoRA)",
-    "layer_replication": "repeated layers",
-    "use_qalora": "QALoRA",
-    "use_bdlora": "BD-LoRA",
-    "target_parameters": "products on parameters outside of linear layers",
-    "megatron_config": "layers of Megatron",
-}
-"""By PEFT's name of a value in adapter_config.json: what an adapter with it does besides adding a
-product to the weights of linear layers."""
-MOVED_BASE = ("pissa", "olora", "corda", "loftq")
-"""Starts that change the weights of the base model itself, as PEFT saves them."""
 
 
 @dataclass(frozen=True)
@@ -63,43 +48,13 @@ class _Lora:
         return down, up * scale
 
 
-def unjoinable(folder: Path) -> str:
-    """What a saved adapter does besides adding products to linear layers; empty for nothing.
-
-    Raises:
-        ModelError: its settings cannot be read.
-    """
-    config = _config(folder)
-    if config.get("peft_type") != "LORA":
-        return f"is of the kind {config.get('peft_type')}"
-    if config.get("bias", "none") != "none":
-        return f"has trained biases (bias: {config['bias']})"
-    for name, what in BESIDE.items():
-        if config.get(name):
-            return f"has {what} ({name})"
-    start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.startswith(MOVED_BASE):
-        return f"fits a base model with changed weights (init_lora_weights: {start})"
-    return ""
-
-
-def joined_rank(folders: Sequence[Path]) -> int:
-    """The rank of adapters that apply together, as far as their settings show; no weight is read.
-
-    Raises:
-        ModelError: the settings of one cannot be read.
-    """
-    configs = [_config(folder) for folder in folders]
-    return sum(max([c["r"], *(c.get("rank_pattern") or {}).values()]) for c in configs)
-
-
 def join(folders: Sequence[Path], target: Path, *, base_model: str) -> None:
     """Write one PEFT folder whose product is the sum of those of several.
 
     Layers of a smaller rank are filled up with zeros, so that one rank and one scale hold for all.
 
     Args:
-        folders: adapters that apply together; `unjoinable` is empty for each.
+        folders: adapters that apply together; `unjoinable` (`lora_config.py`) is empty for each.
         target: a new folder.
         base_model: written down as the model that it fits.
 
@@ -141,8 +96,8 @@ def _read(folder: Path) -> _Lora:
     try:
         weights = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
-        raise _damaged(folder / WEIGHTS_FILE, error) from error
-    adapter = _Lora(_config(folder), weights)
+        raise damaged_adapter(folder / WEIGHTS_FILE, error) from error
+    adapter = _Lora(read_lora_config(folder), weights)
     known = {module + end for module in adapter.modules() for end in (DOWN, UP)}
     if strange := sorted(weights.keys() ^ known):
         raise ModelError(
@@ -152,23 +107,6 @@ def _read(folder: Path) -> _Lora:
     if not known:
         raise ModelError(f"{folder}: this adapter has no weights. Restore it from a backup.")
     return adapter
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / ADAPTER_FILE
-    try:
-        config: dict[str, Any] = dict(files.read_json(path))
-        config["r"], config["lora_alpha"] = int(config.get("r", 8)), config.get("lora_alpha", 8)
-    except (OSError, ValueError, TypeError) as error:
-        raise _damaged(path, error) from error
-    return config
-
-
-def _damaged(path: Path, error: Exception) -> ModelError:
-    return ModelError(
-        f"{path} is missing or damaged ({error}), so the adapter cannot be served. Restore it from "
-        "a backup, or roll back to another version."
-    )
 
 
 def _pattern(patterns: dict[str, float] | None, module: str, usual: float) -> float:

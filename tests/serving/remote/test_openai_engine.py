@@ -8,6 +8,7 @@ from llama_factory.core.errors import VersionError
 from llama_factory.core.types import Message
 from llama_factory.inference.question import Answer, Options, Question, RequestError, TextPrompt
 from llama_factory.inference.request import Constraint
+from llama_factory.inference.settings import InferenceSettings
 from llama_factory.model.chat.prompt_format import USUAL
 from llama_factory.serving.engines import ENGINES
 from llama_factory.serving.engines.openai import Openai
@@ -27,7 +28,7 @@ async def ask(engine, version, options=GREEDY, asked=ASKED):
 
 def on_engine(settings, workspace, model, work):
     async def whole():
-        engine = settings.open(settings_of(model), workspace, USUAL)
+        engine = settings.open(settings_of(model), workspace, USUAL, InferenceSettings())
         try:
             await work(engine)
         finally:

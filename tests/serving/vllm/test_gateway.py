@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import openai
 import pytest
 
+from llama_factory.inference.settings import InferenceSettings
 from llama_factory.model.chat.prompt_format import USUAL
 from llama_factory.versions import releases
 from tests.serving.running import ask, health, serving, stream, text_of, wait_until
@@ -23,7 +24,9 @@ def workspace(tmp_path, tiny_model):
 @contextmanager
 def gateway(workspace, model, **settings):
     """A client, and the address of the stand-in behind the gateway."""
-    engine = settings_of(**settings).open(model_settings(model), workspace, USUAL)
+    engine = settings_of(**settings).open(
+        model_settings(model), workspace, USUAL, InferenceSettings()
+    )
     with serving(workspace, engine) as client:
         yield client, engine
 

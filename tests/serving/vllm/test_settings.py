@@ -2,9 +2,16 @@ from pathlib import Path
 
 import pytest
 
+from llama_factory import run
+from llama_factory.core import files
+from llama_factory.core.errors import VersionError
 from llama_factory.serving.engines import ENGINES
 from llama_factory.serving.engines.vllm import Vllm
 from llama_factory.serving.vllm.server import command, environment
+from llama_factory.versions import store
+from tests.serving.vllm.stand_in import make_proven_workspace
+
+MANIFESTS = frozenset({"manifest.json"})
 
 
 def test_the_command_has_room_for_a_rollback_and_nothing_of_the_models_own_sampling():
@@ -56,3 +63,25 @@ def test_adapters_may_come_and_go_and_only_we_may_ask():
 def test_settings_name_what_is_wrong(values, message):
     with pytest.raises(ValueError, match=message):
         ENGINES.parse({"type": "vllm", **values})
+
+
+def test_a_version_that_the_engine_never_takes_is_not_released_by_hand(tmp_path, tiny_model):
+    workspace = make_proven_workspace(tmp_path / "bot", tiny_model)
+    settings = workspace.settings.read_text()
+    path = workspace.versions / "v0001" / "adapter" / "adapter_config.json"
+    version = store.get(workspace, "v0001")
+    files.write_json(path, files.read_json(path) | {"use_dora": True})
+    files.write_json(
+        version.folder / "manifest.json",
+        version.to_json() | {"files": files.hash_folder(version.folder, leave_out=MANIFESTS)},
+    )
+    workspace.settings.write_text(f"{settings}serving:\n  engine: {{type: vllm, python: p}}\n")
+    with pytest.raises(VersionError, match=r"v0001 cannot be served by vLLM.*DoRA"):
+        run.promote(workspace.folder, "v0001")
+    assert run.promote(workspace.folder, "v0002") == "v0002"
+    assert run.rollback(workspace.folder) == ("v0002", "v0000")
+    workspace.settings.write_text(
+        f"{settings}serving:\n  engine: {{type: openai, url: http://a}}\n"
+    )
+    with pytest.raises(VersionError, match="nothing can be loaded"):
+        run.promote(workspace.folder, "v0002")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from llama_factory.model.chat.prompt_format import PromptFormat
     from llama_factory.model.settings import ModelSettings
     from llama_factory.serving.engines.engine import AnswerEngine
+    from llama_factory.versions.version import ModelVersion
     from llama_factory.versions.workspace import Workspace
 
 
@@ -34,6 +35,13 @@ class EngineSettings(Settings):
             FactoryError: the model cannot be loaded, or the engine cannot be started.
         """
         raise NotImplementedError
+
+    def require_takes(self, version: "ModelVersion") -> None:
+        """Refuse a version that this kind of engine can never serve; fast, with nothing loaded.
+
+        Raises:
+            FactoryError: the reason, and what to do instead.
+        """
 
 
 ENGINES: Registry[EngineSettings] = Registry("engine")

@@ -16,11 +16,11 @@ from llama_factory.inference.question import (
     Question,
     RequestError,
 )
-from llama_factory.serving.engines.openai import Openai
 from llama_factory.serving.errors import EngineDownError
 from llama_factory.serving.proof import PROBE
 from llama_factory.serving.remote import openai_protocol as protocol
 from llama_factory.serving.remote.client import EngineClient, RefusedError
+from llama_factory.serving.remote.openai_settings import OpenaiSettings
 from llama_factory.serving.remote.watch import Activity, Times, Watch
 from llama_factory.versions.version import ModelVersion
 
@@ -34,7 +34,7 @@ ONE_TOKEN = Options(max_tokens=1, temperature=0.0)
 class OpenaiEngine:
     """See `AnswerEngine`. The server is met by the first `load`."""
 
-    def __init__(self, settings: Openai) -> None:
+    def __init__(self, settings: OpenaiSettings) -> None:
         """Nothing is asked yet.
 
         Args:
@@ -66,14 +66,8 @@ class OpenaiEngine:
             VersionError: the server has no name for it.
             EngineDownError: it is not there, or does not answer.
         """
+        self._settings.require_takes(version)
         name = self._settings.models.get(version.id, "")
-        if not version.is_base and not name:
-            raise VersionError(
-                f"{version.id} cannot be served by {self._settings.url}: nothing can be loaded "
-                "into a server that speaks OpenAI's protocol. Where somebody has put this version "
-                f"there, name it: serving.engine.models: {{{version.id}: NAME}}. Else use "
-                "`serving.engine: local` or type vllm."
-            )
         await self._watch.up()
         if version.id in self._names:
             return

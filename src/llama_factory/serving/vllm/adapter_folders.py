@@ -15,12 +15,14 @@ from pathlib import Path
 from llama_factory.core import files
 from llama_factory.core.errors import FactoryError, VersionError
 from llama_factory.model import provenance
-from llama_factory.model.joined_lora import join, joined_rank, unjoinable
+from llama_factory.model.lora_config import joined_rank, unjoinable
 from llama_factory.model.provenance import ADAPTER_FILE, WEIGHTS_FILE
-from llama_factory.serving.engines.vllm import LORA_RANKS
 from llama_factory.versions import store
 from llama_factory.versions.version import ModelVersion
 from llama_factory.versions.workspace import Workspace
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM takes as its largest rank."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class AdapterFolders:
         name = f"{self._owner}-{version.id}-{_digest(version)}"
         folder = self._folder / name
         if not (folder / WEIGHTS_FILE).is_file():
+            from llama_factory.model.joined_lora import join
+
             temporary = files.temporary_beside(folder)
             try:
                 join(chain, temporary, base_model=version.base_model)

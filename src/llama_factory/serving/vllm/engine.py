@@ -27,7 +27,6 @@ from llama_factory.inference.question import (
 )
 from llama_factory.model.chat.prompt_format import PromptFormat
 from llama_factory.model.settings import ModelSettings
-from llama_factory.serving.engines.vllm import Vllm
 from llama_factory.serving.errors import EngineDownError
 from llama_factory.serving.proof import pairs_to_measure, prove
 from llama_factory.serving.remote.child import Child, free_port
@@ -43,6 +42,7 @@ from llama_factory.serving.vllm.adapter_folders import (
 from llama_factory.serving.vllm.reader import CompletionReader
 from llama_factory.serving.vllm.rendering import Rendering
 from llama_factory.serving.vllm.server import NOT_FOUND, VllmServer
+from llama_factory.serving.vllm.settings import VllmSettings
 from llama_factory.versions import proof as proofs
 from llama_factory.versions import store
 from llama_factory.versions.proof import Ids, Proof
@@ -78,7 +78,7 @@ class VllmEngine:
 
     def __init__(
         self,
-        settings: Vllm,
+        settings: VllmSettings,
         workspace: Workspace,
         model: ModelSettings,
         usual: PromptFormat,

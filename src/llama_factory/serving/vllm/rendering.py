@@ -2,9 +2,10 @@
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from llama_factory.inference.prompts import Prompts
-from llama_factory.inference.question import Prompt, RequestError, TextPrompt, TokenLogprob
+from llama_factory.inference.prompts import PromptWriter
+from llama_factory.inference.question import Prompt, RequestError, TokenLogprob
 from llama_factory.model.base import tokenizer_of
+from llama_factory.model.chat import prompt_format
 from llama_factory.model.chat.prompt_format import PromptFormat
 from llama_factory.model.chat.template import REFUSALS
 from llama_factory.model.settings import ModelSettings
@@ -31,16 +32,19 @@ class Rendering:
         self.base_folder = resolve(settings.base_model)
         self._base_model = settings.base_model
         self._tokenizer = tokenizer_of(settings, self.base_folder, ())
-        self._prompts = Prompts(self._tokenizer, usual)
+        self._usual = PromptWriter(self._tokenizer, usual)
+        self._writers: dict[str, PromptWriter] = {}
         self._ends = _declared_ends(self.base_folder, self._tokenizer)
 
     def add(self, version: ModelVersion) -> None:
         """Look up how a version was taught to be asked."""
-        self._prompts.add(version)
+        if version.adapter is not None:
+            how = prompt_format.read(version.adapter, self._usual.format, self._tokenizer)
+            self._writers[version.id] = PromptWriter(self._tokenizer, how)
 
     def remove(self, version_id: str) -> None:
         """Forget a version."""
-        self._prompts.remove(version_id)
+        self._writers.pop(version_id, None)
 
     def ids(self, version_id: str, prompt: Prompt) -> tuple[int, ...]:
         """The token ids that a version is asked with.
@@ -48,11 +52,8 @@ class Rendering:
         Raises:
             RequestError: the turns do not fit the chat template.
         """
-        if isinstance(prompt, TextPrompt):
-            text = prompt.text
-            return tuple(self.encode(text)) if isinstance(text, str) else text
         try:
-            return tuple(self._prompts.ids(version_id, prompt))
+            return tuple(self._writers.get(version_id, self._usual).ids(prompt))
         except REFUSALS as error:
             raise RequestError(
                 f"messages do not fit the chat template of {self._base_model}: {error}. "
@@ -69,7 +70,8 @@ class Rendering:
 
     def ends(self, version_id: str) -> frozenset[int]:
         """The tokens that end a version's answers."""
-        end = self._prompts.end(version_id)
+        how = self._writers.get(version_id, self._usual).format
+        end = how.end_id(self._tokenizer)
         return self._ends if end is None else self._ends | {end}
 
     def logprob(self, token: int, value: float) -> TokenLogprob:

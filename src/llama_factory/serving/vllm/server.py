@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from llama_factory.core.errors import FactoryError, ModelError, VersionError
-from llama_factory.serving.engines.vllm import LEAST, Vllm
 from llama_factory.serving.errors import EngineDownError
 from llama_factory.serving.remote.client import EngineClient, RefusedError
 from llama_factory.serving.vllm import protocol
 from llama_factory.serving.vllm.adapter_folders import ServedAdapter
+from llama_factory.serving.vllm.settings import LEAST, VllmSettings
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ UNLIMITED = 2**31
 NEVER = 600
 
 
-def command(settings: Vllm, model: Path, port: int, rank: int) -> list[str]:
+def command(settings: VllmSettings, model: Path, port: int, rank: int) -> list[str]:
     """The command that starts it.
 
     Args:
@@ -48,7 +48,7 @@ def command(settings: Vllm, model: Path, port: int, rank: int) -> list[str]:
     return [*head, "serve", str(model), *(word for each in flags.items() for word in _flag(*each))]
 
 
-def environment(settings: Vllm, key: str) -> dict[str, str]:
+def environment(settings: VllmSettings, key: str) -> dict[str, str]:
     """The environment variables that it is started with."""
     return {**settings.environment, UPDATES: "1", "VLLM_API_KEY": key}
 
