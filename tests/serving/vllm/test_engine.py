@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -178,6 +179,19 @@ def test_an_engine_that_dies_is_started_again_with_all_versions(workspace, tiny_
         assert await ask(engine, "v0002") == before
 
     on_engine(workspace, tiny_model, work)
+
+
+def test_an_emptied_cache_is_filled_again_at_the_next_start(own_workspace, tiny_model):
+    async def work(engine):
+        await engine.load(store.get(own_workspace, "v0001"))
+        before = await ask(engine, "v0001")
+        shutil.rmtree(own_workspace.cache / "served_adapters")
+        command(url_of(engine), fault="die")
+        await until_down(engine)
+        await until_up(engine)
+        assert await ask(engine, "v0001") == before
+
+    on_engine(own_workspace, tiny_model, work)
 
 
 @pytest.mark.parametrize("fault", ["hang", "hang_tokens"])

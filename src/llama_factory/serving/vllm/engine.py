@@ -247,6 +247,8 @@ class VllmEngine:
         """
         server, adapter = self._met(), entry.adapter
         if adapter is not None:
+            # It is still there unless somebody emptied the cache.
+            await self._work(lambda: self._folders.write(entry.version))
             await server.give(adapter)
         try:
             pairs = pairs_to_measure(entry.proof, self._rendering.encode)
