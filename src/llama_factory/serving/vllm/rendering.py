@@ -53,12 +53,16 @@ class Rendering:
             RequestError: the turns do not fit the chat template.
         """
         try:
-            return tuple(self._writers.get(version_id, self._usual).ids(prompt))
+            ids = tuple(self._writers.get(version_id, self._usual).ids(prompt))
         except REFUSALS as error:
             raise RequestError(
                 f"messages do not fit the chat template of {self._base_model}: {error}. "
-                "Most templates want user and assistant to take turns after one system message."
+                "Most templates want user and assistant to take turns after one system message.",
+                param="messages",
             ) from error
+        if not ids:
+            raise RequestError("prompt: has no tokens. Send a text.", param="prompt")
+        return ids
 
     def encode(self, text: str) -> list[int]:
         """The token ids of a plain text."""
