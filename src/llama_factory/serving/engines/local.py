@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from llama_factory.inference.question import Answer, AnswerPiece, Options, Prompt
 from llama_factory.inference.request import Ticket
@@ -15,8 +15,14 @@ from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.engines import ENGINES, EngineSettings
 from llama_factory.serving.engines.worker import Worker
 from llama_factory.serving.errors import ShuttingDownError
+from llama_factory.serving.proof import prove
+from llama_factory.versions import proof as proofs
+from llama_factory.versions.proof import Proof
 from llama_factory.versions.version import ModelVersion
 from llama_factory.versions.workspace import Workspace
+
+if TYPE_CHECKING:
+    from llama_factory.inference.places import Place
 
 Result = TypeVar("Result")
 
@@ -67,7 +73,8 @@ class LocalEngine:
         if version.id in self.loaded:
             return
         place = await asyncio.to_thread(self._engine.read, version)
-        await self._do(partial(self._engine.load, version, place))
+        proof = await asyncio.to_thread(proofs.read, version)
+        await self._do(partial(self._load, version, place, proof))
 
     async def unload(self, version_id: str) -> None:
         """See `AnswerEngine`."""
@@ -114,6 +121,17 @@ class LocalEngine:
         ending = ShuttingDownError("the server is being stopped. Ask again once it is back.")
         self._worker.submit(partial(self._engine.fail_all, ending))
         await asyncio.to_thread(self._worker.stop)
+
+    def _load(self, version: ModelVersion, place: "Place", proof: Proof) -> None:
+        """Load a version; it leaves again where its answers are not its own."""
+        self._engine.load(version, place)
+        if not proof.rows:
+            return
+        try:
+            prove([self._engine.loss(version.id, r.prompt, r.answer) for r in proof.rows], proof)
+        except BaseException:
+            self._engine.unload(version.id)
+            raise
 
     async def _do(self, work: Callable[[], Result]) -> Result:
         return await asyncio.wrap_future(self._worker.submit(work))
