@@ -144,6 +144,7 @@ def main(folder: str, model: str) -> None:
     import resource
     import time
 
+    from llama_factory.data.settings import DataSettings
     from llama_factory.model.settings import ModelSettings
     from llama_factory.serving import connections, middleware, refusal
     from llama_factory.serving.engines.local import LocalEngine
@@ -180,6 +181,7 @@ def main(folder: str, model: str) -> None:
         settings,
         ModelSettings(base_model=model, dtype="float32"),
         api_key=None,
+        data=DataSettings(),
         say=functools.partial(print, flush=True),
     )
 

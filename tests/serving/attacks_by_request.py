@@ -183,7 +183,7 @@ def _(server: Attacked) -> str:
     return each({name[:9]: server.post((body % name).encode()) for name in sent})
 
 
-@attack(JSON, "400,000 empty lists")
+@attack(JSON, "300,000 empty lists")
 def _(server: Attacked) -> str:
     return server.post(b"[" + b"[]," * 300_000 + b"0]")
 
