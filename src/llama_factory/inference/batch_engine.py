@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from llama_factory.inference.constraints import Matcher
 from llama_factory.inference.packed import SequenceReader, Span
 from llama_factory.inference.prefixes import Prefixes, is_shared_beyond
+from llama_factory.inference.question import RequestError
 from llama_factory.inference.request import Ended, Event, Reason, Request, Ticket, Token
 from llama_factory.inference.rows import Row, shared_out
-from llama_factory.inference.sampling import Chosen, choose
+from llama_factory.inference.sampling import Chosen, choose_ahead
 from llama_factory.inference.speculation import Lookup
 
 
@@ -87,8 +89,19 @@ class BatchEngine:
         return len(self._rows) - len(self._running)
 
     def submit(self, request: Request, matcher: Matcher | None = None) -> Ticket:
-        """Take a request, with its constraint ready to use; for any thread."""
-        row = Row(next(self._tickets), request, matcher, list(request.prompt))
+        """Take a request, with its constraint ready to use; for any thread.
+
+        Raises:
+            ValueError: the prompt is empty or longer than the network reads, or no token is wanted.
+        """
+        network = self._network_of(request.version)
+        size = len(request.prompt)
+        if not 0 < size <= network.context or request.max_tokens < 1:
+            raise ValueError(
+                f"a prompt of {size} tokens and an answer of {request.max_tokens}: the prompt has "
+                f"1 to {network.context}, the answer at least 1"
+            )
+        row = Row(next(self._tickets), request, matcher, list(request.prompt), network)
         with self._lock:
             self._rows[row.ticket] = row
             self._arrived.append(row)
@@ -105,6 +118,16 @@ class BatchEngine:
         with self._lock:
             return {row.request.version for row in self._rows.values()}
 
+    def drop(self, version: str, error: Exception) -> list[Event]:
+        """Let all answers of a version fail, and forget what it has read; not during a step."""
+        events: list[Event] = []
+        self._take_arrived()
+        for row in [*self._running, *self._waiting]:
+            if row.request.version == version:
+                self._end(row, "failed", events, error)
+        self.prefixes.forget(version)
+        return events
+
     def step(self) -> list[Event]:
         """Read on with every answer and choose its next token, or more where guesses hold.
 
@@ -114,7 +137,7 @@ class BatchEngine:
         events: list[Event] = []
         self._take_arrived()
         self._end_left(events)
-        self._admit()
+        self._admit(events)
         for network, rows in self._planned():
             self._read(network, rows, events)
         return events
@@ -147,7 +170,7 @@ class BatchEngine:
             elif row.request.deadline is not None and row.request.deadline <= now:
                 self._end(row, "deadline", events)
 
-    def _admit(self) -> None:
+    def _admit(self, events: list[Event]) -> None:
         """Let waiting requests begin, in their order, as far as rows and memory last."""
         left = self._limits.cache_tokens - sum(row.num_reserved for row in self._running)
         while len(self._running) > 1 and left < 0:  # the youngest goes back and is read again later
@@ -163,27 +186,32 @@ class BatchEngine:
             if self._is_being_read(row):
                 put_off.append(row)
                 continue
-            left -= row.num_reserved
-            self._begin(row)
+            try:
+                self._begin(row)
+                left -= row.num_reserved
+            except Exception as error:  # noqa: BLE001  # whoever asked is told; others go on
+                self._end(row, "failed", events, error)
         self._waiting[:0] = put_off
 
     def _put_back(self, row: Row) -> None:
         assert row.sequence is not None
-        self._network(row).end(row.sequence)
+        row.network.end(row.sequence)
         row.sequence, row.drafts = None, []
         self._waiting.insert(0, row)
 
     def _begin(self, row: Row) -> None:
-        network = self._network(row)
-        row.sequence = network.begin(row.request.version)
-        if network.can_take_back and self._limits.prefix_bytes:
-            row.num_reused = self.prefixes.reuse(row.sequence, row.ids)
+        row.sequence = row.network.begin(row.request.version)
+        num_reused = 0
+        if row.network.can_take_back and self._limits.prefix_bytes:
+            num_reused = self.prefixes.reuse(row.sequence, row.ids)
+        if row.num_reused is None:  # what is read again after it was put back is its own
+            row.num_reused = num_reused
         self._running.append(row)
 
     def _is_being_read(self, row: Row) -> bool:
         """Whether more of its beginning is being read for another request of its version."""
         reading = [each for each in self._running if each.num_unread > 1]
-        if not reading or not self._limits.prefix_bytes or self._whole(row):
+        if not reading or not self._limits.prefix_bytes or not row.network.can_take_back:
             return False
         known = self.prefixes.num_known(row.request.version, row.ids)
         return any(
@@ -191,9 +219,6 @@ class BatchEngine:
             and is_shared_beyond(other.ids, row.ids, max(known, other.num_held))
             for other in reading
         )
-
-    def _network(self, row: Row) -> SequenceReader:
-        return self._network_of(row.request.version)
 
     # -- what is read ---------------------------------------------------------------------------
 
@@ -206,21 +231,17 @@ class BatchEngine:
             row.drafts = self._guess(row) if is_few else []
         left = self._limits.chunk_tokens if answering else self._limits.read_tokens
         planned = [(row, 1) for row in answering]
-        for row, share in shared_out(reading, left, self._whole):
+        for row, share in shared_out(reading, left):
             planned.append((row, share))
         networks: dict[int, tuple[SequenceReader, list[tuple[Row, int]]]] = {}
         for row, num_tokens in planned:
-            network = self._network(row)
-            networks.setdefault(id(network), (network, []))[1].append((row, num_tokens))
+            of_network = networks.setdefault(id(row.network), (row.network, []))
+            of_network[1].append((row, num_tokens))
         return list(networks.values())
-
-    def _whole(self, row: Row) -> bool:
-        """Whether a prompt must be read in one piece."""
-        return not self._network(row).can_take_back
 
     def _guess(self, row: Row) -> list[int]:
         room = self._room(row) - 1
-        if not self._limits.max_drafts or room < 1 or not self._network(row).can_take_back:
+        if not self._limits.max_drafts or room < 1 or not row.network.can_take_back:
             return []
         if row.lookup is None:
             row.lookup = Lookup(row.ids)
@@ -228,7 +249,7 @@ class BatchEngine:
 
     def _room(self, row: Row) -> int:
         """How many tokens the answer may still have."""
-        context = self._network(row).context - len(row.ids)
+        context = row.network.context - len(row.ids)
         return min(row.request.max_tokens - row.num_answer, context)
 
     def _read(
@@ -245,37 +266,39 @@ class BatchEngine:
                 asked.append(row)
         try:
             logits = network.read(spans)
+            for row, num_tokens in rows:
+                if num_tokens > 1:
+                    self._keep(row, row.num_held)
+            self._choose(network, asked, logits, events)
         except Exception as error:  # noqa: BLE001  # whoever asked is told; others go on
             for row, _ in rows:
-                self._end(row, "failed", events, error)
-            return
-        for row, num_tokens in rows:
-            if num_tokens > 1:
-                self._keep(row, row.num_held)
-        self._choose(network, asked, logits, events)
+                if row.ticket in self._rows:
+                    self._end(row, "failed", events, error)
 
     def _choose(
         self, network: SequenceReader, rows: list[Row], logits: Tensor, events: list[Event]
     ) -> None:
-        """Choose the tokens of each row in turn, as long as they are those that were guessed."""
-        first, starts = 0, []
-        for row in rows:
-            starts.append(first)
-            first += 1 + len(row.drafts)
-        guesses = [row.drafts for row in rows]
-        going, place = list(range(len(rows))), 0
-        while going:
-            choosers = [rows[n].chooser_for(logits.shape[-1]) for n in going]
-            chosen = choose(logits[[starts[n] + place for n in going]], choosers)
-            kept = []
-            for n, each in zip(going, chosen, strict=True):
-                goes_on = self._record(rows[n], each, events)
-                is_guessed = place < len(guesses[n]) and each.id == guesses[n][place]
-                if goes_on and is_guessed:
-                    kept.append(n)
-                elif goes_on:
-                    self._go_on(network, rows[n], place)
-            going, place = kept, place + 1
+        """Choose the tokens of each row, as long as they are those that were guessed."""
+        sound = [row for row in rows if self._has_chooser(row, logits, events)]
+        if len(sound) < len(rows):
+            kept = [row in sound for row in rows for _ in range(1 + len(row.drafts))]
+            rows, logits = sound, logits[torch.tensor(kept, device=logits.device)]
+        choosers = [row.chooser_for(logits.shape[-1]) for row in rows]
+        chosen = choose_ahead(logits, choosers, [row.drafts for row in rows])
+        for row, tokens in zip(rows, chosen, strict=True):
+            for each in tokens:
+                self._record(row, each, events)
+            if row.ticket in self._rows:
+                self._go_on(network, row, len(tokens) - 1)
+
+    def _has_chooser(self, row: Row, logits: Tensor, events: list[Event]) -> bool:
+        """Whether its tokens can be chosen as the request wants; it has failed where not."""
+        try:
+            row.chooser_for(logits.shape[-1])
+        except RequestError as error:
+            self._end(row, "failed", events, error)
+            return False
+        return True
 
     def _go_on(self, network: SequenceReader, row: Row, num_accepted: int) -> None:
         """Take back what was read of wrong guesses."""
@@ -287,23 +310,23 @@ class BatchEngine:
             row.drafts = []
         network.settle(row.sequence)
 
-    def _record(self, row: Row, chosen: Chosen, events: list[Event]) -> bool:
-        """Add a token to an answer; whether the answer goes on."""
+    def _record(self, row: Row, chosen: Chosen, events: list[Event]) -> None:
+        """Add a token to an answer."""
         if chosen.error is not None:
             self._end(row, "failed", events, chosen.error)
-            return False
+            return
         row.ids.append(chosen.id)
         if row.lookup is not None:
             row.lookup.push(chosen.id)
-        events.append(Token(row.ticket, chosen.id, chosen.logprob, chosen.alternatives))
+        report = (chosen.logprob, chosen.alternatives)
+        events.append(Token(row.ticket, chosen.id, *report, row.num_reused or 0))
         if chosen.is_end:
             self._end(row, "stop", events)
         elif self._room(row) < 1:
             self._end(row, "length", events)
-        return row.ticket in self._rows
 
     def _keep(self, row: Row, num_tokens: int) -> None:
-        can_keep = self._limits.prefix_bytes and self._network(row).can_take_back
+        can_keep = self._limits.prefix_bytes and row.network.can_take_back
         if row.sequence is not None and can_keep:
             self.prefixes.keep(row.sequence, row.ids[:num_tokens])
 
@@ -312,12 +335,12 @@ class BatchEngine:
     ) -> None:
         with self._lock:
             del self._rows[row.ticket]
+        for rows in (self._running, self._waiting):
+            if row in rows:
+                rows.remove(row)
+        events.append(Ended(row.ticket, reason, row.num_reused or 0, error))
         if row.sequence is not None:
-            self._running.remove(row)
             if reason != "failed" and self._limits.keep_answers:
                 row.sequence.length = min(row.sequence.length, len(row.ids) - 1)
                 self._keep(row, len(row.ids) - 1)
-            self._network(row).end(row.sequence)
-        else:
-            self._waiting.remove(row)
-        events.append(Ended(row.ticket, reason, row.num_reused, error))
+            row.network.end(row.sequence)

@@ -1,9 +1,12 @@
 """Tokens of one answer -> pieces of text that may be sent, log-probabilities, the whole answer."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from llama_factory.inference.question import Answer, AnswerPiece, Options, TokenLogprob
 from llama_factory.inference.request import Ended, Token
@@ -11,6 +14,12 @@ from llama_factory.inference.streamed_text import UNFINISHED, TextPieces
 
 Deliver = Callable[[AnswerPiece | Answer | Exception], None]
 """Takes what comes of an answer: pieces, then the whole answer or why there is none."""
+
+
+BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
+"""How SentencePiece spells a single byte."""
+SPELT_BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
+"""How byte-level tokenizers spell bytes, each as a character that can be seen."""
 
 
 class TokenTexts:
@@ -37,7 +46,17 @@ class TokenTexts:
 
     def _spell(self, token: int) -> tuple[str, tuple[int, ...] | None]:
         text = str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
-        return text, None if UNFINISHED in text else tuple(text.encode())
+        return text, self._bytes(token) if UNFINISHED in text else tuple(text.encode())
+
+    def _bytes(self, token: int) -> tuple[int, ...] | None:
+        """Of a part of a character, where the tokenizer spells bytes; None where it does not."""
+        spelt = str(self._tokenizer.convert_ids_to_tokens(token))
+        if single := BYTE_TOKEN.fullmatch(spelt):
+            return (int(single[1], 16),)
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        is_of_bytes = "ByteLevel" in repr(getattr(backend, "decoder", None))
+        known = [SPELT_BYTES.get(character) for character in spelt] if is_of_bytes else [None]
+        return None if None in known else tuple(byte for byte in known if byte is not None)
 
 
 @dataclass
@@ -74,7 +93,7 @@ class Delivery:
             self._due.append(self.texts.logprob(event.id, event.logprob, event.alternatives))
         self._pieces.push(event.id)
         if self._pieces.is_stopped:
-            self._finish("stop", 0)
+            self._finish("stop", event.num_reused)
         elif self._due and not self._pieces.is_holding:
             self._hand_on("")
         return not self.is_over

@@ -102,12 +102,14 @@ class Token:
         logprob: its log-probability (nats) under the model's own distribution, before temperature,
             penalties and constraints; None where it was not asked for.
         alternatives: the likeliest tokens with theirs, the likeliest first.
+        num_reused: prompt tokens of the answer that were not read again.
     """
 
     ticket: Ticket
     id: int
     logprob: float | None = None
     alternatives: tuple[tuple[int, float], ...] = ()
+    num_reused: int = 0
 
 
 Reason = Literal["stop", "length", "cancelled", "deadline", "failed"]

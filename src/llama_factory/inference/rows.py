@@ -1,10 +1,11 @@
 """Requests on their way through the engine, and how the reading of prompts is shared out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from llama_factory.inference.constraints import Matcher
 from llama_factory.inference.keys_values import Sequence, capacity_for
+from llama_factory.inference.packed import SequenceReader
 from llama_factory.inference.request import Request, Ticket
 from llama_factory.inference.sampling import Chooser
 from llama_factory.inference.speculation import Lookup
@@ -16,6 +17,8 @@ class Row:
 
     Attributes:
         ids: of the prompt and the answer so far.
+        network: reads them.
+        num_reused: prompt tokens that it need not read; None before it begins.
         drafts: tokens that are guessed to follow.
     """
 
@@ -23,9 +26,10 @@ class Row:
     request: Request
     matcher: Matcher | None
     ids: list[int]
+    network: SequenceReader
     chooser: Chooser | None = None
     sequence: Sequence | None = None
-    num_reused: int = 0
+    num_reused: int | None = None
     lookup: Lookup | None = None
     drafts: list[int] = field(default_factory=list)
     is_cancelled: bool = False
@@ -57,9 +61,7 @@ class Row:
         return capacity_for(len(self.ids) + len(self.drafts))
 
 
-def shared_out(
-    rows: list[Row], num_tokens: int, is_whole: Callable[[Row], bool]
-) -> Iterator[tuple[Row, int]]:
+def shared_out(rows: list[Row], num_tokens: int) -> Iterator[tuple[Row, int]]:
     """How many tokens of each prompt are read now.
 
     The one that came first gets at least half, so that it ends; then the shortest come first, so
@@ -72,6 +74,7 @@ def shared_out(
         if left <= 0:
             return
         most = left if number else max(1, num_tokens // 2, num_tokens - of_others)
-        share = row.num_unread if is_whole(row) else min(row.num_unread, most)
+        # Networks that cannot take back read a prompt in one piece.
+        share = min(row.num_unread, most) if row.network.can_take_back else row.num_unread
         left -= share
         yield row, share

@@ -6,7 +6,7 @@ become text. Whoever uses it calls it from one thread at a time.
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 from transformers.utils import logging as transformers_logging
 
+from llama_factory.core.errors import ServingError
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.inference.batch_engine import BatchEngine
 from llama_factory.inference.constraints import Compiler, Matcher
@@ -29,12 +30,14 @@ from llama_factory.inference.question import (
     PromptTooLongError,
     RequestError,
 )
-from llama_factory.inference.request import Ended, Request, Ticket
+from llama_factory.inference.request import Ended, Event, Request, Ticket
 from llama_factory.inference.settings import InferenceSettings
 from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
 from llama_factory.model.chat.template import REFUSALS
 from llama_factory.model.settings import ModelSettings
 from llama_factory.versions.version import ModelVersion
+
+UNLOADED = "version {} was unloaded before it could answer. Ask again."
 
 
 @dataclass(frozen=True)
@@ -105,13 +108,14 @@ class VersionEngine:
         self.loaded = self._places.ids
 
     def unload(self, version_id: str) -> None:
-        """Free what a version holds; nobody is being answered by it. The base version stays."""
+        """Free what a version holds; answers in progress fail. The base version stays."""
         if version_id == BASE_VERSION:
             return
         self.loaded -= {version_id}
         with self._stepping:
+            gone = ServingError(UNLOADED.format(version_id))
+            self._deliver(self.batch.drop(version_id, gone))
             self._places.remove(version_id)
-            self.batch.prefixes.forget(version_id)
 
     def prepare(self, version_id: str, prompt: Prompt, options: Options) -> Prepared:
         """Make a request of a question; on any thread, while others are answered.
@@ -148,16 +152,17 @@ class VersionEngine:
         Args:
             prepared: what is asked.
             deliver: takes the pieces, then the whole answer or why there is none.
+
+        Raises:
+            ServingError: the version has been unloaded.
         """
         request = prepared.request
-        ticket = self.batch.submit(request, prepared.matcher)
-        self._deliveries[ticket] = Delivery(
-            prepared.place.texts,
-            prepared.options,
-            len(request.prompt),
-            request.end_tokens,
-            deliver,
-        )
+        if request.version not in self.loaded:
+            raise ServingError(UNLOADED.format(request.version))
+        of_answer = (prepared.options, len(request.prompt), request.end_tokens, deliver)
+        with self._stepping:  # nothing is computed before it can be delivered
+            ticket = self.batch.submit(request, prepared.matcher)
+            self._deliveries[ticket] = Delivery(prepared.place.texts, *of_answer)
         return ticket
 
     @property
@@ -174,13 +179,16 @@ class VersionEngine:
     def step(self) -> None:
         """Compute on for all answers, and deliver what has come."""
         with self._stepping:
-            for event in self.batch.step():
-                delivery = self._deliveries[event.ticket]
-                if isinstance(event, Ended):
-                    del self._deliveries[event.ticket]
-                    delivery.end(event)
-                elif not delivery.take(event):
-                    self.batch.cancel(event.ticket)
+            self._deliver(self.batch.step())
+
+    def _deliver(self, events: Iterable[Event]) -> None:
+        for event in events:
+            delivery = self._deliveries[event.ticket]
+            if isinstance(event, Ended):
+                del self._deliveries[event.ticket]
+                delivery.end(event)
+            elif not delivery.take(event):
+                self.batch.cancel(event.ticket)
 
     def fail_all(self, error: Exception) -> None:
         """Give up all answers."""

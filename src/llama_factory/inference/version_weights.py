@@ -36,22 +36,26 @@ class _Active:
     Attributes:
         names: the versions that take part, but for the base model.
         owners: [tokens] index in `names`, or -1 for the base model; None where all have the same.
-        masks: by the ranks of the versions, [tokens, sum of ranks] which products a token
-            does not keep.
+        kept: the same of the tokens that the output head sees.
+        masks: by whether it is for the head, and by the ranks of the versions, [tokens, sum of
+            ranks] which products a token does not keep.
     """
 
     names: tuple[str, ...] = ()
     owners: Tensor | None = None
-    masks: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+    kept: Tensor | None = None
+    masks: dict[tuple[bool, tuple[int, ...]], Tensor] = field(default_factory=dict)
 
-    def mask(self, ranks: tuple[int, ...], like: Tensor) -> Tensor | None:
-        if self.owners is None:
+    def mask(self, ranks: tuple[int, ...], is_head: bool, like: Tensor) -> Tensor | None:
+        owners = self.kept if is_head else self.owners
+        if owners is None:
             return None
-        if ranks not in self.masks:
+        key = (is_head, ranks)
+        if key not in self.masks:
             columns = torch.arange(len(ranks)).repeat_interleave(torch.tensor(ranks))
-            mask = self.owners[:, None] != columns[None]
-            self.masks[ranks] = mask.to(like.device)
-        return self.masks[ranks]
+            mask = owners[:, None] != columns[None]
+            self.masks[key] = mask.to(like.device)
+        return self.masks[key]
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,11 @@ class _Stack:
 class VersionedLinear(nn.Module):
     """A linear layer, with the LoRA matrices of all versions that change it."""
 
-    def __init__(self, layer: nn.Module, weights: Weights, active: _Active) -> None:
+    def __init__(
+        self, layer: nn.Module, weights: Weights, active: _Active, is_head: bool = False
+    ) -> None:
         super().__init__()
+        self._is_head = is_head
         weight = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
         assert isinstance(weight, Tensor)
         bias = layer.bias if isinstance(layer.bias, Tensor) else None
@@ -98,7 +105,7 @@ class VersionedLinear(nn.Module):
             return y
         rows = x.reshape(-1, x.shape[-1])
         inner = rows @ stack.down.t()  # [tokens, ranks]
-        mask = self._active.mask(stack.ranks, inner)
+        mask = self._active.mask(stack.ranks, self._is_head, inner)
         if mask is not None:
             # Not multiplied by 0: what another version's matrices make of a row may be infinite.
             inner.masked_fill_(mask, 0)
@@ -144,7 +151,7 @@ class VersionedNetwork(PackedNetwork):
             # A coarse head stays as it is: the likeliest tokens are compared in float32.
             is_kept = layer is head and head.weight.dtype != torch.float32
             if type(layer) in LINEAR and not is_kept:
-                self._layers[name] = VersionedLinear(layer, weights, self._active)
+                self._layers[name] = VersionedLinear(layer, weights, self._active, layer is head)
                 network.set_submodule(name, self._layers[name])
 
     def add(self, version: str, chain: Chain) -> None:
@@ -183,10 +190,13 @@ class VersionedNetwork(PackedNetwork):
     def _run(self, order: Several[Span], keep: Tensor, **more: Any) -> Any:
         versions = [span.sequence.version for span in order]
         names = tuple(sorted({*versions} & self._versions))
-        self._active.names, self._active.masks, self._active.owners = names, {}, None
+        self._active.names, self._active.masks = names, {}
+        self._active.owners = self._active.kept = None
         if len({*versions}) > 1:
             index = {name: number for number, name in enumerate(names)}
             sizes = torch.tensor([len(span.ids) for span in order])
             owners = torch.tensor([index.get(version, -1) for version in versions])
-            self._active.owners = owners.repeat_interleave(sizes)
+            owners = owners.repeat_interleave(sizes)
+            self._active.owners = owners
+            self._active.kept = owners[keep] if "logits_to_keep" in self._accepted else owners
         return super()._run(order, keep, **more)
