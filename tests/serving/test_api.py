@@ -403,7 +403,7 @@ def test_a_damaged_release_leaves_the_old_one_answering(
         own_workspace.releases.unlink()
         wait_until(lambda: health(client)["version"] == "v0000", "the release of the base")
         assert ask(client).model == "v0000"
-    assert len(caplog.messages) == 2
+    assert sum("v0001 goes on answering" in message for message in caplog.messages) == 2
 
 
 def test_what_no_alias_names_is_unloaded_when_there_are_too_many(

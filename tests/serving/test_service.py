@@ -176,7 +176,7 @@ def test_one_more_than_may_wait_is_refused(workspace: Workspace) -> None:
 
 def test_keys_take_turns_and_each_keeps_its_order() -> None:
     async def run() -> list[str]:
-        admission, order, done = Admission(1, 99), [], asyncio.Event()
+        admission, order, done = Admission(1, 99, 99), [], asyncio.Event()
 
         async def turn(key: str, name: str) -> None:
             async with admission.seats(key, 1):
@@ -197,7 +197,7 @@ def test_keys_take_turns_and_each_keeps_its_order() -> None:
 
 def test_a_client_that_leaves_while_it_waits_frees_its_place() -> None:
     async def run() -> None:
-        admission, done = Admission(2, 99), asyncio.Event()
+        admission, done = Admission(2, 99, 99), asyncio.Event()
 
         async def turn(num: int) -> None:
             async with admission.seats("", num):
@@ -218,7 +218,7 @@ def test_a_client_that_leaves_while_it_waits_frees_its_place() -> None:
 
 def test_a_turn_that_comes_while_the_client_leaves_is_given_back() -> None:
     async def run() -> None:
-        admission, done = Admission(1, 99), asyncio.Event()
+        admission, done = Admission(1, 99, 99), asyncio.Event()
 
         async def turn() -> None:
             async with admission.seats("", 1):
