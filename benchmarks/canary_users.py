@@ -107,7 +107,7 @@ def served(bot: Workspace) -> Iterator[tuple[OpenAI, Any]]:
     }
     config = load_to_answer(bot.settings, {})
     settings = ServingSettings(port=0, poll_seconds=0.1, canary=canary)
-    engine = settings.engine.open(config.model, bot, USUAL)
+    engine = settings.engine.open(config.model, bot, USUAL, config.inference)
     app = create_app(bot, settings, engine)
     listener, server = listen(settings), Server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -105,3 +105,17 @@ def test_feedback_way(tmp_path):
     assert (results["num"], results["num_right_before"]) == (8, 0)
     assert results["num_right"] >= 7
     assert results["served_as_reported"] >= 6
+
+
+def test_canary_simulation(tmp_path):
+    results = quick("canary_simulation.py", tmp_path / "r.json")
+    assert {run["rule"] for run in results["runs"]} >= {"e-process", "z-test at each look"}
+    assert len(results["promotions"]) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STREAM.exists(), reason="the labelled stream is not beside this checkout")
+def test_canary_users(tmp_path, tiny_model):
+    results = quick("canary_users.py", tmp_path / "r.json", STREAM, "--model", tiny_model)
+    assert [run["candidate"] for run in results["runs"]] == ["good", "poisoned"]
+    assert all(run["failed"] == 0 for run in results["runs"])
