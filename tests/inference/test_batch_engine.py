@@ -189,7 +189,7 @@ def p_value(counts, probabilities):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_rows", "num_draws"), [(1, 4_000), (16, 20_000)])
+@pytest.mark.parametrize(("num_rows", "num_draws"), [(1, 2_000), (16, 20_000)])
 def test_draws_follow_the_distribution_of_the_model(llama, num_rows, num_draws):
     """Of first tokens, and of second ones where a guess was checked."""
 

@@ -276,7 +276,7 @@ def test_a_version_that_is_dropped_ends_its_rows_and_leaves_nothing(llama):
     engine.cancel(tickets[0])
     events = engine.drop("a", RuntimeError("gone"))
     assert [(e.ticket, e.reason) for e in events] == [
-        (tickets[0], "failed"),
+        (tickets[0], "cancelled"),
         (tickets[2], "failed"),
     ]
     assert engine.prefixes.num_known("a", prompt) == 0

@@ -7,7 +7,6 @@ the server from its worker thread. Text, templates and HTTP are its callers' bus
 import itertools
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
@@ -68,7 +67,9 @@ class BatchEngine:
         self._limits = limits
         self._tickets = itertools.count(1)
         self._lock = threading.Lock()
-        self._arrived: deque[Row] = deque()
+        self._arrived: list[Row] = []
+        self._cancelled: list[Row] = []
+        self._timed: list[Row] = []
         self._rows: dict[Ticket, Row] = {}
         self._waiting: list[Row] = []
         self._running: list[Row] = []
@@ -111,7 +112,7 @@ class BatchEngine:
         """End an answer at the next step; for any thread. One that has ended stays as it is."""
         with self._lock:
             if row := self._rows.get(ticket):
-                row.is_cancelled = True
+                self._cancelled.append(row)
 
     def versions(self) -> set[str]:
         """The versions of all requests that have not ended."""
@@ -121,7 +122,7 @@ class BatchEngine:
     def drop(self, version: str, error: Exception) -> list[Event]:
         """Let all answers of a version fail, and forget what it has read; not during a step."""
         events: list[Event] = []
-        self._take_arrived()
+        self._end_left(self._take_arrived(), events)
         for row in [*self._running, *self._waiting]:
             if row.request.version == version:
                 self._end(row, "failed", events, error)
@@ -135,8 +136,7 @@ class BatchEngine:
             What happened, in the order of the tokens of each answer.
         """
         events: list[Event] = []
-        self._take_arrived()
-        self._end_left(events)
+        self._end_left(self._take_arrived(), events)
         self._admit(events)
         for network, rows in self._planned():
             self._read(network, rows, events)
@@ -154,21 +154,27 @@ class BatchEngine:
 
     # -- who takes part -------------------------------------------------------------------------
 
-    def _take_arrived(self) -> None:
+    def _take_arrived(self) -> list[Row]:
+        """Let what was submitted wait; returns what was cancelled."""
         with self._lock:
-            arrived = list(self._arrived)
-            self._arrived.clear()
+            arrived, self._arrived = self._arrived, []
+            cancelled, self._cancelled = self._cancelled, []
+        self._timed += [row for row in arrived if row.request.deadline is not None]
         urgent = [row for row in arrived if row.request.is_urgent]
         self._waiting[:0] = urgent
         self._waiting += [row for row in arrived if not row.request.is_urgent]
+        return cancelled
 
-    def _end_left(self, events: list[Event]) -> None:
-        now = time.monotonic()
-        for row in [*self._running, *self._waiting]:
-            if row.is_cancelled:
+    def _end_left(self, cancelled: list[Row], events: list[Event]) -> None:
+        """End what nobody waits for any more; what waits otherwise is not looked at."""
+        for row in cancelled:
+            if row.ticket in self._rows:
                 self._end(row, "cancelled", events)
-            elif row.request.deadline is not None and row.request.deadline <= now:
+        now = time.monotonic()
+        for row in self._timed:
+            if row.ticket in self._rows and (row.request.deadline or 0) <= now:
                 self._end(row, "deadline", events)
+        self._timed = [row for row in self._timed if row.ticket in self._rows]
 
     def _admit(self, events: list[Event]) -> None:
         """Let waiting requests begin, in their order, as far as rows and memory last."""
@@ -335,9 +341,9 @@ class BatchEngine:
     ) -> None:
         with self._lock:
             del self._rows[row.ticket]
-        for rows in (self._running, self._waiting):
-            if row in rows:
-                rows.remove(row)
+        rows = self._running if row in self._running else self._waiting
+        if row in rows:
+            rows.remove(row)
         events.append(Ended(row.ticket, reason, row.num_reused or 0, error))
         if row.sequence is not None:
             if reason != "failed" and self._limits.keep_answers:

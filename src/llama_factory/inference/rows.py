@@ -32,7 +32,6 @@ class Row:
     num_reused: int | None = None
     lookup: Lookup | None = None
     drafts: list[int] = field(default_factory=list)
-    is_cancelled: bool = False
 
     def chooser_for(self, vocab_size: int) -> Chooser:
         """What chooses its tokens; there is one from its first token to its last."""
