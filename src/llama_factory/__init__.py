@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         init,
         learn,
         load,
+        local_writers,
         predict,
         promote,
         rollback,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "llama_factory.run": "init learn consolidate promote rollback train evaluate predict export"
-    " load chat",
+    " load chat local_writers",
     "llama_factory.operate": "serve",
     "llama_factory.cli.terminal": "TerminalProgress",
     "llama_factory.core.errors": "FactoryError ConfigError DataError ModelError VersionError"
@@ -101,6 +102,7 @@ __all__ = [
     "init",
     "learn",
     "load",
+    "local_writers",
     "predict",
     "promote",
     "rollback",

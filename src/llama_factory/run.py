@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ from llama_factory.versions.workspace import PathLike, Workspace
 
 if TYPE_CHECKING:
     from llama_factory.config.schema import RunConfig
+    from llama_factory.data.augment import Augmentation
     from llama_factory.data.cleaning_report import DataReport
     from llama_factory.evaluation.comparison import Comparison
     from llama_factory.evaluation.lineage_scores import LineageScores
@@ -380,6 +382,31 @@ def load(model: ModelLike, version: str | None = None) -> ChatModel:
         return open_model(
             config.model, chosen, max_tokens=limit, usual=usual, inference=config.inference
         )
+
+
+@contextmanager
+def local_writers(methods: Iterable[Augmentation]) -> Iterator[None]:
+    """Models that paraphrase in this process are open for as long as this lasts.
+
+    Args:
+        methods: of augmentation; those whose `writer` names a workspace or a model need it.
+
+    Example:
+        >>> methods = parse_methods([{"type": "paraphrase", "writer": "my-bot"}])
+        >>> with lf.local_writers(methods):
+        ...     rows = DataAugmenter(methods).process(rows)
+    """
+    names = {name for each in methods if (name := getattr(each, "writer", ""))}
+    if not names:
+        yield
+        return
+    from llama_factory.data.augment.paraphrase import open_writers
+    from llama_factory.serving.chat import writer_of
+
+    named = {name: name.partition("@")[::2] for name in names}
+    models = {name: load(model, version or None) for name, (model, version) in named.items()}
+    with open_writers({name: writer_of(model) for name, model in models.items()}):
+        yield
 
 
 def chat(model: ModelLike, version: str | None = None) -> ChatSession:

@@ -138,7 +138,13 @@ def test_a_tiny_temperature_and_top_p_are_greedy(engine: VersionEngine) -> None:
 
 def test_a_prompt_beyond_the_context_is_refused(engine: VersionEngine) -> None:
     with pytest.raises(PromptTooLongError, match=r"messages have \d+ tokens and .* reads 511"):
-        ask(engine, "v0000", text="hello " * MAX_TOKENS)
+        ask(engine, "v0000", text="hello " * 600)
+
+
+def test_of_a_very_long_prompt_only_the_beginning_is_read(engine: VersionEngine) -> None:
+    message = r"messages have more than \d{3,4} tokens and .* reads 511"
+    with pytest.raises(PromptTooLongError, match=message):
+        ask(engine, "v0000", text="hello " * 200_000)
 
 
 def test_an_answer_ends_at_the_end_of_the_context(engine: VersionEngine) -> None:

@@ -93,7 +93,7 @@ def test_one_opens_in_bfloat16(llama, tmp_path):
 def greedy(model):
     """The likeliest answer to a question, by Transformers alone."""
     ids = torch.tensor([render(model.tokenizer, QUESTION, ask=True)])
-    given = model.network.eval().answer(
+    given = model.network.eval().generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False
     )
     text = model.tokenizer.decode(given[0, ids.shape[1] :], skip_special_tokens=True)

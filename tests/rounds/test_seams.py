@@ -188,10 +188,10 @@ def test_rows_appended_between_copying_and_reading_are_not_read(bot, monkeypatch
     path = drop(bot, "faq")
     real = draft._prepare
 
-    def late(*args):
+    def late(*args, **named):
         with path.open("a") as file:
             file.write(json.dumps({"instruction": "late?", "output": "late."}) + "\n")
-        return real(*args)
+        return real(*args, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(draft, "_prepare", late)

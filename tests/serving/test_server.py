@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from llama_factory.core.errors import ModelError, ServingError
+from llama_factory.data.settings import DataSettings
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving import server
 from llama_factory.serving.access import ApiKey
@@ -31,6 +32,7 @@ MISSING = ModelSettings(base_model="/no/such/model")
 SCRIPT = """
 import functools, sys
 from pathlib import Path
+from llama_factory.data.settings import DataSettings
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.server import serve
 from llama_factory.serving.access import ApiKey
@@ -41,13 +43,15 @@ from llama_factory.versions.workspace import Workspace
 exec(sys.argv[3])
 settings, model = ServingSettings(port=0), ModelSettings(base_model=sys.argv[2])
 say = functools.partial(print, flush=True)
-serve(Workspace.open(Path(sys.argv[1])), settings, model, api_key=None, say=say)
+serve(
+    Workspace.open(Path(sys.argv[1])), settings, model, api_key=None, say=say, data=DataSettings()
+)
 """
 
 
 def start(workspace: Workspace, settings: ServingSettings, said: list[str] | None = None) -> None:
     said = [] if said is None else said
-    server.serve(workspace, settings, MISSING, api_key=None, say=said.append)
+    server.serve(workspace, settings, MISSING, api_key=None, say=said.append, data=DataSettings())
 
 
 def test_a_port_in_use_is_told_before_the_model_loads(workspace: Workspace) -> None:

@@ -241,6 +241,8 @@ class VersionEngine:
             RequestError: the prompt is too long, or does not fit the chat template.
         """
         place = self._places[version_id]
+        if (least := place.prompts.least_tokens(prompt, place.reader.context)) is not None:
+            raise self._too_long(f"more than {least}", place)
         try:
             ids = place.prompts.ids(prompt)
         except REFUSALS as error:
@@ -253,12 +255,14 @@ class VersionEngine:
             raise RequestError("prompt: has no tokens. Send a text.", param="prompt")
         self._require_known(ids)
         if len(ids) >= place.reader.context:
-            raise PromptTooLongError(
-                f"messages have {len(ids)} tokens and {self._base_model} reads "
-                f"{place.reader.context - 1} before an answer. Shorten them, or leave out old "
-                "turns."
-            )
+            raise self._too_long(str(len(ids)), place)
         return ids
+
+    def _too_long(self, num_tokens: str, place: Place) -> PromptTooLongError:
+        return PromptTooLongError(
+            f"messages have {num_tokens} tokens and {self._base_model} reads "
+            f"{place.reader.context - 1} before an answer. Shorten them, or leave out old turns."
+        )
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of token ids of the base model, special tokens included."""

@@ -93,6 +93,17 @@ class ChatModel:
         return ChatSession(self)
 
 
+def writer_of(model: ChatModel) -> Callable[[Mapping[str, Any]], str]:
+    """What answers requests of chat completions with their text, nothing where it was cut off."""
+
+    def write(request: Mapping[str, Any]) -> str:
+        options = {name: request[name] for name in ("max_tokens", "temperature", "seed")}
+        answer = model.answer(request["messages"], replace(model.options, **options))
+        return "" if answer.finish_reason == "length" else answer.text
+
+    return write
+
+
 @dataclass
 class ChatSession:
     """A conversation: who answers, and the turns so far, oldest first."""

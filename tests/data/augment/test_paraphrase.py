@@ -7,8 +7,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 
 import pytest
+from typer.testing import CliRunner
 
+import llama_factory as lf
+from llama_factory.cli.app import app
 from llama_factory.core.errors import ConfigError, DataError
+from llama_factory.data.augment import parse_methods
 from llama_factory.data.augment.augmenter import DataAugmenter
 from llama_factory.data.augment.paraphrase import Paraphrase
 
@@ -207,3 +211,44 @@ def test_rows_are_paraphrased_together_and_keep_their_order(server, method):
     assert [row["instruction"] for row in made] == [f"换句话说：第 {i} 个问题" for i in range(20)]
     assert [row["output"] for row in made] == [str(i) for i in range(20)]
     assert {row["augmented_by"] for row in made} == {"paraphrase"}
+
+
+def test_a_version_of_a_workspace_writes_in_this_process(tiny_model, tmp_path):
+    bot = lf.init(tmp_path / "bot", tiny_model)
+    methods = parse_methods(
+        [{"type": "paraphrase", "writer": f"{bot.folder}@v0000", "temperature": 0, "max_tokens": 8}]
+    )
+    rows = [{"instruction": "How are you?", "output": "Fine."}]
+    with pytest.raises(ConfigError, match=r"writer: .*@v0000 is not open.*local_writers"):
+        DataAugmenter(methods).process(rows)
+    with lf.local_writers(methods):
+        assert methods[0].change("Order 7 is late.", Random(0)) == "Order 7 is late."  # 7 is lost
+        request = methods[0]._request("How are you?", 0)
+        assert set(request) >= {"messages", "temperature", "max_tokens", "seed"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"base_url": "http://127.0.0.1:1/v1"},
+        {"model": "gpt"},
+        {"writer": "my-bot", "model": "gpt"},
+        {"writer": "my-bot", "base_url": "http://127.0.0.1:1/v1"},
+    ],
+)
+def test_there_is_one_writer(settings):
+    with pytest.raises(ConfigError, match="Give base_url and model .* or writer alone"):
+        parse_methods([{"type": "paraphrase", **settings}])
+
+
+def test_the_command_paraphrases_with_a_local_model(tiny_model, tmp_path):
+    asked = tmp_path / "rows.jsonl"
+    asked.write_text('{"instruction": "How are you?", "output": "Fine."}\n', "utf-8")
+    made = tmp_path / "more.jsonl"
+    sets = [f"writer={tiny_model}", "temperature=1.5", "max_tokens=100", "max_concurrent=2"]
+    changes = [word for each in sets for word in ("--set", f"paraphrase.{each}")]
+    words = ["data", "augment", str(asked), str(made), "--method", "paraphrase", *changes]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert json.loads(made.read_text("utf-8").splitlines()[0])["messages"]

@@ -1,17 +1,20 @@
-"""Paraphrase: a language model behind any OpenAI-style endpoint rewrites the text in other words.
+"""Paraphrase: a language model rewrites the text in other words.
 
-What comes back is taken only if it keeps the numbers, code and placeholders of the text.
+It is behind any OpenAI-style endpoint, or a version of a workspace in this process. What comes back
+is taken only if it keeps the numbers, code and placeholders of the text.
 """
 
 import os
 import re
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from llama_factory.core.errors import ConfigError, DataError
 from llama_factory.data.augment import AUGMENTATIONS, Augmentation
@@ -30,18 +33,27 @@ BUSY = (408, 409, 425, 429, 500, 502, 503, 504)
 LONGEST_WAIT = 60.0
 """Seconds between two attempts at most."""
 
+Writer = Callable[[dict[str, Any]], str]
+"""Answers a request of OpenAI's chat completions with its text; nothing where it was cut off."""
+
+_writers: dict[str, Writer] = {}
+
 _KEPT_EXACTLY = re.compile(rf"{KEPT.pattern}|\d+(?:[.,:]\d+)*", re.VERBOSE | re.DOTALL)
 _THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 
 
 @AUGMENTATIONS.register("paraphrase")
 class Paraphrase(Augmentation):
-    """Asks a model for other words; the endpoint must speak the chat completions protocol."""
+    """Asks a model for other words; an endpoint must speak the chat completions protocol."""
 
-    base_url: str
-    """Address of the endpoint up to and with its version, as in http://127.0.0.1:8000/v1."""
-    model: str
+    base_url: str = ""
+    """Address of the endpoint up to and with its version, as in http://127.0.0.1:8000/v1. Either
+    this and model are given, or writer."""
+    model: str = ""
     """Name of the model as the endpoint knows it."""
+    writer: str = ""
+    """A workspace, or a model's folder, that writes in this process instead of an endpoint: my-bot
+    for its released version, my-bot@v0007 for another one."""
     api_key_env: str = ""
     """Environment variable that holds the endpoint's key; empty where it needs none."""
     rate: float = Field(1.0, ge=0, le=1)
@@ -64,9 +76,19 @@ class Paraphrase(Augmentation):
     @field_validator("base_url")
     @classmethod
     def _must_be_an_address(cls, address: str) -> str:
-        if not re.match(r"https?://[^/]", address):
+        if address and not re.match(r"https?://[^/]", address):
             raise ValueError(f"'{address}' is no address. Write it as http://127.0.0.1:8000/v1.")
         return address.rstrip("/")
+
+    @model_validator(mode="after")
+    def _has_one_writer(self) -> Self:
+        given = [name for name in ("base_url", "model") if getattr(self, name)]
+        if given if self.writer else len(given) < 2:
+            raise ValueError(
+                f"base_url is '{self.base_url}', model is '{self.model}', writer is "
+                f"'{self.writer}'. Give base_url and model of an endpoint, or writer alone."
+            )
+        return self
 
     @property
     def num_threads(self) -> int:
@@ -77,13 +99,15 @@ class Paraphrase(Augmentation):
         """See `Augmentation.change`. Given the seed, as deterministic as the endpoint.
 
         Raises:
-            ConfigError: the endpoint refuses the request, or the key is not in the environment.
+            ConfigError: the endpoint refuses the request, the key is not in the environment, or
+                the local writer is not open.
             DataError: the endpoint stays busy or out of reach, or does not answer as agreed.
         """
         seed = rng.getrandbits(31)
         if not text.strip() or rng.random() >= self.rate:
             return text
-        written = self._answer(self._request(text, seed))
+        request = self._request(text, seed)
+        written = self._write_here(request) if self.writer else self._answer(request)
         return written if written and _keeps(text, written) else text
 
     def _request(self, text: str, seed: int) -> dict[str, Any]:
@@ -98,6 +122,14 @@ class Paraphrase(Augmentation):
             "max_tokens": self.max_tokens,
             "seed": seed,
         }
+
+    def _write_here(self, request: dict[str, Any]) -> str:
+        if self.writer not in _writers:
+            raise ConfigError(
+                f"paraphrase.writer: {self.writer} is not open. Augment with `llama-factory data "
+                "augment`, or inside `with llama_factory.local_writers(methods):`."
+            )
+        return _THOUGHT.sub("", _writers[self.writer](request)).strip()
 
     def _answer(self, request: dict[str, Any]) -> str:
         for attempt in range(1, self.attempts + 1):
@@ -157,6 +189,17 @@ class Paraphrase(Augmentation):
         hint = hints.get(answer.status_code, "Check base_url, model and the other settings.")
         status = answer.status_code
         return f"{self._address} refused with status {status}: {_short(answer.text)}. {hint}"
+
+
+@contextmanager
+def open_writers(writers: Mapping[str, Writer]) -> Iterator[None]:
+    """Let methods whose `writer` is one of these names write with them, for as long as it lasts."""
+    _writers.update(writers)
+    try:
+        yield
+    finally:
+        for name in writers:
+            del _writers[name]
 
 
 @lru_cache(maxsize=1)
