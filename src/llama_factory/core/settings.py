@@ -96,9 +96,15 @@ class Registry(Generic[Part]):
             return self.parts[name].model_validate(options)
         except ValidationError as error:
             problems = error.errors()
-            message = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems)
+            message = "; ".join(map(_located, problems))
             context = {"message": message, "problems": problems}
             raise PydanticCustomError("part", "{message}", context) from None
+
+
+def _located(problem: ErrorDetails) -> str:
+    """What is wrong, after the name of the setting where it is about one alone."""
+    words = problem["msg"].removeprefix("Value error, ")
+    return ": ".join(filter(None, [".".join(map(str, problem["loc"])), words]))
 
 
 class OneOf:

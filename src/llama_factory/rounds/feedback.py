@@ -95,8 +95,8 @@ class RoundFeedback:
             mine = (each for each in self.taken if each.is_correction == is_correction)
             rows = [row for each in mine for row in self.rows(each)]
             new = [row for row in rows if not any(hash_of(row.key) in keys for keys in known)]
-            files.write_jsonl(folder / name, (row.to_json() for row in new))
             if new:
+                files.write_jsonl(folder / name, (row.to_json() for row in new))
                 sources.append(replace(source_of(folder / name), is_taught=is_correction))
         return sources
 

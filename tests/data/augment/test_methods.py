@@ -228,5 +228,5 @@ def test_one_method_instead_of_a_list_is_reported():
 
 
 def test_a_paraphrase_without_its_endpoint_is_reported():
-    with pytest.raises(ConfigError, match="paraphrase: base_url: Field required"):
+    with pytest.raises(ConfigError, match="paraphrase: base_url is '', model is '', writer is"):
         parse_methods(["paraphrase"])
