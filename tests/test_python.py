@@ -225,6 +225,7 @@ def test_a_run_from_a_file_with_changes(tmp_path, tiny_model):
     assert done.results["training"]["steps"] == 1
 
 
+@pytest.mark.slow
 def test_a_round_with_parts_of_a_plugin_is_read_again(tmp_path, tiny_model, monkeypatch):
     bot = lf.init(tmp_path / "bot", str(tiny_model))
     (bot.folder / "mine.py").write_text(PLUGIN)

@@ -47,10 +47,22 @@ def train(tiny, output, *changes):
         (["stage=pt", "dataset=c4_demo"], None),
         (["stage=sft", "dataset=identity,alpaca_zh_demo"], None),
         (["stage=dpo", "dataset=dpo_zh_demo", "val_size=0.2"], "eval_reward_accuracy"),
-        (["stage=dpo", "dataset=dpo_en_demo", "pref_loss=orpo", "val_size=0.2"], "eval_loss"),
-        (["stage=dpo", "dataset=dpo_en_demo", "pref_loss=simpo", "val_size=0.2"], "eval_loss"),
+        pytest.param(
+            ["stage=dpo", "dataset=dpo_en_demo", "pref_loss=orpo", "val_size=0.2"],
+            "eval_loss",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["stage=dpo", "dataset=dpo_en_demo", "pref_loss=simpo", "val_size=0.2"],
+            "eval_loss",
+            marks=pytest.mark.slow,
+        ),
         (["stage=kto", "dataset=kto_en_demo", "val_size=0.2"], "eval_reward_chosen"),
-        (["stage=rm", "dataset=dpo_en_demo", "val_size=0.2"], "eval_reward_accuracy"),
+        pytest.param(
+            ["stage=rm", "dataset=dpo_en_demo", "val_size=0.2"],
+            "eval_reward_accuracy",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -126,6 +126,7 @@ def test_a_stream_is_run_and_reported(load, monkeypatch, tmp_path, model, stream
     assert len(list((tmp_path / "report").rglob("methods.png"))) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_benchmark_goes_on(load, monkeypatch, tmp_path, model, stream):
     class Killed:
         """Progress that is interrupted once the first round of a method is written."""
@@ -150,6 +151,7 @@ def test_a_killed_benchmark_goes_on(load, monkeypatch, tmp_path, model, stream):
     assert not any((tmp_path / "killed" / "work").iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_of_another_process_is_left_to_it(load, monkeypatch, tmp_path, model, stream, capsys):
     given = [stream, *SHORT, "--model", model, "--methods", "naive", "--out", tmp_path]
     run(load, monkeypatch, *given)
@@ -174,6 +176,7 @@ def test_settings_of_a_variant_are_in_its_file(load, monkeypatch, tmp_path, mode
     assert found["common"]["split"] == "tuning"
 
 
+@pytest.mark.slow
 def test_skills_are_scored_by_overlap(load, monkeypatch, tmp_path, model, skills):
     run(load, monkeypatch, skills, "--stream", "skills", "--tier", "tiny", "--model", model,
         "--out", tmp_path, "--methods", "naive", "--orders", "1")  # fmt: skip
@@ -193,6 +196,7 @@ def test_what_is_not_known_is_told(load, monkeypatch, tmp_path, model, stream):
         run(load, monkeypatch, "--out", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_name_that_meant_other_settings_has_a_line_of_its_own(
     load, monkeypatch, tmp_path, model, stream, capsys
 ):
@@ -329,6 +333,7 @@ def test_methods_are_compared_on_the_orders_that_both_have(load):
     assert set(report.default_over(group)) == {"naive"}
 
 
+@pytest.mark.slow
 def test_the_cost_of_strategies_is_timed_in_turns(load, monkeypatch, tmp_path, model, stream):
     out = tmp_path / "cost.json"
     args = ["--tier", "tiny", "--steps", "4", "--methods", "default", "--model", model]

@@ -126,6 +126,7 @@ def test_a_workspace_from_init_to_rollback(tmp_path, tiny_model):
     assert command("promote", bot, "v0001").stdout == "v0001 is released.\n"
 
 
+@pytest.mark.slow
 def test_a_refused_round_says_how_to_go_on(tmp_path, tiny_model):
     bot = tmp_path / "bot"
     command("init", bot, "--model", tiny_model)
@@ -140,6 +141,7 @@ def test_a_refused_round_says_how_to_go_on(tmp_path, tiny_model):
     assert "v0002 is promoted" in command("learn", bot, *options).stdout
 
 
+@pytest.mark.slow
 def test_chat_answers_and_leaves(tmp_path, tiny_model):
     command("init", tmp_path / "bot", "--model", tiny_model)
     run = command("chat", tmp_path / "bot", typed="hello\n/new\n你好\n/exit\n")

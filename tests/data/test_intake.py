@@ -140,6 +140,7 @@ def taken_by_another(path, cache, barrier, found):
         found.put(repr(error))
 
 
+@pytest.mark.slow
 def test_several_processes_that_fill_one_cache_all_get_every_row(tmp_path):
     context = multiprocessing.get_context("spawn")
     path = write(tmp_path / "a.jsonl", rows(60))

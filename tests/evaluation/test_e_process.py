@@ -118,16 +118,18 @@ def crossings(process, rates, runs, num_candidate=400):
     return [number for number in seen if number is not None]
 
 
-@pytest.mark.parametrize("rate", [0.02, 0.1])
+@pytest.mark.parametrize("rate", [0.02, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_a_good_candidate_is_rarely_condemned_at_any_number_of_looks(rate):
     assert len(crossings(worse(), (rate, rate), 500, num_candidate=300)) <= ALPHA * 500
 
 
+@pytest.mark.slow
 def test_a_candidate_that_is_worse_by_delta_is_rarely_proven_harmless():
     proven = crossings(not_worse_by(0.1), (0.1, 0.2), 500, num_candidate=100)
     assert len(proven) <= ALPHA * 500
 
 
+@pytest.mark.slow
 def test_a_rate_that_changes_for_both_condemns_nobody():
     """The base rate swings by the hour: 1 % and 30 %, seen by both streams."""
     condemned = 0

@@ -235,7 +235,13 @@ def test_versions_come_and_go_between_the_tokens_of_an_answer(
     _come_and_go(make_engine(model), workspace, answering, options, broken.id)
 
 
-@pytest.mark.parametrize("form", ["dora", "ia3", "oft", "prompt", "bottleneck"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "dora",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("ia3", "oft", "prompt", "bottleneck")),
+    ],
+)
 @pytest.mark.parametrize("answering", ["v0000", "v0001"])
 def test_every_kind_of_adapter_comes_and_goes_between_tokens(
     tmp_path: Path, form: str, answering: str

@@ -79,6 +79,7 @@ def test_answers_stay_rounds_go_on_and_rollback_undoes_it(bot, tiny):
     assert taught(bot, "other").parent == "v0001"
 
 
+@pytest.mark.slow
 def test_the_second_consolidation_begins_at_the_original_base(bot, tiny, tmp_path):
     teach(bot, "faq")
     consolidate(bot)
@@ -112,6 +113,7 @@ def test_the_second_consolidation_begins_at_the_original_base(bot, tiny, tmp_pat
         torch.testing.assert_close(whole(IDS).logits, logits(bot, version.id), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_are_rounded_once(bot, tiny):
     teach(bot, "faq")
     consolidate(bot)
@@ -147,6 +149,7 @@ def test_a_server_answers_with_all_of_them_at_once(bot, tiny):
     assert engine.loaded == {"v0000", "v0001", "v0002"}
 
 
+@pytest.mark.slow
 def test_what_strategies_remember_goes_through_bit_for_bit(bot):
     strategies = "strategies=[replay, ewc, anchor, {type: merge, method: interpolate}]"
     before = taught(bot, "faq", strategies).memory
@@ -161,6 +164,7 @@ def test_what_strategies_remember_goes_through_bit_for_bit(bot):
     assert third.memory.numbers["ewc.rounds"] == pytest.approx(0.95 + 1)
 
 
+@pytest.mark.slow
 def test_directions_of_earlier_rounds_stay_taken(bot):
     olora = "strategies=[{type: olora, rank: 2}]"
     taught(bot, "faq", olora)
@@ -208,6 +212,7 @@ def test_the_base_is_still_the_one_that_drift_is_measured_from(bot):
     assert base[name]["perplexity"] != taught_before[name]["perplexity"]
 
 
+@pytest.mark.slow
 def test_a_rank_of_its_own_may_begin(bot):
     teach(bot, "faq")
     version, _ = consolidate(bot, "model.adapter.rank=8")

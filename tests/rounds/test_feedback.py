@@ -1,5 +1,7 @@
 """What users said of answers, from the server's files into a round and its report."""
 
+import pytest
+
 from llama_factory.core import files
 from llama_factory.data.review.cases import Choice
 from llama_factory.data.sources.feedback import read_feedback
@@ -143,6 +145,7 @@ def test_a_round_of_complaints_alone_is_held_and_says_how_many_are_right(bot):
     assert all(row["nats_after"] < row["nats_before"] for row in report["rows"])
 
 
+@pytest.mark.slow
 def test_the_gate_can_be_asked_to_judge_by_complaints(bot):
     for n in range(3):
         decide(bot, give(bot, f"Complaint number {n}?", "no", f"answer {n}"))
@@ -151,6 +154,7 @@ def test_the_gate_can_be_asked_to_judge_by_complaints(bot):
     assert done.verdict.checks[-1].reason.startswith("3 of 3 complaints are answered rightly now")
 
 
+@pytest.mark.slow
 def test_a_refused_versions_feedback_comes_again(bot):
     decide(bot, give(bot, "How long?", "12 months", "24 months"))
     refused, _ = learn(bot, "gate.max_guard_ratio=0.01")
@@ -159,6 +163,7 @@ def test_a_refused_versions_feedback_comes_again(bot):
     assert questions(again.version) == ["How long?"]
 
 
+@pytest.mark.slow
 def test_feedback_is_not_taught_twice_and_comes_again_after_a_rollback(bot):
     from llama_factory import run
 
@@ -188,6 +193,7 @@ def test_feedback_that_comes_while_a_round_runs_waits_for_the_next(bot, monkeypa
     assert questions(second.version) == ["How long?"]
 
 
+@pytest.mark.slow
 def test_complaints_of_earlier_rounds_are_asked_again(bot):
     teach(bot, "faq")
     decide(bot, give(bot, "First?", "no", "one"))

@@ -162,6 +162,7 @@ def test_rollback_restores_version_and_memory(bot):
         run.rollback(bot.folder, "v0002")
 
 
+@pytest.mark.slow
 def test_rollback_brings_back_what_strategies_measured(bot):
     strategies = "strategies=[{type: ewc}, {type: merge, method: ema}]"
     kept = []
@@ -272,6 +273,7 @@ def test_a_kept_row_that_is_none_any_more_is_named(bot):
         learn(bot)
 
 
+@pytest.mark.slow
 def test_where_rows_may_not_be_kept_no_taught_text_stays(bot):
     options = ("strategies=no-data", "data.keep_rows=false")
     drop(bot, "early")
@@ -304,6 +306,7 @@ def test_where_rows_may_not_be_kept_no_taught_text_stays(bot):
     assert 0 < done.version.num_rows <= 10
 
 
+@pytest.mark.slow
 def test_rows_of_which_hashes_are_left_are_known_by_other_program_versions_too(bot, monkeypatch):
     options = ("strategies=no-data", "data.keep_rows=false")
     drop(bot, "faq")
@@ -377,6 +380,7 @@ def test_a_round_killed_in_the_middle_ends_with_the_loss_of_an_uninterrupted_one
     assert reports[0]["evaluation"]["tasks"] == reports[1]["evaluation"]["tasks"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_workspace_as_it_was_and_the_round_resumable(bot):
     drop(bot, "faq")
     stopped = kill_in_training(bot, signal.SIGINT, 4)
@@ -410,6 +414,7 @@ def test_opening_a_workspace_needs_its_settings(tmp_path):
         Workspace.open(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_corrected_answer_is_not_rehearsed_any_more(bot):
     drop(bot, "faq")
     drop(bot, "faq.test", count=3, start=100)

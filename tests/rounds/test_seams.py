@@ -59,6 +59,7 @@ def test_a_round_too_small_to_hold_a_row_back_is_held_and_earlier_tasks_are_kept
     assert "held" in run.report(bot.folder, "v0002", None).read_text()
 
 
+@pytest.mark.slow
 def test_a_round_of_answers_that_people_disliked_is_held(bot):
     drop(bot, "faq", 40)
     learn(bot)
@@ -237,6 +238,7 @@ def test_a_file_of_tests_waits_for_rows_to_teach(bot):
 CHRF = ("evaluation.metrics=[exact_match, chrf]", "gate.metric=chrf")
 
 
+@pytest.mark.slow
 def test_another_metric_of_the_gate_is_measured_of_the_parent_before_anything_trains(bot):
     teach(bot, "faq")
     drop(bot, "news")
@@ -277,6 +279,7 @@ def test_a_metric_that_is_not_wanted_any_more_is_no_reason_to_test_again(bot):
     assert "tested in another way" not in said
 
 
+@pytest.mark.slow
 def test_another_guard_is_held_against_the_base_model_on_that_guard(bot, tmp_path):
     guard = tmp_path / "guard.jsonl"
     rows = [{"instruction": f"{i} plus {i}?", "output": f"{2 * i}"} for i in range(12)]
@@ -367,6 +370,7 @@ def test_a_refused_round_is_not_trained_again_until_something_changes(bot):
     assert run.learn(bot.folder, [REFUSED], said_nothing(), again=True).version.id == "v0002"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what", ["a setting", "a file", slow("a new file"), slow("a name"), slow("the parent")]
 )
@@ -489,6 +493,7 @@ def test_a_complete_folder_that_was_damaged_before_it_appeared_is_completed_anew
 # --- a store that somebody damaged
 
 
+@pytest.mark.slow
 def test_one_damaged_report_does_not_break_the_tools_that_mend_it(bot):
     for name in ("faq", "news", "shop"):
         drop(bot, name)

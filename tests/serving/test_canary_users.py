@@ -59,6 +59,7 @@ def begin(workspace: Workspace, users: Users, engine: ScriptedEngine) -> None:
         users.talk(1)
 
 
+@pytest.mark.slow
 def test_a_good_candidate_is_promoted(own_workspace: Workspace) -> None:
     script = {"v0001": Behaviour(wrong=0.05), "v0002": Behaviour(wrong=0.02)}
     with served(own_workspace, script, tolerated=0.1) as (users, engine):

@@ -171,6 +171,7 @@ def test_idle_connections_shut_nobody_out(
             made.close()
 
 
+@pytest.mark.slow
 def test_an_answer_in_progress_is_not_ended_for_idle_connections(
     own_workspace: Workspace, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

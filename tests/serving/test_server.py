@@ -124,7 +124,9 @@ def started(
             process.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_a_signal_ends_the_server_cleanly(
     workspace: Workspace, tiny_model: Path, number: signal.Signals
 ) -> None:
@@ -136,6 +138,7 @@ def test_a_signal_ends_the_server_cleanly(
     assert "Traceback" not in complaints
 
 
+@pytest.mark.slow
 def test_releases_and_requests_are_in_the_log(own_workspace: Workspace, tiny_model: Path) -> None:
     with started(own_workspace, tiny_model) as (process, address):
         client = client_of(address)
@@ -149,6 +152,7 @@ def test_releases_and_requests_are_in_the_log(own_workspace: Workspace, tiny_mod
     assert "INFO v0002 is released and answers instead of v0001" in log
 
 
+@pytest.mark.slow
 def test_a_released_version_that_cannot_be_served_is_told_at_the_start(
     own_workspace: Workspace, tiny_model: Path
 ) -> None:

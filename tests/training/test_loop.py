@@ -183,6 +183,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
         fit(tiny, tmp_path, model=model)
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_with_a_checkpoint_and_a_later_start_goes_on(tiny, tmp_path):
     whole = fit(tiny, tmp_path / "whole")
     done = fit(tiny, tmp_path / "cut", max_minutes=1e-6)

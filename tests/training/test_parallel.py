@@ -178,7 +178,7 @@ def test_more_processes_than_rows_make_the_updates_of_one_process(one_and_many, 
     assert alone.keys() == shared.keys()
     for each in alone:
         assert alone[each].dtype == torch.float64
-        torch.testing.assert_close(shared[each], alone[each], rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(shared[each], alone[each], rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -215,7 +215,10 @@ def uninterrupted(tiny, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("number", "seed"),
-    [(signal.SIGKILL, 0), (signal.SIGKILL, 1), (signal.SIGKILL, 2), (signal.SIGTERM, 3)],
+    [
+        (signal.SIGKILL, 1),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in [(9, 0), (9, 2), (15, 3)]),
+    ],
 )
 def test_a_killed_run_ends_as_an_uninterrupted_one(
     tiny, tmp_path, uninterrupted, start, number, seed

@@ -29,7 +29,7 @@ NUM_TRAINED = {
 """In the tiny llama: width 32, feed-forward 64, keys and values 16."""
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt_neox"])
+@pytest.fixture(scope="module", params=["llama", pytest.param("gpt_neox", marks=pytest.mark.slow)])
 def base(request, tmp_path_factory):
     return make_tiny_model(tmp_path_factory.mktemp(request.param), request.param)
 

@@ -181,6 +181,7 @@ def test_an_engine_that_dies_is_started_again_with_all_versions(workspace, tiny_
     on_engine(workspace, tiny_model, work)
 
 
+@pytest.mark.slow
 def test_an_emptied_cache_is_filled_again_at_the_next_start(own_workspace, tiny_model):
     async def work(engine):
         await engine.load(store.get(own_workspace, "v0001"))
@@ -194,6 +195,7 @@ def test_an_emptied_cache_is_filled_again_at_the_next_start(own_workspace, tiny_
     on_engine(own_workspace, tiny_model, work)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["hang", "hang_tokens"])
 def test_an_engine_that_hangs_is_killed_and_started_again(workspace, tiny_model, fault):
     async def work(engine):
@@ -259,6 +261,7 @@ def test_base_answers_under_an_adapters_name_never_reach_anybody(workspace, tiny
     on_engine(workspace, tiny_model, work)
 
 
+@pytest.mark.slow
 def test_a_restart_that_serves_base_answers_takes_the_version_out(
     own_workspace, tiny_model, caplog
 ):
@@ -336,6 +339,7 @@ def test_an_engine_at_an_address_is_met_with_what_it_has(workspace, tiny_model):
         assert seen(url)["loads"] == 1
 
 
+@pytest.mark.slow
 def test_an_engine_at_an_address_may_come_back_without_its_adapters(workspace, tiny_model):
     from llama_factory.serving.remote.child import free_port
 
