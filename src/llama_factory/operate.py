@@ -1,4 +1,6 @@
-"""The verbs of whoever runs a server, each in a few lines; `run.py` has all others.
+"""The verbs of whoever runs a server and looks after versions, each in a few lines.
+
+`run.py` has all others.
 
 In all of them `changes` are settings for this call alone. What a person can mend is a
 `FactoryError` whose message tells how. Heavy layers are imported inside the verbs.
@@ -7,14 +9,27 @@ In all of them `changes` are settings for this call alone. What a person can men
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_factory.config import template
 from llama_factory.config.changes import Changes
 from llama_factory.config.loading import load_to_answer
+from llama_factory.core.progress import SILENT, Progress
 from llama_factory.jobs.model_reference import ModelLike, ModelReference
-from llama_factory.versions import store
+from llama_factory.versions import (
+    archive,
+    difference,
+    notes,
+    releases,
+    store,
+    verification,
+)
+from llama_factory.versions.archive import Taken
+from llama_factory.versions.difference import Difference
+from llama_factory.versions.notes import Note
+from llama_factory.versions.verification import Checked
 from llama_factory.versions.version import require_servable
 from llama_factory.versions.workspace import PathLike, Workspace
 
@@ -156,3 +171,67 @@ def abort_canary(folder: PathLike) -> str:
     from llama_factory.serving import canary_store
 
     return canary_store.abort(Workspace.open(folder))
+
+
+def verify(folder: PathLike, names: tuple[str, ...] = ()) -> Iterator[Checked]:
+    """Compare every file of versions with its checksum, all of them unless some are named.
+
+    Raises:
+        VersionError: no version has one of the names. What is damaged is in the values.
+    """
+    return verification.verify(Workspace.open(folder), names)
+
+
+def note(folder: PathLike, version: str, text: str = "", who: str = "") -> tuple[Note, ...]:
+    """The notes of a version, after `text` was added to them where it is not empty.
+
+    Args:
+        folder: the workspace.
+        version: id, alias or tag.
+        text: what to remember.
+        who: writes it.
+    """
+    workspace = Workspace.open(folder)
+    version_id = store.get(workspace, version, verify=False).id
+    known = notes.add_note(workspace, version_id, text, who) if text else notes.read(workspace)
+    return known.notes.get(version_id, ())
+
+
+def tag(folder: PathLike, name: str, version: str | None) -> str:
+    """Give a version a name of its own, or take the name off; a line that says what was done.
+
+    Args:
+        folder: the workspace.
+        name: the tag.
+        version: id, alias or tag that gets it; None takes it off.
+    """
+    workspace = Workspace.open(folder)
+    target = store.get(workspace, version, verify=False).id if version else None
+    notes.set_tag(workspace, name, target)
+    return f"'{name}' is {target}." if target else f"'{name}' is no version any more."
+
+
+def diff(folder: PathLike, before: str, after: str = releases.PRODUCTION) -> Difference:
+    """What two versions differ in: rows taught, settings, scores. Loads no model."""
+    workspace = Workspace.open(folder)
+    return difference.compare(store.get(workspace, before), store.get(workspace, after))
+
+
+def pack(folder: PathLike, version: str, path: PathLike, progress: Progress = SILENT) -> list[str]:
+    """A version and all it was made from as one new file; the ids that are in it."""
+    return archive.pack(Workspace.open(folder), version, Path(path), progress)
+
+
+def unpack(folder: PathLike, path: PathLike, progress: Progress = SILENT) -> Taken:
+    """Take the versions of such a file in, and release none.
+
+    Args:
+        folder: a workspace; a new folder becomes one around the base model of the file.
+        path: the file.
+        progress: shows how far it is.
+    """
+    if Path(folder).exists():
+        return archive.unpack(Workspace.open(folder), Path(path), progress)
+    name = archive.base_model_of(Path(path))
+    workspace = store.create_workspace(folder, name, template.settings_file(name))
+    return archive.unpack(workspace, Path(path), progress)

@@ -19,6 +19,7 @@ from llama_factory.cli import (
     keys,
     review,
     rounds,
+    versions,
 )
 from llama_factory.core import __version__
 from llama_factory.core.errors import FactoryError
@@ -38,6 +39,12 @@ for command in (
     rounds.consolidate,
     rounds.versions,
     rounds.show,
+    versions.verify,
+    versions.note,
+    versions.tag,
+    versions.diff,
+    versions.pack,
+    versions.unpack,
     evaluate.compare,
     evaluate.evaluate,
     rounds.report,

@@ -12,7 +12,7 @@ from llama_factory.core.errors import VersionError, suggest
 from llama_factory.core.types import BASE_VERSION, EvalReport, Task
 from llama_factory.model import provenance as trained_on
 from llama_factory.model.chat import prompt_format
-from llama_factory.versions import releases
+from llama_factory.versions import notes, releases
 from llama_factory.versions.releases import VERSION_ID
 from llama_factory.versions.version import MANIFEST, REPORT, ModelVersion, number_of
 from llama_factory.versions.workspace import PathLike, Workspace
@@ -29,11 +29,11 @@ def ids(workspace: Workspace) -> list[str]:
 
 
 def get(workspace: Workspace, name: str, *, verify: bool = True) -> ModelVersion:
-    """A version by id (`v0002`, `2`) or alias (`production`).
+    """A version by id (`v0002`, `2`), alias (`production`) or tag.
 
     Args:
         workspace: where to look.
-        name: id, number or alias.
+        name: id, number, alias or tag.
         verify: compare every file with its checksum first.
 
     Raises:
@@ -43,6 +43,8 @@ def get(workspace: Workspace, name: str, *, verify: bool = True) -> ModelVersion
     name = aliases.get(name, name)
     version_id = f"v{int(name):04d}" if name.isascii() and name.isdigit() else name
     known = ids(workspace)
+    if version_id not in known:
+        version_id = notes.read(workspace).tags.get(name, version_id)
     if version_id not in known:
         shown = ", ".join([*aliases, *known[-8:]])
         raise VersionError(
