@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from llama_factory.jobs.runs import RunRow
     from llama_factory.jobs.train import TrainReport
     from llama_factory.model.export import Exported
+    from llama_factory.monitoring.observe import Health
+    from llama_factory.rounds.calibrate import Calibration
     from llama_factory.rounds.finishing import Round
     from llama_factory.serving.chat import ChatModel, ChatSession
 
@@ -84,7 +86,12 @@ def learn(
     from llama_factory.reports.page import write_pages
     from llama_factory.rounds import round as rounds
 
-    return rounds.learn(workspace, config, progress, draw=write_pages, again=again)
+    done = rounds.learn(workspace, config, progress, draw=write_pages, again=again)
+    safer = rounds.safer(config, done)
+    if safer is None:
+        return done
+    progress.say(f"{done and done.version.id} is refused: trained once more with `safe`.")
+    return rounds.learn(workspace, safer, progress, draw=write_pages, again=again)
 
 
 def consolidate(folder: PathLike, changes: Changes = (), progress: Progress = SILENT) -> Round:
@@ -165,6 +172,52 @@ def show(
         drawn = [None if each is None else Path(each) for each in (picture, curves)]
         write_pictures(scores, *drawn)
     return scores
+
+
+def calibrate_gate(folder: PathLike, changes: Changes = ()) -> Calibration:
+    """How much the rows of a workspace let its gate tell, and how often it errs on known drops."""
+    workspace = Workspace.open(folder)
+    config = load_config(workspace.settings, changes)
+    from llama_factory.rounds.calibrate import calibrate
+
+    return calibrate(workspace, config.gate)
+
+
+def monitor(
+    folder: PathLike,
+    changes: Changes = (),
+    progress: Progress = SILENT,
+    *,
+    picture: PathLike | None = None,
+    measure: bool = False,
+) -> Health:
+    """Measure drift of rows that wait, decay, users and the machine; add it to the series.
+
+    Args:
+        folder: the workspace.
+        changes: settings for this call alone.
+        progress: shows how far the model is.
+        picture: draws the series as SVG or PNG, by the name's ending.
+        measure: ask the released version all held-out rows again, and how likely those are that
+            wait in the inbox; else what its round measured counts.
+    """
+    from llama_factory.monitoring.observe import Standards, observe
+
+    workspace = Workspace.open(folder)
+    config = load_config(workspace.settings, changes)
+    standards = Standards(config.gate.metric, config.gate.max_drop)
+    if measure:
+        from llama_factory.rounds.remeasure import measure_production
+
+        now, losses = measure_production(workspace, config, progress)
+        found = observe(workspace, standards, now=now, losses=losses)
+    else:
+        found = observe(workspace, standards)
+    if picture is not None:
+        from llama_factory.reports.series import draw_series
+
+        draw_series(found.history, Path(picture))
+    return found
 
 
 def report(folder: PathLike, version: str = PRODUCTION, output: PathLike | None = None) -> Path:

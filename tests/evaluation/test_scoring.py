@@ -1,10 +1,7 @@
-import math
-
 import pytest
 
 from llama_factory.evaluation.metrics import METRICS
 from llama_factory.evaluation.scoring import (
-    change_intervals,
     intervals_to_json,
     score_intervals,
     score_task,
@@ -45,33 +42,3 @@ def test_intervals_are_plain_values_for_a_report():
     values = intervals_to_json(score_intervals(scored_task("macro_f1").predictions))
     assert set(values["t"]["macro_f1"]) == {"value", "low", "high", "count"}
     assert values["t"]["macro_f1"]["count"] == len(EXPECTED)
-
-
-def predictions(task, scores, metric="token_f1"):
-    return [
-        Prediction(task, "?", "", "", {metric: score}, key=str(number))
-        for number, score in enumerate(scores)
-    ]
-
-
-def test_a_change_is_paired_by_row_whatever_the_order_of_the_rows():
-    before, after = [0.25, 0.875, 0.5, math.nan], [0.5, 0.75, 1.0, math.nan]
-    earlier = [*predictions("other", [1.0]), *predictions("t", [0.0]), *predictions("t", before)]
-    later = [*reversed(predictions("t", after)), *predictions("new", [1.0])]
-    found = change_intervals(earlier, later, "token_f1")
-    assert list(found) == ["t"]  # of "new" nothing is known before
-    changes = [0.25, -0.125, 0.5]
-    assert found["t"].count == 3
-    assert found["t"].value == pytest.approx(sum(changes) / 3)
-    assert -0.125 <= found["t"].low < found["t"].value < found["t"].high <= 0.5
-
-
-def test_a_change_is_values_only_of_the_same_rows_and_of_means():
-    one = predictions("t", [0.5, 0.5])
-    assert change_intervals(one, predictions("t", [0.5, math.nan]), "token_f1") == {}
-    assert change_intervals(one, predictions("t", [0.5, 0.5, 0.5]), "token_f1") == {}
-    assert change_intervals(one, one, "exact_match") == {}
-    assert (
-        change_intervals(predictions("t", [1, 0], "bleu"), predictions("t", [1, 0], "bleu"), "bleu")
-        == {}
-    )

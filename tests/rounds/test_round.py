@@ -45,7 +45,7 @@ def test_two_rounds_make_a_real_matrix_and_empty_the_inbox(bot):
     second, _ = learn(bot)
     assert second.version.parent == "v0001"
     for check in second.verdict.checks[:2]:  # of the new task and of the old one
-        assert re.search(r"\(95 % of the change: -?[\d.]+ – -?[\d.]+, \d+ rows\)", check.reason)
+        assert re.search(r"\(90 % of the change: -?[\d.]+ – -?[\d.]+, \d+ rows\)", check.reason)
     story = run.show(bot.folder, "v0002")
     matrix = next(m for m in story.matrices if m.metric == "token_f1")
     assert matrix.tasks == ("v0001 faq", "v0002 news")

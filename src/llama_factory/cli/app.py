@@ -15,8 +15,10 @@ from llama_factory.cli import (
     demo,
     evaluate,
     feedback,
+    gate,
     jobs,
     keys,
+    monitor,
     review,
     rounds,
     versions,
@@ -55,6 +57,7 @@ for command in (
     keys.keys,
     feedback.feedback,
     canary.canary,
+    monitor.monitor,
     jobs.predict,
     jobs.export,
     jobs.runs,
@@ -83,6 +86,8 @@ for data_command in (
 ):
     rows.command()(data_command)
 app.add_typer(rows, name="data")
+
+app.add_typer(gate.gate, name="gate")
 
 SPIN_COUNT = "1000"
 """How often a thread of OpenMP looks again before it gives its core away. The usual 300,000 looks

@@ -79,9 +79,8 @@ def _print_round(done: "Round", folder: Path) -> None:
         print(f"{version.id} is promoted: it answers from now on.")
         return
     if done.is_tried:
-        print(
-            f"{version.id} passed and is the candidate: a server tries it on a few callers first."
-        )
+        how = "passed as far as its rows tell" if verdict.undecided else "passed"
+        print(f"{version.id} {how} and is the candidate: a server tries it on a few callers first.")
         print(f"  look:    llama-factory canary {folder}")
         return
     if done.is_new and verdict.is_promoted:
@@ -95,7 +94,7 @@ def _print_round(done: "Round", folder: Path) -> None:
     print(f"  accept:  llama-factory promote {folder} {version.id}")
     if verdict.has_forgotten:
         print(f"  again, forgetting less:  llama-factory learn {folder} --set strategies=safe")
-    elif verdict.word == "refused":
+    elif verdict.word == "refused" and not verdict.undecided:
         print(f"  again, learning more:  llama-factory learn {folder} --set training.epochs=NUMBER")
 
 

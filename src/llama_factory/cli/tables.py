@@ -14,6 +14,7 @@ from llama_factory.evaluation.wording import (
     MEANINGS,
     cell,
     number,
+    outcome,
     row_name,
     with_interval,
 )
@@ -33,7 +34,8 @@ MOST_COMPLAINTS = 10
 def print_verdict(verdict: Verdict) -> None:
     """Every check of the gate with its numbers."""
     for check in verdict.checks:
-        mark = "[green]pass[/]" if check.passed else "[red]FAIL[/]"
+        color = "green" if check.passed else "yellow" if check.undecided else "red"
+        mark = f"[{color}]{outcome(check.outcome, passed=check.passed)}[/]"
         console.print(f"  {mark}  {check.reason}", soft_wrap=True)
 
 

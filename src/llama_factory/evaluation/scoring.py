@@ -5,8 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from llama_factory.core.types import Example, Message
 from llama_factory.evaluation import statistics
 from llama_factory.evaluation.metrics import METRICS, Metric, ModelMetric
@@ -149,32 +147,6 @@ def score_intervals(predictions: Iterable[Prediction], *, means_only: bool = Fal
         task: _task_intervals(rows, means_only=means_only)
         for task, rows in by_task(predictions).items()
     }
-
-
-def change_intervals(
-    before: Iterable[Prediction], after: Iterable[Prediction], metric: str
-) -> dict[str, Estimate]:
-    """By task, how far a mean score moved, paired by row.
-
-    A task is left out where the metric is no mean, or where only one of the two has a score of a
-    row.
-
-    Args:
-        before: of one model; rows of more tasks do no harm, and of repeated rows the last counts.
-        after: of the other.
-        metric: its label.
-    """
-    if not is_mean(metric):
-        return {}
-    known = {(row.task, row.key): row.scores.get(metric, math.nan) for row in before}
-    changes = {}
-    for task, rows in by_task(after).items():
-        new = np.array([row.scores.get(metric, math.nan) for row in rows])
-        old = np.array([known.get((task, row.key), math.nan) for row in rows])
-        has_score = ~np.isnan(new)
-        if has_score.any() and np.array_equal(has_score, ~np.isnan(old)):
-            changes[task] = statistics.difference(old[has_score], new[has_score])
-    return changes
 
 
 def intervals_to_json(intervals: Intervals) -> dict[str, Any]:

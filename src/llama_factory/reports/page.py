@@ -71,7 +71,7 @@ def page(lineage: LineageScores, drawn: Sequence[tuple[bytes, bytes]]) -> str:
     verdict = lineage.report.get("verdict")
     return template.render(
         version=lineage.version,
-        verdict=verdict,
+        verdict=_verdict(verdict),
         gate=word(promoted=verdict["promoted"], held=verdict.get("held", False)) if verdict else "",
         left_out=lineage.left_out,
         consolidated=lineage.report.get("consolidated"),
@@ -86,6 +86,13 @@ def page(lineage: LineageScores, drawn: Sequence[tuple[bytes, bytes]]) -> str:
         complaints=_complaints(lineage.report.get("complaints")),
         training=_training(lineage.report.get("training", {})),
     )
+
+
+def _verdict(saved: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """As it was saved; earlier reports do not say which checks were undecided."""
+    if not saved:
+        return None
+    return {**saved, "checks": [{"undecided": False} | check for check in saved["checks"]]}
 
 
 def write_pictures(lineage: LineageScores, heat_map: Path | None, curves: Path | None) -> None:

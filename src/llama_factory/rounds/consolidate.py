@@ -12,22 +12,24 @@ from typing import Any
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, VersionError
 from llama_factory.core.progress import Progress
-from llama_factory.core.types import EvalReport, Memory
+from llama_factory.core.types import Memory
 from llama_factory.evaluation.lineage_scores import PREDICTIONS
-from llama_factory.evaluation.scoring import change_intervals
+from llama_factory.evaluation.paired_rows import pair_rows
 from llama_factory.model import provenance
-from llama_factory.model.adapted import AdaptedModel, adapt, asked_as_taught
+from llama_factory.model.adapted import adapt, asked_as_taught
 from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.saved import of_version
 from llama_factory.rounds import finishing
+from llama_factory.rounds.checks import Evidence
 from llama_factory.rounds.finishing import Draw, Round
-from llama_factory.rounds.gate import Verdict, decide
+from llama_factory.rounds.gate import decide
 from llama_factory.rounds.measure import (
-    Baseline,
     Tester,
-    compare_with_base,
+    base_network,
+    keep_comparison,
     measure_before_consolidation,
+    measure_drift,
 )
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.strategy import STRATEGIES
@@ -109,13 +111,26 @@ def _consolidate(
     before = measure_before_consolidation(parent, model, config, progress)
     folder = workspace.building
     folder.mkdir(parents=True)
-    after, verdict = _judge(model, parent, before, folder, config, progress)
+    base = base_network(model, config)
+    drift = measure_drift(model, config, base)
+    after, answers = Tester(config, progress).score(
+        model, store.tasks(parent), "the consolidated model"
+    )
+    files.write_jsonl(folder / PREDICTIONS, (each.to_json() for each in answers))
+    verdict = decide(
+        after,
+        before.parent,
+        new=None,
+        base_guard=before.base_guard,
+        settings=config.gate,
+        evidence=Evidence(pair_rows(before.answers, answers, config.gate.metric), drift),
+    )
     kept = consolidated_memory(parent.memory)
     model.save(folder / "adapter")
     memory.save(kept, folder / MEMORY)
     files.write_jsonl(folder / "data" / "held_out.jsonl", [])
     tested = (row for task in store.tasks(parent) for row in task.rows)
-    divergence = compare_with_base(model, config, folder, tested)
+    divergence = keep_comparison(model, folder, drift, base, tested)
     finishing.write_settings(config, folder)
     report: dict[str, Any] = {
         "consolidated": {"of": parent.id, "updates": len(chain)},
@@ -130,26 +145,3 @@ def _consolidate(
     }
     files.write_json(folder / REPORT, report)
     return folder
-
-
-def _judge(
-    model: AdaptedModel,
-    parent: ModelVersion,
-    before: Baseline,
-    folder: Path,
-    config: LearningConfig,
-    progress: Progress,
-) -> tuple[EvalReport, Verdict]:
-    """The consolidated model beside its parent, on all that was ever taught."""
-    tester = Tester(config, progress)
-    after, answers = tester.score(model, store.tasks(parent), "the consolidated model")
-    files.write_jsonl(folder / PREDICTIONS, (each.to_json() for each in answers))
-    verdict = decide(
-        after,
-        before.parent,
-        new=None,
-        base_guard=before.base_guard,
-        settings=config.gate,
-        changes=change_intervals(before.answers, answers, config.gate.metric),
-    )
-    return after, verdict

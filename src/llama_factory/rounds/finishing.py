@@ -82,7 +82,7 @@ def release(workspace: Workspace, version: ModelVersion) -> Round:
     if not verdict.is_promoted:
         releases.hold(workspace.releases, version.id, f"{verdict.word}: {verdict.summary}")
         return Round(version, verdict, is_released=False)
-    if _waits_for_canary(version) and releases.hold_child(
+    if (verdict.waits_for_canary or _waits_for_canary(version)) and releases.hold_child(
         workspace.releases, version.id, parent=version.parent, why="canary: passed the gate"
     ):
         return Round(version, verdict, is_released=False, is_tried=True)

@@ -1,18 +1,19 @@
-"""Whether a new version may answer users, with the reasons. A pure function of the scores."""
+"""Whether a new version may answer users, with the reasons. A pure function of scores and rows."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
-from llama_factory.core.types import EvalReport, TaskScores
+from llama_factory.core.types import EvalReport
 from llama_factory.data.selection import FEWEST_ROWS_TO_SPLIT
 from llama_factory.evaluation import wording
 from llama_factory.evaluation.complaints import ComplaintReport
-from llama_factory.evaluation.statistics import Estimate
-from llama_factory.rounds.settings import GateSettings
+from llama_factory.rounds import checks as questions
+from llama_factory.rounds.checks import GENERAL, KEPT, NO_ROWS, ROUNDING, Check, Evidence
+from llama_factory.rounds.settings import GateSettings, WhenUnsure
 
-LEARNED, KEPT, GENERAL, HELD_OUT = "learned", "kept", "general", "held_out"
-"""The gate's questions. The last one fails where no row shows whether anything was learned."""
+HELD_OUT = "held_out"
+"""The question that fails where no row shows whether anything was learned."""
 COMPLAINTS = "complaints"
 """The question that only `gate.min_complaints` asks."""
 
@@ -22,27 +23,21 @@ NOTHING_HELD_OUT = (
     "by hand; or add rows, or questions with their answers in NAME.test.jsonl, and learn again"
 )
 
-ROUNDING = 1e-9
-"""Scores are fractions of rows in floating point, where 0.4 - 0.1 is above 0.3."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One question of the gate: `name`, whether it `passed`, and the numbers that say why."""
-
-    name: str
-    passed: bool
-    reason: str
-
 
 @dataclass(frozen=True)
 class Verdict:
     """All checks of a version; it is released only if every one passed.
 
-    A version whose only failure is that no row shows what it learned is held: a person decides.
+    A version is held, so that a person decides, where nothing failed and rows are missing: none
+    shows what it learned, or they are too few to tell and `when_unsure` is `hold`.
+
+    Attributes:
+        checks: in the order in which they are shown.
+        when_unsure: what `gate.when_unsure` was.
     """
 
     checks: tuple[Check, ...]
+    when_unsure: WhenUnsure = "point_estimate"
 
     @property
     def is_promoted(self) -> bool:
@@ -52,13 +47,42 @@ class Verdict:
     @property
     def summary(self) -> str:
         """One line: promoted, or what failed."""
-        failed = [check.reason for check in self.checks if not check.passed]
-        return "; ".join(failed) if failed else "all checks passed"
+        failed = [check.reason for check in self._failed]
+        if failed:
+            return "; ".join(failed)
+        unsure = [check.reason for check in self.undecided] if self.waits_for_canary else []
+        return "; ".join(["all checks passed", *unsure])
 
     @property
     def is_held(self) -> bool:
-        """Whether all that failed is that no row was held out to show what was learned."""
-        return {check.name for check in self.checks if not check.passed} == {HELD_OUT}
+        """Whether all that keeps it back is that rows are missing."""
+        return not self.is_promoted and all(map(self._lacks_rows, self._failed))
+
+    @property
+    def leans_to_refusal(self) -> bool:
+        """Whether a check failed, or would fail by its point estimate."""
+        return any(
+            not (check.likely if check.undecided else check.name == HELD_OUT)
+            for check in self._failed
+        )
+
+    @property
+    def undecided(self) -> tuple[Check, ...]:
+        """The checks whose rows are too few to tell."""
+        return tuple(check for check in self.checks if check.undecided)
+
+    @property
+    def waits_for_canary(self) -> bool:
+        """Whether it passed with checks that only a canary may decide."""
+        is_unsure = self.when_unsure == "promote_behind_canary" and bool(self.undecided)
+        return self.is_promoted and is_unsure
+
+    @property
+    def _failed(self) -> list[Check]:
+        return [check for check in self.checks if not check.passed]
+
+    def _lacks_rows(self, check: Check) -> bool:
+        return check.name == HELD_OUT or (check.undecided and self.when_unsure == "hold")
 
     @property
     def word(self) -> str:
@@ -72,11 +96,12 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for report.json."""
-        return {
+        values: dict[str, Any] = {
             "promoted": self.is_promoted,
             "held": self.is_held,
-            "checks": [asdict(check) for check in self.checks],
+            "checks": [check.to_json() for check in self.checks],
         }
+        return values | ({"when_unsure": self.when_unsure} if self.undecided else {})
 
 
 def decide(
@@ -86,7 +111,7 @@ def decide(
     new: Collection[str] | None,
     base_guard: float,
     settings: GateSettings,
-    changes: Mapping[str, Estimate] | None = None,
+    evidence: Evidence = NO_ROWS,
 ) -> Verdict:
     """Judge a new version.
 
@@ -97,20 +122,17 @@ def decide(
             are too small to give up a row, and None where it had nothing to teach.
         base_guard: the base model's perplexity on the guard.
         settings: the limits.
-        changes: of the metric by task with intervals, where answers are known row by row; they
-            are added to the reasons. The scores alone decide.
+        evidence: the rows behind the scores. Where they are not known the scores alone decide.
     """
     own = [name for name in after.tasks if name in (new or ())]
     old = [name for name in after.tasks if name not in own]
-    checks = []
-    for name in [*own, *old]:
-        check = _learned if name in own else _kept
-        scores = before.tasks[name], after.tasks[name]
-        change = _describe_change(*scores, settings.metric, (changes or {}).get(name))
-        checks.append(check(*scores, settings, change))
+    pairs = {name: (before.tasks[name], after.tasks[name]) for name in [*own, *old]}
+    checks = [questions.learned(*pairs[name], evidence.rows.get(name), settings) for name in own]
+    checks += questions.kept([pairs[name] for name in old], evidence.rows, settings)
     if new is not None and not own:
         checks.append(Check(HELD_OUT, False, NOTHING_HELD_OUT))
-    return Verdict((*checks, _general(after.guard_perplexity, base_guard, settings)))
+    checks.append(questions.general(after.guard_perplexity, base_guard, evidence.drift, settings))
+    return Verdict(tuple(checks), settings.when_unsure)
 
 
 def with_complaints(
@@ -127,70 +149,13 @@ def with_complaints(
     sign = "at least" if passed else "fewer than"
     check = Check(COMPLAINTS, passed, f"{complaints.sentence}, {sign} {wanted:.0%} (taught rows)")
     others = (each for each in verdict.checks if each.name != HELD_OUT)
-    return Verdict((*others, check))
+    return Verdict((*others, check), verdict.when_unsure)
 
 
 def read_verdict(report: dict[str, Any]) -> Verdict | None:
     """The verdict in a version's report; the base version has none."""
     saved = report.get("verdict")
-    return Verdict(tuple(Check(**check) for check in saved["checks"])) if saved else None
-
-
-def _describe_change(
-    before: TaskScores, after: TaskScores, metric: str, change: Estimate | None
-) -> str:
-    """`token_f1 0.80 -> 0.72 (95 % of the change: -0.20 – 0.03, 40 rows)`; "" without a score."""
-    if metric not in after.scores:
-        return ""
-    text = f"{metric} {before.scores[metric]:.2f} -> {after.scores[metric]:.2f}"
-    between = wording.interval(change)
-    return text + (f" (95 % of the change: {between}, {after.count} rows)" if between else "")
-
-
-def _is_within(before: float, after: float, max_drop: float) -> bool:
-    """Whether a score fell by no more than the tolerance; one that is no number did not pass."""
-    return after >= before - max_drop - ROUNDING
-
-
-def _learned(before: TaskScores, after: TaskScores, settings: GateSettings, change: str) -> Check:
-    """New rows: their answers became likelier and the metric, if they have one, did not fall."""
-    perplexity = before.scores["perplexity"], after.scores["perplexity"]
-    passed = perplexity[1] < perplexity[0]
-    reason = f"{after.task} (new): perplexity {perplexity[0]:.2f} -> {perplexity[1]:.2f}"
-    if settings.metric in after.scores:
-        score = before.scores[settings.metric], after.scores[settings.metric]
-        passed = passed and _is_within(*score, settings.max_drop)
-        reason += f", {change}"
-    return Check(LEARNED, passed, reason + ("" if passed else ", not improved"))
-
-
-def _kept(before: TaskScores, after: TaskScores, settings: GateSettings, change: str) -> Check:
-    """Old rows: the metric did not fall by more than the tolerance."""
-    if settings.metric not in after.scores:
-        return _kept_text(before, after, settings)
-    score = before.scores[settings.metric], after.scores[settings.metric]
-    passed = _is_within(*score, settings.max_drop)
-    sign = "within" if passed else "more than"
-    reason = f"{after.task} (old): {change}, {sign} the allowed drop of {settings.max_drop:g}"
-    return Check(KEPT, passed, reason)
-
-
-def _kept_text(before: TaskScores, after: TaskScores, settings: GateSettings) -> Check:
-    """Old plain text, which has no answers to score: its perplexity did not rise too far."""
-    ratio = after.scores["perplexity"] / before.scores["perplexity"]
-    passed = ratio <= settings.max_guard_ratio
-    sign = "within" if passed else "above"
-    reason = (
-        f"{after.task} (old): perplexity x {ratio:.2f}, {sign} the limit of x "
-        f"{settings.max_guard_ratio:g}"
-    )
-    return Check(KEPT, passed, reason)
-
-
-def _general(guard: float | None, base_guard: float, settings: GateSettings) -> Check:
-    """General ability: perplexity on the guard stays near the base model's."""
-    ratio = (guard or float("nan")) / base_guard
-    passed = ratio <= settings.max_guard_ratio
-    sign = "within" if passed else "above"
-    reason = f"general perplexity x {ratio:.2f}, {sign} the limit of x {settings.max_guard_ratio:g}"
-    return Check(GENERAL, passed, reason)
+    if not saved:
+        return None
+    checks = tuple(Check(**check) for check in saved["checks"])
+    return Verdict(checks, saved.get("when_unsure", "point_estimate"))

@@ -14,7 +14,7 @@ from llama_factory.core import files
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Example, Task
 from llama_factory.evaluation.complaints import tasks_of
-from llama_factory.evaluation.drift import mean_divergence, write_row_drift
+from llama_factory.evaluation.drift import RowDrift, mean_divergence, write_row_drift
 from llama_factory.evaluation.evaluator import (
     BUILT_IN_GUARD,
     answer_tasks,
@@ -172,25 +172,44 @@ def base_model_of(model: AdaptedModel, config: LearningConfig) -> Iterator[Adapt
         yield model
 
 
-def compare_with_base(
-    model: AdaptedModel, config: LearningConfig, folder: Path, rows: Iterable[Example] = ()
+def base_network(model: AdaptedModel, config: LearningConfig) -> Any:
+    """The base model's network; None where it is the model's own with its adapter switched off."""
+    return of_version(config.model, (), "").open(model.options).network if model.merged else None
+
+
+def measure_drift(model: AdaptedModel, config: LearningConfig, base: Any) -> list[RowDrift]:
+    """How far a model has moved from its base on each general row.
+
+    Args:
+        model: the new version.
+        config: the settings of the round.
+        base: what `base_network` gave.
+    """
+    settings = config.evaluation
+    general = load_guard(settings.guard or BUILT_IN_GUARD)
+    return drift_from_base(model, general, batch_tokens=settings.batch_tokens, base=base)
+
+
+def keep_comparison(
+    model: AdaptedModel,
+    folder: Path,
+    drift: Sequence[RowDrift],
+    base: Any,
+    rows: Iterable[Example] = (),
 ) -> float | None:
     """Write how far a model has moved from its base on each general row, and its proof.
 
     Args:
         model: the new version.
-        config: the settings of the round.
         folder: of the version.
+        drift: what `measure_drift` gave.
+        base: what `base_network` gave.
         rows: of the round, which may be kept with the version; its proof prefers them.
 
     Returns:
         The mean divergence.
     """
-    settings = config.evaluation
-    general = load_guard(settings.guard or BUILT_IN_GUARD)
-    base = of_version(config.model, (), "").open(model.options).network if model.merged else None
     write_proof(model, rows, folder, base=base)
-    drift = drift_from_base(model, general, batch_tokens=settings.batch_tokens, base=base)
     return mean_divergence(write_row_drift(folder / DRIFT, drift))
 
 

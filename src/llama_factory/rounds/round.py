@@ -13,19 +13,29 @@ from llama_factory.core.errors import ConfigError, ModelError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Memory
 from llama_factory.evaluation.complaints import ComplaintReport, report_complaints, tasks_of
+from llama_factory.evaluation.drift import RowDrift
 from llama_factory.evaluation.lineage_scores import COMPLAINTS, PREDICTIONS
-from llama_factory.evaluation.scoring import change_intervals
+from llama_factory.evaluation.paired_rows import pair_rows
 from llama_factory.evaluation.task_rows import Prediction
 from llama_factory.model import provenance
 from llama_factory.model.adapted import AdaptedModel, adapt
 from llama_factory.model.adapters import ADAPTERS
 from llama_factory.model.chat.encoding import encode_options
+from llama_factory.monitoring.observe import observe_round, sentence
 from llama_factory.rounds import draft as drafts
 from llama_factory.rounds import finishing
+from llama_factory.rounds.checks import Evidence
 from llama_factory.rounds.draft import Draft
 from llama_factory.rounds.finishing import Draw, Round
 from llama_factory.rounds.gate import Verdict, decide, with_complaints
-from llama_factory.rounds.measure import Baseline, Tester, compare_with_base, measure_before_round
+from llama_factory.rounds.measure import (
+    Baseline,
+    Tester,
+    base_network,
+    keep_comparison,
+    measure_before_round,
+    measure_drift,
+)
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.training.outcome import End
@@ -46,6 +56,7 @@ class _JudgedEnd:
         memory: what the strategies remember then.
         scores: on all tasks.
         answers: behind the scores.
+        drift: from the base model, row by row of the guard.
         verdict: of the gate.
         on_complaints: its answers to complaints of users.
         complaints: these beside the parent's.
@@ -55,6 +66,7 @@ class _JudgedEnd:
     memory: Memory
     scores: EvalReport
     answers: Sequence[Prediction]
+    drift: Sequence[RowDrift]
     verdict: Verdict
     on_complaints: Sequence[Prediction]
     complaints: ComplaintReport
@@ -105,10 +117,23 @@ def learn(
         model = _adapt(draft, config)
         before = measure_before_round(draft, model, config, progress)
         trained = _train(draft, model, config, progress)
-        ends = _evaluate(draft, trained, before, config, progress)
-        _save(draft, trained, before, ends, config)
+        base = base_network(trained.model, config)
+        ends = _evaluate(draft, trained, before, base, config, progress)
+        _save(draft, trained, before, ends, base, config)
         version = finishing.publish(workspace, parent, draft.folder, draw)
+        if told := sentence(observe_round(workspace, version)):
+            progress.say(told)
         return finishing.release(workspace, version)
+
+
+def safer(config: LearningConfig, done: Round | None) -> LearningConfig | None:
+    """The settings of a second try where `gate.retry_safe` asks for one: the preset `safe`."""
+    wanted = done is not None and done.verdict.word == "refused" and done.verdict.has_forgotten
+    if not (config.gate.retry_safe and wanted):
+        return None
+    values = config.model_dump() | {"strategies": "safe"}
+    changed = type(config).model_validate(values)
+    return None if changed.strategies == config.strategies else changed
 
 
 def _check(config: LearningConfig) -> None:
@@ -205,6 +230,7 @@ def _evaluate(
     draft: Draft,
     trained: TrainedModel,
     before: Baseline,
+    base: Any,
     config: LearningConfig,
     progress: Progress,
 ) -> list[_JudgedEnd]:
@@ -220,24 +246,26 @@ def _evaluate(
         kept = end.reach() if judged else trained.memory
         what = f"on all rounds, {end.name}" if judged else "on all rounds"
         scores, answers = tester.score(trained.model, (*draft.old_tasks, *draft.tasks), what)
+        drift = measure_drift(trained.model, config, base)
         verdict = decide(
             scores,
             before.parent,
             new=[task.name for task in draft.tasks],
             base_guard=before.base_guard,
             settings=config.gate,
-            changes=change_intervals(before.answers, answers, config.gate.metric),
+            evidence=Evidence(pair_rows(before.answers, answers, config.gate.metric), drift),
         )
         told = tester.answer(trained.model, tasks_of(draft.complaints), f"{what}, complaints")
         complaints = report_complaints(
             draft.complaints, before.on_complaints, told, config.gate.metric
         )
         verdict = with_complaints(verdict, complaints, config.gate)
-        judged.append(_JudgedEnd(end, kept, scores, answers, verdict, told, complaints))
-        if verdict.is_promoted or verdict.is_held:
+        judged.append(_JudgedEnd(end, kept, scores, answers, drift, verdict, told, complaints))
+        if not verdict.leans_to_refusal:
             return judged
         if end is not trained.ends[-1]:
-            progress.say(f"Refused {end.name}: {verdict.summary}. A gentler end is tried.")
+            word = "Refused" if verdict.word == "refused" else "Not promoted"
+            progress.say(f"{word} {end.name}: {verdict.summary}. A gentler end is tried.")
     if len(judged) > 1:
         judged[0].end.reach()
     return [*judged[1:], judged[0]]
@@ -248,6 +276,7 @@ def _save(
     trained: TrainedModel,
     before: Baseline,
     ends: Sequence[_JudgedEnd],
+    base: Any,
     config: LearningConfig,
 ) -> None:
     """Write all of the version but its manifest; the report comes last."""
@@ -272,7 +301,7 @@ def _save(
         "base": before.base.to_json(),
         "base_fingerprint": trained.model.fingerprint,
         "base_guard_perplexity": before.base_guard,
-        "base_divergence": compare_with_base(trained.model, config, folder, provable),
+        "base_divergence": keep_comparison(trained.model, folder, chosen.drift, base, provable),
         "strategies": finishing.strategy_costs(chosen.memory, trained.hook_seconds),
         "ends": [each.to_json() for each in ends],
         "verdict": chosen.verdict.to_json(),

@@ -14,6 +14,8 @@ from llama_factory.model.settings import ModelSettings
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.strategy import STRATEGIES, Strategy
 
+WhenUnsure = Literal["hold", "promote_behind_canary", "point_estimate"]
+
 
 class GateSettings(Settings):
     """When a new version is released."""
@@ -22,6 +24,17 @@ class GateSettings(Settings):
     """The metric that decides, one of `evaluation.metrics`."""
     max_drop: float = Field(0.1, ge=0, le=1)
     """How far the metric may fall on any task. Lower refuses more; small test sets are noisy."""
+    limits: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    """How far the metric may fall on the tasks of single groups, by group, where it is not
+    `max_drop`: `{contracts: 0.02}`."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """How sure a check has to be that a limit is held, or broken, to count as decided. Higher calls
+    more of them undecided."""
+    when_unsure: WhenUnsure = "point_estimate"
+    """What becomes of a version where the rows of a check are too few to tell: `hold` leaves it to
+    a person; `promote_behind_canary` makes it the candidate that a server tries on a few callers,
+    if the measured scores are within the limits; `point_estimate` goes by the measured scores.
+    `hold` is for test sets of some 100 rows a task: with 10 it would hold every version."""
     max_guard_ratio: float = Field(1.15, gt=0)
     """How far general perplexity may rise above the base model's, as a ratio. Lower keeps more of
     the general ability and refuses more."""
@@ -30,6 +43,10 @@ class GateSettings(Settings):
     answered rightly. Higher refuses more. These answers were taught, so they show that they were
     learned and no more; a round with nothing else to show is released on them where this is set,
     and held for a person where it is empty."""
+    retry_safe: bool = False
+    """Where a version is refused because something was lost, train once more with the preset `safe`
+    in place of `strategies`. It takes the time of another round, and what this second version comes
+    to is remembered as well."""
     release: Literal["at_once", "canary"] = "at_once"
     """What becomes of a version that passes: `at_once` releases it; `canary` makes it the
     candidate, which a server tries on a few callers and then releases or takes back

@@ -1,0 +1,315 @@
+"""The questions that the gate asks of a version, each a test on rows with three outcomes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from llama_factory.core.types import TaskScores
+from llama_factory.evaluation import paired_tests, wording
+from llama_factory.evaluation.drift import RowDrift
+from llama_factory.evaluation.paired_rows import PairedRows
+from llama_factory.evaluation.paired_tests import Bounds, Outcome
+from llama_factory.evaluation.statistics import Array
+from llama_factory.rounds.settings import GateSettings
+
+LEARNED, KEPT, GENERAL = "learned", "kept", "general"
+"""What was taught is known, what was known is kept, and general ability too."""
+ROUNDING = 1e-9
+"""Scores are fractions of rows in floating point, where 0.4 - 0.1 is above 0.3."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question of the gate.
+
+    Attributes:
+        name: of the question.
+        passed: whether it lets the version through; of an undecided one `gate.when_unsure` says so.
+        reason: the numbers that say why.
+        undecided: whether the rows are too few to tell.
+        likely: whether an undecided one would pass by its point estimate.
+        rows: that an undecided one was asked on.
+        rows_needed: how many would likely decide; None where no number is known to.
+    """
+
+    name: str
+    passed: bool
+    reason: str
+    undecided: bool = False
+    likely: bool = True
+    rows: int = 0
+    rows_needed: int | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """Passed, failed, or undecided."""
+        return "undecided" if self.undecided else "passed" if self.passed else "failed"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; what only undecided checks have is left out of others."""
+        values = asdict(self)
+        return values if self.undecided else {n: values[n] for n in ("name", "passed", "reason")}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The rows behind the scores that the gate judges.
+
+    Attributes:
+        rows: of the parent and the new version, by task.
+        drift: of the new version and the base model on the rows of the guard.
+    """
+
+    rows: Mapping[str, PairedRows] = field(default_factory=dict)
+    drift: Sequence[RowDrift] = ()
+
+
+NO_ROWS = Evidence()
+"""Where only scores are known."""
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What a test came to, beside what the point estimate says; without rows the latter decides."""
+
+    likely: bool
+    outcome: Outcome | None = None
+    rows: int = 0
+    rows_needed: int | None = None
+
+    @property
+    def decided(self) -> Outcome:
+        """A test never contradicts the point estimate."""
+        if self.outcome is None:
+            return "passed" if self.likely else "failed"
+        agrees = self.outcome == ("passed" if self.likely else "failed")
+        return self.outcome if agrees else "undecided"
+
+    def check(self, name: str, reason: str, settings: GateSettings) -> Check:
+        """The check that it makes."""
+        if self.decided != "undecided":
+            return Check(name, self.decided == "passed", reason)
+        passed = self.likely and settings.when_unsure != "hold"
+        told = f"{reason}; {wording.too_few_rows(self.rows, self.rows_needed)}"
+        return Check(name, passed, told, True, self.likely, self.rows, self.rows_needed)
+
+
+def learned(
+    before: TaskScores, after: TaskScores, rows: PairedRows | None, settings: GateSettings
+) -> Check:
+    """New rows: their answers became likelier, and the metric did not fall by too much."""
+    perplexity = before.scores["perplexity"], after.scores["perplexity"]
+    reason = f"{after.task} (new): perplexity {perplexity[0]:.2f} -> {perplexity[1]:.2f}"
+    tested = _likelier(perplexity, rows, settings)
+    if settings.metric in after.scores:
+        reason += f", {_described(before, after, rows, settings)}"
+        tested = _both(tested, _metric(before, after, rows, settings))
+    return tested.check(LEARNED, reason + ("" if tested.likely else ", not improved"), settings)
+
+
+def kept(
+    pairs: Sequence[tuple[TaskScores, TaskScores]],
+    rows: Mapping[str, PairedRows],
+    settings: GateSettings,
+) -> list[Check]:
+    """Old rows of each task: not worse by more than its limit; then of all tasks together.
+
+    That every task is kept needs no correction for their number: each has to pass. That one of
+    them is lost is said of the worst of many, so there Holm's correction applies.
+    """
+    tests = [_of_old(*pair, rows.get(pair[1].task), settings) for pair in pairs]
+    scored = [n for n, (_, after) in enumerate(pairs) if _has_scores(after, rows, settings)]
+    tasks = [pairs[n][1].task for n in scored]
+    for n, task, p_value in zip(scored, tasks, _p_lost(tasks, rows, settings), strict=True):
+        if tests[n].outcome == "failed" and p_value > 1 - settings.confidence:
+            tests[n] = _undecided(tests[n], rows[task], limit_of(task, settings))
+    checks = []
+    for n, (pair, tested) in enumerate(zip(pairs, tests, strict=True)):
+        reason = _old_reason(*pair, rows, tested, settings)
+        if len(scored) > 1 and n in scored and tested.decided == "failed":
+            reason += f"; one of {len(scored)} old tasks, Holm's correction"
+        checks.append(tested.check(KEPT, reason, settings))
+    if len(scored) > 1:
+        checks.append(_together([pairs[n] for n in scored], rows, settings))
+    return checks
+
+
+def general(
+    guard: float | None, base_guard: float, drift: Sequence[RowDrift], settings: GateSettings
+) -> Check:
+    """General ability: perplexity on the guard stays near the base model's."""
+    ratio = (guard or math.nan) / base_guard
+    likely = ratio <= settings.max_guard_ratio
+    known = [(d.nats - d.base_nats, d.tokens) for d in drift if d.base_nats is not None]
+    tested = _Tested(likely)
+    between = ""
+    if known and len(known) == len(drift) and not math.isnan(ratio):
+        moved, tokens = (np.array(each, dtype=float) for each in zip(*known, strict=True))
+        bounds = paired_tests.ratio_bounds(-moved, tokens, settings.confidence)
+        tested = _ratio_test(likely, bounds, settings)
+        between = _ratio_interval(bounds, settings)
+    sign = "within" if likely else "above"
+    reason = (
+        f"general perplexity x {ratio:.2f}{between}, {sign} the limit of x "
+        f"{settings.max_guard_ratio:g}"
+    )
+    return tested.check(GENERAL, reason, settings)
+
+
+def _likelier(
+    perplexity: tuple[float, float], rows: PairedRows | None, settings: GateSettings
+) -> _Tested:
+    likely = perplexity[1] < perplexity[0]
+    if rows is None or not len(rows.nats):
+        return _Tested(likely)
+    gained = rows.gained_nats
+    bounds = paired_tests.mean_bounds(gained, settings.confidence)
+    outcome: Outcome = bounds.outcome(np.nextafter(0.0, 1.0))
+    needed = paired_tests.rows_needed_above(gained, 0.0, settings.confidence)
+    return _Tested(likely, outcome, len(gained), needed)
+
+
+def _metric(
+    before: TaskScores, after: TaskScores, rows: PairedRows | None, settings: GateSettings
+) -> _Tested:
+    limit = limit_of(after.task, settings)
+    scores = before.scores[settings.metric], after.scores[settings.metric]
+    likely = scores[1] >= scores[0] - limit - ROUNDING
+    if rows is None or not len(rows.scores) or not math.isfinite(scores[1] - scores[0]):
+        return _Tested(likely)
+    bounds = paired_tests.change_bounds(rows.changes, settings.confidence)
+    needed = paired_tests.rows_needed(rows.changes, -limit, settings.confidence)
+    return _Tested(likely, bounds.outcome(-limit - ROUNDING), len(rows.changes), needed)
+
+
+def _both(nats: _Tested, metric: _Tested) -> _Tested:
+    """Likelihood decides; the metric, whose changes are coarse, only where it fell too far."""
+    likely = nats.likely and metric.likely
+    if nats.outcome is None or metric.outcome is None:
+        return _Tested(likely, None if likely else "failed")
+    if "failed" in (nats.decided, metric.decided):
+        return _Tested(likely, "failed", nats.rows)
+    if metric.likely:
+        return _Tested(likely, nats.outcome, nats.rows, nats.rows_needed)
+    return _Tested(likely, "undecided", metric.rows, metric.rows_needed)
+
+
+def _of_old(
+    before: TaskScores, after: TaskScores, rows: PairedRows | None, settings: GateSettings
+) -> _Tested:
+    if settings.metric in after.scores:
+        return _metric(before, after, rows, settings)
+    ratio = after.scores["perplexity"] / before.scores["perplexity"]
+    likely = ratio <= settings.max_guard_ratio
+    if rows is None or not len(rows.nats) or math.isnan(ratio):
+        return _Tested(likely)
+    gained, tokens = rows.gained_nats, rows.nats[:, 2]
+    bounds = paired_tests.ratio_bounds(gained, tokens, settings.confidence)
+    return _ratio_test(likely, bounds, settings)
+
+
+def _ratio_test(likely: bool, bounds: Bounds, settings: GateSettings) -> _Tested:
+    """Whether perplexity rose by no more than `max_guard_ratio`; bounds are of nats gained."""
+    outcome = bounds.outcome(-math.log(settings.max_guard_ratio) - ROUNDING)
+    return _Tested(likely, outcome, bounds.count)
+
+
+def _together(
+    pairs: Sequence[tuple[TaskScores, TaskScores]],
+    rows: Mapping[str, PairedRows],
+    settings: GateSettings,
+) -> Check:
+    """All old rows as one task; its limit is the mean of the tasks' limits over rows."""
+    scores = np.concatenate([rows[after.task].scores for _, after in pairs])
+    nats = np.concatenate([rows[after.task].nats for _, after in pairs])
+    counts = [len(rows[after.task].scores) for _, after in pairs]
+    limit = float(
+        np.average([limit_of(after.task, settings) for _, after in pairs], weights=counts)
+    )
+    joined = PairedRows(scores, nats)
+    name = f"all {len(pairs)} old tasks together"
+    means = (TaskScores(name, len(scores), {settings.metric: float(m)}) for m in scores.mean(0))
+    before, after = means
+    same = settings.model_copy(update={"max_drop": limit, "limits": {}})
+    tested = _metric(before, after, joined, same)
+    change = _described(before, after, joined, settings)
+    sign = "within" if tested.likely else "more than"
+    reason = f"{name}: {change}, {sign} the allowed drop of {limit:.3g}"
+    return tested.check(KEPT, reason, settings)
+
+
+def _undecided(tested: _Tested, rows: PairedRows, limit: float) -> _Tested:
+    """A loss that Holm's correction takes the certainty from."""
+    needed = paired_tests.rows_needed(rows.changes, -limit, 0.99)
+    return _Tested(tested.likely, "undecided", tested.rows, needed)
+
+
+def _p_lost(
+    tasks: Sequence[str], rows: Mapping[str, PairedRows], settings: GateSettings
+) -> list[float]:
+    """How likely such losses would be where no task lost more than it may, after Holm."""
+    changes = {task: rows[task].changes for task in tasks}
+    limits = {task: limit_of(task, settings) for task in tasks}
+    return paired_tests.holm([paired_tests.p_below(changes[t], -limits[t]) for t in tasks])
+
+
+def _has_scores(after: TaskScores, rows: Mapping[str, PairedRows], settings: GateSettings) -> bool:
+    known = rows.get(after.task)
+    return known is not None and len(known.scores) > 0 and settings.metric in after.scores
+
+
+def limit_of(task: str, settings: GateSettings) -> float:
+    """How far the metric may fall on a task: the limit of its group, else of all."""
+    return settings.limits.get(group_of(task), settings.max_drop)
+
+
+def group_of(task: str) -> str:
+    """The group in the name of a task such as `v0001 faq`."""
+    return task.partition(" ")[2] or task
+
+
+def _old_reason(
+    before: TaskScores,
+    after: TaskScores,
+    rows: Mapping[str, PairedRows],
+    tested: _Tested,
+    settings: GateSettings,
+) -> str:
+    if settings.metric in after.scores:
+        change = _described(before, after, rows.get(after.task), settings)
+        sign = "within" if tested.likely else "more than"
+        limit = limit_of(after.task, settings)
+        return f"{after.task} (old): {change}, {sign} the allowed drop of {limit:g}"
+    ratio = after.scores["perplexity"] / before.scores["perplexity"]
+    sign = "within" if tested.likely else "above"
+    limit = settings.max_guard_ratio
+    return f"{after.task} (old): perplexity x {ratio:.2f}, {sign} the limit of x {limit:g}"
+
+
+def _described(
+    before: TaskScores, after: TaskScores, rows: PairedRows | None, settings: GateSettings
+) -> str:
+    """`token_f1 0.80 -> 0.72 (90 % of the change: -0.20 – 0.03, 40 rows)`."""
+    metric = settings.metric
+    text = f"{metric} {before.scores[metric]:.2f} -> {after.scores[metric]:.2f}"
+    changes: Array = rows.changes if rows is not None else np.zeros(0)
+    bounds = paired_tests.change_bounds(changes, settings.confidence)
+    if len(changes) < paired_tests.FEWEST_ROWS or bounds.low is None or bounds.high is None:
+        return text
+    between = f"{max(bounds.low, -1.0):.2f} – {min(bounds.high, 1.0):.2f}"
+    return f"{text} ({_percent(settings)} of the change: {between}, {len(changes)} rows)"
+
+
+def _ratio_interval(bounds: Bounds, settings: GateSettings) -> str:
+    if bounds.low is None or bounds.high is None:
+        return ""
+    between = f"{math.exp(-bounds.high):.2f} – {math.exp(-bounds.low):.2f}"
+    return f" ({_percent(settings)}: {between}, {bounds.count} rows)"
+
+
+def _percent(settings: GateSettings) -> str:
+    """Of the interval between two one-sided bounds."""
+    return f"{100 * (2 * settings.confidence - 1):.3g} %"
