@@ -119,3 +119,23 @@ def test_canary_users(tmp_path, tiny_model):
     results = quick("canary_users.py", tmp_path / "r.json", STREAM, "--model", tiny_model)
     assert [run["candidate"] for run in results["runs"]] == ["good", "poisoned"]
     assert all(run["failed"] == 0 for run in results["runs"])
+
+
+def test_gate_errors(tmp_path):
+    results = quick("gate_errors.py", tmp_path / "r.json")
+    assert results["pool"]["rows"] > 10_000
+    cells = results["simulated"]
+    words = ("promoted", "held", "refused")
+    assert all(sum(cell[word] for word in words) == pytest.approx(1) for cell in cells)
+    gone = [c for c in cells if c["drop"] == 0.2 and c["rows"] == 300]
+    assert all(c["promoted"] == 0 for c in gone)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STREAM.exists(), reason="the labelled stream is not beside this checkout")
+def test_monitor_alarms(tmp_path):
+    seen = quick("monitor_alarms.py", tmp_path / "r.json", STREAM)["seen"]
+    by_name = {each["what"]: each for each in seen}
+    assert by_name["rows like those before wait"]["got"] == "quiet"
+    assert "drift.language" in by_name["rows in another language wait"]["got"]
+    assert len(seen) == 6

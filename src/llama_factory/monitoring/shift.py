@@ -28,6 +28,8 @@ FEWEST_PAST = 3
 FEWEST_ROWS = 5
 """Fewer new rows are like anything."""
 MOST_LISTED = 3
+UNSEEN = "(unseen)"
+"""A category that no row has yet, so that rows which are all alike are not the only possible."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,11 @@ def category_shift(before: Sequence[str], after: Sequence[str], past: Sequence[f
         after: of each new row.
         past: earlier values of the same series.
     """
-    names = list(dict.fromkeys([*before, *after]))
+    names = [*dict.fromkeys([*before, *after]), UNSEEN]
     old, new = (_counts(side, names) for side in (before, after))
     value = float(psi(old, new))
     rng = np.random.default_rng(0)
-    p = old / old.sum()
+    p = (old + SMOOTHING) / (old + SMOOTHING).sum()
     drawn = [rng.multinomial(len(side), p, NUM_DRAWS).astype(float) for side in (before, after)]
     by_chance = psi(drawn[0], drawn[1])
     limit = float(np.quantile(by_chance, 1 - FALSE_ALARM))
@@ -82,29 +84,37 @@ def category_shift(before: Sequence[str], after: Sequence[str], past: Sequence[f
 def unseen_words(
     before: Sequence[RowTraits], after: Sequence[RowTraits], past: Sequence[float]
 ) -> Shift:
-    """Which fraction of the words of new rows was in no earlier row."""
+    """Which fraction of a new row's words was in no earlier row, as a mean over the rows."""
     known = Counter(word for row in before for word in row.words)
     words = {word for row in after for word in row.words}
     unseen = sorted(word for word in words if word not in known)
-    value = len(unseen) / len(words) if words else 0.0
-    limit = _unseen_by_chance(before, known, min(len(after), len(before) // 2))
+    value = _mean_unseen(after, frozenset(unseen))
+    limit = _unseen_by_chance(before, known, len(after))
     examples = f", such as {', '.join(unseen[:MOST_LISTED])}" if unseen else ""
     told = f"{len(unseen)} of {len(words)} words were in no earlier row{examples}"
     return Shift(value, max(limit, _habit(past)), told)
 
 
+def _mean_unseen(rows: Sequence[RowTraits], unseen: frozenset[str]) -> float:
+    fractions = [len(row.words & unseen) / len(row.words) for row in rows if row.words]
+    return float(np.mean(fractions)) if fractions else 0.0
+
+
 def _unseen_by_chance(rows: Sequence[RowTraits], known: Counter[str], size: int) -> float:
-    """The same for some of the earlier rows beside the others, at its highest."""
-    if size < 1:
-        return math.inf
+    """The same for some of the earlier rows beside the others, at its highest.
+
+    Half a row is added to the spread, so that one odd row is no alert where there was none.
+    """
     rng = np.random.default_rng(0)
-    fractions = []
+    taken = min(size, max(1, len(rows) // 2))
+    means = []
     for _ in range(NUM_WORD_DRAWS):
-        places = rng.choice(len(rows), size, replace=False)
-        counts = Counter(word for place in places for word in rows[place].words)
-        unseen = sum(known[word] == count for word, count in counts.items())
-        fractions.append(unseen / len(counts) if counts else 0.0)
-    return float(np.mean(fractions) + 3 * np.std(fractions))
+        chosen = [rows[place] for place in rng.choice(len(rows), taken, replace=False)]
+        counts = Counter(word for row in chosen for word in row.words)
+        unseen = frozenset(word for word, count in counts.items() if known[word] == count)
+        means.append(_mean_unseen(chosen, unseen))
+    spread = math.sqrt(float(np.var(means)) + (SMOOTHING / size) ** 2)
+    return float(np.mean(means)) + 3 * spread
 
 
 def _habit(past: Sequence[float]) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from llama_factory.continual.combinations import empty_starts
 from llama_factory.continual.strategy_rows import num_missing
 from llama_factory.core import files
-from llama_factory.core.errors import ConfigError, ModelError
+from llama_factory.core.errors import ConfigError, FactoryError, ModelError
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Memory
 from llama_factory.evaluation.complaints import ComplaintReport, report_complaints, tasks_of
@@ -40,7 +40,7 @@ from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.training.outcome import End
 from llama_factory.versions import memory, releases, store
-from llama_factory.versions.version import MEMORY, REPORT
+from llama_factory.versions.version import MEMORY, REPORT, ModelVersion
 from llama_factory.versions.workspace import Workspace
 
 BYTES_PER_TRAINED_WEIGHT = 4 * 10
@@ -121,9 +121,18 @@ def learn(
         ends = _evaluate(draft, trained, before, base, config, progress)
         _save(draft, trained, before, ends, base, config)
         version = finishing.publish(workspace, parent, draft.folder, draw)
-        if told := sentence(observe_round(workspace, version)):
-            progress.say(told)
+        _observe(workspace, version, progress)
         return finishing.release(workspace, version)
+
+
+def _observe(workspace: Workspace, version: ModelVersion, progress: Progress) -> None:
+    """Say whether the rows were like those before; what cannot be noted stops no release."""
+    try:
+        told = sentence(observe_round(workspace, version))
+    except (FactoryError, OSError) as error:
+        told = f"The rows of this round are not in the monitor: {error}"
+    if told:
+        progress.say(told)
 
 
 def safer(config: LearningConfig, done: Round | None) -> LearningConfig | None:
