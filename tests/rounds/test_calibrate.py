@@ -26,9 +26,9 @@ def test_limits_below_the_noise_are_named_with_the_rows_that_would_do(bot):
     found = run.calibrate_gate(bot.folder, {"gate.max_drop": 0.1})
     assert [task.task for task in found.tasks] == ["v0001 faq", "v0002 news"]
     faq = found.tasks[0]
-    assert (faq.rows, faq.limit) == (4, 0.1)
+    assert (faq.rows, faq.limit) == (6, 0.1)
     assert faq.noise > 0.1
-    assert f"with 4 rows; it takes about {faq.rows_needed:,} rows to hold it" in found.warnings[0]
+    assert f"with 6 rows; it takes about {faq.rows_needed:,} rows to hold it" in found.warnings[0]
     loose = run.calibrate_gate(bot.folder, {"gate.max_drop": 1})
     assert loose.warnings == []
     shown = CliRunner().invoke(app, ["gate", "calibrate", str(bot.folder)]).stdout

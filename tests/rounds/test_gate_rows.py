@@ -8,7 +8,7 @@ import pytest
 from llama_factory.core.types import EvalReport, TaskScores
 from llama_factory.evaluation.drift import RowDrift
 from llama_factory.evaluation.paired_rows import PairedRows
-from llama_factory.rounds.checks import Check, Evidence
+from llama_factory.rounds.checks import Check, GateEvidence
 from llama_factory.rounds.gate import Verdict, decide, read_verdict
 from llama_factory.rounds.settings import GateSettings
 
@@ -48,7 +48,7 @@ def judge(rows, new=(), drift=(), guard=5.0, **settings):
         new=list(new) or None,
         base_guard=5.0,
         settings=GateSettings(**settings),
-        evidence=Evidence(rows, drift),
+        evidence=GateEvidence(rows, drift),
     )
 
 

@@ -19,7 +19,7 @@ from llama_factory.evaluation.paired_tests import POWER, rows_needed
 from llama_factory.evaluation.simulated_drops import tilted
 from llama_factory.evaluation.statistics import Array
 from llama_factory.evaluation.task_rows import Prediction, read_predictions
-from llama_factory.rounds.checks import Evidence, limit_of
+from llama_factory.rounds.checks import GateEvidence, limit_of
 from llama_factory.rounds.gate import decide
 from llama_factory.rounds.settings import GateSettings, WhenUnsure
 from llama_factory.versions import releases, store
@@ -198,7 +198,7 @@ def word_of(changes: Mapping[str, Array], settings: GateSettings) -> str:
     rows = {task: _rows(each) for task, each in changes.items()}
     before, after = (_report(rows, side, settings.metric) for side in (0, 1))
     verdict = decide(
-        after, before, new=None, base_guard=1.0, settings=settings, evidence=Evidence(rows)
+        after, before, new=None, base_guard=1.0, settings=settings, evidence=GateEvidence(rows)
     )
     return verdict.word
 

@@ -55,7 +55,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class GateEvidence:
     """The rows behind the scores that the gate judges.
 
     Attributes:
@@ -67,7 +67,7 @@ class Evidence:
     drift: Sequence[RowDrift] = ()
 
 
-NO_ROWS = Evidence()
+NO_ROWS = GateEvidence()
 """Where only scores are known."""
 
 

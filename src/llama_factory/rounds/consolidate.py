@@ -21,7 +21,7 @@ from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.saved import of_version
 from llama_factory.rounds import finishing
-from llama_factory.rounds.checks import Evidence
+from llama_factory.rounds.checks import GateEvidence
 from llama_factory.rounds.finishing import Draw, Round
 from llama_factory.rounds.gate import decide
 from llama_factory.rounds.measure import (
@@ -123,7 +123,7 @@ def _consolidate(
         new=None,
         base_guard=before.base_guard,
         settings=config.gate,
-        evidence=Evidence(pair_rows(before.answers, answers, config.gate.metric), drift),
+        evidence=GateEvidence(pair_rows(before.answers, answers, config.gate.metric), drift),
     )
     kept = consolidated_memory(parent.memory)
     model.save(folder / "adapter")

@@ -9,7 +9,7 @@ from llama_factory.data.selection import FEWEST_ROWS_TO_SPLIT
 from llama_factory.evaluation import wording
 from llama_factory.evaluation.complaints import ComplaintReport
 from llama_factory.rounds import checks as questions
-from llama_factory.rounds.checks import GENERAL, KEPT, NO_ROWS, ROUNDING, Check, Evidence
+from llama_factory.rounds.checks import GENERAL, KEPT, NO_ROWS, ROUNDING, Check, GateEvidence
 from llama_factory.rounds.settings import GateSettings, WhenUnsure
 
 HELD_OUT = "held_out"
@@ -111,7 +111,7 @@ def decide(
     new: Collection[str] | None,
     base_guard: float,
     settings: GateSettings,
-    evidence: Evidence = NO_ROWS,
+    evidence: GateEvidence = NO_ROWS,
 ) -> Verdict:
     """Judge a new version.
 

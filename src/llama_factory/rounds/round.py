@@ -24,7 +24,7 @@ from llama_factory.model.chat.encoding import encode_options
 from llama_factory.monitoring.observe import observe_round, sentence
 from llama_factory.rounds import draft as drafts
 from llama_factory.rounds import finishing
-from llama_factory.rounds.checks import Evidence
+from llama_factory.rounds.checks import GateEvidence
 from llama_factory.rounds.draft import Draft
 from llama_factory.rounds.finishing import Draw, Round
 from llama_factory.rounds.gate import Verdict, decide, with_complaints
@@ -262,7 +262,7 @@ def _evaluate(
             new=[task.name for task in draft.tasks],
             base_guard=before.base_guard,
             settings=config.gate,
-            evidence=Evidence(pair_rows(before.answers, answers, config.gate.metric), drift),
+            evidence=GateEvidence(pair_rows(before.answers, answers, config.gate.metric), drift),
         )
         told = tester.answer(trained.model, tasks_of(draft.complaints), f"{what}, complaints")
         complaints = report_complaints(
