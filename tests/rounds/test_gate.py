@@ -3,7 +3,7 @@ import math
 import pytest
 
 from llama_factory.core.types import EvalReport, TaskScores
-from llama_factory.rounds.checks import Check
+from llama_factory.rounds.check import Check
 from llama_factory.rounds.gate import NOTHING_HELD_OUT, Verdict, decide, read_verdict
 from llama_factory.rounds.settings import GateSettings
 

@@ -8,7 +8,7 @@ import pytest
 from llama_factory.core.types import EvalReport, TaskScores
 from llama_factory.evaluation.drift import RowDrift
 from llama_factory.evaluation.paired_rows import PairedRows
-from llama_factory.rounds.checks import Check, GateEvidence
+from llama_factory.rounds.check import Check, GateEvidence, unknown_limits
 from llama_factory.rounds.gate import Verdict, decide, read_verdict
 from llama_factory.rounds.settings import GateSettings
 
@@ -139,6 +139,13 @@ def test_a_group_has_a_limit_of_its_own():
     assert "the allowed drop of 0.01" in strict.checks[0].reason
     with pytest.raises(ValueError, match="less than or equal to 1"):
         GateSettings(limits={"contracts": 3})
+
+
+def test_a_limit_for_a_group_that_vanished_or_is_misspelt_is_named():
+    settings = GateSettings(limits={"faqs": 0.02, "news": 0.5})
+    (told,) = unknown_limits(settings, {"faq", "news"})
+    assert told.startswith("gate.limits: no task belongs to group 'faqs', so its limit of 0.02")
+    assert "'faq'" in told
 
 
 def guard_rows(ratio, count=40, spread=0.5):

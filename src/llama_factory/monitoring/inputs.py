@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from llama_factory.core.errors import FactoryError
@@ -171,7 +172,8 @@ def examples_below(folder: Path) -> list[Example]:
             continue
         try:
             if is_readable(path):
-                rows += [row for row in read_examples(path) if isinstance(row, Example)]
+                whole = (row for row in read_examples(path) if isinstance(row, Example))
+                rows += islice(whole, MOST_ROWS - len(rows))
         except (FactoryError, OSError):
             continue  # the round says what is wrong with it
         if len(rows) >= MOST_ROWS:

@@ -26,6 +26,8 @@ E_ALARM = 100.0
 """Evidence that is an alert: chance reaches it once in 100 series at most."""
 RECENT = 500
 """Newest ratings and answers of production that are looked at, and as many before them."""
+MOST_ANSWERS = 20_000
+"""Answered requests that are enough: days before these are not read."""
 FEWEST = 5
 CONVERSATIONS = "conversations-*.jsonl"
 """Files of answered requests, one a day, in the workspace's `feedback/` and `conversations/`."""
@@ -156,12 +158,17 @@ def traffic(answers: Sequence[Answered], version: str, at: str) -> list[Point]:
 
 
 def read_answers(folders: Sequence[Path]) -> list[Answered]:
-    """The newest answered requests of a workspace, oldest first; damaged lines are left out."""
+    """The newest answered requests of a workspace, oldest first; damaged lines are left out.
+
+    Whole days are read, back from today, until there are `MOST_ANSWERS`.
+    """
     known: dict[str, tuple[str, Answered]] = {}
-    for folder in folders:
-        for path in sorted(folder.glob(CONVERSATIONS))[-30:]:
-            for line in _parsed_lines(path):
-                known[str(line["name"])] = str(line["when"]), _answered(line)
+    paths = (path for folder in folders for path in folder.glob(CONVERSATIONS))
+    for path in sorted(paths, key=lambda path: path.name, reverse=True):
+        for line in _parsed_lines(path):
+            known[str(line["name"])] = str(line["when"]), _answered(line)
+        if len(known) >= MOST_ANSWERS:
+            break
     return [answer for _, answer in sorted(known.values(), key=lambda pair: pair[0])]
 
 

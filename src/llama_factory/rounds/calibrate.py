@@ -19,7 +19,7 @@ from llama_factory.evaluation.paired_tests import POWER, rows_needed
 from llama_factory.evaluation.simulated_drops import tilted
 from llama_factory.evaluation.statistics import Array
 from llama_factory.evaluation.task_rows import Prediction, read_predictions
-from llama_factory.rounds.checks import GateEvidence, limit_of
+from llama_factory.rounds.check import GateEvidence, limit_of
 from llama_factory.rounds.gate import decide
 from llama_factory.rounds.settings import GateSettings, WhenUnsure
 from llama_factory.versions import releases, store

@@ -21,7 +21,7 @@ from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.saved import of_version
 from llama_factory.rounds import finishing
-from llama_factory.rounds.checks import GateEvidence
+from llama_factory.rounds.check import GateEvidence
 from llama_factory.rounds.finishing import Draw, Round
 from llama_factory.rounds.gate import decide
 from llama_factory.rounds.measure import (

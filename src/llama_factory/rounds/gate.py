@@ -8,8 +8,8 @@ from llama_factory.core.types import EvalReport
 from llama_factory.data.selection import FEWEST_ROWS_TO_SPLIT
 from llama_factory.evaluation import wording
 from llama_factory.evaluation.complaints import ComplaintReport
-from llama_factory.rounds import checks as questions
-from llama_factory.rounds.checks import GENERAL, KEPT, NO_ROWS, ROUNDING, Check, GateEvidence
+from llama_factory.rounds import questions
+from llama_factory.rounds.check import GENERAL, KEPT, NO_ROWS, ROUNDING, Check, GateEvidence
 from llama_factory.rounds.settings import GateSettings, WhenUnsure
 
 HELD_OUT = "held_out"

@@ -24,7 +24,7 @@ from llama_factory.model.chat.encoding import encode_options
 from llama_factory.monitoring.observe import observe_round, sentence
 from llama_factory.rounds import draft as drafts
 from llama_factory.rounds import finishing
-from llama_factory.rounds.checks import GateEvidence
+from llama_factory.rounds.check import GateEvidence, unknown_limits
 from llama_factory.rounds.draft import Draft
 from llama_factory.rounds.finishing import Draw, Round
 from llama_factory.rounds.gate import Verdict, decide, with_complaints
@@ -251,10 +251,13 @@ def _evaluate(
         All that were judged; the model is left as the last of them.
     """
     tester, judged = Tester(config, progress, draft.folder), list[_JudgedEnd]()
+    tasks = (*draft.old_tasks, *draft.tasks)
+    for text in unknown_limits(config.gate, {task.group for task in tasks}):
+        progress.say(text)
     for end in trained.ends:
         kept = end.reach() if judged else trained.memory
         what = f"on all rounds, {end.name}" if judged else "on all rounds"
-        scores, answers = tester.score(trained.model, (*draft.old_tasks, *draft.tasks), what)
+        scores, answers = tester.score(trained.model, tasks, what)
         drift = measure_drift(trained.model, config, base)
         verdict = decide(
             scores,

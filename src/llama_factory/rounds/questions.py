@@ -2,99 +2,25 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 
 from llama_factory.core.types import TaskScores
-from llama_factory.evaluation import paired_tests, wording
+from llama_factory.evaluation import paired_tests
 from llama_factory.evaluation.drift import RowDrift
 from llama_factory.evaluation.paired_rows import PairedRows
 from llama_factory.evaluation.paired_tests import Bounds, Outcome
 from llama_factory.evaluation.statistics import Array
+from llama_factory.rounds.check import (
+    GENERAL,
+    KEPT,
+    LEARNED,
+    ROUNDING,
+    Check,
+    Tested,
+    limit_of,
+)
 from llama_factory.rounds.settings import GateSettings
-
-LEARNED, KEPT, GENERAL = "learned", "kept", "general"
-"""What was taught is known, what was known is kept, and general ability too."""
-ROUNDING = 1e-9
-"""Scores are fractions of rows in floating point, where 0.4 - 0.1 is above 0.3."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One question of the gate.
-
-    Attributes:
-        name: of the question.
-        passed: whether it lets the version through; of an undecided one `gate.when_unsure` says so.
-        reason: the numbers that say why.
-        undecided: whether the rows are too few to tell.
-        likely: whether an undecided one would pass by its point estimate.
-        rows: that an undecided one was asked on.
-        rows_needed: how many would likely decide; None where no number is known to.
-    """
-
-    name: str
-    passed: bool
-    reason: str
-    undecided: bool = False
-    likely: bool = True
-    rows: int = 0
-    rows_needed: int | None = None
-
-    @property
-    def outcome(self) -> Outcome:
-        """Passed, failed, or undecided."""
-        return "undecided" if self.undecided else "passed" if self.passed else "failed"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; what only undecided checks have is left out of others."""
-        values = asdict(self)
-        return values if self.undecided else {n: values[n] for n in ("name", "passed", "reason")}
-
-
-@dataclass(frozen=True)
-class GateEvidence:
-    """The rows behind the scores that the gate judges.
-
-    Attributes:
-        rows: of the parent and the new version, by task.
-        drift: of the new version and the base model on the rows of the guard.
-    """
-
-    rows: Mapping[str, PairedRows] = field(default_factory=dict)
-    drift: Sequence[RowDrift] = ()
-
-
-NO_ROWS = GateEvidence()
-"""Where only scores are known."""
-
-
-@dataclass(frozen=True)
-class _Tested:
-    """What a test came to, beside what the point estimate says; without rows the latter decides."""
-
-    likely: bool
-    outcome: Outcome | None = None
-    rows: int = 0
-    rows_needed: int | None = None
-
-    @property
-    def decided(self) -> Outcome:
-        """A test never contradicts the point estimate."""
-        if self.outcome is None:
-            return "passed" if self.likely else "failed"
-        agrees = self.outcome == ("passed" if self.likely else "failed")
-        return self.outcome if agrees else "undecided"
-
-    def check(self, name: str, reason: str, settings: GateSettings) -> Check:
-        """The check that it makes."""
-        if self.decided != "undecided":
-            return Check(name, self.decided == "passed", reason)
-        passed = self.likely and settings.when_unsure != "hold"
-        told = f"{reason}; {wording.too_few_rows(self.rows, self.rows_needed)}"
-        return Check(name, passed, told, True, self.likely, self.rows, self.rows_needed)
 
 
 def learned(
@@ -144,7 +70,7 @@ def general(
     ratio = (guard or math.nan) / base_guard
     likely = ratio <= settings.max_guard_ratio
     known = [(d.nats - d.base_nats, d.tokens) for d in drift if d.base_nats is not None]
-    tested = _Tested(likely)
+    tested = Tested(likely)
     between = ""
     if known and len(known) == len(drift) and not math.isnan(ratio):
         moved, tokens = (np.array(each, dtype=float) for each in zip(*known, strict=True))
@@ -161,60 +87,60 @@ def general(
 
 def _likelier(
     perplexity: tuple[float, float], rows: PairedRows | None, settings: GateSettings
-) -> _Tested:
+) -> Tested:
     likely = perplexity[1] < perplexity[0]
     if rows is None or not len(rows.nats):
-        return _Tested(likely)
+        return Tested(likely)
     gained = rows.gained_nats
     bounds = paired_tests.mean_bounds(gained, settings.confidence)
     outcome: Outcome = bounds.outcome(np.nextafter(0.0, 1.0))
     needed = paired_tests.rows_needed_above(gained, 0.0, settings.confidence)
-    return _Tested(likely, outcome, len(gained), needed)
+    return Tested(likely, outcome, len(gained), needed)
 
 
 def _metric(
     before: TaskScores, after: TaskScores, rows: PairedRows | None, settings: GateSettings
-) -> _Tested:
+) -> Tested:
     limit = limit_of(after.task, settings)
     scores = before.scores[settings.metric], after.scores[settings.metric]
     likely = scores[1] >= scores[0] - limit - ROUNDING
     if rows is None or not len(rows.scores) or not math.isfinite(scores[1] - scores[0]):
-        return _Tested(likely)
+        return Tested(likely)
     bounds = paired_tests.change_bounds(rows.changes, settings.confidence)
     needed = paired_tests.rows_needed(rows.changes, -limit, settings.confidence)
-    return _Tested(likely, bounds.outcome(-limit - ROUNDING), len(rows.changes), needed)
+    return Tested(likely, bounds.outcome(-limit - ROUNDING), len(rows.changes), needed)
 
 
-def _both(nats: _Tested, metric: _Tested) -> _Tested:
+def _both(nats: Tested, metric: Tested) -> Tested:
     """Likelihood decides; the metric, whose changes are coarse, only where it fell too far."""
     likely = nats.likely and metric.likely
     if nats.outcome is None or metric.outcome is None:
-        return _Tested(likely, None if likely else "failed")
+        return Tested(likely, None if likely else "failed")
     if "failed" in (nats.decided, metric.decided):
-        return _Tested(likely, "failed", nats.rows)
+        return Tested(likely, "failed", nats.rows)
     if metric.likely:
-        return _Tested(likely, nats.outcome, nats.rows, nats.rows_needed)
-    return _Tested(likely, "undecided", metric.rows, metric.rows_needed)
+        return Tested(likely, nats.outcome, nats.rows, nats.rows_needed)
+    return Tested(likely, "undecided", metric.rows, metric.rows_needed)
 
 
 def _of_old(
     before: TaskScores, after: TaskScores, rows: PairedRows | None, settings: GateSettings
-) -> _Tested:
+) -> Tested:
     if settings.metric in after.scores:
         return _metric(before, after, rows, settings)
     ratio = after.scores["perplexity"] / before.scores["perplexity"]
     likely = ratio <= settings.max_guard_ratio
     if rows is None or not len(rows.nats) or math.isnan(ratio):
-        return _Tested(likely)
+        return Tested(likely)
     gained, tokens = rows.gained_nats, rows.nats[:, 2]
     bounds = paired_tests.ratio_bounds(gained, tokens, settings.confidence)
     return _ratio_test(likely, bounds, settings)
 
 
-def _ratio_test(likely: bool, bounds: Bounds, settings: GateSettings) -> _Tested:
+def _ratio_test(likely: bool, bounds: Bounds, settings: GateSettings) -> Tested:
     """Whether perplexity rose by no more than `max_guard_ratio`; bounds are of nats gained."""
     outcome = bounds.outcome(-math.log(settings.max_guard_ratio) - ROUNDING)
-    return _Tested(likely, outcome, bounds.count)
+    return Tested(likely, outcome, bounds.count)
 
 
 def _together(
@@ -241,10 +167,10 @@ def _together(
     return tested.check(KEPT, reason, settings)
 
 
-def _undecided(tested: _Tested, rows: PairedRows, limit: float) -> _Tested:
+def _undecided(tested: Tested, rows: PairedRows, limit: float) -> Tested:
     """A loss that Holm's correction takes the certainty from."""
     needed = paired_tests.rows_needed(rows.changes, -limit, 0.99)
-    return _Tested(tested.likely, "undecided", tested.rows, needed)
+    return Tested(tested.likely, "undecided", tested.rows, needed)
 
 
 def _p_lost(
@@ -261,21 +187,11 @@ def _has_scores(after: TaskScores, rows: Mapping[str, PairedRows], settings: Gat
     return known is not None and len(known.scores) > 0 and settings.metric in after.scores
 
 
-def limit_of(task: str, settings: GateSettings) -> float:
-    """How far the metric may fall on a task: the limit of its group, else of all."""
-    return settings.limits.get(group_of(task), settings.max_drop)
-
-
-def group_of(task: str) -> str:
-    """The group in the name of a task such as `v0001 faq`."""
-    return task.partition(" ")[2] or task
-
-
 def _old_reason(
     before: TaskScores,
     after: TaskScores,
     rows: Mapping[str, PairedRows],
-    tested: _Tested,
+    tested: Tested,
     settings: GateSettings,
 ) -> str:
     if settings.metric in after.scores:
