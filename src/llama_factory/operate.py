@@ -34,9 +34,14 @@ from llama_factory.versions.version import require_servable
 from llama_factory.versions.workspace import PathLike, Workspace
 
 if TYPE_CHECKING:
+    from llama_factory.config.schema import RunConfig
     from llama_factory.data.review.cases import Case
     from llama_factory.data.sources.feedback import Kind
     from llama_factory.jobs.feedback import FeedbackFilter, FeedbackRow
+    from llama_factory.jobs.knowledge import KnowledgeScores, KnowledgeStatus
+    from llama_factory.knowledge.proposals import Proposal
+    from llama_factory.knowledge.refresh import Refreshed
+    from llama_factory.knowledge.retrieval import By, Passage
     from llama_factory.serving.access import ApiKey
     from llama_factory.serving.canary_status import CanaryStatus
 
@@ -61,6 +66,7 @@ def serve(model: ModelLike, changes: Changes = (), log: Callable[[str], None] = 
             say=log,
             data=config.data,
             inference=config.inference,
+            knowledge=config.knowledge,
         )
 
 
@@ -235,3 +241,99 @@ def unpack(folder: PathLike, path: PathLike, progress: Progress = SILENT) -> Tak
     name = archive.base_model_of(Path(path))
     workspace = store.create_workspace(folder, name, template.settings_file(name))
     return archive.unpack(workspace, Path(path), progress)
+
+
+def add_knowledge(
+    folder: PathLike, paths: Sequence[PathLike], changes: Changes = ()
+) -> tuple[list[str], Refreshed]:
+    """Copy documents into a workspace's `knowledge/` and index them; running servers see them.
+
+    Returns:
+        The names of the copies, and what indexing came to.
+    """
+    workspace, config = _knowledge(folder, changes)
+    from llama_factory.jobs import knowledge as jobs
+
+    library = jobs.library_of(workspace, config.knowledge)
+    return jobs.add_documents(library, [Path(each) for each in paths])
+
+
+def search_knowledge(
+    folder: PathLike,
+    question: str,
+    top_k: int | None = None,
+    by: By = "both",
+    changes: Changes = (),
+) -> list[Passage]:
+    """The passages of documents that a prompt with this question would hold."""
+    workspace, config = _knowledge(folder, changes)
+    from llama_factory.jobs import knowledge as jobs
+
+    embedder = None if by == "words" else config.knowledge.vectors.open()
+    retriever = jobs.ready(jobs.library_of(workspace, config.knowledge), embedder)
+    return retriever.search(question, top_k, by=by)
+
+
+def knowledge_status(folder: PathLike, changes: Changes = ()) -> KnowledgeStatus:
+    """The documents of a workspace: how many passages each has, and what is left out and why."""
+    workspace, config = _knowledge(folder, changes)
+    from llama_factory.jobs import knowledge as jobs
+
+    return jobs.status(jobs.library_of(workspace, config.knowledge))
+
+
+def evaluate_knowledge(
+    model: ModelLike,
+    questions: PathLike,
+    top_k: int = 5,
+    *,
+    asks_model: bool = True,
+    progress: Progress = SILENT,
+) -> KnowledgeScores:
+    """How often the right passage is found, and the right fact said without and with documents.
+
+    Args:
+        model: a workspace (its released version), or a reference that names a version.
+        questions: JSON lines with `question`, `file`, `phrase` and `answer`.
+        top_k: passages among which the right one must be.
+        asks_model: whether a version answers the questions whose `answer` is known.
+        progress: shows how far it is.
+    """
+    reference = ModelReference.of(model)
+    workspace, config = _knowledge(reference.name, reference.changes)
+    from llama_factory.jobs import knowledge as jobs
+    from llama_factory.knowledge.questions import read_questions
+
+    known = read_questions(Path(questions))
+    library = jobs.library_of(workspace, config.knowledge)
+    retriever = jobs.ready(library, config.knowledge.vectors.open())
+    opened = None
+    if asks_model and any(each.answer for each in known):
+        from llama_factory.model.chat.encoding import encode_options
+
+        opened = reference.find(config.model).open(encode_options(config.data))
+    return jobs.evaluate(retriever, known, top_k, opened, progress=progress)
+
+
+def propose_knowledge(
+    folder: PathLike, at_least: int = 3, changes: Changes = ()
+) -> tuple[list[Proposal], list[Case]]:
+    """Offer what is asked often and answered from documents as rows that a person may have taught.
+
+    Returns:
+        All proposals, and the cases of the review that are new.
+    """
+    workspace, config = _knowledge(folder, changes)
+    from llama_factory.jobs import knowledge as jobs
+    from llama_factory.knowledge.proposals import GroundedAnswer
+    from llama_factory.serving.conversations import read_conversations
+
+    kept = read_conversations(workspace)
+    answers = (GroundedAnswer(each.row, each.citations) for each in kept if each.citations)
+    library = jobs.library_of(workspace, config.knowledge)
+    return jobs.propose_rows(library, workspace.review, answers, at_least)
+
+
+def _knowledge(folder: PathLike, changes: Changes) -> tuple[Workspace, RunConfig]:
+    workspace = Workspace.open(folder)
+    return workspace, load_to_answer(workspace.settings, changes)

@@ -45,7 +45,7 @@ def print_case(case: Case, title: str, earlier: Mapping[str, Case]) -> None:
     else:
         console.print(_questions(case))
         console.print(_options(case))
-    if case.kind == "feedback":
+    if case.kind in ("feedback", "knowledge"):
         console.print(Text(visible(case.why), style="yellow"))
     if case.proposal:
         console.print(

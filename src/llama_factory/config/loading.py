@@ -82,7 +82,7 @@ def load_to_answer(settings: Path | None, changes: Changes = ()) -> RunConfig:
             raise
         logger.warning("%s\nAnswers are given without it.", error)
         _, values = _parse(settings)
-    answering = ("model", "data", "serving")
+    answering = ("model", "data", "knowledge", "serving")
     kept: dict[str, Any] = {name: values[name] for name in answering if name in values}
     if isinstance(kept.get("data"), dict):
         kept["data"].pop("cleaning", None)

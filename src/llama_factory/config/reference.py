@@ -14,6 +14,7 @@ from llama_factory.config.schema import RunConfig
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.data.cleaning import CLEANERS
 from llama_factory.evaluation.metrics import METRICS
+from llama_factory.knowledge.embedders import EMBEDDERS
 from llama_factory.model.adapters import ADAPTERS
 from llama_factory.serving.engines import ENGINES
 from llama_factory.training.objectives import OBJECTIVES
@@ -32,6 +33,7 @@ REGISTRIES = (
     STRATEGIES,
     METRICS,
     ENGINES,
+    EMBEDDERS,
 )
 HEAD = """\
 # Settings

@@ -8,6 +8,8 @@ from pydantic import model_validator
 
 from llama_factory.core.settings import OneOf, Registry, Settings
 from llama_factory.inference.settings import InferenceSettings
+from llama_factory.knowledge.embedders import EMBEDDERS
+from llama_factory.knowledge.settings import KnowledgeSettings
 from llama_factory.model.adapters import ADAPTERS
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.serving.engines import ENGINES
@@ -21,6 +23,8 @@ class RunConfig(LearningConfig):
 
     inference: InferenceSettings = InferenceSettings()
     """How models compute their answers, in the chat and behind the API."""
+    knowledge: KnowledgeSettings = KnowledgeSettings()
+    """Documents that answers draw on, for facts that change too often to be taught."""
     serving: ServingSettings = ServingSettings()
     """The API server."""
     output_dir: Path | None = None
@@ -53,6 +57,7 @@ class RunConfig(LearningConfig):
 
 
 PARTS: Mapping[str, Registry[Any]] = {
+    "knowledge.vectors": EMBEDDERS,
     "model.adapter": ADAPTERS,
     "serving.engine": ENGINES,
     "training.objective": OBJECTIVES,

@@ -66,6 +66,9 @@ gate:                             # a new version is released only if all of thi
   max_drop: 0.1                   # ... by more than this
   max_guard_ratio: 1.15           # general perplexity at most this many times the base model's
 
+# knowledge:                      # files in knowledge/, for facts that change too often
+#   use: true                     # answers draw on them and cite them; see docs/knowledge.md
+
 serving:
   # host: 127.0.0.1               # 0.0.0.0 opens the API to the network; make a key first
   port: 8000

@@ -21,6 +21,8 @@ from llama_factory.core.errors import VersionError
 
 LOOK_SECONDS = 2.0
 """Longest wait for a lock that somebody only looks at: a look takes far less."""
+HASHED_BYTES = 1 << 20
+"""Of a file, so much is in memory while it is hashed."""
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of the operating system where a file or folder may not be changed."""
 
@@ -90,7 +92,15 @@ def read_jsonl(path: Path) -> Iterator[Any]:
 def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(file)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """SHA-256 of what is left of an opened file, as hex."""
+    digest = hashlib.sha256()
+    while data := file.read(HASHED_BYTES):
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def hash_folder(folder: Path, *, leave_out: frozenset[str] = frozenset()) -> dict[str, str]:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
 from llama_factory.data.cleaning.private_data import PrivateData
+from llama_factory.knowledge.settings import KnowledgeSettings
 from llama_factory.serving import error_responses, middleware
 from llama_factory.serving.canary_watch import CanaryWatch
 from llama_factory.serving.conversations import ConversationKeeper, Conversations
@@ -14,6 +15,7 @@ from llama_factory.serving.engines.engine import AnswerEngine
 from llama_factory.serving.feedback import FeedbackStore
 from llama_factory.serving.key_check import KeyAccess
 from llama_factory.serving.keys import KeyRing
+from llama_factory.serving.knowledge import ServedKnowledge
 from llama_factory.serving.limits import KeyLimits
 from llama_factory.serving.readiness import GatewayReadings
 from llama_factory.serving.routes import (
@@ -32,7 +34,7 @@ from llama_factory.serving.settings import ServingSettings
 from llama_factory.serving.shadow import Shadow
 from llama_factory.versions.workspace import Workspace
 
-ROUTES = (health, models, chat, completions, embeddings, tokens, adapters, operations)
+ROUTES = (health, models, completions, embeddings, tokens, adapters, operations)
 
 
 def create_app(
@@ -42,6 +44,7 @@ def create_app(
     *,
     api_key: str | None = None,
     private: PrivateData | None = None,
+    knowledge: KnowledgeSettings | None = None,
 ) -> FastAPI:
     """The API for a workspace's released version.
 
@@ -51,6 +54,7 @@ def create_app(
         engine: makes the tokens; it is closed when the app ends.
         api_key: a key beside those of the workspace; where there is none at all, everyone gets in.
         private: what is masked in conversations that are kept; None for all kinds.
+        knowledge: the documents that answers draw on; None for the usual settings.
     """
     gateway = Gateway(workspace, settings, engine)
     ring = KeyRing(workspace.folder / settings.keys, api_key)
@@ -60,6 +64,7 @@ def create_app(
     gateway.choose_version = canary.choose
     gateway.observers += [limits, ConversationKeeper(conversations), canary, shadow]
     store = FeedbackStore(workspace, conversations, private)
+    documents = ServedKnowledge(workspace, knowledge or KnowledgeSettings())
     readings = GatewayReadings(gateway, ring)
     gateway.metrics.sources.append(readings)
 
@@ -71,6 +76,7 @@ def create_app(
             ring.followed(),
             canary.running(),
             shadow.running(),
+            documents.running(),
         ):
             yield
 
@@ -78,7 +84,7 @@ def create_app(
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.gateway, app.state.readings = gateway, readings
     routers = [subject.router(gateway) for subject in ROUTES]
-    routers.append(feedback.router(gateway, store))
+    routers += [chat.router(gateway, documents), feedback.router(gateway, store)]
     app.state.routes = [each for router in routers for each in _named(router)]
     for router in routers:
         app.include_router(router)

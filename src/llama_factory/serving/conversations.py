@@ -61,7 +61,9 @@ class KeptConversation:
         version: that answered.
         key: id of the API key; empty where none is needed.
         user: that the request named, on disk as a hash; empty where it named none.
-        row: the turns, which end with the answer.
+        row: the turns as they were asked, without passages of documents, which end with the answer.
+        citations: passages of documents that the answer was given: file, heading, place, digest of
+            what it says, and whether the answer names it.
     """
 
     completion_id: str
@@ -71,6 +73,7 @@ class KeptConversation:
     key: str
     user: str
     row: Example
+    citations: tuple[dict[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
@@ -81,13 +84,16 @@ class KeptConversation:
         """Plain values for one line; the name comes first, where the index looks for it."""
         values = {"name": self.name, "completion_id": self.completion_id, "index": self.index}
         values |= {"when": self.when, "version": self.version, "key": self.key}
-        return values | {"user": self.user, "row": self.row.to_json()}
+        values |= {"user": self.user, "row": self.row.to_json()}
+        return values | ({"citations": list(self.citations)} if self.citations else {})
 
     @staticmethod
     def from_json(line: dict[str, Any]) -> "KeptConversation":
         """The inverse of `to_json`."""
         values = {name: value for name, value in line.items() if name != "name"}
-        return KeptConversation(**values | {"row": Example.from_json(line["row"])})
+        cited = tuple(line.get("citations", ()))
+        row = Example.from_json(line["row"])
+        return KeptConversation(**values | {"row": row, "citations": cited})
 
 
 class Conversations:
@@ -238,6 +244,20 @@ class Conversations:
             logger.error("%s", text)
 
 
+def read_conversations(workspace: Workspace) -> Iterator[KeptConversation]:
+    """All conversations on disk, each once, oldest first; broken lines are left out."""
+    known: set[str] = set()
+    paths = [*workspace.feedback.glob(f"{PREFIX}*.jsonl"), *workspace.conversations.glob("*.jsonl")]
+    for path in sorted(paths, key=lambda each: each.stem.removeprefix(PREFIX)):
+        with path.open("rb") as file:
+            for line in file:
+                with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+                    kept = KeptConversation.from_json(json.loads(line))
+                    if kept.name not in known:
+                        known.add(kept.name)
+                        yield kept
+
+
 @dataclass(frozen=True)
 class ConversationKeeper:
     """Keeps every answer of the gateway; text completions, which are no chat, are not kept."""
@@ -254,7 +274,9 @@ class ConversationKeeper:
             return
         if outcome.finish_reason == "cancelled" and not outcome.text:
             return
-        turns = (*prompt.messages, Message("assistant", outcome.text))
+        grounding = outcome.asked.grounding
+        asked = prompt.messages if grounding is None else grounding.question.messages
+        turns = (*asked, Message("assistant", outcome.text))
         when = datetime.fromtimestamp(outcome.began, UTC).isoformat(timespec="seconds")
         caller = outcome.asked.caller
         self.kept.keep(
@@ -266,6 +288,7 @@ class ConversationKeeper:
                 caller.key_id,
                 caller.user,
                 Example(turns, "", "", 0, tools=prompt.tools),
+                () if grounding is None else grounding.record(outcome.text),
             )
         )
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from llama_factory.inference.question import Options, Prompt
+from llama_factory.knowledge.grounding import Grounding
 
 FinishReason = Literal["stop", "length", "cancelled", "failed"]
 
@@ -34,12 +35,14 @@ class Asked:
         name: the alias or version that is asked for.
         caller: who asks.
         choices: what is asked and how, one for each answer.
+        grounding: the documents that the prompts were filled from; None where none were.
     """
 
     id: str
     name: str
     caller: Caller
     choices: tuple[tuple[Prompt, Options], ...]
+    grounding: Grounding | None = None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from llama_factory.core.errors import ServingError
 from llama_factory.core.signals import Stopped
 from llama_factory.data.settings import DataSettings, private_data_of
 from llama_factory.inference.settings import InferenceSettings
+from llama_factory.knowledge.settings import KnowledgeSettings
 from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.settings import ModelSettings
 from llama_factory.serving.api import create_app
@@ -66,6 +67,7 @@ def serve(  # noqa: PLR0913  # one call starts all of it
     say: Callable[[str], None],
     data: DataSettings,
     inference: InferenceSettings | None = None,
+    knowledge: KnowledgeSettings | None = None,
 ) -> None:
     """Answer requests until Ctrl-C or SIGTERM.
 
@@ -77,6 +79,7 @@ def serve(  # noqa: PLR0913  # one call starts all of it
         say: shows one line to the user.
         data: how versions are asked that nothing was written down for, and what is private.
         inference: how models compute; None for the usual settings.
+        knowledge: the documents that answers draw on; None for the usual settings.
 
     Raises:
         ServingError: the port is in use, the address is not this machine's, or the server would be
@@ -89,7 +92,14 @@ def serve(  # noqa: PLR0913  # one call starts all of it
         usual, how = encode_options(data).format, inference or InferenceSettings()
         engine = settings.engine.open(model_settings, workspace, usual, how)
         private = private_data_of(data)
-        app = create_app(workspace, settings, engine, api_key=api_key or None, private=private)
+        app = create_app(
+            workspace,
+            settings,
+            engine,
+            api_key=api_key or None,
+            private=private,
+            knowledge=knowledge,
+        )
         run(app, listener, lambda: _announce(app.state.gateway, _address(listener), say))
 
 

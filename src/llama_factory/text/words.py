@@ -1,7 +1,8 @@
 """Texts as words and what lies between them; what must survive as it is never counts as a word."""
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from random import Random
 from typing import Any, NamedTuple
@@ -27,6 +28,11 @@ _PIECE = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _HAN = re.compile(f"[{HAN}]")
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff"
+"""Thai, Lao, Burmese, Khmer and kana: written without spaces, and no dictionary for them here."""
+_SEARCHED = re.compile(rf"[{HAN}]+|[{_UNSPACED}]+|[^\W_{HAN}{_UNSPACED}]+")
+_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_ACCENTS = re.compile("[\u0300-\u036f]")
 _ALPHABETIC = re.compile(r"(?:[^\W\d_]|['’-])+")
 
 
@@ -65,6 +71,28 @@ def cut(text: str) -> list[TextPiece]:
 def jieba_words(text: str) -> list[str]:
     """All of a text as jieba cuts it, marks and white space too; joined it is the text."""
     return list(_chinese().lcut(text))
+
+
+def search_words(text: str) -> Iterator[str]:
+    """The words by which a text is found, cut alike in documents and in questions.
+
+    Case, accents and width of letters do not count. Chinese comes as jieba cuts it for search: long
+    words, and the shorter ones in them. Kana and Thai come as pairs of characters.
+    """
+    for run in _SEARCHED.findall(_folded(text)):
+        if _HAN.match(run):
+            yield from _chinese().cut_for_search(run)
+        elif _IS_UNSPACED.match(run) and len(run) > 1:
+            yield from (run[place : place + 2] for place in range(len(run) - 1))
+        else:
+            yield run
+
+
+def _folded(text: str) -> str:
+    if text.isascii():
+        return text.lower()
+    plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", text))
+    return unicodedata.normalize("NFC", plain).casefold()
 
 
 def joined(pieces: Sequence[TextPiece]) -> str:

@@ -18,7 +18,7 @@ from llama_factory.data.conflict_rules import claim, digest, question_key
 from llama_factory.data.reading import RawRow, Refused, group_of, to_example
 from llama_factory.text.similar_questions import comparable_form
 
-Kind = Literal["conflict", "refused", "feedback"]
+Kind = Literal["conflict", "refused", "feedback", "knowledge"]
 Level = Literal["rule", "first", "second", "referee", "taken_back"]
 State = Literal["open", "resolved", "unresolved", "replaced"]
 _LEVELS: tuple[Level, ...] = ("first", "second", "referee")
@@ -116,16 +116,18 @@ class Option:
 
 @dataclass(frozen=True)
 class Case:
-    """A question that people decide: a conflict, a refused row, or what a user said of an answer.
+    """A question that people decide: a conflict, a refused or proposed row, what a user said.
 
     Attributes:
         id: what is in dispute, as a hash; that of the feedback.
-        kind: a conflict among rows, a row that was refused, or feedback.
+        kind: a conflict among rows, a row that was refused, feedback, or a question that is often
+            answered from documents.
         rows: the rows in conflict, in reading order; none for a refused row; of feedback the one
-            row that it claims.
+            row that it claims, of documents the row that is proposed.
         is_exact: whether the questions are equal once normalised, and not only nearly.
         proposal: what the automatic rule would do.
-        why: the rule's reason, why the row was refused, or who said what of the answer.
+        why: the rule's reason, why the row was refused, who said what of the answer, or how often
+            it was asked.
         always_second: whether a first reviewer alone is never enough where no rule agrees.
         file: where a refused row came from.
         line: its line in that file.

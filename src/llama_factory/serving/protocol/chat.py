@@ -55,6 +55,18 @@ class TemplateOptions(BaseModel):
     enable_thinking: bool | None = None
 
 
+MAX_PASSAGES = 50
+
+
+class KnowledgeOptions(BaseModel):
+    """Whether documents are drawn on, and how many passages of them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    use: bool | None = None
+    top_k: int | None = Field(None, ge=1, le=MAX_PASSAGES)
+
+
 class ChatTurns(RequestPart):
     """What is asked in turns."""
 
@@ -93,6 +105,7 @@ class ChatRequest(AnswerRequest, ChatTurns):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     parallel_tool_calls: bool | None = None
+    knowledge: KnowledgeOptions | None = None
 
     def choices(self, max_tokens: int) -> tuple[tuple[Prompt, Options], ...]:
         """What is asked and how, once for each of the `n` answers.

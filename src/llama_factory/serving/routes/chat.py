@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from llama_factory.serving.knowledge import GroundedReply, ServedKnowledge
 from llama_factory.serving.outcome import Asked
 from llama_factory.serving.protocol.chat import ChatRequest
 from llama_factory.serving.protocol.replies import ChatReply
@@ -9,7 +10,7 @@ from llama_factory.serving.service import Gateway
 from llama_factory.serving.streaming import respond
 
 
-def router(gateway: Gateway) -> APIRouter:
+def router(gateway: Gateway, knowledge: ServedKnowledge) -> APIRouter:
     """The route."""
     routes = APIRouter(prefix="/v1")
 
@@ -18,7 +19,9 @@ def router(gateway: Gateway) -> APIRouter:
         choices = body.choices(gateway.settings.max_tokens)
         reply = ChatReply.to(body)
         caller = body.caller(request.state.entry.key_id)
-        asked = Asked(reply.id, body.model, caller, choices)
-        return await respond(gateway, asked, reply, request, is_stream=bool(body.stream))
+        choices, grounding = await knowledge.ground(body, choices)
+        asked = Asked(reply.id, body.model, caller, choices, grounding)
+        shape = reply if grounding is None else GroundedReply(reply, grounding)
+        return await respond(gateway, asked, shape, request, is_stream=bool(body.stream))
 
     return routes
