@@ -20,7 +20,7 @@ from typing import Any
 from common import print_table, write_results
 
 from llama_factory.core.progress import SILENT
-from llama_factory.jobs.knowledge import library_of, say_facts
+from llama_factory.jobs.knowledge import answer_facts, library_of
 from llama_factory.knowledge.embedders import EMBEDDERS, Embedder
 from llama_factory.knowledge.questions import read_questions, recall
 from llama_factory.knowledge.refresh import Library
@@ -153,7 +153,7 @@ def facts(folder: Path, model: str, *, quick: bool) -> dict[str, Any]:
         opened = ModelReference(str(folder)).find(config.model).open(encode_options(config.data))
         questions = read_questions(HERE / "knowledge_facts.jsonl")[:: 15 if quick else 1]
         found = recall(Retriever(library), questions, config.knowledge.top_k, "words")
-        score = say_facts(opened, Retriever(library), questions, progress=SILENT)
+        score = answer_facts(opened, Retriever(library), questions, progress=SILENT)
     return {"model": model, "recall": found.to_json()["recall"], **score.to_json()}
 
 

@@ -103,7 +103,7 @@ def test_a_link_put_in_the_place_of_a_file_is_not_followed(books, tmp_path):
     secret = tmp_path / "secret.md"
     secret.write_text("The password is 1234.")
     path = write(books, "a.md", "harmless")
-    state = scan(books.folder).found["a.md"]
+    state = scan(books.folder).states["a.md"]
     path.unlink()
     path.symlink_to(secret)
     with pytest.raises(Exception, match="cannot be read"), opened(state) as file:

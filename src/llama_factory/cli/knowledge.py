@@ -82,7 +82,7 @@ def _add(folder: Path, words: list[str], changes: list[str] | None) -> Shown:
     from llama_factory import operate
 
     if not words:
-        raise ConfigError("add: name files or folders, such as `knowledge my-bot add faq.md`.")
+        raise ConfigError("add: name files or folders, such as `knowledge my-bot add faq.txt`.")
     copied, done = operate.add_knowledge(folder, words, changes or ())
     lines: list[Any] = [_plain(f"{len(copied)} added, {len(done.read)} read.")]
     lines += [_plain(f"Left out: {name} {why}", "yellow") for name, why in done.refused.items()]

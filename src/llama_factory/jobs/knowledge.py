@@ -220,10 +220,10 @@ def evaluate(
     facts = [each for each in questions if each.answer]
     if model is None or not facts:
         return KnowledgeScores(top_k, recalls)
-    return KnowledgeScores(top_k, recalls, say_facts(model, retriever, facts, progress=progress))
+    return KnowledgeScores(top_k, recalls, answer_facts(model, retriever, facts, progress=progress))
 
 
-def say_facts(
+def answer_facts(
     model: "AdaptedModel",
     retriever: Retriever,
     questions: Sequence[KnownQuestion],

@@ -27,6 +27,10 @@ class DocumentError(DataError):
     """A document is left out; the message says why and how to mend it."""
 
 
+class DocumentLimitError(DocumentError):
+    """A document takes more than one may; another way to read it would take as much."""
+
+
 class DocumentChangedError(DocumentError):
     """A document is being changed while it is read; it is read again later."""
 
@@ -82,10 +86,10 @@ class OpenedDocument:
         """Give up on a document that takes too long.
 
         Raises:
-            DocumentError: its time is over.
+            DocumentLimitError: its time is over.
         """
         if self.seconds_left < 0:
-            raise DocumentError(
+            raise DocumentLimitError(
                 f"took longer than {self.limits.seconds:g} s to read "
                 "(knowledge.limits.seconds). Split it, or raise the limit."
             )

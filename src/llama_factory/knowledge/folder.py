@@ -44,11 +44,11 @@ class Scan:
     """What is in a folder, by the names that people are shown.
 
     Attributes:
-        found: documents.
+        states: of documents.
         refused: what is left out, with the reason.
     """
 
-    found: dict[str, FileState] = field(default_factory=dict)
+    states: dict[str, FileState] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
 
@@ -99,7 +99,7 @@ def _look(path: Path, root: Path, result: Scan) -> None:
     except DocumentError as error:
         result.refused[name] = str(error)
         return
-    result.found[name] = FileState.of(target, found)
+    result.states[name] = FileState.of(target, found)
 
 
 def _name(path: Path, root: Path) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from llama_factory.knowledge.chunks import Chunk
 from llama_factory.text.words import search_words
 
-SCHEMA = "4"
+SCHEMA = "1"
 """Raised where tables, or how words are cut, change: an older index is made again."""
 BUSY_SECONDS = 30.0
 VECTOR_TYPE = np.float16

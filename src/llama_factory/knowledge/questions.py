@@ -73,7 +73,7 @@ def _question(path: Path, number: int, line: str) -> KnownQuestion:
         return KnownQuestion.from_json(json.loads(line))
     except ValueError as error:
         raise DataError(
-            f'{path}:{number}: {error}. Write {{"question": "...", "file": "faq.md", '
+            f'{path}:{number}: {error}. Write {{"question": "...", "file": "faq.txt", '
             '"phrase": "24 months", "answer": "24 months"}.'
         ) from None
 
@@ -93,7 +93,7 @@ class Recall:
 
     Attributes:
         num: questions whose passage is known.
-        num_found: of these, those whose passage was among the first.
+        num_hits: of these, those whose passage was among the first.
         by_group: both numbers for each group.
         num_unanswerable: questions that no document answers.
         num_refused: of these, those for which nothing was found, which is right.
@@ -101,7 +101,7 @@ class Recall:
     """
 
     num: int
-    num_found: int
+    num_hits: int
     by_group: dict[str, tuple[int, int]]
     num_unanswerable: int
     num_refused: int
@@ -115,7 +115,7 @@ class Recall:
         }
         return {
             "questions": self.num,
-            "recall": round(self.num_found / self.num, 4) if self.num else None,
+            "recall": round(self.num_hits / self.num, 4) if self.num else None,
             "groups": groups,
             "unanswerable": self.num_unanswerable,
             "nothing_found_rightly": self.num_refused,

@@ -101,9 +101,9 @@ class Library:
         if index.fact("settings") != self._identity:
             return True
         marks = index.marks()
-        names = found.found.keys() | found.refused.keys()
+        names = found.states.keys() | found.refused.keys()
         return names != marks.keys() or any(
-            marks[name] != state.mark for name, state in found.found.items()
+            marks[name] != state.mark for name, state in found.states.items()
         )
 
     @property
@@ -114,7 +114,7 @@ class Library:
     def _bring_up(self, index: KnowledgeIndex, found: Scan) -> Refreshed:
         index.require_settings(self._identity)
         known, done = index.files(), Refreshed()
-        gone = known.keys() - found.found.keys() - found.refused.keys()
+        gone = known.keys() - found.states.keys() - found.refused.keys()
         if gone:
             index.remove(gone)
             done.removed = sorted(gone)
@@ -123,7 +123,7 @@ class Library:
                 index.put(IndexedFile(name, "", "", 0, why), ())
                 done.refused[name] = why
         # short ones first: a long one must not keep them waiting
-        for name, state in sorted(found.found.items(), key=lambda each: each[1].size):
+        for name, state in sorted(found.states.items(), key=lambda each: each[1].size):
             if name not in known or known[name].mark != state.mark:
                 self._read(index, name, state, known.get(name), done)
         return done

@@ -39,7 +39,7 @@ class KnowledgeSettings(Settings):
     """Most tokens of passages in a prompt, estimated. Higher takes more of the context."""
     chunk_tokens: int = Field(280, ge=50, le=2000)
     """Longest passage in tokens, estimated. Shorter ones are found more exactly and say less."""
-    min_coverage: float = Field(0.35, ge=0, le=1)
+    min_coverage: float = Field(0.25, ge=0, le=1)
     """How much of a question's words, each weighed by how rare it is, a passage must hold to count
     as found. Higher says more often that nothing was found."""
     vectors: Annotated[EmbedderSettings, OneOf(EMBEDDERS)] = NoVectors()

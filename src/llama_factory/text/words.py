@@ -32,6 +32,8 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff"
 """Thai, Lao, Burmese, Khmer and kana: written without spaces, and no dictionary for them here."""
 _SEARCHED = re.compile(rf"[{HAN}]+|[{_UNSPACED}]+|[^\W_{HAN}{_UNSPACED}]+")
 _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+MIN_PLURAL = 4
+"""Letters of the shortest word that may be a plural."""
 _ACCENTS = re.compile("[\u0300-\u036f]")
 _ALPHABETIC = re.compile(r"(?:[^\W\d_]|['’-])+")
 
@@ -76,8 +78,9 @@ def jieba_words(text: str) -> list[str]:
 def search_words(text: str) -> Iterator[str]:
     """The words by which a text is found, cut alike in documents and in questions.
 
-    Case, accents and width of letters do not count. Chinese comes as jieba cuts it for search: long
-    words, and the shorter ones in them. Kana and Thai come as pairs of characters.
+    Case, accents, width of letters and the s of an English plural do not count. Chinese comes as
+    jieba cuts it for search: long words, and the shorter ones in them. Kana and Thai come as pairs
+    of characters.
     """
     for run in _SEARCHED.findall(_folded(text)):
         if _HAN.match(run):
@@ -85,7 +88,16 @@ def search_words(text: str) -> Iterator[str]:
         elif _IS_UNSPACED.match(run) and len(run) > 1:
             yield from (run[place : place + 2] for place in range(len(run) - 1))
         else:
-            yield run
+            yield _singular(run) if run.isascii() else run
+
+
+def _singular(word: str) -> str:
+    """An English word without the s of its plural (Harman 1991, "How effective is suffixing?")."""
+    if len(word) < MIN_PLURAL or not word.endswith("s") or word.endswith(("us", "ss", "is")):
+        return word
+    if word.endswith("ies") and not word.endswith(("eies", "aies")):
+        return f"{word[:-3]}y"
+    return word[:-1]
 
 
 def _folded(text: str) -> str:

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llama_factory.knowledge.documents import Block, DocumentError, OpenedDocument
+from llama_factory.knowledge.documents import (
+    Block,
+    DocumentError,
+    DocumentLimitError,
+    OpenedDocument,
+)
 
 PROGRAM = Path(__file__).with_name("pdf_process.py")
 LIBRARIES = ("pypdf", "pypdfium2")
@@ -20,6 +25,8 @@ def read_pdf(document: OpenedDocument) -> Iterator[Block]:
     for library in LIBRARIES:
         try:
             pages = _pages(document, library)
+        except DocumentLimitError:
+            raise
         except DocumentError as error:
             why = str(error)
             continue
@@ -57,7 +64,7 @@ def _pages(document: OpenedDocument, library: str) -> list[tuple[int, str]]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise DocumentError(
+        raise DocumentLimitError(
             f"took longer than {limits.seconds:g} s to read (knowledge.limits.seconds). Split it, "
             "or raise the limit."
         ) from None
@@ -68,6 +75,7 @@ def _understood(output: bytes, megabytes: int) -> list[tuple[int, str]]:
     """The pages that a process wrote.
 
     Raises:
+        DocumentLimitError: it is above a limit.
         DocumentError: what it wrote instead, or that it died.
     """
     lines: list[Any] = []
@@ -76,6 +84,8 @@ def _understood(output: bytes, megabytes: int) -> list[tuple[int, str]]:
             lines.append(json.loads(line))
         except ValueError:  # the process died in the middle of it
             break
+    if above := next((line["limit"] for line in lines if "limit" in line), ""):
+        raise DocumentLimitError(above)
     if not lines or lines[-1].get("end") is not True:
         why = next((line["error"] for line in lines if "error" in line), "")
         raise DocumentError(

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 
+class _AboveLimitError(Exception):
+    pass
+
+
 def main() -> None:
     """Read a PDF under the limits of the first argument."""
     wanted = json.loads(sys.argv[1])
@@ -19,12 +23,14 @@ def main() -> None:
         for number, text in enumerate(read(sys.stdin.buffer.read(), wanted["max_pages"]), 1):
             left -= len(text)
             if left < 0:
-                raise ValueError(
+                raise _AboveLimitError(
                     f"page {number} brings its text above {wanted['max_characters']:,} characters "
                     "(knowledge.limits.max_expanded_megabytes)"
                 )
             _write({"page": number, "text": text})
         _write({"end": True})
+    except _AboveLimitError as error:
+        _write({"limit": f"is too large: {error}."})
     except MemoryError:
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - broken files raise whatever there is
@@ -53,7 +59,7 @@ def _by_pypdfium2(data: bytes, max_pages: int) -> Iterator[str]:
 
 def _require_pages(num_pages: int, max_pages: int) -> None:
     if num_pages > max_pages:
-        raise ValueError(
+        raise _AboveLimitError(
             f"{num_pages:,} pages are more than {max_pages:,} (knowledge.limits.max_pages)"
         )
 
