@@ -33,6 +33,11 @@ LARGEST_STEP = 128
 """Up to how many rows their number is rounded up to a multiple of what; and of more rows."""
 
 
+def _linear(*inputs: Any) -> Tensor:
+    result: Tensor = torch.ops.mkldnn._linear_pointwise.default(*inputs)
+    return result
+
+
 class Product(Protocol):
     """x -> x W^T + b, for inference only.
 
@@ -120,17 +125,21 @@ class _Packed:
         return self._num_bytes
 
     def __call__(self, x: Tensor) -> Tensor:
-        if not x.numel():
-            return x.new_empty(*x.shape[:-1], self._num_outputs)
-        rows = x.reshape(-1, x.shape[-1]).float()
-        num_rows = _rounded(len(rows))
-        if num_rows > len(rows):
-            rows = F.pad(rows, (0, 0, 0, num_rows - len(rows)))
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(
-            rows, self._weight, self._bias, "none", [], ""
-        )
-        num_given = x.numel() // x.shape[-1]
-        return result[:num_given].view(*x.shape[:-1], self._num_outputs).to(x.dtype)
+        *outer, num_inputs = x.shape
+        num_given = x.numel() // num_inputs
+        if not num_given:
+            return x.new_empty(*outer, self._num_outputs)
+        rows = x.reshape(num_given, num_inputs)
+        if rows.dtype != torch.float32:
+            rows = rows.float()
+        num_rows = _rounded(num_given)
+        if num_rows > num_given:
+            rows = F.pad(rows, (0, 0, 0, num_rows - num_given))
+        result: Tensor = _linear(rows, self._weight, self._bias, "none", [], "")
+        if num_rows > num_given:
+            result = result[:num_given]
+        result = result.view(*outer, self._num_outputs)
+        return result if x.dtype == torch.float32 else result.to(x.dtype)
 
 
 class _Int8:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from llama_factory.core.errors import ModelError
+from llama_factory.inference.blocks import quicken
 from llama_factory.inference.linear import Product, product
 from llama_factory.inference.packed import PackedNetwork, Span
 from llama_factory.inference.settings import Weights
@@ -153,6 +154,7 @@ class VersionedNetwork(PackedNetwork):
             if type(layer) in LINEAR and not is_kept:
                 self._layers[name] = VersionedLinear(layer, weights, self._active, layer is head)
                 network.set_submodule(name, self._layers[name])
+        quicken(network.modules())
 
     def add(self, version: str, chain: Chain) -> None:
         """Take a version's matrices.
