@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 TIMEOUT = httpx.Timeout(600.0, connect=10.0)
-UNLIMITED = httpx.Limits(max_connections=None)
+UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 
 SAME_PASS = 1e-3
 """Pieces closer than so many seconds come from one pass."""
@@ -193,7 +193,7 @@ def chat(load: Load, num_turns: int) -> list[Timing]:
 
 async def _chat(load: Load, num_turns: int) -> list[Timing]:
     turns, timings = [], []
-    async with httpx.AsyncClient(timeout=TIMEOUT) as client:
+    async with httpx.AsyncClient(timeout=TIMEOUT, limits=UNLIMITED) as client:
         for text in questions(num_turns, first=5_000):
             turns.append(user(text))
             timings.append(await ask(client, load, load.models[0], turns))
@@ -218,7 +218,7 @@ async def _beside_others(load: Load, num_others: int, num_asked: int) -> dict[st
         for number in range(num_others)
     ]
     short = Load(load.url, load.models, 2, load.more)
-    async with httpx.AsyncClient(timeout=TIMEOUT) as client:
+    async with httpx.AsyncClient(timeout=TIMEOUT, limits=UNLIMITED) as client:
         while len(background) < num_others:
             await asyncio.sleep(0.05)
             _raise_of(others)
@@ -237,7 +237,7 @@ async def _beside_others(load: Load, num_others: int, num_asked: int) -> dict[st
 
 
 async def _without_end(load: Load, first: int, background: list[Timing]) -> None:
-    async with httpx.AsyncClient(timeout=TIMEOUT) as client:
+    async with httpx.AsyncClient(timeout=TIMEOUT, limits=UNLIMITED) as client:
         for text in questions(1000, first):
             background.append(await ask(client, load, load.models[0], [user(text)]))
 
