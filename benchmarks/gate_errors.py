@@ -14,7 +14,6 @@ after), with their mean gain taken away (true gain 0) and as they are.
 
 import argparse
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,14 @@ from common import print_table, write_results
 
 from llama_factory.evaluation.paired_tests import mean_bounds
 from llama_factory.evaluation.statistics import Array
-from llama_factory.rounds.calibrate import POLICIES, simulate, word_of
-from llama_factory.rounds.settings import GateSettings, WhenUnsure
+from llama_factory.rounds.calibrate import POLICIES, Decided, count_words, judge, simulate
+from llama_factory.rounds.settings import GateSettings
 
 ROOT = Path(__file__).parent
 RUNS, LEARNED = ROOT / "results/continual/runs", ROOT / "data/learned_rows.json"
 DROPS, SIZES, LIMITS = (0.0, 0.02, 0.05, 0.1, 0.2), (10, 20, 50, 100, 300), (0.1, 0.05)
+SEEN = (10, 20, 50)
+"""Rows of each old task that the gate sees of a real version, out of 100."""
 METRIC = "exact_match"
 MARGIN = 0.05
 """A real version is called good or bad where its truth is this far from the limit."""
@@ -53,54 +54,55 @@ def real_versions() -> Iterator[dict[str, Array]]:
             yield changes
 
 
-def settings_of(policy: WhenUnsure, limit: float) -> GateSettings:
+def settings_of(limit: float) -> GateSettings:
     """The gate's settings in one cell of the table."""
-    return GateSettings(metric=METRIC, max_drop=limit, when_unsure=policy)
+    return GateSettings(metric=METRIC, max_drop=limit)
+
+
+def shares_of(found: Decided) -> dict[str, Any]:
+    """One policy's cell."""
+    return {"policy": found.policy, **{word: getattr(found, word) for word in WORDS}}
 
 
 def simulated(pool: Array, num_draws: int) -> list[dict[str, Any]]:
     """The gate's words about two old tasks that truly fell by a known amount."""
-    tasks = ("v0001 a", "v0002 b")
-    cells = []
-    for limit in LIMITS:
-        for rows in SIZES:
-            for drop in DROPS:
-                for policy in POLICIES:
-                    found = simulate(
-                        dict.fromkeys(tasks, pool),
-                        drop,
-                        settings_of(policy, limit),
-                        sizes=dict.fromkeys(tasks, rows),
-                        num_draws=num_draws,
-                    )
-                    shares = {word: getattr(found, word) for word in WORDS}
-                    cells.append(
-                        {"limit": limit, "rows": rows, "drop": drop, "policy": policy, **shares}
-                    )
-    return cells
+    changes = dict.fromkeys(("v0001 a", "v0002 b"), pool)
+    return [
+        {"limit": limit, "rows": rows, "drop": drop} | shares_of(found)
+        for limit in LIMITS
+        for rows in SIZES
+        for drop in DROPS
+        for found in simulate(
+            changes,
+            drop,
+            settings_of(limit),
+            sizes=dict.fromkeys(changes, rows),
+            num_draws=num_draws,
+        )
+    ]
 
 
 def judged(versions: Sequence[dict[str, Array]], limit: float, draws: int) -> list[dict[str, Any]]:
     """The gate's words about real versions of which it sees a part of the rows."""
-    rng, cells = np.random.default_rng(0), []
-    for rows in (10, 20, 50):
-        for policy in POLICIES:
-            counts = {kind: Counter[str]() for kind in ("good", "bad")}
-            for changes in versions:
-                worst = max(-float(each.mean()) for each in changes.values())
-                kind = "bad" if worst >= limit + MARGIN else "good"
-                if limit - MARGIN < worst < limit + MARGIN:
-                    continue
-                for _ in range(draws):
-                    seen = {t: rng.choice(e, rows, replace=False) for t, e in changes.items()}
-                    counts[kind][word_of(seen, settings_of(policy, limit))] += 1
-            cells += [
-                {"limit": limit, "rows": rows, "policy": policy, "kind": kind}
-                | {"versions": total // draws}
-                | {word: count[word] / total if total else None for word in WORDS}
-                for kind, count in counts.items()
-                for total in (sum(count.values()),)
+    rng = np.random.default_rng(0)
+    worst = [max(-float(each.mean()) for each in changes.values()) for changes in versions]
+    kinds = {
+        "good": [v for v, w in zip(versions, worst, strict=True) if w <= limit - MARGIN],
+        "bad": [v for v, w in zip(versions, worst, strict=True) if w >= limit + MARGIN],
+    }
+    cells = []
+    for rows in SEEN:
+        for kind, chosen in kinds.items():
+            verdicts = [
+                judge(
+                    {t: rng.choice(e, rows, replace=False) for t, e in changes.items()},
+                    settings_of(limit),
+                )
+                for changes in chosen
+                for _ in range(draws)
             ]
+            about = {"limit": limit, "rows": rows, "kind": kind, "versions": len(chosen)}
+            cells += [about | shares_of(count_words(verdicts, 0.0, p)) for p in POLICIES]
     return cells
 
 
@@ -165,7 +167,7 @@ def show(results: dict[str, Any], num_versions: int) -> None:
                     _find(real, rows=rows, kind=kind, policy="hold")["versions"],
                     *(_shares(real, rows=rows, kind=kind, policy=p) for p in POLICIES),
                 ]
-                for rows in (10, 20, 50)
+                for rows in SEEN
                 for kind in ("good", "bad")
             ],
         )

@@ -91,6 +91,7 @@ def test_too_few_rows_are_an_answer_of_their_own(policy, lost, word, to_canary):
     assert (verdict.word, verdict.waits_for_canary) == (word, to_canary)
     assert verdict.leans_to_refusal == (lost == 3)
     assert read_verdict({"verdict": verdict.to_json()}) == verdict
+    assert judge({"v0001 a": paired(12, lost=lost)}).under(policy) == verdict
 
 
 def test_a_held_version_names_the_rows_that_would_decide():

@@ -4,7 +4,7 @@ The rows are those of the released version beside its parent's. Nothing is train
 loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -20,7 +20,7 @@ from llama_factory.evaluation.simulated_drops import tilted
 from llama_factory.evaluation.statistics import Array
 from llama_factory.evaluation.task_rows import Prediction, read_predictions
 from llama_factory.rounds.check import GateEvidence, limit_of
-from llama_factory.rounds.gate import decide
+from llama_factory.rounds.gate import Verdict, decide
 from llama_factory.rounds.settings import GateSettings, WhenUnsure
 from llama_factory.versions import releases, store
 from llama_factory.versions.workspace import Workspace
@@ -125,7 +125,8 @@ def calibrate(workspace: Workspace, settings: GateSettings) -> Calibration:
     new = {task for task in rows if task.partition(" ")[0] == version.id}
     changes = {task: _changes(each, is_new=task in new) for task, each in rows.items()}
     tasks = tuple(_noise(task, each, settings) for task, each in changes.items())
-    return Calibration(version.id, tasks, tuple(_simulate(changes, settings)), settings.when_unsure)
+    decided = [line for drop in DROPS for line in simulate(changes, drop, settings)]
+    return Calibration(version.id, tasks, tuple(decided), settings.when_unsure)
 
 
 def _predictions(workspace: Workspace, version: str) -> list[Prediction]:
@@ -150,14 +151,6 @@ def _noise(task: str, changes: Array, settings: GateSettings) -> TaskNoise:
     return TaskNoise(task, count, changed, limit, noise, needed)
 
 
-def _simulate(changes: Mapping[str, Array], settings: GateSettings) -> list[Decided]:
-    return [
-        simulate(changes, drop, settings.model_copy(update={"when_unsure": policy}))
-        for drop in DROPS
-        for policy in POLICIES
-    ]
-
-
 def simulate(
     changes: Mapping[str, Array],
     drop: float,
@@ -165,13 +158,13 @@ def simulate(
     *,
     sizes: Mapping[str, int] | None = None,
     num_draws: int = NUM_DRAWS,
-) -> Decided:
-    """How the gate decides about versions whose old tasks all fell by a known amount.
+) -> list[Decided]:
+    """How the gate decides, under each policy, about versions whose old tasks all fell alike.
 
     Args:
         changes: real ones of each task, from which rows are drawn.
         drop: the true fall of each task's score.
-        settings: of the gate.
+        settings: of the gate; `when_unsure` is not looked at.
         sizes: rows drawn of each task; None for as many as there are.
         num_draws: versions.
     """
@@ -180,11 +173,17 @@ def simulate(
         task: _draw(each, drop, (num_draws, (sizes or {}).get(task, len(each))), rng)
         for task, each in changes.items()
     }
-    words = [
-        word_of({task: each[n] for task, each in drawn.items()}, settings) for n in range(num_draws)
+    verdicts = [
+        judge({task: each[n] for task, each in drawn.items()}, settings) for n in range(num_draws)
     ]
-    shares = (words.count(word) / num_draws for word in ("promoted", "held", "refused"))
-    return Decided(drop, settings.when_unsure, *shares)
+    return [count_words(verdicts, drop, policy) for policy in POLICIES]
+
+
+def count_words(verdicts: Sequence[Verdict], drop: float, policy: WhenUnsure) -> Decided:
+    """How often each word would be the verdict under a policy."""
+    words = [verdict.under(policy).word for verdict in verdicts]
+    shares = (words.count(word) / max(len(words), 1) for word in ("promoted", "held", "refused"))
+    return Decided(drop, policy, *shares)
 
 
 def _draw(changes: Array, drop: float, shape: tuple[int, int], rng: np.random.Generator) -> Array:
@@ -193,14 +192,13 @@ def _draw(changes: Array, drop: float, shape: tuple[int, int], rng: np.random.Ge
     return drawn
 
 
-def word_of(changes: Mapping[str, Array], settings: GateSettings) -> str:
+def judge(changes: Mapping[str, Array], settings: GateSettings) -> Verdict:
     """The gate's verdict of a version of which only the changes of old tasks are known."""
     rows = {task: _rows(each) for task, each in changes.items()}
     before, after = (_report(rows, side, settings.metric) for side in (0, 1))
-    verdict = decide(
+    return decide(
         after, before, new=None, base_guard=1.0, settings=settings, evidence=GateEvidence(rows)
     )
-    return verdict.word
 
 
 def _rows(changes: Array) -> PairedRows:

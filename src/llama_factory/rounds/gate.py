@@ -1,7 +1,7 @@
 """Whether a new version may answer users, with the reasons. A pure function of scores and rows."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llama_factory.core.types import EvalReport
@@ -76,6 +76,14 @@ class Verdict:
         """Whether it passed with checks that only a canary may decide."""
         is_unsure = self.when_unsure == "promote_behind_canary" and bool(self.undecided)
         return self.is_promoted and is_unsure
+
+    def under(self, policy: WhenUnsure) -> "Verdict":
+        """What it would be where another policy decides about undecided checks."""
+        checks = (
+            replace(check, passed=check.likely and policy != "hold") if check.undecided else check
+            for check in self.checks
+        )
+        return Verdict(tuple(checks), policy)
 
     @property
     def _failed(self) -> list[Check]:
