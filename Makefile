@@ -25,12 +25,14 @@ clients: .venv-clients/ready
 	touch .venv-clients/ready
 
 # Lives of a workspace, with kills and operators at random, and a server under load while releases
-# move, for as long as one likes: make soak LIVES=1000 SOAK_SECONDS=3600 SOAK_MODEL=smollm2
+# move, and of a watched one, for as long as one likes: make soak LIVES=1000 KILLS=100 SOAK_SECONDS=3600 SOAK_MODEL=smollm2
 LIVES ?= 200
+KILLS ?= 40
 SOAK_SECONDS ?= 600
 soak: .venv/ready
 	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/serving -s
 	LIVES=$(LIVES) $(BIN)/python -m pytest tests/rounds/test_life.py --timeout=0 -s
+	KILLS=$(KILLS) $(BIN)/python -m pytest tests/rounds/test_watch_life.py --timeout=0 -s
 
 # Small faults, planted one by one: which of them no test notices (make mutate PARTS="gate draft")
 mutate: .venv/ready

@@ -1,4 +1,4 @@
-"""The verbs of whoever runs a server and looks after versions, each in a few lines.
+"""The verbs of whoever runs a server or the loop, or looks after versions, each in a few lines.
 
 `run.py` has all others.
 
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_factory.config import template
 from llama_factory.config.changes import Changes
-from llama_factory.config.loading import load_to_answer
+from llama_factory.config.loading import load_config, load_to_answer
 from llama_factory.core.progress import SILENT, Progress
 from llama_factory.jobs.model_reference import ModelLike, ModelReference
 from llama_factory.versions import (
@@ -26,8 +28,11 @@ from llama_factory.versions import (
     store,
     verification,
 )
+from llama_factory.versions import journal as journals
 from llama_factory.versions.archive import Taken
 from llama_factory.versions.difference import Difference
+from llama_factory.versions.journal import Journal, JournalEntry, events
+from llama_factory.versions.journal_facts import reconcile
 from llama_factory.versions.notes import Note
 from llama_factory.versions.verification import Checked
 from llama_factory.versions.version import require_servable
@@ -42,8 +47,12 @@ if TYPE_CHECKING:
     from llama_factory.knowledge.proposals import Proposal
     from llama_factory.knowledge.refresh import Refreshed
     from llama_factory.knowledge.retrieval import By, Passage
+    from llama_factory.rounds.status import LoopConfig, LoopStatus
+    from llama_factory.rounds.watch import Watcher
     from llama_factory.serving.access import ApiKey
     from llama_factory.serving.canary_status import CanaryStatus
+    from llama_factory.versions.gc import RemovedVersion
+    from llama_factory.versions.journal import Event, What
 
 
 def serve(model: ModelLike, changes: Changes = (), log: Callable[[str], None] = print) -> None:
@@ -337,3 +346,92 @@ def propose_knowledge(
 def _knowledge(folder: PathLike, changes: Changes) -> tuple[Workspace, RunConfig]:
     workspace = Workspace.open(folder)
     return workspace, load_to_answer(workspace.settings, changes)
+
+
+def watcher(
+    folder: PathLike, changes: Sequence[str] = (), report: Callable[[Event], None] | None = None
+) -> Watcher:
+    """What watches a workspace and learns by itself: `run(stop)` does so until asked to stop.
+
+    Args:
+        folder: the workspace.
+        changes: settings of all rounds, as after `--set`.
+        report: is told each new event of the journal.
+    """
+    from llama_factory.rounds.watch import Watcher
+
+    workspace = Workspace.open(folder)
+    load = partial(_loop_config, workspace, changes)
+    return Watcher(workspace, load, changes=changes, report=report or (lambda event: None))
+
+
+def why(folder: PathLike, changes: Changes = ()) -> LoopStatus:
+    """How the loop stands: what waits, what a round waits for, why nothing happens."""
+    from llama_factory.rounds.arrivals import InboxWatch
+    from llama_factory.rounds.status import LoopView
+
+    workspace = Workspace.open(folder)
+    config = _loop_config(workspace, changes)
+    view = InboxWatch(workspace.inbox, config.loop.settle_seconds).look()
+    return LoopView(workspace, lambda: datetime.now(UTC)).status(config, view)
+
+
+def _loop_config(workspace: Workspace, changes: Changes) -> LoopConfig:
+    from llama_factory.rounds.status import LoopConfig
+
+    config = load_config(workspace.settings, changes)
+    return LoopConfig(config, config.loop)
+
+
+def journal(
+    folder: PathLike, *, what: Sequence[What] = (), last: int | None = None, after: int = 0
+) -> list[Event]:
+    """What happened in a workspace, oldest first.
+
+    Args:
+        folder: the workspace.
+        what: only these kinds of events; none: all.
+        last: only so many, the newest.
+        after: only those with a higher number.
+    """
+    workspace = Workspace.open(folder)
+    reconcile(workspace)
+    return events(workspace.journal, after=after, what=what, last=last)
+
+
+def production_at(folder: PathLike, when: str) -> tuple[str, Event | None]:
+    """Which version answered users at a time, and the event that released it.
+
+    Args:
+        folder: the workspace.
+        when: `14:05` is today's on this machine's clock; else a date and a time, ISO 8601.
+    """
+    time = journals.read_time(when, datetime.now().astimezone())
+    return journals.production_at(journal(folder), time)
+
+
+def unpark(folder: PathLike) -> int:
+    """Let the watcher try again what is parked; returns how many files that are."""
+    from llama_factory.rounds.status import OF_ROUNDS, parked_files
+
+    workspace = Workspace.open(folder)
+    book = Journal(workspace.journal)
+    parked = parked_files(book.events(what=OF_ROUNDS))
+    if parked:
+        book.add(JournalEntry("unparked", "person", data={"files": sorted(parked)}))
+    return len(parked)
+
+
+def collect(
+    folder: PathLike, changes: Changes = (), *, is_dry: bool = False
+) -> list[RemovedVersion]:
+    """Remove versions that nothing needs and `loop.keep` does not keep."""
+    from llama_factory.rounds.housekeeping import note_removed
+    from llama_factory.versions import gc
+
+    workspace = Workspace.open(folder)
+    keep = load_config(workspace.settings, changes).loop.keep
+    removed = gc.collect(workspace, keep, is_dry=is_dry)
+    if not is_dry:
+        note_removed(Journal(workspace.journal), removed, "person")
+    return removed

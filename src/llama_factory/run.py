@@ -8,7 +8,9 @@ layers are imported inside the verbs, so that `versions` or a bad setting answer
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +29,8 @@ from llama_factory.jobs.model_reference import ModelLike, ModelReference
 from llama_factory.model.settings import ExportOptions
 from llama_factory.reports.listing import VersionRow, list_versions
 from llama_factory.versions import releases, store
+from llama_factory.versions.journal import Journal
+from llama_factory.versions.journal_facts import reconcile
 from llama_factory.versions.releases import PRODUCTION
 from llama_factory.versions.version import ModelVersion, require_servable
 from llama_factory.versions.workspace import PathLike, Workspace
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
     from llama_factory.model.export import Exported
     from llama_factory.monitoring.observe import Health
     from llama_factory.rounds.calibrate import Calibration
-    from llama_factory.rounds.finishing import Round
+    from llama_factory.rounds.finishing import Round, RoundEnding
     from llama_factory.serving.chat import ChatModel, ChatSession
 
 
@@ -64,7 +68,12 @@ def init(folder: PathLike, base_model: PathLike = "smollm2") -> Workspace:
 
 
 def learn(
-    folder: PathLike, changes: Changes = (), progress: Progress = SILENT, *, again: bool = False
+    folder: PathLike,
+    changes: Changes = (),
+    progress: Progress = SILENT,
+    *,
+    again: bool = False,
+    intent: int | None = None,
 ) -> Round | None:
     """Teach what is in the inbox; release the result if the gate lets it pass.
 
@@ -73,6 +82,7 @@ def learn(
         changes: settings for this round alone.
         progress: shows how far it is.
         again: train also what the same files, settings and released version made before.
+        intent: take only the files that this event of the journal names, as they were then.
 
     Returns:
         The new version with the gate's verdict; None where the inbox holds nothing new.
@@ -83,25 +93,34 @@ def learn(
     workspace = Workspace.open(folder)
     config = load_config(workspace.settings, changes)
     config.training.check()
-    from llama_factory.reports.page import write_pages
     from llama_factory.rounds import round as rounds
 
-    done = rounds.learn(workspace, config, progress, draw=write_pages, again=again)
+    only = Journal(workspace.journal).event(intent).data["files"] if intent else None
+    ending = _ending(workspace, config)
+    done = rounds.learn(workspace, config, progress, ending=ending, again=again, only=only)
     safer = rounds.safer(config, done)
     if safer is None:
         return done
     progress.say(f"{done and done.version.id} is refused: trained once more with `safe`.")
-    return rounds.learn(workspace, safer, progress, draw=write_pages, again=again)
+    return rounds.learn(workspace, safer, progress, ending=ending, again=again, only=only)
 
 
 def consolidate(folder: PathLike, changes: Changes = (), progress: Progress = SILENT) -> Round:
     """Put the updates of all rounds so far into the weights; a fresh adapter begins."""
     workspace = Workspace.open(folder)
     config = load_config(workspace.settings, changes)
-    from llama_factory.reports.page import write_pages
     from llama_factory.rounds.consolidate import consolidate as begin_anew
 
-    return begin_anew(workspace, config, progress, draw=write_pages)
+    return begin_anew(workspace, config, progress, ending=_ending(workspace, config))
+
+
+def _ending(workspace: Workspace, config: RunConfig) -> RoundEnding:
+    """What is done with a version besides: its page, and checks before its release."""
+    from llama_factory.reports.page import write_pages
+    from llama_factory.rounds.finishing import RoundEnding
+    from llama_factory.rounds.hooks import checks_of
+
+    return RoundEnding(write_pages, checks_of(workspace, config.loop))
 
 
 def promote(folder: PathLike, version: str) -> str:
@@ -146,6 +165,8 @@ def _release(workspace: Workspace, version: ModelVersion, why: str) -> None:
         require_servable(version, config.model.base_model)
         config.serving.engine.require_takes(version)
     releases.promote(workspace.releases, version.id, why)
+    with contextlib.suppress(VersionError, sqlite3.Error):  # written down later, by whoever looks
+        reconcile(workspace)
 
 
 def versions(folder: PathLike) -> list[VersionRow]:

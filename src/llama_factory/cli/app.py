@@ -23,6 +23,7 @@ from llama_factory.cli import (
     review,
     rounds,
     versions,
+    watch,
 )
 from llama_factory.core import __version__
 from llama_factory.core.errors import FactoryError
@@ -39,6 +40,9 @@ for command in (
     demo.demo,
     rounds.init,
     rounds.learn,
+    watch.watch,
+    watch.journal,
+    watch.gc,
     rounds.consolidate,
     rounds.versions,
     rounds.show,

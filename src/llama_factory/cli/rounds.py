@@ -38,12 +38,16 @@ def learn(
             help="Train also what the same files, settings and released version made before.",
         ),
     ] = False,
+    intent: Annotated[
+        int | None,
+        typer.Option(help="Take only the files that this event of the journal names (`watch`)."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """One round on what is in the inbox: train, test, and release the result if it is better."""
     from llama_factory import run
 
-    done = run.learn(folder, changes or [], TerminalProgress(), again=again)
+    done = run.learn(folder, changes or [], TerminalProgress(), again=again, intent=intent)
     if as_json:
         print(json.dumps({"round": _round_json(done) if done else None}))
     elif done is None:
@@ -58,6 +62,7 @@ def _round_json(done: "Round") -> dict[str, Any]:
         "verdict": done.verdict.to_json(),
         "released": done.is_released,
         "tried": done.is_tried,
+        "problem": done.problem,
         "new": done.is_new,
         "complaints": done.version.report.get("complaints", {}).get("sentence", ""),
     }
@@ -83,19 +88,26 @@ def _print_round(done: "Round", folder: Path) -> None:
         print(f"{version.id} {how} and is the candidate: a server tries it on a few callers first.")
         print(f"  look:    llama-factory canary {folder}")
         return
-    if done.is_new and verdict.is_promoted:
-        print(
-            f"{version.id} passed and is held as candidate: it was made from {version.parent}, and "
-            "another version was released meanwhile. Its files stay in the inbox."
-        )
-    elif done.is_new:
-        print(f"{version.id} is {verdict.word} and kept as candidate; its files stay in the inbox.")
+    _print_held(done)
     print(f"  look:    llama-factory show {folder} {version.id}")
     print(f"  accept:  llama-factory promote {folder} {version.id}")
     if verdict.has_forgotten:
         print(f"  again, forgetting less:  llama-factory learn {folder} --set strategies=safe")
     elif verdict.word == "refused" and not verdict.undecided:
         print(f"  again, learning more:  llama-factory learn {folder} --set training.epochs=NUMBER")
+
+
+def _print_held(done: "Round") -> None:
+    version, verdict = done.version, done.verdict
+    if done.problem:
+        print(f"{version.id} passed and is held as candidate: {done.problem}")
+    elif done.is_new and verdict.is_promoted:
+        print(
+            f"{version.id} passed and is held as candidate: it was made from {version.parent}, and "
+            "another version was released meanwhile. Its files stay in the inbox."
+        )
+    elif done.is_new:
+        print(f"{version.id} is {verdict.word} and kept as candidate; its files stay in the inbox.")
 
 
 def consolidate(folder: Folder, changes: Changes = None, as_json: Json = False) -> None:
@@ -108,7 +120,7 @@ def consolidate(folder: Folder, changes: Changes = None, as_json: Json = False) 
 
     done = run.consolidate(folder, changes or [], TerminalProgress())
     if as_json:
-        print(json.dumps({"version": done.version.id, "verdict": done.verdict.to_json()}))
+        print(json.dumps(_round_json(done)))
         return
     from llama_factory.cli.tables import print_verdict
 
@@ -117,6 +129,8 @@ def consolidate(folder: Folder, changes: Changes = None, as_json: Json = False) 
         print(f"{done.version.id} is promoted: rounds go on from it with a fresh adapter.")
     elif done.is_tried:
         print(f"{done.version.id} is the candidate: a server tries it on a few callers first.")
+    elif done.problem:
+        print(f"{done.version.id} is held as candidate: {done.problem}")
     elif done.verdict.is_promoted:
         print(f"{done.version.id} is held as candidate: another version was released meanwhile.")
     else:

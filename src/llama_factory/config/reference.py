@@ -16,6 +16,8 @@ from llama_factory.data.cleaning import CLEANERS
 from llama_factory.evaluation.metrics import METRICS
 from llama_factory.knowledge.embedders import EMBEDDERS
 from llama_factory.model.adapters import ADAPTERS
+from llama_factory.rounds.notify import RECEIVERS
+from llama_factory.rounds.triggers import TRIGGERS
 from llama_factory.serving.engines import ENGINES
 from llama_factory.training.objectives import OBJECTIVES
 from llama_factory.training.optimizers import OPTIMIZERS
@@ -34,6 +36,8 @@ REGISTRIES = (
     METRICS,
     ENGINES,
     EMBEDDERS,
+    TRIGGERS,
+    RECEIVERS,
 )
 HEAD = """\
 # Settings

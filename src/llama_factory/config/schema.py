@@ -11,6 +11,7 @@ from llama_factory.inference.settings import InferenceSettings
 from llama_factory.knowledge.embedders import EMBEDDERS
 from llama_factory.knowledge.settings import KnowledgeSettings
 from llama_factory.model.adapters import ADAPTERS
+from llama_factory.rounds.loop_settings import LoopSettings
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.serving.engines import ENGINES
 from llama_factory.serving.settings import ServingSettings
@@ -27,6 +28,8 @@ class RunConfig(LearningConfig):
     """Documents that answers draw on, for facts that change too often to be taught."""
     serving: ServingSettings = ServingSettings()
     """The API server."""
+    loop: LoopSettings = LoopSettings()
+    """What `llama-factory watch` does by itself: when a round begins, and who is told."""
     output_dir: Path | None = None
     """Where `llama-factory train` writes its adapter. A workspace does not need it."""
     overwrite_output_dir: bool = False

@@ -195,6 +195,27 @@ def _cannot_be_taken(lock: Path) -> bool:
         return True
 
 
+def take_lock(path: Path, *, what: str, seconds: float) -> FileLock:
+    """Take the operating system's lock on a file; whoever takes it releases it.
+
+    Raises:
+        Timeout: another process still holds it after `seconds`.
+        VersionError: the folder cannot be written to.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=max(seconds, LOOK_SECONDS), poll_interval=0.05)
+    except OSError as error:
+        if isinstance(error, Timeout) or error.errno not in READ_ONLY:
+            raise
+        raise VersionError(
+            f"{path.parent}: this folder cannot be written to ({error.strerror}), so {what} is not "
+            "possible. Nothing was changed. Make it writable, or work on a copy elsewhere."
+        ) from error
+    return lock
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, what: str, seconds: float) -> Iterator[None]:
     """Hold a lock file; whoever comes second waits up to `seconds`, then fails.
@@ -204,22 +225,13 @@ def locked(path: Path, *, what: str, seconds: float) -> Iterator[None]:
             cannot be written to.
     """
     holder = path.with_suffix(".holder")
-    lock = FileLock(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=max(seconds, LOOK_SECONDS), poll_interval=0.05)
+        lock = take_lock(path, what=what, seconds=seconds)
     except Timeout:
         who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
         raise VersionError(
             f"{path.parent}: {who} is already {what}. Wait until it has finished, then try again."
         ) from None
-    except OSError as error:
-        if error.errno not in READ_ONLY:
-            raise
-        raise VersionError(
-            f"{path.parent}: this folder cannot be written to ({error.strerror}), so {what} is not "
-            "possible. Nothing was changed. Make it writable, or work on a copy elsewhere."
-        ) from error
     try:
         holder.write_text(f"process {os.getpid()}", encoding="utf-8")
         yield

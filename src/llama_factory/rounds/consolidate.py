@@ -11,6 +11,7 @@ from typing import Any
 
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, VersionError
+from llama_factory.core.ownership import owned
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import Memory
 from llama_factory.evaluation.lineage_scores import PREDICTIONS
@@ -22,7 +23,7 @@ from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.saved import of_version
 from llama_factory.rounds import finishing
 from llama_factory.rounds.check import GateEvidence
-from llama_factory.rounds.finishing import Draw, Round
+from llama_factory.rounds.finishing import PLAIN, Round, RoundEnding
 from llama_factory.rounds.gate import decide
 from llama_factory.rounds.measure import (
     Tester,
@@ -39,7 +40,11 @@ from llama_factory.versions.workspace import Workspace
 
 
 def consolidate(
-    workspace: Workspace, config: LearningConfig, progress: Progress, *, draw: Draw | None = None
+    workspace: Workspace,
+    config: LearningConfig,
+    progress: Progress,
+    *,
+    ending: RoundEnding = PLAIN,
 ) -> Round:
     """Make a version of the released one whose updates so far are in the weights.
 
@@ -50,15 +55,16 @@ def consolidate(
         FactoryError: the message says what is wrong; nothing was changed.
     """
     with (
-        files.locked(workspace.lock, what="consolidating here", seconds=0),
+        owned(workspace.lock, what="consolidating here"),
         files.reporting_full_disk(workspace.folder, what="a version is consolidated"),
     ):
-        finishing.finish_interrupted(workspace, progress, draw)
+        finishing.finish_interrupted(workspace, progress, ending)
         parent = store.get(workspace, releases.PRODUCTION)
         chain = _chain(workspace, parent, config)
         store.discard_unfinished(workspace)
         folder = _consolidate(workspace, parent, chain, config, progress)
-        return finishing.release(workspace, finishing.publish(workspace, parent, folder, draw))
+        version = finishing.publish(workspace, parent, folder, ending)
+        return finishing.release(workspace, version, ending)
 
 
 def consolidated_memory(kept: Memory) -> Memory:

@@ -5,7 +5,7 @@ the next round.
 """
 
 import shutil
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -105,6 +105,7 @@ def open_draft(
     progress: Progress,
     *,
     again: bool = False,
+    only: Mapping[str, str] | None = None,
 ) -> Draft | ModelVersion | None:
     """The interrupted round if there is one that still fits, else a new one from the inbox.
 
@@ -114,6 +115,7 @@ def open_draft(
         parent: the released version.
         progress: reports what is left out.
         again: begin a round also where a version of the same files, settings and parent exists.
+        only: SHA-256 by name of the files of the inbox that it may take; None for all.
 
     Returns:
         That version where it exists; None when the inbox holds nothing new to teach.
@@ -127,7 +129,7 @@ def open_draft(
             return Draft(workspace, parent, plan["id"], data, plan["taken"])
         progress.say(f"The interrupted round is begun anew: {differs} changed since.")
     store.discard_unfinished(workspace)
-    draft = _begin(workspace, config, parent, progress)
+    draft = _begin(workspace, config, parent, progress, only)
     if draft is None:
         return None
     earlier = None if again else _earlier_version(draft, config)
@@ -211,17 +213,18 @@ def _earlier_version(draft: Draft, config: LearningConfig) -> ModelVersion | Non
         try:
             version = ModelVersion.read(draft.workspace.versions / version_id)
             same = (version.parent, version.data_fingerprint) == wanted
-            if same and _has_settings(version, draft.taken, config):
+            same = same and version.report.get("taken") == draft.taken
+            if same and has_settings(version, config):
                 return version
         except VersionError:
             continue  # what cannot be read decided nothing
     return None
 
 
-def _has_settings(version: ModelVersion, taken: dict[str, str], config: LearningConfig) -> bool:
-    """Whether a version took these files and was trained with these settings."""
+def has_settings(version: ModelVersion, config: LearningConfig) -> bool:
+    """Whether a version was trained with these settings."""
     settings = version.folder / SETTINGS
-    if version.report.get("taken") != taken or not settings.is_file():
+    if not settings.is_file():
         return False
     values: Any = yaml.safe_load(settings.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
@@ -231,18 +234,26 @@ def _has_settings(version: ModelVersion, taken: dict[str, str], config: Learning
 
 
 def _begin(
-    workspace: Workspace, config: LearningConfig, parent: ModelVersion, progress: Progress
+    workspace: Workspace,
+    config: LearningConfig,
+    parent: ModelVersion,
+    progress: Progress,
+    only: Mapping[str, str] | None,
 ) -> Draft | None:
     for name in inbox.settle(workspace.inbox, workspace.parked):
         progress.say(f"Back in the inbox: {name} grew after it was learned.")
     paths, notes = inbox.arrived(workspace.inbox)
     copies = workspace.building / FILES
+    if only is not None:
+        paths = [path for path in paths if path.name in only]
     taken, changing = inbox.take_copies(paths, copies)
+    if only is not None:
+        taken = _unchanged(taken, only, copies)
     for note in [*notes, *changing]:
         progress.say(f"Left in the inbox: {note}")
-    seen = _seen(parent, workspace.cache / "data")
+    seen = seen_by(parent, workspace.cache / "data")
     opened = feedback.open_feedback(workspace, config, seen, progress)
-    extra = [*_accepted(workspace, seen), *opened.sources(workspace.cache)]
+    extra = [*accepted(workspace, seen, workspace.cache), *opened.sources(workspace.cache)]
     paths = [copies / name for name in taken]
     data = _prepare(workspace, config, paths, extra, seen=seen, progress=progress)
     feedback.write_taught(workspace.building, opened.taught_by(data))
@@ -276,6 +287,13 @@ def _prepare(
     folders = DataFolders(workspace.building / "data", workspace.cache / "data", workspace.review)
     sources = [*taken, *extra]
     return prepare.prepare(sources, config.data, folders, seen=seen, progress=progress)
+
+
+def _unchanged(taken: Mapping[str, str], wanted: Mapping[str, str], copies: Path) -> dict[str, str]:
+    """The files whose content is what was wanted; the copies of the others are removed."""
+    same = {name: digest for name, digest in taken.items() if wanted[name] == digest}
+    _remove(copies / name for name in taken.keys() - same.keys())
+    return same
 
 
 def _only(taken: dict[str, str], names: Container[str]) -> dict[str, str]:
@@ -315,8 +333,11 @@ def _report(data: PreparedData, workspace: Workspace, copies: Path, progress: Pr
         progress.say(f"Dropped: {count} rows, {reason}.")
 
 
-def _accepted(workspace: Workspace, seen: Seen) -> list[DataSource]:
-    """Rows that people accepted and that were not taught yet: they pass the same checks again."""
+def accepted(workspace: Workspace, seen: Seen, folder: Path) -> list[DataSource]:
+    """Rows that people accepted and that were not taught yet: they pass the same checks again.
+
+    They are written into a folder.
+    """
     keys = [each.taught.column("key") for each in seen]
     rows = [
         row
@@ -325,7 +346,7 @@ def _accepted(workspace: Workspace, seen: Seen) -> list[DataSource]:
     ]
     if not rows:
         return []
-    path = workspace.cache / ACCEPTED
+    path = folder / ACCEPTED
     files.write_jsonl(path, (row.to_json() for row in rows))
     return [source_of(path)]
 
@@ -342,7 +363,7 @@ def _note_conflicts(
         progress.say(f"{waiting} cases wait for `llama-factory data review {workspace.folder}`.")
 
 
-def _seen(parent: ModelVersion, cache: Path) -> Seen:
+def seen_by(parent: ModelVersion, cache: Path) -> Seen:
     """What the lineage was taught and tested on."""
     lineage = store.lineage(parent)
     folders = {version.id: version.folder / "data" for version in lineage}

@@ -23,6 +23,27 @@ Draw = Callable[[LineageScores, Path], None]
 """Writes the page and the pictures of a version into its folder."""
 
 
+ReleaseCheck = Callable[[ModelVersion], str]
+"""Says why a version that passed the gate must not be released; empty where it may."""
+
+
+@dataclass(frozen=True)
+class RoundEnding:
+    """What is done with a version besides.
+
+    Attributes:
+        draw: writes its page and pictures; None leaves them out.
+        check: is asked before a release; None lets everything pass. It may be asked again where a
+            crash came after it.
+    """
+
+    draw: Draw | None = None
+    check: ReleaseCheck | None = None
+
+
+PLAIN = RoundEnding()
+
+
 @dataclass(frozen=True)
 class Round:
     """The result of a round.
@@ -35,6 +56,7 @@ class Round:
         is_new: whether this round trained it; where a version of the same files, settings and
             parent exists, that one is the result.
         is_tried: whether it passed and is the candidate that a server tries on a few callers.
+        problem: why a check before the release held it; empty where none did.
     """
 
     version: ModelVersion
@@ -42,10 +64,11 @@ class Round:
     is_released: bool
     is_new: bool = True
     is_tried: bool = False
+    problem: str = ""
 
 
 def publish(
-    workspace: Workspace, parent: ModelVersion, folder: Path, draw: Draw | None
+    workspace: Workspace, parent: ModelVersion, folder: Path, ending: RoundEnding = PLAIN
 ) -> ModelVersion:
     """Add the scores of the lineage to the report, and give the folder its final name.
 
@@ -55,7 +78,7 @@ def publish(
         workspace: where it appears.
         parent: what it was made from.
         folder: everything of the version but its manifest, the page and the pictures.
-        draw: writes the page and the pictures; None leaves them out.
+        ending: writes the page and the pictures.
     """
     report = files.read_json(folder / REPORT)
     version = ModelVersion(
@@ -71,17 +94,20 @@ def publish(
     )
     scores = read_lineage_scores([*store.lineage(parent), version], version)
     files.write_json(folder / REPORT, scores.report | scores.learned())
-    if draw is not None:
-        draw(scores, folder)
+    if ending.draw is not None:
+        ending.draw(scores, folder)
     return store.publish(workspace, version)
 
 
-def release(workspace: Workspace, version: ModelVersion) -> Round:
+def release(workspace: Workspace, version: ModelVersion, ending: RoundEnding = PLAIN) -> Round:
     """Move the aliases as the verdict says; files that were learned leave the inbox."""
     verdict = _verdict_of(version)
     if not verdict.is_promoted:
         releases.hold(workspace.releases, version.id, f"{verdict.word}: {verdict.summary}")
         return Round(version, verdict, is_released=False)
+    if problem := ending.check(version) if ending.check else "":
+        releases.hold(workspace.releases, version.id, f"held: {problem}")
+        return Round(version, verdict, is_released=False, problem=problem)
     if (verdict.waits_for_canary or _waits_for_canary(version)) and releases.hold_child(
         workspace.releases, version.id, parent=version.parent, why="canary: passed the gate"
     ):
@@ -112,20 +138,22 @@ def _verdict_of(version: ModelVersion) -> Verdict:
     return verdict
 
 
-def finish_interrupted(workspace: Workspace, progress: Progress, draw: Draw | None) -> Round | None:
+def finish_interrupted(
+    workspace: Workspace, progress: Progress, ending: RoundEnding = PLAIN
+) -> Round | None:
     """Publish and release the version of a round that was interrupted at its end."""
     version = (
         store.publish_complete(workspace)
-        or _publish_judged(workspace, draw)
+        or _publish_judged(workspace, ending)
         or _newest_unreleased(workspace)
     )
     if version is None or read_verdict(version.report) is None:
         return None
     progress.say(f"Finishing the interrupted round {version.id}.")
-    return release(workspace, version)
+    return release(workspace, version, ending)
 
 
-def _publish_judged(workspace: Workspace, draw: Draw | None) -> ModelVersion | None:
+def _publish_judged(workspace: Workspace, ending: RoundEnding) -> ModelVersion | None:
     """The version of a round that was judged: its report is the last that training writes."""
     plan = drafts.read_plan(workspace)
     if plan is None or not (workspace.building / REPORT).exists():
@@ -133,7 +161,7 @@ def _publish_judged(workspace: Workspace, draw: Draw | None) -> ModelVersion | N
     parent = store.get(workspace, plan["parent"])
     keep_rows: bool = plan["config"]["data"]["keep_rows"]
     drafts.strip(workspace.building, workspace, keep_rows=keep_rows)
-    return publish(workspace, parent, workspace.building, draw)
+    return publish(workspace, parent, workspace.building, ending)
 
 
 def _newest_unreleased(workspace: Workspace) -> ModelVersion | None:

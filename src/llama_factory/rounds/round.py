@@ -1,7 +1,7 @@
 """One round of learning: from files in the inbox to a version that is released, or held back."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -10,6 +10,7 @@ from llama_factory.continual.combinations import empty_starts
 from llama_factory.continual.strategy_rows import num_missing
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, FactoryError, ModelError
+from llama_factory.core.ownership import owned
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import EvalReport, Memory
 from llama_factory.evaluation.complaints import ComplaintReport, report_complaints, tasks_of
@@ -26,7 +27,7 @@ from llama_factory.rounds import draft as drafts
 from llama_factory.rounds import finishing
 from llama_factory.rounds.check import GateEvidence, unknown_limits
 from llama_factory.rounds.draft import Draft
-from llama_factory.rounds.finishing import Draw, Round
+from llama_factory.rounds.finishing import PLAIN, Round, RoundEnding
 from llama_factory.rounds.gate import Verdict, decide, with_complaints
 from llama_factory.rounds.measure import (
     Baseline,
@@ -81,8 +82,9 @@ def learn(
     config: LearningConfig,
     progress: Progress,
     *,
-    draw: Draw | None = None,
+    ending: RoundEnding = PLAIN,
     again: bool = False,
+    only: Mapping[str, str] | None = None,
 ) -> Round | None:
     """Teach what is in the inbox to the released version, and release the result if it is better.
 
@@ -93,8 +95,9 @@ def learn(
         workspace: whose inbox and released version.
         config: settings.
         progress: shows how far it is.
-        draw: writes the page and the pictures of the version; None leaves them out.
+        ending: what is done with a version besides: its page, checks before its release.
         again: train also where the same files, settings and parent made a version already.
+        only: SHA-256 by name of the files of the inbox that may be taken; None for all.
 
     Returns:
         None when there is nothing new in the inbox.
@@ -104,14 +107,14 @@ def learn(
     """
     _check(config)
     with (
-        files.locked(workspace.lock, what="running a round here", seconds=0),
+        owned(workspace.lock, what="running a round here"),
         files.reporting_full_disk(workspace.folder, what="a round is made"),
     ):
-        finished = finishing.finish_interrupted(workspace, progress, draw)
+        finished = finishing.finish_interrupted(workspace, progress, ending)
         if finished is not None:
             return finished
         parent = store.get(workspace, releases.PRODUCTION)
-        draft = drafts.open_draft(workspace, config, parent, progress, again=again)
+        draft = drafts.open_draft(workspace, config, parent, progress, again=again, only=only)
         if not isinstance(draft, Draft):
             return finishing.decided_before(draft) if draft else None
         model = _adapt(draft, config)
@@ -120,9 +123,9 @@ def learn(
         base = base_network(trained.model, config)
         ends = _evaluate(draft, trained, before, base, config, progress)
         _save(draft, trained, before, ends, base, config)
-        version = finishing.publish(workspace, parent, draft.folder, draw)
+        version = finishing.publish(workspace, parent, draft.folder, ending)
         _observe(workspace, version, progress)
-        return finishing.release(workspace, version)
+        return finishing.release(workspace, version, ending)
 
 
 def _observe(workspace: Workspace, version: ModelVersion, progress: Progress) -> None:

@@ -5,6 +5,8 @@ servers and operators never overwrite each other. A decision is written down bef
 out, and is carried out only if production and candidate are still what it was about.
 """
 
+import contextlib
+import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,6 +17,7 @@ from llama_factory.core import files
 from llama_factory.core.errors import FactoryError, VersionError
 from llama_factory.serving.canary import Canary, CanarySettings, Ending, News, State
 from llama_factory.versions import releases, store
+from llama_factory.versions.journal import Journal, JournalEntry
 from llama_factory.versions.releases import Standing
 from llama_factory.versions.workspace import Workspace
 
@@ -144,6 +147,7 @@ def advance(
             last = _carried_out(workspace, last, decision)
         if (changed := replace(followed, last=last)) != known:
             _write(workspace, changed)
+        _note_end(workspace, known.last, last)
         return last
 
 
@@ -198,6 +202,17 @@ def _carried_out(workspace: Workspace, canary: Canary, decision: Ending) -> Cana
 
 def _ended(canary: Canary, state: State, why: str) -> Canary:
     return replace(canary, state=state, why=why, ended=releases.now(), decided=None)
+
+
+def _note_end(workspace: Workspace, before: Canary | None, after: Canary | None) -> None:
+    """Write the end of a canary into the journal; what keeps that from being done costs nothing."""
+    if after is None or not after.ended or (before is not None and before == after):
+        return
+    data = {"text": f"{after.state.replace('_', ' ')}: {after.why}", "state": after.state}
+    version, key = after.standing.candidate, f"canary:{after.standing.since}:{after.started}"
+    entry = JournalEntry("canary", "canary", version, data, key, after.ended)
+    with contextlib.suppress(VersionError, sqlite3.Error):
+        Journal(workspace.journal).add(entry)
 
 
 def _write(workspace: Workspace, canaries: CanaryRecord) -> None:

@@ -1,7 +1,9 @@
 """What callers say of answers: stored by day, safe on disk before they are answered, each once."""
 
+import contextlib
 import hashlib
 import json
+import sqlite3
 import threading
 import time
 import uuid
@@ -19,6 +21,7 @@ from llama_factory.data.review.case_book import append_records
 from llama_factory.data.sources.feedback import Feedback, Rating
 from llama_factory.serving.conversations import Conversations, KeptConversation, user_hash
 from llama_factory.serving.errors import KeyReusedError, NotStoredError, UnknownCompletionError
+from llama_factory.versions.journal import Journal, JournalEntry
 from llama_factory.versions.workspace import Workspace
 
 OTHER_SERVER_SECONDS = 0.3
@@ -123,6 +126,7 @@ class FeedbackStore:
             private: what is private and how it is masked; None for all kinds.
         """
         self._folder = workspace.feedback
+        self._journal = Journal(workspace.journal)
         self._conversations = conversations
         self._mask = (private or PrivateData()).mask
         self._known = _Known(self._folder)
@@ -151,13 +155,23 @@ class FeedbackStore:
                 ),
             ):
                 self._known.read_on()
-                return self._give(given, key_id, request, answered)
+                stored = self._give(given, key_id, request, answered)
         except (VersionError, OSError) as error:
             why = getattr(error, "strerror", None) or "the disk is full, or another server is busy"
             raise NotStoredError(
                 f"the feedback could not be stored ({why}). Nothing of it was kept: send it again "
                 "later."
             ) from error
+        self._note(stored)
+        return stored
+
+    def _note(self, stored: "Stored") -> None:
+        """Write it into the journal too; what keeps that from being done loses no feedback."""
+        data = {"id": stored.id, "rating": stored.rating, "text": f"thumb {stored.rating}"}
+        key = f"feedback:{stored.id}"
+        entry = JournalEntry("feedback", "server", stored.version, data, key, stored.when)
+        with contextlib.suppress(VersionError, sqlite3.Error):
+            self._journal.add(entry)
 
     def _find(self, given: Given) -> KeptConversation | None:
         """The answer that is meant; another server may have given it just now."""

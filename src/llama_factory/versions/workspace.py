@@ -127,3 +127,18 @@ class Workspace:
     def lock(self) -> Path:
         """Held while a round is in progress."""
         return self.folder / ".round.lock"
+
+    @property
+    def watch_lock(self) -> Path:
+        """Held by the one process that watches the inbox."""
+        return self.folder / ".watch.lock"
+
+    @property
+    def journal(self) -> Path:
+        """What happened, in order."""
+        return self.folder / "journal.db"
+
+    @property
+    def monitor(self) -> Path:
+        """Series of numbers about drift and health, a line each."""
+        return self.folder / "monitor.jsonl"

@@ -12,20 +12,54 @@ from llama_factory.data.reading import Refused
 
 SETTLE_SECONDS = 1.0
 """A file changed this recently is looked at twice, to see whether it still grows."""
+UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp", "~")
+"""Ends of the names under which programs write files that they rename when they are whole."""
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a name says that its file is still being written, or is not meant to be read."""
+    return name.startswith(".") or name.lower().endswith(UNFINISHED)
+
+
+def candidates(inbox: Path) -> tuple[list[Path], list[Refused]]:
+    """Files that may be read, by name, and what else lies there with the reason why not."""
+    root = inbox.resolve()
+    readable, notes = [], []
+    for path in sorted(path for path in inbox.iterdir() if not is_unfinished(path.name)):
+        reason = _why_not(path, root)
+        if reason:
+            notes.append(Refused(shown(path.name), 0, reason))
+        elif path.is_file():
+            readable.append(path)
+    return readable, notes
+
+
+def shown(name: str) -> str:
+    """A name as a line of text: what breaks lines or turns them around is escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
+def _why_not(path: Path, root: Path) -> str:
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        return "its name is no UTF-8; rename it."
+    try:
+        if not path.resolve().is_relative_to(root):
+            return "a link that leaves the inbox is not followed."
+    except (OSError, RuntimeError):
+        return "a link that leads in a circle."
+    return "folders are not read; move its files up." if path.is_dir() else ""
 
 
 def arrived(inbox: Path) -> tuple[list[Path], list[Refused]]:
     """Files that are complete, and those left for later or refused with the reason."""
-    paths = [p for p in sorted(inbox.iterdir()) if not p.name.startswith(".")]
-    root = inbox.resolve()
-    outside = [p for p in paths if not p.resolve().is_relative_to(root)]
-    folders = [p for p in paths if p.is_dir() and p not in outside]
-    candidates = [p for p in paths if p.is_file() and p not in outside]
-    growing = _growing(candidates)
-    notes = [Refused(p.name, 0, "a link that leaves the inbox is not followed.") for p in outside]
-    notes += [Refused(p.name, 0, "folders are not read; move its files up.") for p in folders]
-    notes += [Refused(p.name, 0, "still growing; it is taken by the next round.") for p in growing]
-    return [p for p in candidates if p not in growing], notes
+    readable, notes = candidates(inbox)
+    growing = _growing(readable)
+    notes += [
+        Refused(shown(p.name), 0, "still growing; it is taken by the next round.") for p in growing
+    ]
+    return [p for p in readable if p not in growing], notes
 
 
 def _growing(paths: Iterable[Path]) -> list[Path]:

@@ -1,0 +1,173 @@
+"""When a round begins, and why not yet: a pure function of what waits, what was, and the time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta, tzinfo
+from typing import Any
+
+from llama_factory.core.durations import show_roughly
+from llama_factory.rounds.loop_settings import LoopSettings
+from llama_factory.rounds.triggers import Situation
+from llama_factory.versions.journal import Event
+
+DAY = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class RoundHistory:
+    """What the journal knows of rounds that the watcher began. What lies in the future is left out:
+    a clock that was set back must not hold rounds for years.
+
+    Attributes:
+        begun: when rounds began, oldest first.
+        ended: when the last one ended, also by failing; None where none did.
+        failures: how many failed in a row.
+        parkings: how often rounds were parked since one ended well.
+        spent: identities of rows that rounds came to an end on.
+    """
+
+    begun: tuple[datetime, ...] = ()
+    ended: datetime | None = None
+    failures: int = 0
+    parkings: int = 0
+    spent: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class LoopDecision:
+    """Whether a round begins now.
+
+    Attributes:
+        due: why it is worth it; empty where it is not.
+        waiting: what the triggers wait for.
+        held: why it does not begin although it may be worth it.
+        until: when the last of these reasons ends, where that is known.
+    """
+
+    due: tuple[str, ...]
+    waiting: tuple[str, ...]
+    held: tuple[str, ...]
+    until: datetime | None = None
+
+    @property
+    def begins(self) -> bool:
+        """Whether a round begins."""
+        return bool(self.due) and not self.held
+
+    @property
+    def sentence(self) -> str:
+        """Why a round begins, or why none does."""
+        if self.begins:
+            return "a round begins: " + "; ".join(self.due)
+        return "; ".join((*self.due, *self.waiting, *self.held))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "begins": self.begins,
+            "due": list(self.due),
+            "waiting": list(self.waiting),
+            "held": list(self.held),
+            "until": self.until.isoformat(timespec="seconds") if self.until else None,
+            "sentence": self.sentence,
+        }
+
+
+def read_history(listed: Sequence[Event], now: datetime) -> RoundHistory:
+    """What events say of earlier rounds.
+
+    Args:
+        listed: in order; those of rounds and of parking are looked at.
+        now: the time.
+    """
+    begun, spent = [], set()
+    ended: datetime | None = None
+    failures = parkings = 0
+    for event in listed:
+        at = datetime.fromisoformat(event.time)
+        if event.what == "round begun" and at <= now:
+            begun.append(at)
+        if event.what in ("round ended", "round failed") and at <= now:
+            ended = at
+        if event.what == "round failed":
+            failures += not event.data.get("was_stopped", False)
+        elif event.what == "parked":
+            failures, parkings = 0, parkings + 1
+        elif event.what in ("round ended", "unparked"):
+            failures = parkings = 0
+            spent.add(event.data.get("identity", ""))
+    return RoundHistory(tuple(begun), ended, failures, parkings, frozenset(spent - {""}))
+
+
+def decide(
+    situation: Situation, history: RoundHistory, settings: LoopSettings, identity: str = ""
+) -> LoopDecision:
+    """Whether a round begins now.
+
+    Args:
+        situation: what triggers look at.
+        history: of earlier rounds.
+        settings: of the loop.
+        identity: of the rows that wait.
+    """
+    if not situation.rows:
+        return LoopDecision((), ("nothing waits to be taught",), ())
+    if identity and identity in history.spent:
+        return LoopDecision((), ("what waits came to nothing in a round before",), ())
+    findings = [trigger.look(situation) for trigger in settings.triggers]
+    due = tuple(each.text for each in findings if each.is_due)
+    waiting = () if due else tuple(each.text for each in findings)
+    if not settings.triggers:
+        waiting = ("loop.triggers is empty, so no round begins by itself",)
+    holds = list(_holds(situation.now, situation.zone, history, settings))
+    until = max((end for _, end in holds), default=None)
+    if until is None and not due:
+        until = min((each.next for each in findings if each.next), default=None)
+    return LoopDecision(due, waiting, tuple(text for text, _ in holds), until)
+
+
+def _holds(
+    now: datetime, zone: tzinfo, history: RoundHistory, settings: LoopSettings
+) -> list[tuple[str, datetime]]:
+    """What keeps rounds from beginning, each with its end."""
+    holds = []
+    if settings.not_between and (end := quiet_until(settings.not_between, now, zone)):
+        holds.append((f"not before {end.astimezone(zone):%H:%M} (quiet hours)", end))
+    if history.ended is not None:
+        wait, why = _pause(history, settings)
+        end = history.ended + wait
+        if end > now:
+            holds.append((f"not before {end.astimezone(zone):%H:%M:%S} ({why})", end))
+    recent = [each for each in history.begun if now - each < DAY]
+    if len(recent) >= settings.max_rounds_per_day:
+        end = recent[-settings.max_rounds_per_day] + DAY
+        text = f"{len(recent)} rounds in 24 hours are enough, not before "
+        holds.append((f"{text}{end.astimezone(zone):%Y-%m-%d %H:%M}", end))
+    return holds
+
+
+def _pause(history: RoundHistory, settings: LoopSettings) -> tuple[timedelta, str]:
+    """How long nothing begins after a round's end, and what that is called."""
+    if history.failures:
+        wait = settings.retry.backoff * 2 ** (history.failures - 1)
+        tries = f"failed {history.failures} of {settings.retry.times + 1} times"
+        return wait, f"the round {tries}, {show_roughly(wait)} between tries"
+    wait = settings.cooldown * 2 ** min(history.parkings, 16)
+    return wait, f"cool-down of {show_roughly(wait)} after a round"
+
+
+def quiet_until(window: tuple[time, time], now: datetime, zone: tzinfo) -> datetime | None:
+    """The end of the quiet hours that it is now; None where it is none of them.
+
+    Args:
+        window: from when to when, on the wall's clock.
+        now: the time.
+        zone: whose wall.
+    """
+    local, (start, end) = now.astimezone(zone), window
+    wall = local.time()
+    is_quiet = start <= wall < end if start < end else wall >= start or wall < end
+    if not is_quiet:
+        return None
+    day = local.date() if wall < end else local.date() + timedelta(days=1)
+    return datetime.combine(day, end, zone).astimezone(UTC)

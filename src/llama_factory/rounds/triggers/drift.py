@@ -1,0 +1,36 @@
+"""What users ask, or what files hold, has moved."""
+
+from pydantic import Field
+
+from llama_factory.rounds.triggers import TRIGGERS, Finding, SeriesValue, Situation, Trigger
+
+SERIES = "drift."
+"""How the names of these series begin in `monitor.jsonl`."""
+
+
+@TRIGGERS.register("drift")
+class DriftAbove(Trigger):
+    """Begins a round when something drifted since the last one, if a row waits that may help."""
+
+    of: list[str] = ["loss", "language", "length", "labels"]
+    """Series of `monitor.jsonl`, without `drift.` before their names."""
+    above: float = Field(0.2, ge=0)
+    """Above which one of them is drift. Lower learns earlier, also from chance."""
+
+    def look(self, situation: Situation) -> Finding:
+        """See `Trigger`. Only what was measured since the last round counts."""
+        since = situation.last_round
+        fresh = {
+            name: reading
+            for name in self.of
+            if (reading := situation.readings.get(SERIES + name))
+            and (since is None or reading.at > since)
+        }
+        if not fresh:
+            return Finding(False, f"no drift of {', '.join(self.of)} measured since the last round")
+        return self._worst(fresh)
+
+    def _worst(self, fresh: dict[str, SeriesValue]) -> Finding:
+        name = max(fresh, key=lambda each: fresh[each].value)
+        value = fresh[name].value
+        return Finding(value > self.above, f"drift of {name} {value:.2f}, limit {self.above:g}")
