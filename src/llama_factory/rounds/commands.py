@@ -47,7 +47,7 @@ def run_command(
     """
     try:
         process = subprocess.Popen(
-            [_found(words[0], folder), *words[1:]],
+            [_resolved(words[0], folder), *words[1:]],
             cwd=folder,
             env=os.environ | dict(environment or {}),
             stdin=subprocess.PIPE,
@@ -67,7 +67,7 @@ def run_command(
     return CommandResult(f"ended with exit code {code}{quoted}" if code else "", output)
 
 
-def _found(name: str, folder: Path) -> str:
+def _resolved(name: str, folder: Path) -> str:
     """A path as the folder has it; a bare name is looked up as usual."""
     return str(folder / name) if "/" in name else name
 
