@@ -10,7 +10,7 @@ from llama_factory.versions import notes, releases, store
 from llama_factory.versions.gc import KeepSettings, collect
 from llama_factory.versions.version import ModelVersion
 
-NOW = datetime.now(UTC) + timedelta(days=400)
+NOW = datetime.now(UTC) + timedelta(days=400, hours=12)
 
 
 @pytest.fixture
