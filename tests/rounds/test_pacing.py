@@ -146,7 +146,7 @@ def test_drift_counts_when_it_was_measured_after_the_last_round(tmp_path):
     drift = {"type": "drift", "above": 0.2}
     assert look(drift, readings=readings).text == "drift of length 0.31, limit 0.2"
     assert look(drift, readings=readings).is_due
-    assert not look(drift, readings=readings, last_round=NOW.replace(hour=11)).is_due
+    assert not look(drift, readings=readings, last_end=NOW.replace(hour=11)).is_due
     assert read_latest(tmp_path / "none.jsonl") == {}
 
 

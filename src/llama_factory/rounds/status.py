@@ -192,6 +192,7 @@ class LoopView:
             rows=waiting.rows,
             oldest=self._oldest(waiting, history, now) if waiting.rows else None,
             last_round=last,
+            last_end=history.ended,
             zone=zone_of(loop.timezone),
             ratings=self._ratings(last) if _has(loop, ThumbsDown) else (),
             readings=read_latest(self.workspace.monitor) if _has(loop, DriftAbove) else {},

@@ -32,6 +32,7 @@ class Situation:
         rows: new clean rows that wait to be taught.
         oldest: since when the oldest of them waits; None where none does.
         last_round: when the last round began; None where none did.
+        last_end: when it ended; what a round measures of its own rows is from before.
         zone: of times that name no zone themselves.
         ratings: of users since the last round, oldest first: whether each is a thumb down.
         readings: latest numbers by the name of their series.
@@ -44,6 +45,7 @@ class Situation:
     zone: tzinfo
     ratings: Sequence[bool] = ()
     readings: Mapping[str, SeriesValue] = field(default_factory=dict)
+    last_end: datetime | None = None
 
 
 @dataclass(frozen=True)

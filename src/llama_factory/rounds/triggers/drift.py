@@ -19,7 +19,7 @@ class DriftAbove(Trigger):
 
     def look(self, situation: Situation) -> Finding:
         """See `Trigger`. Only what was measured since the last round counts."""
-        since = situation.last_round
+        since = situation.last_end
         fresh = {
             name: reading
             for name in self.of
