@@ -103,9 +103,9 @@ def meanwhile(monkeypatch):
     def at_the_end(action):
         real = finishing.release
 
-        def release(workspace, version):
+        def release(*args):
             action()
-            return real(workspace, version)
+            return real(*args)
 
         monkeypatch.setattr(finishing, "release", release)
 

@@ -29,7 +29,7 @@ def show_duration(span: timedelta) -> str:
     """The shortest writing that is still exact: `90s`, `1h`."""
     seconds = span.total_seconds()
     unit = next((unit for unit, size in UNITS.items() if seconds and seconds % size == 0), "s")
-    return f"{seconds / UNITS[unit]:g}{unit}"
+    return f"{seconds / UNITS[unit]:.12g}{unit}"
 
 
 def show_roughly(span: timedelta) -> str:
