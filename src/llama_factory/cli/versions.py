@@ -12,7 +12,7 @@ from llama_factory.cli.options import Folder, Json
 from llama_factory.cli.terminal import TerminalProgress, console, print_json
 
 if TYPE_CHECKING:
-    from llama_factory.versions.difference import Change, Difference
+    from llama_factory.versions.difference import Difference, ValueChange
 
 Name = Annotated[str, typer.Argument(help="Version id, alias or tag.")]
 
@@ -135,7 +135,7 @@ def _print_difference(found: "Difference") -> None:
     _print_changes("scores", found, (*found.scores, found.perplexity))
 
 
-def _print_changes(title: str, found: "Difference", changes: "tuple[Change, ...]") -> None:
+def _print_changes(title: str, found: "Difference", changes: "tuple[ValueChange, ...]") -> None:
     different = [each for each in changes if each.before != each.after]
     if not different:
         console.print(f"No {title} differ.")

@@ -13,7 +13,7 @@ from llama_factory.versions.version import SETTINGS, ModelVersion
 
 
 @dataclass(frozen=True)
-class Change:
+class ValueChange:
     """One value that differs; None where a version has none.
 
     Attributes:
@@ -55,9 +55,9 @@ class Difference:
     common: str
     only_before: tuple[Taught, ...]
     only_after: tuple[Taught, ...]
-    settings: tuple[Change, ...]
-    scores: tuple[Change, ...]
-    perplexity: Change
+    settings: tuple[ValueChange, ...]
+    scores: tuple[ValueChange, ...]
+    perplexity: ValueChange
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -81,7 +81,7 @@ def compare(before: ModelVersion, after: ModelVersion) -> Difference:
         _taught(other, shared),
         tuple(_changes(_settings(before), _settings(after))),
         tuple(_changes(*map(_flat_scores, scores), only_common=True)),
-        Change("guard perplexity", scores[0].guard_perplexity, scores[1].guard_perplexity),
+        ValueChange("guard perplexity", scores[0].guard_perplexity, scores[1].guard_perplexity),
     )
 
 
@@ -123,8 +123,8 @@ def _flat_scores(report: EvalReport) -> dict[str, float]:
 
 def _changes(
     before: Mapping[str, Any], after: Mapping[str, Any], *, only_common: bool = False
-) -> Iterator[Change]:
+) -> Iterator[ValueChange]:
     names = [name for name in after if name in before] if only_common else {**before, **after}
     for name in names:
         if before.get(name) != after.get(name):
-            yield Change(name, before.get(name), after.get(name))
+            yield ValueChange(name, before.get(name), after.get(name))
