@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests of one file share what is costly to set up, so each file stays in one process.
 TEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all clients soak mutate check docs attacks bench gpu-check clean
+.PHONY: demo test test-all clients soak mutate check docs attacks deploy-check bench gpu-check clean
 
 demo: .venv/ready
 	rm -rf demo-bot
@@ -51,6 +51,18 @@ docs: .venv/ready
 	$(BIN)/python -m llama_factory.config.reference > docs/settings.md
 	$(BIN)/python -m llama_factory.config.compatibility > docs/compat.md
 	$(BIN)/python -m tests.serving.parameters > docs/openai_parameters.md
+
+# The files of deployment, by the schemas and rules of those who read them (docs/deployment.md)
+deploy-check: .venv-deploy/ready
+	.venv-deploy/bin/kubernetes-validate --strict --version 1.25 --version 1.31 --version 1.37 deploy/kubernetes/base/[!k]*.yaml
+	.venv-deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	.venv-deploy/bin/hadolint docker/Dockerfile docker/Dockerfile.cuda
+	.venv-deploy/bin/yamllint -d relaxed compose.yaml deploy
+
+.venv-deploy/ready: deploy/requirements.txt
+	$(PYTHON) -m venv .venv-deploy
+	.venv-deploy/bin/python -m pip install --quiet --requirement deploy/requirements.txt
+	touch .venv-deploy/ready
 
 # The page of what attacks on the server get
 attacks: .venv/ready

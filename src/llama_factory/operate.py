@@ -9,6 +9,7 @@ In all of them `changes` are settings for this call alone. What a person can men
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -435,3 +436,29 @@ def collect(
     if not is_dry:
         note_removed(Journal(workspace.journal), removed, "person")
     return removed
+
+
+def up(
+    folder: PathLike,
+    changes: Sequence[str] = (),
+    port: int | None = None,
+    log: Callable[[str], None] = print,
+    stop: threading.Event | None = None,
+) -> None:
+    """Keep the server and the watcher of a workspace running on this machine until stopped.
+
+    Args:
+        folder: the workspace.
+        changes: settings of both, as `key=value`.
+        port: of the server; None for that of the settings.
+        log: takes the lines of both, each after the name of the part.
+        stop: ends it when it is set.
+
+    Raises:
+        ConfigError: one of them refuses its settings; its lines say why.
+    """
+    from llama_factory.jobs.supervisor import Supervisor, parts_of
+
+    workspace = Workspace.open(folder)
+    parts = parts_of(str(workspace.folder), changes, port)
+    Supervisor(parts, log).run(stop or threading.Event())

@@ -23,6 +23,7 @@ from llama_factory.config.explain import explain as explained
 from llama_factory.config.loading import SettingsSource, load_config, load_to_answer, resolve
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, DataError, VersionError
+from llama_factory.core.preemption import leaving_on_notice
 from llama_factory.core.progress import SILENT, Progress
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.jobs.model_reference import ModelLike, ModelReference
@@ -97,12 +98,13 @@ def learn(
 
     only = Journal(workspace.journal).event(intent).data["files"] if intent else None
     ending = _ending(workspace, config)
-    done = rounds.learn(workspace, config, progress, ending=ending, again=again, only=only)
-    safer = rounds.safer(config, done)
-    if safer is None:
-        return done
-    progress.say(f"{done and done.version.id} is refused: trained once more with `safe`.")
-    return rounds.learn(workspace, safer, progress, ending=ending, again=again, only=only)
+    with leaving_on_notice(config.training.preemption_notice, progress.say):
+        done = rounds.learn(workspace, config, progress, ending=ending, again=again, only=only)
+        safer = rounds.safer(config, done)
+        if safer is None:
+            return done
+        progress.say(f"{done and done.version.id} is refused: trained once more with `safe`.")
+        return rounds.learn(workspace, safer, progress, ending=ending, again=again, only=only)
 
 
 def consolidate(folder: PathLike, changes: Changes = (), progress: Progress = SILENT) -> Round:
@@ -329,7 +331,8 @@ def train(
         return TrainReport(output, predict_only(config, output, progress))
     overwrites, resume = config.overwrite_output_dir, config.resume_from_checkpoint
     options = TrainOptions(config.log_dir, config.do_predict, overwrites, resume, draw_loss)
-    return TrainReport(output, fit(config, output, progress, options))
+    with leaving_on_notice(config.training.preemption_notice, progress.say):
+        return TrainReport(output, fit(config, output, progress, options))
 
 
 def explain(

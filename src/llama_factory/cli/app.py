@@ -22,6 +22,7 @@ from llama_factory.cli import (
     monitor,
     review,
     rounds,
+    up,
     versions,
     watch,
 )
@@ -59,6 +60,7 @@ for command in (
     rounds.rollback,
     rounds.chat,
     rounds.serve,
+    up.up,
     keys.keys,
     feedback.feedback,
     knowledge.knowledge,

@@ -6,13 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+TRY_AGAIN = 75
+"""EX_TEMPFAIL of sysexits.h: the same command goes on when it is started again, on any machine."""
+
 
 class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
     """Work stopped because a signal asked for it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
-        self.exit_code = 128 + signal_number
+        is_asked_to_leave = signal_number == signal.SIGTERM
+        self.exit_code = TRY_AGAIN if is_asked_to_leave else 128 + signal_number
 
 
 def raise_on_signals() -> None:

@@ -78,8 +78,8 @@ def save(
     optimizer: torch.optim.Optimizer,
     *,
     scale: Mapping[str, float],
-) -> None:
-    """Write a checkpoint under `folder` and remove the oldest ones.
+) -> Path:
+    """Write a checkpoint under `folder` and remove the oldest ones; returns its own folder.
 
     Args:
         folder: of all checkpoints.
@@ -107,6 +107,7 @@ def save(
     files.publish(temporary, final)
     for old in _by_age(folder)[KEPT:]:
         shutil.rmtree(old)
+    return final
 
 
 def resume(

@@ -41,6 +41,7 @@ from llama_factory.training.items import (
     UnfitRow,
     encode_all,
 )
+from llama_factory.training.mirror import Mirror, mirrored
 from llama_factory.training.monitor import (
     Monitor,
     Progressed,
@@ -123,6 +124,7 @@ class _Fit:
         progress: what people see of it.
     """
 
+    mirror: Mirror
     monitor: Monitor
     bar: Bar
     batches: Prefetch
@@ -140,6 +142,7 @@ class _Fit:
         self.position = Position(name_of(self.description))
         self.tests: Batch | None = None
         self.num_bad_in_a_row = 0
+        self.saved_at = time.monotonic()
 
     def add_reference(self, tests: Items | None) -> None:
         """Compute what the reference model makes of all rows, held-out ones too, where needed."""
@@ -160,24 +163,42 @@ class _Fit:
 
     def to_the_end(self) -> None:
         """Make all updates of the plan, from the last checkpoint on."""
-        run, settings, num_steps = self.run, self.run.settings, len(self.plan)
-        self.position = checkpoints.resume(
-            run, self.folders, self.description, num_steps, self.progress
-        )
+        run, num_steps = self.run, len(self.plan)
         with contextlib.ExitStack() as stack:
+            self.mirror = stack.enter_context(self._mirror())
+            self.position = checkpoints.resume(
+                run, self.folders, self.description, num_steps, self.progress
+            )
             self._open(stack)
             is_asked_to_stop = stack.enter_context(stopping_safely())
             while not self._is_over():
                 self._step()
-                is_due = self.position.step % settings.checkpoint_steps == 0
                 signal = max(run.processes.gather(is_asked_to_stop()))
-                if run.processes.is_first and (is_due or signal or self._is_over()):
+                if run.processes.is_first and (self._is_due() or signal or self._is_over()):
                     self._save()
                 if signal:
                     raise Stopped(signal)
         run.processes.wait()
-        if settings.early_stopping_steps and self.position.best_step:
+        if run.settings.early_stopping_steps and self.position.best_step:
             restore_best(run, self.folders.checkpoints)
+
+    @contextlib.contextmanager
+    def _mirror(self) -> Iterator[Mirror]:
+        """The copies of this run elsewhere; an empty disk gets the newest of them."""
+        name, folder = self.position.plan, self.folders.checkpoints
+        processes, address = self.run.processes, self.run.settings.checkpoint_mirror
+        with mirrored(address, name, self.progress) as mirror:
+            with processes.in_turn():
+                if self.folders.resume is None and checkpoints.latest(folder, name) is None:
+                    mirror.fetch(folder)
+            yield mirror
+
+    def _is_due(self) -> bool:
+        """Whether a checkpoint is, by the number of updates or by the time."""
+        settings = self.run.settings
+        minutes = (time.monotonic() - self.saved_at) / 60
+        is_late = settings.checkpoint_minutes is not None and minutes >= settings.checkpoint_minutes
+        return is_late or self.position.step % settings.checkpoint_steps == 0
 
     def _open(self, stack: contextlib.ExitStack) -> None:
         """Open what writes, shows and prepares while the updates are made."""
@@ -204,13 +225,15 @@ class _Fit:
         return self.position.step >= len(self.plan) or bool(ended_by)
 
     def _save(self) -> None:
-        checkpoints.save(
+        saved = checkpoints.save(
             self.folders.checkpoints,
             replace(self.position, counts=self.run.counts()),
             self.run.model.trainable(),
             self.run.optimizer.optimizer,
             scale=parallel.scale_state(self.run.fabric),
         )
+        self.saved_at = time.monotonic()
+        self.mirror.send(saved)
 
     def _step(self) -> None:
         """The next update, and all that is logged and kept of it."""

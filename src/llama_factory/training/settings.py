@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from llama_factory.core.settings import OneOf, Settings
+from llama_factory.training.mirror import require_mirror
 from llama_factory.training.objectives import OBJECTIVES, Objective
 from llama_factory.training.objectives.sft import Sft
 from llama_factory.training.optimizers import OPTIMIZERS, Optimizer
@@ -96,6 +97,17 @@ class TrainingSettings(Settings):
     `mlflow`. An empty list: nowhere."""
     checkpoint_steps: int = Field(50, ge=1)
     """Updates between two checkpoints. Lower loses less in a crash and writes more."""
+    checkpoint_minutes: float | None = Field(None, gt=0)
+    """Minutes after which a checkpoint is due whatever `checkpoint_steps` says. On a machine that
+    may vanish without a warning this is the most that is lost."""
+    checkpoint_mirror: str = ""
+    """A folder, or an address as s3://bucket/folder, gs:// or oss:// (with fsspec's package for
+    it), where checkpoints are copied to beside the training; a machine with an empty disk goes on
+    from there. Empty: nowhere."""
+    preemption_notice: str = ""
+    """What tells that this machine is about to be taken away: `aws`, `gcp` or `azure` ask the
+    cloud's own address, else a file that appears or an http address that answers. A checkpoint is
+    saved then, and the program leaves with code 75; started again, it goes on."""
     process_timeout: float = Field(86400.0, gt=0)
     """Seconds that one of several processes waits for another, as while the first one evaluates."""
     seed: int = Field(0, ge=0)
@@ -155,6 +167,7 @@ class TrainingSettings(Settings):
             require_compiler()
         if self.liger_kernel:
             require_liger()
+        require_mirror(self.checkpoint_mirror)
         self.optimizer.check()
         for reporter in self.report_to:
             reporter.check()
@@ -163,9 +176,12 @@ class TrainingSettings(Settings):
 WHOLE_ROWS = ("compile", "gradient_checkpointing", "neftune_alpha")
 """Settings that work on whole rows only."""
 WITHOUT_EFFECT = {
+    "checkpoint_minutes",
+    "checkpoint_mirror",
     "checkpoint_steps",
     "gradient_checkpointing",
     "max_minutes",
+    "preemption_notice",
     "process_timeout",
     "report_to",
     "spike_factor",

@@ -5,9 +5,10 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from llama_factory.core.tether import tethered
 
 END_SECONDS = 10.0
 """How long it may take to end by itself before it is killed."""
@@ -15,20 +16,6 @@ LOG_BYTES = 4000
 """Bytes at the end of its log in which the reason of a death is looked for."""
 DROPPED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP", "API_KEY")
 """Variables of this process that would mislead another environment's Python, and our own key."""
-
-TETHER = """
-import ctypes, os, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit("whoever started it is gone")
-try:
-    os.execvp(sys.argv[2], sys.argv[2:])
-except OSError as error:
-    sys.exit(f"{sys.argv[2]}: {error.strerror}")
-"""
-"""Run by the child before it becomes the server: it ends when this process does, even by a kill.
-The 1 is PR_SET_PDEATHSIG."""
 
 
 def free_port() -> int:
@@ -58,10 +45,9 @@ class Child:
         if log.exists():
             log.replace(log.with_suffix(".before.log"))
         kept = {name: value for name, value in os.environ.items() if name not in DROPPED}
-        tethered = [sys.executable, "-c", TETHER, str(os.getpid()), *command]
         with log.open("wb") as file:
             process = await asyncio.create_subprocess_exec(
-                *tethered,
+                *tethered(command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,

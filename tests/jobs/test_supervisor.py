@@ -1,0 +1,132 @@
+"""Parts under one roof, as real processes: started again when they die, ended together."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from llama_factory.core.errors import ConfigError
+from llama_factory.jobs.supervisor import Part, Supervisor, parts_of
+
+
+def python(name, script):
+    return Part(name, (sys.executable, "-c", script))
+
+
+class Clock:
+    """Runs a thousand times as fast as the real one, so that no test waits for a restart."""
+
+    def __init__(self):
+        self.began = time.monotonic()
+
+    def __call__(self):
+        return (time.monotonic() - self.began) * 1000
+
+
+def wait_for(condition):
+    while not condition():
+        time.sleep(0.005)
+
+
+def running(supervisor, stop):
+    """The supervisor on a thread of its own; its error, if it raises one."""
+    errors = []
+
+    def run():
+        try:
+            supervisor.run(stop)
+        except ConfigError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, errors
+
+
+def is_alive(process_id):
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{process_id}/stat").read_text().split()[2] != "Z"
+
+
+def test_a_part_that_dies_is_started_again_and_the_others_are_left_alone():
+    lines, stop = [], threading.Event()
+    steady = python("steady", "print('up'); import time; time.sleep(600)")
+    weak = python("weak", "import os; print(os.getpid()); os.kill(os.getpid(), 9)")
+    thread, _ = running(Supervisor([steady, weak], lines.append, clock=Clock()), stop)
+    wait_for(lambda: sum(line.startswith("weak | was killed by signal 9") for line in lines) >= 3)
+    stop.set()
+    thread.join()
+    assert sum(line == "steady | up" for line in lines) == 1
+    waits = [line for line in lines if "started again in" in line]
+    assert waits[0].endswith("in 1 s.")
+    assert waits[1].endswith("in 2 s.")
+    assert waits[2].endswith("in 4 s.")
+
+
+def test_all_end_when_it_is_asked_to_stop_and_those_who_will_not_are_killed(monkeypatch):
+    monkeypatch.setattr("llama_factory.jobs.supervisor.END_SECONDS", 0.3)
+    lines, stop = [], threading.Event()
+    tidy = python(
+        "tidy",
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('bye'), sys.exit(0)))\n"
+        "print('up'); time.sleep(600)",
+    )
+    deaf = python(
+        "deaf",
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print(os.getpid()); time.sleep(600)",
+    )
+    thread, _ = running(Supervisor([tidy, deaf], lines.append), stop)
+    wait_for(lambda: len(lines) >= 2)
+    stop.set()
+    thread.join()
+    assert "tidy | bye" in lines
+    (process_id,) = (int(line.split(" | ")[1]) for line in lines if line.startswith("deaf"))
+    assert not is_alive(process_id)
+
+
+def test_settings_that_a_part_refuses_at_its_first_start_end_everything():
+    lines, stop = [], threading.Event()
+    good = python("good", "import os, time; print(os.getpid(), flush=True); time.sleep(600)")
+    bad = python("bad", "import sys, time; time.sleep(0.5); print('port 1 is in use'); sys.exit(2)")
+    thread, errors = running(Supervisor([good, bad], lines.append), stop)
+    thread.join()
+    assert "bad did not start; its lines above say why" in str(errors[0])
+    assert "bad | port 1 is in use" in lines
+    (process_id,) = (int(line.split(" | ")[1]) for line in lines if line.startswith("good"))
+    assert not is_alive(process_id)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties children to their parent")
+def test_parts_end_with_a_supervisor_that_is_killed():
+    script = (
+        "import sys, threading\n"
+        "from llama_factory.jobs.supervisor import Part, Supervisor\n"
+        "part = Part('part', (sys.executable, '-c', "
+        "'import os, time; print(os.getpid(), flush=True); time.sleep(600)'))\n"
+        "Supervisor([part], lambda line: print(line, flush=True)).run(threading.Event())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as roof:
+        process_id = int(roof.stdout.readline().decode().split(" | ")[1])
+        assert is_alive(process_id)
+        roof.send_signal(signal.SIGKILL)
+    wait_for(lambda: not is_alive(process_id))
+
+
+def test_the_server_and_the_watcher_get_the_same_settings():
+    server, watcher = parts_of("my-bot", ["serving.max_tokens=9"], 8001)
+    assert server.command[3:] == (
+        *("serve", "my-bot", "--port", "8001"),
+        *("--set", "serving.max_tokens=9"),
+    )
+    assert watcher.command[3:] == ("watch", "my-bot", "--set", "serving.max_tokens=9")
