@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from llama_factory.core.errors import ConfigError
-from llama_factory.inference.linear import product
+from llama_factory.inference.linear import plain_suits_few_rows, product
 
 FORMATS = ("float32", "bfloat16", "int8")
 EXACT = {"float32": 1e-5, "bfloat16": 2e-2, "int8": 2e-2}
@@ -159,3 +159,24 @@ def test_int8_is_refused_where_nothing_computes_it():
     weight = torch.empty(8, 8, device="meta")
     with pytest.raises(ConfigError, match=re.escape("inference.weights: 'int8' is fast on x86")):
         product(weight, None, "int8")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 16])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_weight_in_two_layouts_gives_the_same_products(count, has_bias):
+    weight, bias = weight_of(24, 40)
+    bias = bias if has_bias else None
+    both = product(weight, bias, "float32", keeps_plain=True)
+    rows = rows_of(count, 40)
+    assert error(both(rows), F.linear(rows, weight, bias)) < EXACT["float32"]
+    assert both(rows[None]).shape == (1, count, 24)
+    assert both(rows.bfloat16()).dtype == torch.bfloat16
+    assert both.num_bytes == 2 * weight.nbytes + (bias.nbytes if has_bias else 0)
+
+
+def test_which_layout_suits_few_rows_is_measured_once():
+    plain_suits_few_rows.cache_clear()
+    assert plain_suits_few_rows() in (True, False)
+    assert plain_suits_few_rows.cache_info().misses == 1
+    plain_suits_few_rows()
+    assert plain_suits_few_rows.cache_info().misses == 1

@@ -1,7 +1,10 @@
 """Products with the weights of linear layers, by the fastest kernel there is for few rows."""
 
 import math
+import time
 import warnings
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +16,12 @@ from llama_factory.inference.settings import Weights
 
 PACKED_ROWS = 16
 """Rows that a packed weight is laid out for; any number may come."""
+
+FEW_ROWS = 2
+"""Rows up to which torch's own product may be the faster one."""
+TRIED, NUM_TRIED = (1536, 576), 24
+"""The shape and the number of the weights on which that is measured: 85 MB."""
+CLEARLY = 0.85
 
 MOST = 127
 """Largest int8 value used; the range is the same on both sides of 0."""
@@ -59,7 +68,9 @@ class Product(Protocol):
         """
 
 
-def product(weight: Tensor, bias: Tensor | None, weights: Weights) -> Product:
+def product(
+    weight: Tensor, bias: Tensor | None, weights: Weights, *, keeps_plain: bool = False
+) -> Product:
     """The product with a weight, in the number format of the settings.
 
     Args:
@@ -67,6 +78,8 @@ def product(weight: Tensor, bias: Tensor | None, weights: Weights) -> Product:
             layout changes, so that it may be freed.
         bias: [out].
         weights: number format.
+        keeps_plain: also keep the weight as it is where another layout is used, for products of
+            one or two rows: twice the memory.
 
     Raises:
         ConfigError: this device has no fast products in that format.
@@ -78,7 +91,7 @@ def product(weight: Tensor, bias: Tensor | None, weights: Weights) -> Product:
     weight = weight.detach().to(dtype)
     bias = None if bias is None else bias.detach().to(dtype)
     if dtype == torch.float32 and weight.device.type == "cpu" and _can_pack():
-        return _Packed(weight, bias)
+        return _Packed(weight, bias, keeps_plain=keeps_plain)
     return _Plain(weight, bias)
 
 
@@ -111,11 +124,13 @@ def _rounded(num_rows: int) -> int:
 class _Packed:
     """oneDNN's product with a float32 weight that is laid out in blocks once, not at each call.
 
-    For 2 to 64 rows it takes about half the time of torch's own product.
+    For 4 to 64 rows it takes about half the time of torch's own product; for one or two rows it is
+    the slower one on some processors, which `plain_suits_few_rows` finds out.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._num_bytes = weight.nbytes + _num_bytes(bias)
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, keeps_plain: bool = False) -> None:
+        self._num_bytes = weight.nbytes * (1 + keeps_plain) + _num_bytes(bias)
+        self._plain = weight if keeps_plain else None
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_ROWS)
         self._bias = bias
         self._num_outputs = weight.shape[0]
@@ -132,6 +147,9 @@ class _Packed:
         rows = x.reshape(num_given, num_inputs)
         if rows.dtype != torch.float32:
             rows = rows.float()
+        if self._plain is not None and num_given <= FEW_ROWS:
+            few = F.linear(rows, self._plain, self._bias).view(*outer, self._num_outputs)
+            return few if x.dtype == torch.float32 else few.to(x.dtype)
         num_rows = _rounded(num_given)
         if num_rows > num_given:
             rows = F.pad(rows, (0, 0, 0, num_rows - num_given))
@@ -140,6 +158,31 @@ class _Packed:
             result = result[:num_given]
         result = result.view(*outer, self._num_outputs)
         return result if x.dtype == torch.float32 else result.to(x.dtype)
+
+
+@lru_cache(maxsize=1)
+def plain_suits_few_rows() -> bool:
+    """Whether torch's own product with one row is clearly faster here than the packed one.
+
+    Measured once, in about a fifth of a second, on more weights than a cache holds.
+    """
+    if not _can_pack():
+        return False
+    weights = [torch.randn(TRIED) for _ in range(NUM_TRIED)]
+    x = torch.randn(1, TRIED[1])
+    packed = [_Packed(weight, None) for weight in weights]
+    plain = [_Plain(weight, None) for weight in weights]
+
+    def seconds(products: Sequence[Product]) -> float:
+        began = time.perf_counter()
+        for each in products:
+            each(x)
+        return time.perf_counter() - began
+
+    with torch.inference_mode():
+        pairs = [(seconds(plain), seconds(packed)) for _ in range(5)]
+    fastest = [min(pair[n] for pair in pairs[1:]) for n in (0, 1)]
+    return fastest[0] < CLEARLY * fastest[1]
 
 
 class _Int8:

@@ -11,13 +11,14 @@ from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from llama_factory.core.errors import ModelError
 from llama_factory.inference.blocks import quicken
-from llama_factory.inference.linear import Product, product
+from llama_factory.inference.linear import Product, plain_suits_few_rows, product
 from llama_factory.inference.packed import PackedNetwork, Span
 from llama_factory.inference.settings import Weights
 from llama_factory.model.layers import LINEAR
@@ -59,6 +60,10 @@ class _Active:
         return self.masks[key]
 
 
+IN_CACHE = 64_000_000
+"""Bytes of weights that stay in a cache from pass to pass, where their layout matters little."""
+
+
 @dataclass(frozen=True)
 class _Stack:
     """Matrices of several versions: [sum of ranks, in] and [sum of ranks, out]."""
@@ -72,14 +77,20 @@ class VersionedLinear(nn.Module):
     """A linear layer, with the LoRA matrices of all versions that change it."""
 
     def __init__(
-        self, layer: nn.Module, weights: Weights, active: _Active, is_head: bool = False
+        self,
+        layer: nn.Module,
+        weights: Weights,
+        active: _Active,
+        *,
+        is_head: bool = False,
+        keeps_plain: bool = False,
     ) -> None:
         super().__init__()
         self._is_head = is_head
         weight = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
         assert isinstance(weight, Tensor)
         bias = layer.bias if isinstance(layer.bias, Tensor) else None
-        self.product: Product = product(weight, bias, weights)
+        self.product: Product = product(weight, bias, weights, keeps_plain=keeps_plain)
         self.shape = tuple(weight.shape)
         self._like = weight.new_empty(0)
         self._active = active
@@ -148,13 +159,30 @@ class VersionedNetwork(PackedNetwork):
         self._layers: dict[str, VersionedLinear] = {}
         self._versions: set[str] = set()
         head = network.get_output_embeddings()
+        keeps_plain = self._keeps_plain(weights)
         for name, layer in list(network.named_modules()):
             # A coarse head stays as it is: the likeliest tokens are compared in float32.
             is_kept = layer is head and head.weight.dtype != torch.float32
             if type(layer) in LINEAR and not is_kept:
-                self._layers[name] = VersionedLinear(layer, weights, self._active, layer is head)
+                self._layers[name] = VersionedLinear(
+                    layer,
+                    weights,
+                    self._active,
+                    is_head=layer is head,
+                    keeps_plain=keeps_plain,
+                )
                 network.set_submodule(name, self._layers[name])
         quicken(network.modules())
+
+    def _keeps_plain(self, weights: Weights) -> bool:
+        """Whether weights are kept in two layouts: it helps here, and there is much memory."""
+        of_linear = [m.weight for m in self._network.modules() if type(m) in LINEAR]
+        is_float32 = all(each.dtype == torch.float32 for each in of_linear)
+        if weights == "int8" or self.device.type != "cpu" or not is_float32:
+            return False
+        num_bytes = sum(each.nbytes for each in of_linear)
+        fits = IN_CACHE < num_bytes < psutil.virtual_memory().available / 8
+        return fits and plain_suits_few_rows()
 
     def add(self, version: str, chain: Chain) -> None:
         """Take a version's matrices.
