@@ -11,7 +11,7 @@ from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
