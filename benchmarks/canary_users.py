@@ -109,7 +109,7 @@ def served(bot: Workspace) -> Iterator[tuple[OpenAI, Any]]:
     settings = ServingSettings(port=0, poll_seconds=0.1, canary=canary)
     engine = settings.engine.open(config.model, bot, USUAL, config.inference)
     app = create_app(bot, settings, engine)
-    listener, server = listen(settings), Server(app)
+    listener, server = listen(settings), Server(app, gateway=app.state.gateway)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"

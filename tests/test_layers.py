@@ -30,8 +30,8 @@ ROOMS = (
     "config",
     "run",
     "operate",
-    "cli",
     "web",
+    "cli",
 )
 """Low to high: a room imports from itself and from those before it."""
 DOORS = {"__init__": "cli", "__main__": "cli", "data_utils": "data"}

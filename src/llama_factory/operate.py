@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING
 from llama_factory.config import template
 from llama_factory.config.changes import Changes
 from llama_factory.config.loading import load_config, load_to_answer
+from llama_factory.core.errors import VersionError
 from llama_factory.core.progress import SILENT, Progress
 from llama_factory.jobs.model_reference import ModelLike, ModelReference
 from llama_factory.versions import (
     archive,
+    description,
     difference,
     notes,
     releases,
@@ -31,10 +33,12 @@ from llama_factory.versions import (
 )
 from llama_factory.versions import journal as journals
 from llama_factory.versions.archive import Taken
+from llama_factory.versions.description import Described
 from llama_factory.versions.difference import Difference
 from llama_factory.versions.journal import Journal, JournalEntry, events
 from llama_factory.versions.journal_facts import reconcile
 from llama_factory.versions.notes import Note
+from llama_factory.versions.releases import Releases
 from llama_factory.versions.verification import Checked
 from llama_factory.versions.version import require_servable
 from llama_factory.versions.workspace import PathLike, Workspace
@@ -48,21 +52,31 @@ if TYPE_CHECKING:
     from llama_factory.knowledge.proposals import Proposal
     from llama_factory.knowledge.refresh import Refreshed
     from llama_factory.knowledge.retrieval import By, Passage
+    from llama_factory.monitoring.observe import Health
     from llama_factory.rounds.status import LoopConfig, LoopStatus
     from llama_factory.rounds.watch import Watcher
     from llama_factory.serving.access import ApiKey
     from llama_factory.serving.canary_status import CanaryStatus
+    from llama_factory.serving.server import Beside
+    from llama_factory.serving.users import PageUser
     from llama_factory.versions.gc import RemovedVersion
     from llama_factory.versions.journal import Event, What
 
 
-def serve(model: ModelLike, changes: Changes = (), log: Callable[[str], None] = print) -> None:
+def serve(
+    model: ModelLike,
+    changes: Changes = (),
+    log: Callable[[str], None] = print,
+    *,
+    beside: Beside | None = None,
+) -> None:
     """Answer OpenAI-style requests until stopped; the key is the environment's API_KEY.
 
     Args:
         model: a workspace, whose release is followed; else as in `load`.
         changes: settings, such as `{"serving.port": 8000}`.
         log: takes what happens, a line at a time.
+        beside: what else answers on the same port, such as the page.
     """
     with ModelReference.of(model).opened() as workspace:
         config = load_to_answer(workspace.settings, changes)
@@ -77,6 +91,7 @@ def serve(model: ModelLike, changes: Changes = (), log: Callable[[str], None] = 
             data=config.data,
             inference=config.inference,
             knowledge=config.knowledge,
+            beside=beside,
         )
 
 
@@ -108,6 +123,34 @@ def revoke_key(folder: PathLike, name: str, changes: Changes = ()) -> ApiKey:
     from llama_factory.serving import keys as kept
 
     return kept.revoke_key(_keys_file(folder, changes), name)
+
+
+def users(folder: PathLike) -> tuple[PageUser, ...]:
+    """Who may log in to the page of a workspace, or of a folder of workspaces."""
+    from llama_factory.serving.users import FILE, read_users
+
+    return read_users(Path(folder) / FILE)
+
+
+def add_user(folder: PathLike, name: str, role: str, password: str) -> PageUser:
+    """Let somebody log in to the page; who may already gets this role and password."""
+    from llama_factory.serving import users as kept
+
+    return kept.add_user(_existing(folder) / kept.FILE, name, role, password)
+
+
+def remove_user(folder: PathLike, name: str) -> None:
+    """Let somebody log in no more; what they have open ends with the next click."""
+    from llama_factory.serving import users as kept
+
+    kept.remove_user(Path(folder) / kept.FILE, name)
+
+
+def _existing(folder: PathLike) -> Path:
+    path = Path(folder)
+    if not path.is_dir():
+        raise VersionError(f"{path}: there is no such folder. Make one with `llama-factory init`.")
+    return path
 
 
 def feedback(folder: PathLike, chosen: FeedbackFilter | None = None) -> list[FeedbackRow]:
@@ -189,6 +232,13 @@ def abort_canary(folder: PathLike) -> str:
     return canary_store.abort(Workspace.open(folder))
 
 
+def health(folder: PathLike) -> Health:
+    """How a workspace stood when it was last observed; nothing is measured."""
+    from llama_factory.monitoring.observe import health as stood
+
+    return stood(Workspace.open(folder))
+
+
 def verify(folder: PathLike, names: tuple[str, ...] = ()) -> Iterator[Checked]:
     """Compare every file of versions with its checksum, all of them unless some are named.
 
@@ -225,6 +275,16 @@ def tag(folder: PathLike, name: str, version: str | None) -> str:
     target = store.get(workspace, version, verify=False).id if version else None
     notes.set_tag(workspace, name, target)
     return f"'{name}' is {target}." if target else f"'{name}' is no version any more."
+
+
+def describe(folder: PathLike, version: str = releases.PRODUCTION) -> Described:
+    """A version with its report, aliases, tags and notes; nothing of it is measured or verified."""
+    return description.describe(Workspace.open(folder), version)
+
+
+def released(folder: PathLike) -> Releases:
+    """Where the aliases of a workspace point, and every earlier state."""
+    return releases.read(Workspace.open(folder).releases)
 
 
 def diff(folder: PathLike, before: str, after: str = releases.PRODUCTION) -> Difference:

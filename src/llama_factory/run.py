@@ -171,9 +171,11 @@ def _release(workspace: Workspace, version: ModelVersion, why: str) -> None:
         reconcile(workspace)
 
 
-def versions(folder: PathLike) -> list[VersionRow]:
-    """All versions of a workspace, oldest first."""
-    return list_versions(Workspace.open(folder))
+def versions(
+    folder: PathLike, *, last: int | None = None, before: str | None = None
+) -> list[VersionRow]:
+    """Versions of a workspace, oldest first: all, or the `last` so many made before `before`."""
+    return list_versions(Workspace.open(folder), last=last, before=before)
 
 
 def show(

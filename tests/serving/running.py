@@ -88,7 +88,7 @@ def answer_alone(model: Path, workspace: Workspace, version: str, question: str)
 def running(app: FastAPI) -> Iterator[OpenAI]:
     """Serve an app on a free port; gives a client that never retries."""
     listener = listen(ServingSettings(port=0))
-    server = Server(app)
+    server = Server(app, gateway=app.state.gateway)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

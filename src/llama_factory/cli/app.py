@@ -25,6 +25,7 @@ from llama_factory.cli import (
     up,
     versions,
     watch,
+    web,
 )
 from llama_factory.core import __version__
 from llama_factory.core.errors import FactoryError
@@ -61,6 +62,7 @@ for command in (
     rounds.chat,
     rounds.serve,
     up.up,
+    web.web,
     keys.keys,
     feedback.feedback,
     knowledge.knowledge,

@@ -12,10 +12,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from llama_factory.core.errors import ServingError
 from llama_factory.core.signals import Stopped
@@ -58,6 +59,23 @@ BACKLOG = 64
 """Connections accepted at a time, and that wait for it."""
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What answers on the same port as the API.
+
+    Attributes:
+        wrap: puts it around the API's app.
+        stop: is called when the server is asked to end, so that no stream of it goes on.
+    """
+
+    wrap: Callable[[ASGIApp], ASGIApp]
+    stop: Callable[[], None]
+
+
+def _nothing() -> None:
+    pass
+
+
 def serve(  # noqa: PLR0913  # one call starts all of it
     workspace: Workspace,
     settings: ServingSettings,
@@ -68,6 +86,7 @@ def serve(  # noqa: PLR0913  # one call starts all of it
     data: DataSettings,
     inference: InferenceSettings | None = None,
     knowledge: KnowledgeSettings | None = None,
+    beside: Beside | None = None,
 ) -> None:
     """Answer requests until Ctrl-C or SIGTERM.
 
@@ -80,6 +99,7 @@ def serve(  # noqa: PLR0913  # one call starts all of it
         data: how versions are asked that nothing was written down for, and what is private.
         inference: how models compute; None for the usual settings.
         knowledge: the documents that answers draw on; None for the usual settings.
+        beside: what else answers on the same port.
 
     Raises:
         ServingError: the port is in use, the address is not this machine's, or the server would be
@@ -88,7 +108,7 @@ def serve(  # noqa: PLR0913  # one call starts all of it
     """
     _require_key(workspace, settings, api_key)
     # The port comes first: loading a model only to find the port taken wastes minutes.
-    with log_to_stderr(), _leaving_on_sigterm(), listen(settings) as listener:
+    with log_to_stderr(), leaving_on_sigterm(), listen(settings) as listener:
         usual, how = encode_options(data).format, inference or InferenceSettings()
         engine = settings.engine.open(model_settings, workspace, usual, how)
         private = private_data_of(data)
@@ -100,7 +120,15 @@ def serve(  # noqa: PLR0913  # one call starts all of it
             private=private,
             knowledge=knowledge,
         )
-        run(app, listener, lambda: _announce(app.state.gateway, _address(listener), say))
+        gateway: Gateway = app.state.gateway
+        together = beside.wrap(app) if beside else app
+        run(
+            together,
+            listener,
+            lambda: _announce(gateway, address_of(listener), say),
+            gateway=gateway,
+            on_stop=beside.stop if beside else _nothing,
+        )
 
 
 def _announce(gateway: Gateway, address: str, say: Callable[[str], None]) -> None:
@@ -117,8 +145,22 @@ def _announce(gateway: Gateway, address: str, say: Callable[[str], None]) -> Non
 class Server(uvicorn.Server):
     """Lets answers in progress end by themselves for a while, then tells their clients."""
 
-    def __init__(self, app: FastAPI, on_start: Callable[[], None] = lambda: None) -> None:
-        """Serve an app; `on_start` is called once its versions are loaded."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        on_start: Callable[[], None] = _nothing,
+        *,
+        gateway: Gateway | None = None,
+        on_stop: Callable[[], None] = _nothing,
+    ) -> None:
+        """Serve an app.
+
+        Args:
+            app: that answers.
+            on_start: is called once its versions are loaded.
+            gateway: that loads them; None where there are none.
+            on_stop: is called when the server is asked to end.
+        """
         super().__init__(
             uvicorn.Config(
                 app,
@@ -131,8 +173,8 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=FORCED_AFTER_SECONDS,
             )
         )
-        self._gateway: Gateway = app.state.gateway
-        self._on_start = on_start
+        self._gateway = gateway
+        self._on_start, self._on_stop = on_start, on_stop
         self.deadline = threading.Timer(LOST_AFTER_SECONDS, _vanish)
         self.deadline.daemon = True
 
@@ -143,15 +185,19 @@ class Server(uvicorn.Server):
             FactoryError: no version can be served.
         """
         asyncio.get_running_loop().set_exception_handler(Complaints())
+        if self._gateway is not None:
+            await self._begin(self._gateway)
+        await super().startup(sockets)
+        self._on_start()
+
+    async def _begin(self, gateway: Gateway) -> None:
         # Not in the app's lifespan alone: what goes wrong there is a traceback to the user.
-        beginning = asyncio.ensure_future(self._gateway.begin())
+        beginning = asyncio.ensure_future(gateway.begin())
         while not beginning.done() and not self.should_exit:
             await asyncio.wait({beginning}, timeout=SIGNAL_SECONDS)
         if self.should_exit:
             raise SystemExit(os.EX_OK)
         await beginning
-        await super().startup(sockets)
-        self._on_start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """See `uvicorn.Server`; from here on the process ends, whatever still runs in it."""
@@ -161,14 +207,23 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See `uvicorn.Server`."""
-        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._gateway.cut_short)
+        self._on_stop()
+        if self._gateway is not None:
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, self._gateway.cut_short)
         await super().shutdown(sockets)
 
 
-def run(app: FastAPI, listener: socket.socket, on_start: Callable[[], None]) -> None:
-    """Answer on a socket until a signal ends it."""
+def run(
+    app: ASGIApp,
+    listener: socket.socket,
+    on_start: Callable[[], None],
+    *,
+    gateway: Gateway | None = None,
+    on_stop: Callable[[], None] = _nothing,
+) -> None:
+    """Answer on a socket until a signal ends it; the arguments are those of `Server`."""
     Connection.max_connections = raise_file_limit()
-    server = Server(app, on_start)
+    server = Server(app, on_start, gateway=gateway, on_stop=on_stop)
     try:
         # Ctrl-C is the usual way to end a server: no error.
         with contextlib.suppress(KeyboardInterrupt, Stopped):
@@ -198,7 +253,7 @@ def listen(settings: ServingSettings) -> socket.socket:
 
 def _require_key(workspace: Workspace, settings: ServingSettings, api_key: str | None) -> None:
     ring = KeyRing(workspace.folder / settings.keys, api_key)
-    if ring.is_required or settings.insecure or _is_loopback(settings.host):
+    if ring.is_required or settings.insecure or is_loopback(settings.host):
         return
     raise ServingError(
         f"serving.host: {settings.host} is open to the network and there is no key, so anyone "
@@ -224,19 +279,21 @@ def _why_not(host: str, port: int, error: OSError) -> str:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
 
 
-def _address(listener: socket.socket) -> str:
+def address_of(listener: socket.socket) -> str:
+    """What a browser is given to reach a socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextlib.contextmanager
-def _leaving_on_sigterm() -> Iterator[None]:
+def leaving_on_sigterm() -> Iterator[None]:
     """Exit with 0 on SIGTERM, also while the model loads; other handlers are put back after."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,0 +1,1 @@
+"""Geometry of pictures: values in, places out; templates draw them as SVG."""

@@ -1,0 +1,156 @@
+"""Series as lines with intervals: numbers in, points of SVG out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 640, 200
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 8, 22
+NUM_TICKS = 4
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One value of a series.
+
+    Attributes:
+        x: place; the time, the number of an update or of a version.
+        y: value.
+        low: lower end of its interval; None for none.
+        high: upper end.
+        text: shown where one points at it.
+        is_alert: whether it is marked.
+    """
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    text: str = ""
+    is_alert: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line as it is drawn.
+
+    Attributes:
+        name: of the series.
+        path: of the line.
+        band: of the intervals; empty without any.
+        dots: place, text and mark of each value.
+        last: the newest value.
+    """
+
+    name: str
+    path: str
+    band: str
+    dots: tuple[tuple[float, float, str, bool], ...]
+    last: float
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture of series.
+
+    Attributes:
+        curves: its lines.
+        ticks: values on the left with their height.
+        labels: texts below with their place.
+        limit: height of a line that marks a limit; None for none.
+    """
+
+    curves: tuple[Curve, ...]
+    ticks: tuple[tuple[float, str], ...]
+    labels: tuple[tuple[float, str], ...]
+    limit: float | None = None
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = WIDTH - RIGHT
+    bottom: int = HEIGHT - BOTTOM
+
+
+def plot(
+    series: Mapping[str, Sequence[Sample]],
+    labels: Mapping[float, str],
+    *,
+    limit: float | None = None,
+    between: tuple[float, float] | None = None,
+) -> Plot | None:
+    """Place series in one picture; None where no series has a value.
+
+    Args:
+        series: by name.
+        labels: texts below, by place.
+        limit: a value that is marked.
+        between: lowest and highest value of the picture; None: as the values need.
+    """
+    known = {name: [s for s in listed if math.isfinite(s.y)] for name, listed in series.items()}
+    known = {name: listed for name, listed in known.items() if listed}
+    if not known:
+        return None
+    samples = [each for listed in known.values() for each in listed]
+    low, high = between or _range(samples, limit)
+    xs = [each.x for each in samples] + list(labels)
+    start, end = min(xs), max(xs)
+
+    def x_of(x: float) -> float:
+        part = (x - start) / (end - start) if end > start else 0.5
+        return round(LEFT + 8 + part * (WIDTH - LEFT - RIGHT - 16), 1)
+
+    def y_of(y: float) -> float:
+        part = (min(high, max(low, y)) - low) / (high - low)
+        return round(HEIGHT - BOTTOM - part * (HEIGHT - TOP - BOTTOM), 1)
+
+    curves = [
+        Curve(
+            name,
+            "M" + "L".join(f"{x_of(s.x)} {y_of(s.y)}" for s in listed),
+            _band(
+                [
+                    (x_of(s.x), y_of(s.low), y_of(s.high))
+                    for s in listed
+                    if s.low is not None and s.high is not None
+                ]
+            ),
+            tuple((x_of(s.x), y_of(s.y), s.text, s.is_alert) for s in listed),
+            listed[-1].y,
+        )
+        for name, listed in known.items()
+    ]
+    ticks = [low + (high - low) * n / NUM_TICKS for n in range(NUM_TICKS + 1)]
+    return Plot(
+        tuple(curves),
+        tuple((y_of(each), f"{each:.3g}") for each in ticks),
+        tuple((x_of(x), text) for x, text in labels.items()),
+        None if limit is None else y_of(limit),
+    )
+
+
+def thin(values: Sequence[Sample], most: int = 400) -> list[Sample]:
+    """Evenly chosen samples of a long series, the last one among them."""
+    if len(values) <= most:
+        return list(values)
+    step = len(values) / most
+    return [values[min(len(values) - 1, int((n + 1) * step) - 1)] for n in range(most)]
+
+
+def _range(samples: Sequence[Sample], limit: float | None) -> tuple[float, float]:
+    values = [v for s in samples for v in (s.y, s.low, s.high) if v is not None]
+    values += [] if limit is None else [limit]
+    low, high = min(values), max(values)
+    room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    return (0.0 if 0 <= low < (high - low) else low - room), high + room
+
+
+def _band(ends: Sequence[tuple[float, float, float]]) -> str:
+    """The area between lower and upper ends, as a closed path."""
+    if not ends:
+        return ""
+    if len(ends) == 1:
+        ((x, low, high),) = ends
+        return f"M{x - 3} {low}H{x + 3}V{high}H{x - 3}Z"
+    there = [f"{x} {low}" for x, low, _ in ends]
+    back = [f"{x} {high}" for x, _, high in reversed(ends)]
+    return "M" + "L".join([*there, *back]) + "Z"

@@ -1,0 +1,111 @@
+"""Versions: who comes from whom, what each learned and kept, and what people do with one."""
+
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse
+
+from llama_factory import operate, run
+from llama_factory.versions.description import Described
+from llama_factory.versions.workspace import Workspace
+from llama_factory.web.charts.heatmap import heat_map_of
+from llama_factory.web.charts.lineage import lineage_of
+from llama_factory.web.charts.task_scores import drawn_versions, task_scores
+from llama_factory.web.pages import Who, attempt, back, may, render, version_name, words
+from llama_factory.web.site import Here
+
+PAGE = 25
+"""Versions on a page."""
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+"""The report is one file with its style and pictures in it; nothing in it may run."""
+
+router = APIRouter()
+
+
+@router.get("/versions")
+def versions(request: Request, workspace: Here, before: str = "") -> Response:
+    """The list, the newest first, with the lineage as a picture."""
+    start = version_name(before) if before else None
+    rows = run.versions(workspace, last=PAGE + 1, before=start)
+    shown = rows[-PAGE:]
+    return render(
+        request,
+        "versions",
+        rows=shown[::-1],
+        lineage=lineage_of(shown),
+        older=shown[0].id if len(rows) > len(shown) else "",
+        is_newest=not before,
+    )
+
+
+@router.get("/versions/{version}")
+def version(request: Request, workspace: Here, version: str, metric: str = "") -> Response:
+    """One version: verdict, what was learned and forgotten, notes."""
+    shown = operate.describe(workspace, version_name(version))
+    metrics = list(shown.report.get("forgetting", {}))
+    chosen = metric if metric in metrics else next(reversed(metrics), "")
+    return render(
+        request,
+        "version",
+        shown=shown,
+        metrics=metrics,
+        metric=chosen,
+        heat_map=heat_map_of(shown.report, chosen),
+        curves=task_scores(shown.report, chosen, _intervals(workspace, shown, chosen)),
+        is_production="production" in shown.aliases,
+        has_page=(shown.version.folder / "report.html").is_file(),
+    )
+
+
+def _intervals(workspace: Workspace, shown: Described, metric: str) -> dict[str, dict[str, Any]]:
+    """Of the versions that are drawn, as each one's own report has them."""
+    found = {}
+    for name in drawn_versions(shown.report, metric):
+        known, _ = attempt(partial(operate.describe, workspace, name))
+        found[name] = known.report.get("intervals", {}) if known else {}
+    return found
+
+
+@router.get("/versions/{version}/report")
+def report(request: Request, workspace: Here, version: str) -> Response:
+    """The report that lies in the version's folder, as a page of its own."""
+    path = workspace.versions / version_name(version) / "report.html"
+    if not path.is_file():
+        raise HTTPException(404, words(request, "versions.no_report", version=version))
+    text = path.read_text(encoding="utf-8")
+    return HTMLResponse(text, headers={"content-security-policy": REPORT_POLICY})
+
+
+@router.post("/versions/{version}/promote", dependencies=[may("operator")])
+def promote(request: Request, workspace: Here, version: str) -> Response:
+    """Release it by hand."""
+    released = run.promote(workspace, version_name(version))
+    return back(
+        request, f"versions/{version}", words(request, "versions.promoted", version=released)
+    )
+
+
+@router.post("/versions/{version}/note", dependencies=[may("reviewer")])
+def note(
+    request: Request, workspace: Here, who: Who, version: str, text: Annotated[str, Form()]
+) -> Response:
+    """Write something about it."""
+    operate.note(workspace, version_name(version), text, who)
+    return back(request, f"versions/{version}", words(request, "versions.noted"))
+
+
+@router.post("/versions/{version}/tag", dependencies=[may("operator")])
+def tag(request: Request, workspace: Here, version: str, name: Annotated[str, Form()]) -> Response:
+    """Give it a name."""
+    operate.tag(workspace, name, version_name(version))
+    return back(request, f"versions/{version}", words(request, "versions.tagged", name=name))
+
+
+@router.post("/versions/{version}/untag", dependencies=[may("operator")])
+def untag(
+    request: Request, workspace: Here, version: str, name: Annotated[str, Form()]
+) -> Response:
+    """Take a name off."""
+    operate.tag(workspace, name, None)
+    return back(request, f"versions/{version_name(version)}")

@@ -1,0 +1,85 @@
+// What the page does besides being read: parts that change are fetched anew when the server says so.
+"use strict";
+
+const POLL_SECONDS = 15;
+const SETTLE_MS = 300;
+
+// Parts with `data-live="topic topic"` and an id are replaced when one of their topics changes.
+let waiting = new Set();
+let timer = 0;
+
+function isBusy(part) {
+  const at = document.activeElement;
+  const types = at && part.contains(at) && at.matches("input, textarea, select");
+  return types || part.querySelector("details.ask[open]") !== null;
+}
+
+function partsOf(topics) {
+  const all = [...document.querySelectorAll("[data-live][id]")];
+  return all.filter((part) => topics === null || part.dataset.live.split(" ").some((each) => topics.has(each)));
+}
+
+async function refresh(topics) {
+  const parts = partsOf(topics).filter((part) => !isBusy(part));
+  if (parts.length === 0 || document.hidden) return;
+  const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+  if (!answer.ok || answer.redirected) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const part of parts) {
+    const next = fresh.getElementById(part.id);
+    if (next === null || next.isEqualNode(part)) continue;
+    const open = [...part.querySelectorAll("details[open]")].map((each) => [...part.querySelectorAll("details")].indexOf(each));
+    const end = part.querySelector(".log");
+    const place = end ? end.scrollHeight - end.scrollTop - end.clientHeight : 0;
+    part.replaceWith(next);
+    open.forEach((number) => next.querySelectorAll("details")[number]?.setAttribute("open", ""));
+    const log = next.querySelector(".log");
+    if (log && place < 40) log.scrollTop = log.scrollHeight;
+    document.dispatchEvent(new CustomEvent("part", { detail: next }));
+  }
+}
+
+function changed(topics) {
+  topics.forEach((each) => waiting.add(each));
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    const now = waiting;
+    waiting = new Set();
+    refresh(now).catch(() => {});
+  }, SETTLE_MS);
+}
+
+function poll() {
+  setInterval(() => refresh(null).catch(() => {}), POLL_SECONDS * 1000);
+}
+
+function follow(address) {
+  if (!window.EventSource) return poll();
+  const stream = new EventSource(address);
+  let failures = 0;
+  let wasOpen = false;
+  stream.addEventListener("open", () => {
+    failures = 0;
+    if (wasOpen) refresh(null).catch(() => {});
+    wasOpen = true;
+  });
+  stream.addEventListener("changed", (event) => changed(JSON.parse(event.data)));
+  stream.addEventListener("error", () => {
+    failures += 1;
+    if (failures >= 3 || stream.readyState === EventSource.CLOSED) {
+      stream.close();
+      poll();
+    }
+  });
+  window.addEventListener("pagehide", () => stream.close());
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) refresh(null).catch(() => {});
+});
+
+const events = document.body.dataset.events;
+if (events && document.querySelector("[data-live]")) follow(events);
+
+const log = document.querySelector(".log");
+if (log) log.scrollTop = log.scrollHeight;
