@@ -139,3 +139,11 @@ def test_monitor_alarms(tmp_path):
     assert by_name["rows like those before wait"]["got"] == "quiet"
     assert "drift.language" in by_name["rows in another language wait"]["got"]
     assert len(seen) == 6
+
+
+@pytest.mark.slow
+def test_knowledge_search(tmp_path):
+    results = quick("knowledge_search.py", tmp_path / "r.json")
+    assert results["index"]["passages"] > 100
+    assert results["recall"]["words"]["recall"] > 0.5
+    assert results["change_to_hit"]["changes"] == 2
