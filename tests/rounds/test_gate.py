@@ -1,11 +1,16 @@
 import math
 
 import pytest
+import yaml
 
 from llama_factory.core.types import EvalReport, TaskScores
 from llama_factory.rounds.check import Check
+from llama_factory.rounds.finishing import Round
 from llama_factory.rounds.gate import NOTHING_HELD_OUT, Verdict, decide, read_verdict
-from llama_factory.rounds.settings import GateSettings
+from llama_factory.rounds.round import safer
+from llama_factory.rounds.settings import GateSettings, LearningConfig
+from llama_factory.versions import store
+from tests.rounds.rounds import drop, learn
 
 
 def report(guard=5.0, **tasks):
@@ -207,3 +212,55 @@ def test_a_report_without_a_verdict_has_none():
         "held": False,
         "checks": [{"name": "kept", "passed": False, "reason": "worse"}],
     }
+
+
+@pytest.mark.parametrize(
+    ("failed", "changes", "is_tried_again"),
+    [
+        ("kept", {}, True),
+        ("general", {}, True),
+        ("learned", {}, False),
+        ("kept", {"gate": {"retry_safe": False}}, False),
+        ("kept", {"strategies": "safe"}, False),
+    ],
+)
+def test_what_lost_something_is_trained_again_with_the_preset_safe_if_that_is_wanted(
+    failed, changes, is_tried_again
+):
+    config = LearningConfig.model_validate({"gate": {"retry_safe": True}} | changes)
+    refused = Round(None, Verdict((Check(failed, False, "why"),)), is_released=False)
+    again = safer(config, refused)
+    assert (again is not None) == is_tried_again
+    if again is not None:
+        safe = LearningConfig.model_validate({"strategies": "safe"})
+        assert again.strategies == safe.strategies
+        assert again.model_copy(update={"strategies": config.strategies}) == config
+
+
+def test_nothing_is_trained_again_where_nothing_was_refused():
+    config = LearningConfig.model_validate({"gate": {"retry_safe": True}})
+    assert safer(config, None) is None
+    promoted = Round(None, Verdict((Check("kept", True, ""),)), is_released=True)
+    assert safer(config, promoted) is None
+
+
+@pytest.mark.slow
+def test_the_second_try_is_a_version_of_its_own_and_both_are_remembered(bot):
+    drop(bot, "faq")
+    changes = ["gate.retry_safe=true", "gate.max_guard_ratio=0.001"]
+    done, said = learn(bot, *changes)
+    assert (done.version.id, done.verdict.word) == ("v0002", "refused")
+    assert "v0001 is refused: trained once more with `safe`." in said
+    names = [
+        [
+            each["type"]
+            for each in yaml.safe_load((store.get(bot, v).folder / "run.yaml").read_text())[
+                "strategies"
+            ]
+        ]
+        for v in ("v0001", "v0002")
+    ]
+    assert names[0] != names[1]
+    again, _ = learn(bot, *changes)
+    assert (again.version.id, again.is_new) == ("v0002", False)
+    assert [path.name for path in bot.inbox.iterdir()] == ["faq.jsonl"]
