@@ -55,7 +55,7 @@ def test_a_round_says_whether_its_rows_are_like_those_before(bot):
 def test_the_first_round_has_nothing_to_be_unlike(bot):
     version = teach(bot, "faq")
     assert observe_round(bot, version) == []
-    assert not series.path_of(bot).exists()
+    assert not bot.monitor.exists()
 
 
 def test_rows_that_wait_are_observed_without_a_model_and_noted_once(bot):

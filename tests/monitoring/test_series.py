@@ -6,7 +6,7 @@ import math
 import pytest
 
 from llama_factory.monitoring import series
-from llama_factory.monitoring.series import Point, append, latest, path_of, read
+from llama_factory.monitoring.series import Point, append, latest, read
 from llama_factory.versions.workspace import Workspace
 
 
@@ -26,7 +26,7 @@ def test_what_is_added_is_read_again(workspace):
     append(workspace, [one, *points(0.1, 0.2)])
     assert read(workspace)["drift.loss"] == [one]
     assert latest(workspace)["drift.language"].value == 0.2
-    line = json.loads(path_of(workspace).read_text().splitlines()[1])
+    line = json.loads(workspace.monitor.read_text().splitlines()[1])
     assert line == {
         "at": "2026-01-01T00:00:00+00:00", "name": "drift.language", "value": 0.1, "alert": False,
         "words": "",
@@ -35,14 +35,14 @@ def test_what_is_added_is_read_again(workspace):
 
 def test_nothing_observed_is_no_series(workspace):
     append(workspace, [])
-    assert not path_of(workspace).exists()
+    assert not workspace.monitor.exists()
     assert read(workspace) == {}
     assert latest(workspace) == {}
 
 
 def test_a_damaged_last_line_and_strange_ones_are_left_out(workspace):
     append(workspace, points(0.1))
-    with path_of(workspace).open("a") as file:
+    with workspace.monitor.open("a") as file:
         file.write('[]\n{"name": "x"}\n{"at": "t", "name": "y", "value": "much"}\n\x00\xff\n')
         file.write('{"at": "2026-01-09T00:00:00+00:00", "name": "drift.lan')
     assert [p.value for p in read(workspace)["drift.language"]] == [0.1]
@@ -52,7 +52,7 @@ def test_a_damaged_last_line_and_strange_ones_are_left_out(workspace):
 
 def test_no_number_is_stored_as_null(workspace):
     append(workspace, points(math.nan, math.inf, 0.5))
-    assert "NaN" not in path_of(workspace).read_text()
+    assert "NaN" not in workspace.monitor.read_text()
     found = read(workspace)["drift.language"]
     assert [p.value for p in found] == [None, None, 0.5]
     assert series.values(found) == [0.5]
@@ -66,7 +66,7 @@ def test_a_clock_that_jumps_changes_no_order(workspace):
 
 def test_of_a_long_file_only_the_end_is_read(workspace, monkeypatch):
     line = json.dumps(points(0.25)[0].to_json()) + "\n"
-    path_of(workspace).write_text(line * 200_000)
+    workspace.monitor.write_text(line * 200_000)
     append(workspace, points(0.5))
     monkeypatch.setattr(series, "TAIL_BYTES", 100 * len(line))
     found = read(workspace, most=1000)["drift.language"]
@@ -75,5 +75,5 @@ def test_of_a_long_file_only_the_end_is_read(workspace, monkeypatch):
 
 
 def test_fields_of_later_programs_are_left_out(workspace):
-    path_of(workspace).write_text('{"at": "t", "name": "n", "value": 1, "colour": "red"}\n')
+    workspace.monitor.write_text('{"at": "t", "name": "n", "value": 1, "colour": "red"}\n')
     assert latest(workspace)["n"] == Point("t", "n", 1)

@@ -9,9 +9,10 @@ from llama_factory.config.loading import load_config
 from llama_factory.core.errors import ConfigError
 from llama_factory.rounds.loop_settings import LoopSettings
 from llama_factory.rounds.pacing import RoundHistory, decide, quiet_until, read_history
-from llama_factory.rounds.series import read_latest
+from llama_factory.rounds.series import MonitorNumbers
 from llama_factory.rounds.triggers import TRIGGERS, SeriesValue, Situation
 from llama_factory.versions.journal import Event
+from llama_factory.versions.workspace import Workspace
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 BERLIN, SHANGHAI = ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Shanghai")
@@ -134,20 +135,23 @@ def test_thumbs_down_count_from_so_many_ratings_on():
 
 
 def test_drift_counts_when_it_was_measured_after_the_last_round(tmp_path):
-    path = tmp_path / "monitor.jsonl"
-    path.write_text(
+    workspace = Workspace(tmp_path)
+    numbers = MonitorNumbers(workspace)
+    assert numbers.latest() == {}
+    workspace.monitor.write_text(
         '{"at": "2026-11-30T09:00:00Z", "name": "drift.length", "value": 0.9}\n'
         "half a li\n"
         '{"at": "2026-11-30T10:00:00Z", "name": "drift.length", "value": 0.31}\n'
-        '{"at": "2026-11-30T10:00:00Z", "name": "drift.loss", "value": 0.1}\n'
+        '{"at": "2026-11-30T10:00:00Z", "name": "drift.loss", "value": null}\n'
+        '{"at": "some time", "name": "drift.labels", "value": 0.1}\n'
     )
-    readings = read_latest(path)
+    readings = numbers.latest()
+    assert readings.keys() == {"drift.length"}
     assert readings["drift.length"] == SeriesValue(0.31, NOW.replace(hour=10))
     drift = {"type": "drift", "above": 0.2}
     assert look(drift, readings=readings).text == "drift of length 0.31, limit 0.2"
     assert look(drift, readings=readings).is_due
     assert not look(drift, readings=readings, last_end=NOW.replace(hour=11)).is_due
-    assert read_latest(tmp_path / "none.jsonl") == {}
 
 
 def test_one_sentence_has_every_reason():

@@ -13,7 +13,7 @@ from llama_factory import operate, run
 from llama_factory.core.errors import ConfigError, VersionError
 from llama_factory.core.files import write_jsonl
 from llama_factory.core.ownership import owned
-from llama_factory.rounds import watch
+from llama_factory.rounds import wakeup
 from llama_factory.rounds.round_process import ProcessEnd
 from llama_factory.versions import releases, store
 from llama_factory.versions.journal import Journal, JournalEntry
@@ -78,6 +78,19 @@ def test_what_the_gate_refused_is_not_tried_again_until_more_comes(bot, monkeypa
     bench.tick(3)
     assert bench.rounds == 2
     assert set(store.get(bot, "v0002").report["taken"]) == {"faq.jsonl", "news.jsonl"}
+
+
+def test_what_was_refused_because_of_another_file_is_tried_without_it(bot, monkeypatch):
+    hook = "sh -c '! grep -q poison.jsonl $REPORT'"
+    bench = make_bench(bot, monkeypatch, LOOP + f'  before_promotion: ["{hook}"]\n')
+    drop(bot, "faq", 12)
+    poison = drop(bot, "poison", 12)
+    bench.tick(3)
+    assert bench.watcher.status.left.keys() == {"faq.jsonl", "poison.jsonl"}
+    poison.unlink()
+    bench.tick(3)
+    assert (bench.rounds, releases.read(bot.releases).production) == (2, "v0002")
+    assert set(store.get(bot, "v0002").report["taken"]) == {"faq.jsonl"}
 
 
 def test_broken_and_empty_files_begin_no_round_and_are_named(taught):
@@ -360,6 +373,6 @@ def test_changes_of_a_folder_wake_it_up(tmp_path):
     stop = threading.Event()
     timer = threading.Timer(0.2, (tmp_path / "a").touch)
     timer.start()
-    watch.wait_for_change(tmp_path, stop, timedelta(seconds=60))
-    watch.wait_for_change(tmp_path / "gone", stop, timedelta(seconds=0.01))
+    wakeup.wait_for_change(tmp_path, stop, timedelta(seconds=60))
+    wakeup.wait_for_change(tmp_path / "gone", stop, timedelta(seconds=0.01))
     timer.join()

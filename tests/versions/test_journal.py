@@ -8,9 +8,14 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from llama_factory.core.errors import ConfigError, VersionError
+from llama_factory.core.files import write_jsonl
+from llama_factory.core.types import Example, Message
+from llama_factory.data.review import folder as review
+from llama_factory.data.review.case_book import DECISIONS, read_book
+from llama_factory.data.review.cases import Case, Choice, Vote
 from llama_factory.versions import releases, store
 from llama_factory.versions.journal import Journal, JournalEntry, events, production_at, read_time
-from llama_factory.versions.journal_facts import open_intents, reconcile
+from llama_factory.versions.journal_facts import Facts, open_intents, reconcile
 from llama_factory.versions.workspace import Workspace
 
 
@@ -173,3 +178,32 @@ def test_a_read_only_workspace_is_named(workspace, monkeypatch):
     path = Workspace(workspace.folder / "missing").journal
     with pytest.raises(VersionError, match="cannot be written to"):
         Journal(path).add(JournalEntry("alert", "watcher"))
+
+
+def test_what_people_decided_is_written_down_once_without_the_rows(workspace):
+    folder = workspace.review
+    row = Example((Message("user", "a secret?"), Message("assistant", "no")), "feedback", "f", 1)
+    cases = [Case("1" * 20, "feedback", (row,)), Case("2" * 20, "feedback", (row,))]
+    review.add_new(folder, cases)
+    facts = Facts(workspace)
+    facts.write_new()
+    review.decide(folder, cases[0].id, "ann", cases[0].keep(1), "checked")
+    review.decide(folder, cases[1].id, "bob", Choice(edited="a secret answer"))
+    review.take_back(folder, cases[1].id, "bob")
+    facts.write_new()
+    assert reconcile(workspace) == []
+    listed = Journal(workspace.journal).events(what=["decision"])
+    assert [(each.who, each.data["text"], each.data["note"]) for each in listed] == [
+        ("person", "ann accepted feedback 11111111", "checked"),
+        ("person", "bob wrote the answer of feedback 22222222", ""),
+        ("person", "bob took back the last decision about feedback 22222222", ""),
+    ]
+    assert "secret" not in json.dumps([each.data for each in listed])
+    votes = read_book(folder).logs
+    assert [each.time for each in listed] == [v.when for log in votes.values() for v in log]
+
+
+def test_what_a_rule_decided_is_no_decision_of_a_person(workspace):
+    vote = Vote("1" * 20, "rule", "newest", Choice(), "2026-11-30T12:00:00+00:00")
+    write_jsonl(workspace.review / DECISIONS, [vote.to_json()])
+    assert reconcile(workspace) == []

@@ -103,6 +103,19 @@ def sha256_of(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
+Stamp = tuple[int, int, int]
+"""Number of a file on its disk, its size, its time in ns."""
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """What changes whenever a file does, or the names in a folder; None where nothing is there."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
 def hash_folder(folder: Path, *, leave_out: frozenset[str] = frozenset()) -> dict[str, str]:
     """SHA-256 of every file below a folder, by its path relative to the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -70,11 +70,6 @@ class Point:
         return point
 
 
-def path_of(workspace: Workspace) -> Path:
-    """Where the series of a workspace lie."""
-    return workspace.folder / "monitor.jsonl"
-
-
 def append(workspace: Workspace, points: Sequence[Point]) -> None:
     """Add values, all of them or none; several processes may do so.
 
@@ -85,7 +80,7 @@ def append(workspace: Workspace, points: Sequence[Point]) -> None:
         return
     lock = workspace.folder / ".monitor.lock"
     with files.locked(lock, what="adding to the monitor", seconds=LOCK_SECONDS):
-        append_records(path_of(workspace), [point.to_json() for point in points])
+        append_records(workspace.monitor, [point.to_json() for point in points])
 
 
 def read(workspace: Workspace, *, most: int = KEPT) -> dict[str, list[Point]]:
@@ -94,7 +89,7 @@ def read(workspace: Workspace, *, most: int = KEPT) -> dict[str, list[Point]]:
     Of a file above `TAIL_BYTES` only the end is read.
     """
     series: defaultdict[str, deque[Point]] = defaultdict(lambda: deque(maxlen=most))
-    for line in _lines(path_of(workspace)):
+    for line in _lines(workspace.monitor):
         point = _parsed(line)
         if point is not None:
             series[point.name].append(point)

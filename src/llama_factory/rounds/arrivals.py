@@ -13,9 +13,6 @@ from llama_factory.core import files
 from llama_factory.data.reading import Refused
 from llama_factory.data.sources import inbox as inboxes
 
-Stamp = tuple[int, int, int]
-"""Number of a file on its disk, its size, its time in ns."""
-
 
 @dataclass(frozen=True)
 class InboxView:
@@ -59,8 +56,8 @@ class InboxWatch:
         self.settle_seconds = settle_seconds
         self._steady = steady
         self._wall = wall
-        self._since: dict[str, tuple[Stamp, float]] = {}
-        self._hashes: dict[Stamp, str] = {}
+        self._since: dict[str, tuple[files.Stamp, float]] = {}
+        self._hashes: dict[files.Stamp, str] = {}
         self._unfinished: set[int] = set()
 
     def look(self) -> InboxView:
@@ -72,7 +69,7 @@ class InboxWatch:
             self._since.clear()
             return InboxView({}, problem=f"{self.inbox}: {error.strerror}")
         now, whole, left = self._steady(), dict[str, str](), dict[str, float]()
-        seen: dict[str, tuple[Stamp, float]] = {}
+        seen: dict[str, tuple[files.Stamp, float]] = {}
         for path in readable:
             try:
                 stamp = _stamp(path)
@@ -93,7 +90,7 @@ class InboxWatch:
         growing = (*map(inboxes.shown, left),)
         return InboxView(whole, growing, tuple(refused), "", min(left.values(), default=None))
 
-    def _still_since(self, name: str, stamp: Stamp, now: float) -> float:
+    def _still_since(self, name: str, stamp: files.Stamp, now: float) -> float:
         """Since when a file stands still, on the steady clock."""
         known = self._since.get(name)
         if known is not None and known[0] == stamp:
@@ -103,7 +100,7 @@ class InboxWatch:
         was_renamed = known is None and stamp[0] in self._unfinished
         return now - self.settle_seconds if is_old or was_renamed else now
 
-    def _hash(self, path: Path, stamp: Stamp) -> str:
+    def _hash(self, path: Path, stamp: files.Stamp) -> str:
         if stamp not in self._hashes:
             self._hashes[stamp] = files.sha256(path)
         return self._hashes[stamp]
@@ -120,6 +117,6 @@ class InboxWatch:
         return found
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp(path: Path) -> files.Stamp:
     state = path.stat()
     return state.st_ino, state.st_size, state.st_mtime_ns

@@ -1,38 +1,36 @@
-"""The latest numbers of the series in `monitor.jsonl`."""
+"""The newest numbers of the monitor, as triggers look at them."""
 
-import json
+import contextlib
 from datetime import UTC, datetime
-from pathlib import Path
 
+from llama_factory.core import files
+from llama_factory.monitoring import series
 from llama_factory.rounds.triggers import SeriesValue
-
-TAIL_BYTES = 1 << 18
-"""So much of the end of the file is read."""
+from llama_factory.versions.workspace import Workspace
 
 
-def read_latest(path: Path) -> dict[str, SeriesValue]:
-    """The last number of each series by name; lines that cannot be read are left out.
+class MonitorNumbers:
+    """The newest number of each series of a workspace; its file is read where it changed."""
 
-    Args:
-        path: lines such as `{"at": "2026-11-30T14:05:00+00:00", "name": "drift.length",
-            "value": 0.1}`; a missing file has none.
-    """
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - TAIL_BYTES))
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return {}
-    latest = {}
-    for line in lines:
-        try:
-            values = json.loads(line)
-            at = datetime.fromisoformat(values["at"])
-            reading = SeriesValue(
-                float(values["value"]), at if at.tzinfo else at.replace(tzinfo=UTC)
-            )
-            latest[str(values["name"])] = reading
-        except (ValueError, TypeError, KeyError):
-            continue
-    return latest
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._known: tuple[files.Stamp | None, dict[str, SeriesValue]] = (None, {})
+
+    def latest(self) -> dict[str, SeriesValue]:
+        """By name; what could not be measured last has none."""
+        stamp = files.stamp_of(self._workspace.monitor)
+        if stamp != self._known[0]:
+            self._known = stamp, read_latest(self._workspace)
+        return self._known[1]
+
+
+def read_latest(workspace: Workspace) -> dict[str, SeriesValue]:
+    """The newest number of each series, by name; what could not be measured last has none."""
+    numbers = {}
+    for name, point in series.latest(workspace).items():
+        with contextlib.suppress(ValueError):  # a time that somebody wrote by hand
+            at = datetime.fromisoformat(point.at)
+            if point.value is not None:
+                at = at if at.tzinfo else at.replace(tzinfo=UTC)
+                numbers[name] = SeriesValue(float(point.value), at)
+    return numbers

@@ -17,12 +17,17 @@ from llama_factory.rounds import draft as drafts
 from llama_factory.rounds.arrivals import InboxView
 from llama_factory.rounds.loop_settings import LoopSettings
 from llama_factory.rounds.pacing import LoopDecision, RoundHistory, decide, read_history
-from llama_factory.rounds.series import read_latest
+from llama_factory.rounds.series import MonitorNumbers
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.rounds.triggers import Situation
 from llama_factory.rounds.triggers.drift import DriftAbove
 from llama_factory.rounds.triggers.feedback import ThumbsDown
-from llama_factory.rounds.waiting import WaitingRows, count_waiting, decided_files
+from llama_factory.rounds.waiting import (
+    WaitingRows,
+    count_waiting,
+    decided_files,
+    decided_together,
+)
 from llama_factory.versions import releases, store
 from llama_factory.versions.journal import Event, Journal, What
 from llama_factory.versions.version import MANIFEST, ModelVersion
@@ -114,7 +119,8 @@ class LoopView:
         self._journal = Journal(workspace.journal)
         self._counted: tuple[object, WaitingRows] = (None, WaitingRows())
         self._counted_at = -math.inf
-        self._decided: tuple[object, dict[str, str]] = (None, {})
+        self._decided: tuple[object, dict[str, frozenset[str]]] = (None, {})
+        self._numbers = MonitorNumbers(workspace)
 
     def status(self, config: LoopConfig, view: InboxView) -> LoopStatus:
         """How the loop stands.
@@ -131,7 +137,7 @@ class LoopView:
         history, parked = read_history(listed, now), parked_files(listed)
         production = store.get(self.workspace, releases.PRODUCTION, verify=False)
         may_take = {name: sha for name, sha in view.files.items() if sha not in parked}
-        decided = self._decided_files(config, production)
+        decided = decided_files(self._together(config, production), may_take.values())
         fresh = {name: sha for name, sha in may_take.items() if sha not in decided}
         waiting = self._count(config, production, fresh, is_moving=bool(view.growing))
         situation = self._situation(config.loop, history, waiting, now)
@@ -157,11 +163,11 @@ class LoopView:
             is_interrupted=interrupted,
         )
 
-    def _decided_files(self, config: LoopConfig, production: ModelVersion) -> dict[str, str]:
+    def _together(self, config: LoopConfig, production: ModelVersion) -> dict[str, frozenset[str]]:
         """Reports of versions are read where there are others than before."""
         state = (production.id, store.ids(self.workspace), drafts.sections(config.learning))
         if self._decided[0] != state:
-            decided = decided_files(self.workspace, config.learning, production)
+            decided = decided_together(self.workspace, config.learning, production)
             self._decided = state, decided
         return self._decided[1]
 
@@ -195,7 +201,7 @@ class LoopView:
             last_end=history.ended,
             zone=zone_of(loop.timezone),
             ratings=self._ratings(last) if _has(loop, ThumbsDown) else (),
-            readings=read_latest(self.workspace.monitor) if _has(loop, DriftAbove) else {},
+            readings=self._numbers.latest() if _has(loop, DriftAbove) else {},
         )
 
     def _oldest(self, waiting: WaitingRows, history: RoundHistory, now: datetime) -> datetime:

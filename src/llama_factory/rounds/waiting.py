@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,14 +39,14 @@ class WaitingRows:
     identity: str = ""
 
 
-def decided_files(
+def decided_together(
     workspace: Workspace, config: LearningConfig, production: ModelVersion
-) -> dict[str, str]:
-    """Files about which it is decided what they come to: version by SHA-256.
+) -> dict[str, frozenset[str]]:
+    """Files about which it is decided what they come to together: SHA-256 by version.
 
     Those of versions that were made from the released one with these settings and are not released.
     """
-    decided: dict[str, str] = {}
+    decided: dict[str, frozenset[str]] = {}
     for version_id in store.ids(workspace):
         try:
             version = ModelVersion.read(workspace.versions / version_id)
@@ -54,10 +54,24 @@ def decided_files(
                 continue
             if drafts.has_settings(version, config):
                 taken: dict[str, str] = version.report.get("taken", {})
-                decided |= dict.fromkeys(taken.values(), version_id)
+                decided[version_id] = frozenset(taken.values())
         except VersionError:
             continue  # what cannot be read decided nothing
     return decided
+
+
+def decided_files(together: Mapping[str, frozenset[str]], lying: Collection[str]) -> dict[str, str]:
+    """The files that nothing has to be tried with again: version by SHA-256.
+
+    Where a file left the inbox, those that were refused together with it may do better alone.
+
+    Args:
+        together: SHA-256 by version, of files that were decided together.
+        lying: SHA-256 of the files of the inbox.
+    """
+    known = frozenset(lying)
+    listed = ((each, files) for each, files in together.items() if files <= known)
+    return {digest: version for version, files in listed for digest in files}
 
 
 def count_waiting(

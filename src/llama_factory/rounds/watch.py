@@ -11,21 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-
-import watchfiles
 
 from llama_factory.core import files
-from llama_factory.core.errors import ConfigError, FactoryError
+from llama_factory.core.errors import FactoryError
 from llama_factory.core.ownership import owned
 from llama_factory.rounds import housekeeping
 from llama_factory.rounds.arrivals import InboxView, InboxWatch
+from llama_factory.rounds.live_settings import LiveSettings
 from llama_factory.rounds.outbox import Outbox
 from llama_factory.rounds.round_ends import Started, close_lost, end_of, park
 from llama_factory.rounds.round_process import ProcessEnd, RoundProcess
 from llama_factory.rounds.status import LoopConfig, LoopStatus, LoopView, seen_key
+from llama_factory.rounds.wakeup import wait_for_change
 from llama_factory.versions.journal import Event, Journal, JournalEntry
-from llama_factory.versions.journal_facts import reconcile
+from llama_factory.versions.journal_facts import Facts
 from llama_factory.versions.workspace import Workspace
 
 BUSY_SECONDS = 0.5
@@ -60,23 +59,25 @@ class Watcher:
         """
         self.workspace = workspace
         self.status: LoopStatus | None = None
-        self._load = load
         self._changes = tuple(changes)
         self._clock = clock
         self._report = report
         self._journal = Journal(workspace.journal)
         self._view = LoopView(workspace, clock)
         self._outbox = Outbox(workspace)
-        self._config = load()
-        self._settings_stamp = _stamp(workspace.settings)
+        self._settings = LiveSettings(workspace.settings, load)
         self._inbox = InboxWatch(workspace.inbox, self._config.loop.settle_seconds)
         self._started: Started | None = None
         self._reported = max((e.number for e in self._journal.events(last=1)), default=0)
         self._house = housekeeping.House(workspace, self._journal)
         self._complaint = ""
         self._noted: set[str] = set()
-        self._facts: object = None
+        self._facts = Facts(workspace)
         self._settles_in: float | None = None
+
+    @property
+    def _config(self) -> LoopConfig:
+        return self._settings.now
 
     def run(self, stop: threading.Event) -> None:
         """Watch until asked to stop; a round that runs then is asked to stop at a safe point.
@@ -84,7 +85,7 @@ class Watcher:
         Raises:
             VersionError: somebody else watches; the message names who.
         """
-        _require_receivers(self._config)
+        self._settings.require_receivers()
         with owned(self.workspace.watch_lock, what="watching"):
             try:
                 while not stop.is_set():
@@ -102,7 +103,7 @@ class Watcher:
         Raises:
             VersionError: somebody else watches; the message names who.
         """
-        _require_receivers(self._config)
+        self._settings.require_receivers()
         with owned(self.workspace.watch_lock, what="watching"):
             try:
                 view = self._inbox.look()
@@ -136,7 +137,7 @@ class Watcher:
         view = self._inbox.look()
         self._settles_in = view.settles_in
         self._note_files(view)
-        self._reconcile()
+        self._facts.write_new()
         self._follow()
         if (
             self._started is None
@@ -187,18 +188,11 @@ class Watcher:
             self._finished(self._started, end)
 
     def _finished(self, started: Started, end: ProcessEnd) -> None:
-        self._reconcile()
+        self._facts.write_new()
         self._journal.add(end_of(started.intent, end))
         self._started = None
         if end.code and not end.was_stopped:
             park(self.workspace, self._journal, started.intent, self._config.loop.retry)
-
-    def _reconcile(self) -> None:
-        """Bring the journal in line with what lies on disk, where that has changed."""
-        facts = _stamp(self.workspace.releases), _stamp(self.workspace.versions)
-        if facts != self._facts:
-            reconcile(self.workspace)
-            self._facts = facts
 
     def _note_files(self, view: InboxView) -> None:
         fresh = {name: sha for name, sha in view.files.items() if sha not in self._noted}
@@ -211,17 +205,8 @@ class Watcher:
         self._noted = set(view.files.values())
 
     def _read_settings(self) -> None:
-        """Take over what changed in the settings file; what is wrong in it changes nothing."""
-        stamp = _stamp(self.workspace.settings)
-        if stamp == self._settings_stamp:
-            return
-        self._settings_stamp = stamp
-        try:
-            self._config = self._load()
-        except ConfigError as error:
-            text = f"the settings are wrong, and those before go on: {error}"
-            self._journal.add(JournalEntry("alert", "watcher", data={"text": text}))
-            return
+        if problem := self._settings.read():
+            self._journal.add(JournalEntry("alert", "watcher", data={"text": problem}))
         self._inbox.settle_seconds = self._config.loop.settle_seconds
 
     def _send(self, config: LoopConfig) -> None:
@@ -262,35 +247,3 @@ class Watcher:
             with contextlib.suppress(FactoryError, OSError, sqlite3.Error):
                 self._follow()
         self._outbox.close()
-
-
-def wait_for_change(folder: Path, stop: threading.Event, limit: timedelta) -> None:
-    """Wait until something in a folder changes; where it cannot be watched, as long as allowed."""
-    milliseconds = max(50, round(1000 * limit.total_seconds()))
-    try:
-        changes = watchfiles.watch(
-            folder,
-            stop_event=stop,
-            rust_timeout=milliseconds,
-            yield_on_timeout=True,
-            recursive=False,
-            raise_interrupt=False,
-            debounce=200,
-        )
-        next(iter(changes), None)
-    except (OSError, RuntimeError):
-        stop.wait(limit.total_seconds())
-
-
-def _require_receivers(config: LoopConfig) -> None:
-    for number, receiver in enumerate(config.loop.notify):
-        if problem := receiver.problem():
-            raise ConfigError(f"loop.notify.{number}: {problem}")
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return state.st_ino, state.st_size, state.st_mtime_ns

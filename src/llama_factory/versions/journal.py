@@ -32,6 +32,7 @@ What = Literal[
     "rollback",
     "canary",
     "feedback",
+    "decision",
     "consolidation begun",
     "consolidated",
     "consolidation failed",

@@ -1,4 +1,4 @@
-"""What releases.json and the versions on disk know and the journal does not yet.
+"""What releases.json, the versions and the review on disk know and the journal does not yet.
 
 A crash between a move of the release and its event loses nothing: the move is on disk, and its
 event is written here, with the time of the move. Each fact has a key, so it is written once.
@@ -9,8 +9,11 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
+from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.types import BASE_VERSION
+from llama_factory.data.review.case_book import DECISIONS, read_book
+from llama_factory.data.review.cases import Vote, short
 from llama_factory.versions import releases, store
 from llama_factory.versions.journal import Event, Journal, JournalEntry, What, Who
 from llama_factory.versions.releases import CANDIDATE, PRODUCTION, Release
@@ -42,8 +45,30 @@ def reconcile(workspace: Workspace) -> list[int]:
     begun = journal.events(what=INTENTS, last=20)
     learner: Who = "watcher" if open_intents(begun) else "person"
     facts = [*_verdicts(workspace, journal, learner), *_moves(workspace, learner)]
+    facts += _decisions(workspace)
     known = journal.known(each.key for each in facts if each.key)
     return journal.append(each for each in facts if each.key not in known)
+
+
+class Facts:
+    """The facts of one workspace; they are read again where they changed on disk."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._known: object = None
+
+    def write_new(self) -> None:
+        """Bring the journal in line with them.
+
+        Raises:
+            VersionError: releases.json or the journal is damaged.
+        """
+        space = self._workspace
+        paths = space.releases, space.versions, space.review / DECISIONS
+        stamps = [files.stamp_of(path) for path in paths]
+        if stamps != self._known:
+            reconcile(space)
+            self._known = stamps
 
 
 def open_intents(listed: Iterable[Event]) -> list[Event]:
@@ -108,3 +133,34 @@ def _verdict(version: ModelVersion, key: str, learner: Who) -> JournalEntry:
         "consolidated": "consolidated" in report,
     }
     return JournalEntry("verdict", learner, version.id, data, key, version.created)
+
+
+def _decisions(workspace: Workspace) -> Iterator[JournalEntry]:
+    """What people decided about rows and about what users said; no row's text is in it."""
+    book = read_book(workspace.review)
+    for case_id, votes in book.logs.items():
+        case = book.cases.get(case_id)
+        for number, vote in enumerate(votes, 1):
+            if vote.level == "rule":
+                continue
+            kind = case.kind if case else ""
+            data = {
+                "case": case_id,
+                "kind": kind,
+                "reviewer": vote.reviewer,
+                "level": vote.level,
+                "note": vote.note,
+                "text": f"{vote.reviewer} {_decided(vote)} {kind or 'case'} {short(case_id)}",
+            }
+            key = f"decision:{case_id}:{number}"
+            yield JournalEntry("decision", "person", data=data, key=key, time=vote.when)
+
+
+def _decided(vote: Vote) -> str:
+    if vote.level == "taken_back":
+        return "took back the last decision about"
+    if vote.choice.is_unresolved:
+        return "left unresolved"
+    if vote.choice.edited:
+        return "wrote the answer of"
+    return "accepted" if vote.choice.keep else "rejected"
