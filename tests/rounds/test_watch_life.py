@@ -1,15 +1,13 @@
 """A workspace that is watched while its watcher and its rounds are killed at random moments: at the
-end no row is lost or taught twice, no version is half made, and the journal explains every release.
+end no row is lost or taught twice, no version is half made, the rows taught are those that nobody
+disturbed would have been taught, and the journal explains every release.
 
-`make soak KILLS=40` has it killed more often.
+`make soak KILLS=40` has it killed more often; SOAK_OUT names a file for what was seen, and
+SOAK_SERVER=1 has a server beside it that is asked all the while, and killed too.
 """
 
-import contextlib
 import json
 import os
-import random
-import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -17,131 +15,57 @@ from pathlib import Path
 
 import pytest
 
-from llama_factory import operate
-from llama_factory.core.files import read_jsonl, sha256
-from llama_factory.core.ownership import living_owner
-from llama_factory.evaluation.evaluator import BUILT_IN_GUARD
+from llama_factory import operate, run
+from llama_factory.core.files import read_jsonl, sha256, write_json
 from llama_factory.versions import releases, store
 from llama_factory.versions.journal import Journal
 from llama_factory.versions.journal_facts import INTENTS, open_intents
+from tests.rounds.asked import AskedServer
+from tests.rounds.rounds import at_rest, learn
+from tests.rounds.watched import LOOP, MOST_FILES, Watched, lines_of, question_of
 
-LOOP = """
-loop:
-  triggers: [{type: rows, at_least: 5}, {type: age, at_most: 5s}]
-  cooldown: 0s
-  max_rounds_per_day: 1000
-  settle_seconds: 0.3
-  scan_seconds: 1
-  retry: {times: 1000, backoff: 0s}
-"""
-GROUP = 6
-PATIENCE = 1800.0
-"""Seconds in which what was dropped must be learned, once nobody is killed any more."""
-
-
-class Watched:
-    """A workspace, what was dropped into it, and the process that watches it."""
-
-    def __init__(self, workspace, rows, seed):
-        self.workspace = workspace
-        self.rows = rows
-        self.random = random.Random(seed)
-        self.dropped = []
-        self.num_files = 0
-        self.killed = Counter()
-        self.watcher = None
-
-    def start(self):
-        if self.watcher is None or self.watcher.poll() is not None:
-            command = [sys.executable, "-m", "llama_factory", "watch", str(self.workspace.folder)]
-            self.watcher = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-
-    def drop(self):
-        """A small group of rows, in one of the ways in which files arrive."""
-        self.num_files += 1
-        inbox, name = self.workspace.inbox, f"group {self.num_files}.jsonl"
-        rows = [next(self.rows) for _ in range(GROUP)]
-        self.dropped += [row["messages"][0]["content"] for row in rows]
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        how = self.random.choice(["renamed", "slowly", "at once", "with rubbish"])
-        if how == "renamed":
-            (inbox / f"{name}.part").write_text("".join(lines))
-            (inbox / f"{name}.part").rename(inbox / name)
-        elif how == "slowly":
-            with (inbox / name).open("w") as file:
-                for line in lines:
-                    file.write(line)
-                    file.flush()
-                    time.sleep(0.05)
-        else:
-            (inbox / name).write_text("".join(lines))
-        if how == "with rubbish":
-            (inbox / f"empty {self.num_files}.jsonl").touch()
-            (inbox / f"broken {self.num_files}.jsonl").write_bytes(b"\x00\xff" * 40)
-
-    def kill(self):
-        """The watcher, the round, or both, as a machine that loses its power would."""
-        which = self.random.choice(["watcher", "round", "both"])
-        owner = living_owner(self.workspace.lock)
-        if which != "watcher" and owner is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(owner.pid, signal.SIGKILL)
-                self.killed["round"] += 1
-        if which != "round":
-            self.watcher.kill()
-            self.watcher.wait()
-            self.killed["watcher"] += 1
-
-    def wait_until_learned(self):
-        until = time.monotonic() + PATIENCE
-        while time.monotonic() < until:
-            time.sleep(1)
-            self.start()
-            status = operate.why(self.workspace.folder)
-            if not (status.rows or status.is_interrupted or status.growing or status.decision.held):
-                return
-        raise AssertionError(f"not learned: {operate.why(self.workspace.folder).to_json()}")
-
-    def stop(self):
-        if self.watcher is not None:
-            self.watcher.terminate()
-            self.watcher.wait(120)
-
-
-def real_rows():
-    """Rows of the set that is built in, each with a question of its own."""
-    seen = set()
-    for row in read_jsonl(BUILT_IN_GUARD):
-        turns = row.get("messages") or [
-            {"role": "user", "content": row["instruction"]},
-            {"role": "assistant", "content": row["output"]},
-        ]
-        if turns[0]["content"] not in seen:
-            seen.add(turns[0]["content"])
-            yield {"messages": turns[:2]}
+SIDES = ("train", "held_out")
 
 
 @pytest.mark.slow
-def test_a_watched_workspace_survives_kills_at_random_moments(bot):
+def test_a_watched_workspace_survives_kills_at_random_moments(bot, tiny, tmp_path):
     kills, seed = int(os.environ.get("KILLS", "4")), int(os.environ.get("SEED", "0"))
     text = bot.settings.read_text().replace("data: {", "data: {cleaning: [unicode, empty], ")
-    bot.settings.write_text(text + LOOP)
-    life = Watched(bot, real_rows(), seed)
+    bot.settings.write_text(text.replace("learning_rate: 1e-2", "learning_rate: 5e-2") + LOOP)
+    server = AskedServer(bot, tmp_path / "server.log") if os.environ.get("SOAK_SERVER") else None
+    life, began = Watched(bot, seed, server), time.monotonic()
     try:
-        while sum(life.killed.values()) < kills:
-            life.start()
-            if life.random.random() < 0.4 and life.num_files < 12:
-                life.drop()
-            time.sleep(life.random.uniform(0, 12))
-            life.kill()
-        life.drop()
-        life.wait_until_learned()
+        live(life, kills)
     finally:
         life.stop()
-    sys.stdout.write(f"\nkilled: {dict(life.killed)}, {life.num_files} files\n")
+    seen = life.to_json() | {"seed": seed, "seconds": round(time.monotonic() - began)}
+    sys.stdout.write(f"\n{json.dumps(seen, indent=1)}\n")
     versions_are_whole(bot)
-    no_row_is_lost_or_taught_twice(bot, life.dropped)
+    no_row_is_taught_twice(bot)
+    calm = run.init(tmp_path / "calm", str(tiny))
+    taught_are_the_rows_of_an_undisturbed_workspace(bot, life, calm)
+    nothing_poisoned_was_taught(bot, life)
     the_journal_explains_everything(bot)
+    if server is not None:
+        the_server_answered_with_what_was_released(bot, server)
+    if out := os.environ.get("SOAK_OUT"):
+        write_json(Path(out), seen | {"command": f"make soak KILLS={kills} SEED={seed}"})
+
+
+def live(life, kills):
+    """Files arrive and parts die, then everything that arrived is learned."""
+    while sum(life.killed.values()) < kills:
+        life.start()
+        if life.random.random() < 0.4 and life.num_files < MOST_FILES:
+            life.drop()
+        time.sleep(life.random.uniform(0, 12))
+        life.take_poison_away()
+        life.kill()
+    life.start()
+    life.drop("poisoned")
+    life.drop("renamed")
+    life.wait_until_learned()
+    life.wait_until_served()
 
 
 def versions_are_whole(bot):
@@ -150,22 +74,41 @@ def versions_are_whole(bot):
     assert {path.name for path in bot.versions.iterdir()} == set(store.ids(bot))
 
 
-def no_row_is_lost_or_taught_twice(bot, dropped):
-    lineage = store.lineage(store.get(bot, releases.PRODUCTION))
+def taught(bot, version=releases.PRODUCTION):
+    """How often each question was taught or held out in a lineage."""
+    lineage = store.lineage(store.get(bot, version))
     sides = [each.folder / "data" / f"{side}.jsonl" for each in lineage for side in SIDES]
-    learned = Counter(row["messages"][0]["content"] for path in sides for row in read_jsonl(path))
-    assert [row for row, count in learned.items() if count > 1] == []
-    waiting = "\n".join(path.read_text(errors="replace") for path in places(bot))
-    lost = [row for row in dropped if row not in learned and json.dumps(row) not in waiting]
-    assert lost == []
+    return Counter(question_of(row) for path in sides for row in read_jsonl(path))
 
 
-SIDES = ("train", "held_out")
+def no_row_is_taught_twice(bot):
+    assert [question for question, count in taught(bot).items() if count > 1] == []
 
 
-def places(bot):
-    """Where rows may lie that no released version was taught."""
-    return [*bot.inbox.glob("*.jsonl"), *bot.quarantine.glob("*"), *bot.versions.glob("*/data/*l")]
+def taught_are_the_rows_of_an_undisturbed_workspace(bot, life, calm):
+    """The same good rows at once, one round, and nobody is killed."""
+    calm.settings.write_text(bot.settings.read_text())
+    path = calm.inbox / "all.jsonl"
+    path.write_text("".join(lines_of(life.dropped)), encoding="utf-8")
+    at_rest(path)
+    done, _ = learn(calm)
+    wanted = taught(calm, done.version.id)
+    assert wanted.keys() == set(map(question_of, life.dropped))
+    assert taught(bot) == wanted
+
+
+def nothing_poisoned_was_taught(bot, life):
+    assert len(life.refused) == life.ways["poisoned"]
+    assert taught(bot).keys().isdisjoint(life.poisoned)
+
+
+def the_server_answered_with_what_was_released(bot, server):
+    """Nothing but released versions answered, and never an older one after a newer one."""
+    released = {each.aliases[releases.PRODUCTION] for each in releases.read(bot.releases).history}
+    assert set(server.versions) <= released | {"v0000"}
+    assert server.versions == sorted(server.versions)
+    assert server.versions[-1] == releases.read(bot.releases).production
+    assert set(server.failed) <= {"cut"}
 
 
 def the_journal_explains_everything(bot):
@@ -186,4 +129,4 @@ def the_journal_explains_everything(bot):
     seen = {each.data["sha256"] for each in listed if each.what == "file seen"}
     taken = (store.get(bot, each).report["taken"] for each in verdicts)
     assert {digest for files in taken for digest in files.values()} <= seen
-    assert all(sha256(Path(path)) in seen for path in bot.inbox.glob("group*"))
+    assert all(sha256(path) in seen for path in bot.inbox.glob("*.jsonl"))
