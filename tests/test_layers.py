@@ -30,6 +30,7 @@ ROOMS = (
     "config",
     "run",
     "operate",
+    "curate",
     "web",
     "cli",
 )

@@ -253,18 +253,13 @@ def _edited(case: "Case", text: str) -> "Choice":
 
 def _review_folder(folder: Path) -> Path:
     """Where the cases lie; those of a workspace take in what is in quarantine."""
+    from llama_factory import curate
     from llama_factory.data.review.case_book import CASES
-    from llama_factory.data.review.feedback import note_feedback
-    from llama_factory.data.review.folder import add_refused
-    from llama_factory.data.sources.feedback import read_feedback
     from llama_factory.versions.workspace import Workspace
 
     if (folder / CASES).is_file():
         return folder
-    workspace = Workspace.open(folder)
-    add_refused(workspace.review, workspace.quarantine)
-    note_feedback(workspace.review, read_feedback(workspace.feedback))
-    return workspace.review
+    return curate.note_cases(Workspace.open(folder))
 
 
 def login_name(given: str | None) -> str:

@@ -15,14 +15,14 @@ from llama_factory.versions.workspace import PathLike
 from llama_factory.web.guard import PageGuard
 from llama_factory.web.links import path_of
 from llama_factory.web.pages import render
-from llama_factory.web.routes import folder, login, overview, static, versions
+from llama_factory.web.routes import chat, data, folder, login, overview, review, static, versions
 from llama_factory.web.site import Site
 
 logger = logging.getLogger(__name__)
 
 OF_SITE = (login, static)
 """Routes of the page as a whole."""
-OF_WORKSPACE = (overview, versions)
+OF_WORKSPACE = (overview, versions, chat, data, review)
 """Routes of one workspace: below `/`, or `/w/NAME/` where several are shown."""
 API = ("/v1", "/health", "/ready", "/metrics", "/openapi.json")
 """Paths that the API answers."""
@@ -71,6 +71,8 @@ def beside_api(page: FastAPI) -> Callable[[ASGIApp], ASGIApp]:
     """Puts the page around the API: each path goes to the one that answers it."""
 
     def wrap(api: ASGIApp) -> ASGIApp:
+        page.state.site.api = api
+
         async def both(scope: Scope, receive: Receive, send: Send) -> None:
             asks_api = scope["type"] != "http" or is_of_api(path_of(scope))
             await (api if asks_api else page)(scope, receive, send)

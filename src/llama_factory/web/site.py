@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
+from starlette.types import ASGIApp
 
 from llama_factory.core.errors import ServingError
 from llama_factory.serving.users import FILE, LoginLimits, PageUser, Role, read_users
@@ -30,6 +31,7 @@ class Site:
         hosts: names by which it may be asked where nobody logs in; this machine's own besides.
         clock: gives the time, with a zone.
         is_closing: the server ends, so streams do.
+        api: that answers beside the page; None where none does.
     """
 
     folder: Path
@@ -38,6 +40,7 @@ class Site:
     hosts: tuple[str, ...] = ()
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     is_closing: bool = False
+    api: ASGIApp | None = None
     sessions: Sessions = field(init=False)
     logins: LoginLimits = field(init=False)
     _users: tuple[object, tuple[PageUser, ...]] = field(init=False, default=(None, ()))

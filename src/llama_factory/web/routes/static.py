@@ -6,7 +6,14 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 
 FOLDER = Path(__file__).parents[1] / "static"
-KINDS = {"web.css": "text/css", "web.js": "text/javascript", "icon.svg": "image/svg+xml"}
+KINDS = {
+    "web.css": "text/css",
+    "web.js": "text/javascript",
+    "chat.js": "text/javascript",
+    "data.js": "text/javascript",
+    "review.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 
 router = APIRouter()
 

@@ -1,0 +1,135 @@
+"""The verbs of whoever looks after rows, each in a few lines: what waits, what is in dispute, what
+was ever taught. `run.py` and `operate.py` have all others.
+
+What a person can mend is a `FactoryError` whose message tells how.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from llama_factory import run
+from llama_factory.core.errors import DataError
+from llama_factory.data.review import folder as reviews
+from llama_factory.data.review.case_book import read_book
+from llama_factory.data.review.cases import Case, Choice
+from llama_factory.data.review.feedback import note_feedback
+from llama_factory.data.review.folder import ReviewSummary
+from llama_factory.data.sources.feedback import read_feedback
+from llama_factory.jobs import inbox as inboxes
+from llama_factory.jobs.inbox import RefusedFile, WaitingFile
+from llama_factory.jobs.taught import TaughtRows, search_taught
+from llama_factory.versions.workspace import PathLike, Workspace
+
+if TYPE_CHECKING:
+    from llama_factory.data.cleaning_report import DataReport
+
+MOST_CHECKED_BYTES = 32_000_000
+"""Larger files are checked on the command line, where a bar shows how far it is."""
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """What was refused.
+
+    Attributes:
+        rows: refused rows that nobody has decided about.
+        files: whole files.
+    """
+
+    rows: tuple[Case, ...]
+    files: tuple[RefusedFile, ...]
+
+
+def inbox(folder: PathLike) -> list[WaitingFile]:
+    """The files that wait to be taught."""
+    return inboxes.list_inbox(Workspace.open(folder))
+
+
+def receive(folder: PathLike, name: str) -> AbstractContextManager[BinaryIO]:
+    """Write a new file of the inbox; it appears once it is whole, and replaces none."""
+    return inboxes.receiving(Workspace.open(folder), name)
+
+
+def check(folder: PathLike, name: str) -> DataReport:
+    """What a round would make of a file of the inbox; nothing is taught or changed.
+
+    Raises:
+        DataError: there is no such file, or it is too large to be checked while somebody waits.
+    """
+    workspace = Workspace.open(folder)
+    path = inboxes.find_waiting(workspace, name)
+    if path.stat().st_size > MOST_CHECKED_BYTES:
+        raise DataError(
+            f"{name} has more than {MOST_CHECKED_BYTES // 1_000_000} MB. Check it on the command "
+            f"line: llama-factory data check {path} --settings {workspace.settings}"
+        )
+    return run.clean_data(path, settings=workspace.settings)
+
+
+def quarantine(folder: PathLike) -> Quarantine:
+    """What was refused and why; rows that somebody has decided about are left out."""
+    workspace = Workspace.open(folder)
+    waiting = [each for each in cases(workspace) if each.kind == "refused"]
+    return Quarantine(tuple(waiting), tuple(inboxes.list_refused_files(workspace)))
+
+
+def taught(folder: PathLike, text: str, start: str = "") -> TaughtRows:
+    """Rows with a text that versions were taught or tested on, a page at a time."""
+    return search_taught(Workspace.open(folder), text, start)
+
+
+def cases(folder: PathLike, reviewer: str | None = None) -> list[Case]:
+    """What waits for a person; of a reviewer, only what this one may decide."""
+    return reviews.open_cases(note_cases(Workspace.open(folder)), reviewer)
+
+
+def case(folder: PathLike, case_id: str) -> Case:
+    """A case by its id, or by the beginning of it."""
+    return read_book(Workspace.open(folder).review).case(case_id)
+
+
+def decided(folder: PathLike, reviewer: str, most: int = 10) -> list[Case]:
+    """The cases that a reviewer decided last and nobody after, the newest first."""
+    book = read_book(Workspace.open(folder).review)
+    own = [each for each in book.cases.values() if each.votes and _is_by(each, reviewer)]
+    return sorted(own, key=lambda each: each.votes[-1].when, reverse=True)[:most]
+
+
+def _is_by(each: Case, reviewer: str) -> bool:
+    return each.votes[-1].reviewer.casefold() == reviewer.casefold()
+
+
+def decide(folder: PathLike, case_id: str, reviewer: str, choice: Choice, note: str = "") -> Case:
+    """Log what a reviewer decides; see `data.review.folder.decide`."""
+    return reviews.decide(Workspace.open(folder).review, case_id, reviewer, choice, note)
+
+
+def take_back(folder: PathLike, case_id: str, reviewer: str, note: str = "") -> Case:
+    """Log that the last decision about a case does not count."""
+    return reviews.take_back(Workspace.open(folder).review, case_id, reviewer, note)
+
+
+def review_summary(folder: PathLike) -> ReviewSummary:
+    """How many cases stand where, and who decided how many."""
+    return reviews.summary(Workspace.open(folder).review)
+
+
+def note_cases(workspace: Workspace) -> Path:
+    """Take what is in quarantine and what users said into the review; returns its folder.
+
+    Raises:
+        DataError: a file of refused rows was damaged, as by hand.
+    """
+    try:
+        reviews.add_refused(workspace.review, workspace.quarantine)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{workspace.quarantine}: a line of its .rows.jsonl files cannot be read ({error}). "
+            "Mend the line, or move the file elsewhere."
+        ) from error
+    note_feedback(workspace.review, read_feedback(workspace.feedback))
+    return workspace.review
