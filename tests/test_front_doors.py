@@ -162,3 +162,11 @@ def test_api_demo_says_what_a_folder_lacks(tmp_path):
     done = run(tmp_path, "src/api_demo.py", *words)
     assert done.returncode == 2
     assert "empty holds neither an adapter nor a model." in done.stderr
+
+
+def test_the_page_is_not_opened_to_the_network_without_users(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "7861")
+    done = run(tmp_path, "src/web_demo.py", "--server_name", "0.0.0.0")
+    assert done.returncode == 2
+    assert "GRADIO_SERVER_PORT=7861 says where the page is." in done.stderr
+    assert "nobody may log in yet" in done.stderr

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from llama_factory.config import template
 from llama_factory.config.changes import Changes
@@ -47,12 +47,15 @@ if TYPE_CHECKING:
     from llama_factory.config.schema import RunConfig
     from llama_factory.data.review.cases import Case
     from llama_factory.data.sources.feedback import Kind
+    from llama_factory.evaluation.changed_answers import RowChanges
+    from llama_factory.jobs.background import BackgroundJob
     from llama_factory.jobs.feedback import FeedbackFilter, FeedbackRow
     from llama_factory.jobs.knowledge import KnowledgeScores, KnowledgeStatus
     from llama_factory.knowledge.proposals import Proposal
     from llama_factory.knowledge.refresh import Refreshed
     from llama_factory.knowledge.retrieval import By, Passage
     from llama_factory.monitoring.observe import Health
+    from llama_factory.rounds.progress import RoundProgress
     from llama_factory.rounds.status import LoopConfig, LoopStatus
     from llama_factory.rounds.watch import Watcher
     from llama_factory.serving.access import ApiKey
@@ -481,6 +484,125 @@ def unpark(folder: PathLike) -> int:
     if parked:
         book.add(JournalEntry("unparked", "person", data={"files": sorted(parked)}))
     return len(parked)
+
+
+def pause(folder: PathLike, who: str = "") -> bool:
+    """Let no round begin by itself; one that runs goes on. False where that holds already."""
+    return _pause(folder, "paused", who)
+
+
+def resume(folder: PathLike, who: str = "") -> bool:
+    """Let rounds begin by themselves again; False where they do already."""
+    return _pause(folder, "resumed", who)
+
+
+def _pause(folder: PathLike, what: Literal["paused", "resumed"], who: str) -> bool:
+    from llama_factory.rounds.status import OF_PAUSES
+
+    book = Journal(Workspace.open(folder).journal)
+    last = book.events(what=OF_PAUSES, last=1)
+    if (last[-1].what if last else "resumed") == what:
+        return False
+    book.add(JournalEntry(what, "person", data={"name": who} if who else {}))
+    return True
+
+
+def begin_job(
+    folder: PathLike, words: Sequence[str], changes: Sequence[str] = (), who: str = ""
+) -> BackgroundJob:
+    """Start a command on a workspace that goes on when whoever began it leaves.
+
+    Args:
+        folder: the workspace.
+        words: the command and what comes after the workspace's folder, such as `["learn"]`.
+        changes: settings, as after `--set`; wrong ones are refused at once.
+        who: asks for it.
+    """
+    from llama_factory.jobs import background
+
+    workspace = Workspace.open(folder)
+    load_config(workspace.settings, changes)
+    options = [word for each in changes for word in ("--set", each)]
+    command = [*words[:1], str(workspace.folder), *words[1:], *options]
+    return background.begin(workspace, command, who)
+
+
+def jobs(folder: PathLike, last: int | None = None) -> list[BackgroundJob]:
+    """The jobs of a workspace, the newest first."""
+    from llama_factory.jobs.background import list_jobs
+
+    return list_jobs(Workspace.open(folder), last)
+
+
+def job_log(folder: PathLike, job_id: str) -> tuple[BackgroundJob, str]:
+    """A job and the end of what it printed."""
+    from llama_factory.jobs.background import read_job, read_log
+
+    workspace = Workspace.open(folder)
+    return read_job(workspace, job_id), read_log(workspace, job_id)
+
+
+def stop_job(folder: PathLike, job_id: str) -> BackgroundJob:
+    """Ask a job to stop at a safe point; `learn` goes on from there when it is begun again."""
+    from llama_factory.jobs import background
+
+    return background.stop_job(Workspace.open(folder), job_id)
+
+
+def progress(folder: PathLike, most: int = 2000) -> RoundProgress | None:
+    """How far the round in progress is; None where none was begun."""
+    from llama_factory.rounds.progress import read_progress
+
+    return read_progress(Workspace.open(folder), most)
+
+
+def changed_answers(folder: PathLike, before: str, after: str) -> tuple[RowChanges, RowChanges]:
+    """The rows that both versions answered and that got worse, and those that got better."""
+    from llama_factory.evaluation.changed_answers import changed_answers as changed
+
+    workspace = Workspace.open(folder)
+    return changed(*(store.get(workspace, name, verify=False) for name in (before, after)))
+
+
+def stop_round(folder: PathLike) -> bool:
+    """Ask the round in progress to stop at a safe point; False where none runs on this machine."""
+    from llama_factory.rounds.progress import stop
+
+    return stop(Workspace.open(folder))
+
+
+def settings_text(folder: PathLike) -> tuple[str, str]:
+    """The settings file as it is, and its fingerprint, which `save_settings` wants."""
+    from llama_factory.config.editing import read_settings
+
+    return read_settings(Workspace.open(folder).settings)
+
+
+def settings_change(folder: PathLike, text: str) -> list[str]:
+    """How a text differs from the settings file, as lines of a unified difference.
+
+    Raises:
+        ConfigError: no settings could be read from it; all problems with their lines.
+    """
+    from llama_factory.config.editing import changed_lines
+
+    return changed_lines(Workspace.open(folder).settings, text)
+
+
+def save_settings(folder: PathLike, text: str, seen: str) -> None:
+    """Write the settings file, if it still is what somebody saw when they began to edit it.
+
+    Args:
+        folder: the workspace.
+        text: of the whole file.
+        seen: fingerprint of the file then, as `config.editing` makes it.
+
+    Raises:
+        ConfigError: the text is wrong, or the file was changed meanwhile.
+    """
+    from llama_factory.config.editing import save
+
+    save(Workspace.open(folder).settings, text, seen)
 
 
 def collect(

@@ -8,7 +8,15 @@ from llama_factory.versions import releases, store
 from tests.web.bots import EVIL, damage, make_bot
 from tests.web.browsing import Visitor
 
-PAGES = ["/", "/versions", "/versions/v0000"]
+PAGES = [
+    "/",
+    "/rounds",
+    "/versions",
+    "/versions/v0000",
+    "/monitor",
+    "/monitor?what=released",
+    "/settings",
+]
 LANGUAGES = {"en": "Overview", "zh": "概览"}
 
 

@@ -82,6 +82,8 @@ def version() -> None:
 
 
 app.command(context_settings=jobs.WORDS)(jobs.train)
+for name in ("webui", "webchat"):  # LLaMA-Factory's names
+    app.command(name, hidden=True)(web.web)
 
 rows = typer.Typer(
     help="Look at rows, clean them, decide about them. No model is loaded.", no_args_is_help=True

@@ -39,6 +39,12 @@ def api_demo() -> None:
     app.guarded(answer)
 
 
+def web_demo() -> None:
+    """`src/web_demo.py`: the page of the current folder, or of the one that is named."""
+    sys.argv[1:1] = ["web"]
+    app.main()
+
+
 def _exporting() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Merge an adapter into its base model.")
     parser.add_argument(

@@ -33,14 +33,21 @@ def watch(
     unpark: Annotated[
         bool, typer.Option("--unpark", help="Try files again whose rounds failed too often.")
     ] = False,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Let no round begin by itself until --resume.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Let rounds begin again.")] = False,
     changes: Changes = None,
     as_json: Json = False,
 ) -> None:
     """Learn by itself: waits for files, begins rounds as `loop:` in the settings wants them."""
     from llama_factory import operate
 
-    if once and dry_run:
-        raise ConfigError("--once and --dry-run: give one of them.")
+    if sum((once, dry_run, unpark, pause, resume)) > 1:
+        raise ConfigError("--once, --dry-run, --unpark, --pause and --resume: give one of them.")
+    if pause or resume:
+        _pause(folder, pause=pause, as_json=as_json)
+        return
     if unpark:
         count = operate.unpark(folder)
         print_json({"unparked": count}) if as_json else print(f"{count} files are tried again.")
@@ -57,6 +64,18 @@ def watch(
     if not as_json:
         print(f"Watching {watcher.workspace.inbox}. Ctrl-C leaves.", flush=True)
     watcher.run(_stop_on_signals())
+
+
+def _pause(folder: Path, *, pause: bool, as_json: bool) -> None:
+    from llama_factory import operate
+
+    changed = operate.pause(folder) if pause else operate.resume(folder)
+    if as_json:
+        print_json({"paused": pause, "changed": changed})
+    elif pause:
+        print("No round begins by itself until `llama-factory watch --resume`.")
+    else:
+        print("Rounds begin by themselves again.")
 
 
 def _stop_on_signals() -> threading.Event:
@@ -127,26 +146,13 @@ def _print_events(
 
 
 def _print_event(event: "Event", as_json: bool) -> None:
+    from llama_factory.versions.journal_words import about
+
     if as_json:
         print(json.dumps(event.to_json(), ensure_ascii=False), flush=True)
         return
     parts = [f"{event.number:>5}", event.time, f"{event.who:<7}", f"{event.what:<12}"]
-    print("  ".join([*parts, " ".join(filter(None, (event.version, _about(event))))]), flush=True)
-
-
-def _about(event: "Event") -> str:
-    """What a person wants to know of an event, in a line."""
-    from llama_factory.data.sources.inbox import shown
-
-    data = event.data
-    if event.what == "file seen":
-        return shown(data["file"])
-    if event.what == "round begun":
-        return f"on {len(data['files'])} files, {data['rows']} rows: {'; '.join(data['why'])}"
-    if event.what == "gc":
-        return f"{', '.join(data['versions'])}, {data['bytes'] / 1e6:.1f} MB"
-    text = str(data.get("text") or data.get("why") or data.get("summary") or data.get("error", ""))
-    return shown(text.splitlines()[-1]) if text else ""
+    print("  ".join([*parts, " ".join(filter(None, (event.version, about(event))))]), flush=True)
 
 
 def _print_production(version: str, event: "Event | None", *, as_json: bool) -> None:

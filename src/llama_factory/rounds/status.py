@@ -33,7 +33,11 @@ from llama_factory.versions.journal import Event, Journal, What
 from llama_factory.versions.version import MANIFEST, ModelVersion
 from llama_factory.versions.workspace import Workspace
 
-OF_ROUNDS: tuple[What, ...] = ("round begun", "round ended", "round failed", "parked", "unparked")
+OF_PAUSES: tuple[What, ...] = ("paused", "resumed")
+OF_ROUNDS: tuple[What, ...] = (
+    *("round begun", "round ended", "round failed", "parked", "unparked"),
+    *OF_PAUSES,
+)
 NUM_EVENTS = 5000
 """So many of the newest events of rounds are looked at."""
 
@@ -66,6 +70,7 @@ class LoopStatus:
         production: the released version.
         watcher: who watches; None where nobody does.
         is_interrupted: whether a round was interrupted, and goes on.
+        is_paused: whether somebody paused the loop.
     """
 
     decision: LoopDecision
@@ -78,6 +83,7 @@ class LoopStatus:
     production: str
     watcher: Owner | None
     is_interrupted: bool = False
+    is_paused: bool = False
 
     @property
     def sentence(self) -> str:
@@ -102,6 +108,7 @@ class LoopStatus:
             "production": self.production,
             "watcher": vars(self.watcher) if self.watcher else None,
             "interrupted": self.is_interrupted,
+            "paused": self.is_paused,
         }
 
 
@@ -151,7 +158,9 @@ class LoopView:
         if interrupted and not decision.due:
             decision = replace(decision, due=("an interrupted round goes on",), waiting=())
         return LoopStatus(
-            decision=replace(decision, held=(*decision.held, *self._holds(view))),
+            decision=replace(
+                decision, held=(*decision.held, *self._holds(view), *pause_of(listed))
+            ),
             rows=waiting.rows,
             files=may_take,
             identity=waiting.identity,
@@ -161,6 +170,7 @@ class LoopView:
             production=production.id,
             watcher=living_owner(self.workspace.watch_lock),
             is_interrupted=interrupted,
+            is_paused=bool(pause_of(listed)),
         )
 
     def _together(self, config: LoopConfig, production: ModelVersion) -> dict[str, frozenset[str]]:
@@ -229,6 +239,15 @@ class LoopView:
 def seen_key(digest: str) -> str:
     """Key of the event that a file was seen, by its content."""
     return f"seen:{digest}"
+
+
+def pause_of(listed: Sequence[Event]) -> tuple[str, ...]:
+    """Why no round begins by itself although nothing else keeps it: somebody paused the loop."""
+    last = next((each for each in reversed(listed) if each.what in OF_PAUSES), None)
+    if last is None or last.what == "resumed":
+        return ()
+    name = last.data.get("name") or last.who
+    return (f"paused by {name} since {last.time}, until `llama-factory watch --resume`",)
 
 
 def parked_files(listed: Sequence[Event]) -> set[str]:

@@ -26,6 +26,8 @@ What = Literal[
     "round failed",
     "parked",
     "unparked",
+    "paused",
+    "resumed",
     "verdict",
     "released",
     "held",

@@ -114,6 +114,11 @@ class Workspace:
         return self.folder / "shadow"
 
     @property
+    def jobs(self) -> Path:
+        """Commands that were begun from the page, each with its log and its end."""
+        return self.folder / "jobs"
+
+    @property
     def runs(self) -> Path:
         """TensorBoard logs."""
         return self.folder / "runs"

@@ -15,14 +15,31 @@ from llama_factory.versions.workspace import PathLike
 from llama_factory.web.guard import PageGuard
 from llama_factory.web.links import path_of
 from llama_factory.web.pages import render
-from llama_factory.web.routes import chat, data, folder, login, overview, review, static, versions
+from llama_factory.web.routes import (
+    chat,
+    compare,
+    data,
+    events,
+    folder,
+    login,
+    monitor,
+    overview,
+    review,
+    rounds,
+    settings,
+    static,
+    versions,
+)
 from llama_factory.web.site import Site
 
 logger = logging.getLogger(__name__)
 
 OF_SITE = (login, static)
 """Routes of the page as a whole."""
-OF_WORKSPACE = (overview, versions, chat, data, review)
+OF_WORKSPACE = (
+    *(overview, rounds, versions, compare, chat, data, review),
+    *(monitor, settings, events),
+)
 """Routes of one workspace: below `/`, or `/w/NAME/` where several are shown."""
 API = ("/v1", "/health", "/ready", "/metrics", "/openapi.json")
 """Paths that the API answers."""

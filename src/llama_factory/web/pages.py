@@ -23,7 +23,7 @@ from llama_factory.web.strings import translate
 TEMPLATES = Path(__file__).parent / "templates"
 NOTICE = "lf_notice"
 MOST_NOTICE = 1500
-NAV = ("overview", "versions", "chat", "data", "review")
+NAV = ("overview", "rounds", "versions", "chat", "data", "review", "monitor", "settings")
 """Pages of a workspace as the menu lists them; the overview is the workspace's first page."""
 
 

@@ -32,6 +32,7 @@ class Site:
         clock: gives the time, with a zone.
         is_closing: the server ends, so streams do.
         api: that answers beside the page; None where none does.
+        num_streams: pages that are being followed.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class Site:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     is_closing: bool = False
     api: ASGIApp | None = None
+    num_streams: int = 0
     sessions: Sessions = field(init=False)
     logins: LoginLimits = field(init=False)
     _users: tuple[object, tuple[PageUser, ...]] = field(init=False, default=(None, ()))

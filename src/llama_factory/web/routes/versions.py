@@ -1,10 +1,14 @@
 """Versions: who comes from whom, what each learned and kept, and what people do with one."""
 
+import shutil
+import tempfile
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse
+from starlette.background import BackgroundTask
 
 from llama_factory import operate, run
 from llama_factory.versions.description import Described
@@ -109,3 +113,18 @@ def untag(
     """Take a name off."""
     operate.tag(workspace, name, None)
     return back(request, f"versions/{version_name(version)}")
+
+
+@router.post("/versions/{version}/pack", dependencies=[may("operator")])
+def pack(workspace: Here, version: str) -> Response:
+    """The version and all it was made from as one file."""
+    name = version_name(version)
+    folder = Path(tempfile.mkdtemp(dir=workspace.folder, prefix=".pack-"))
+    path = folder / f"{workspace.folder.name}-{name}.tar.zst"
+    try:
+        operate.pack(workspace, name, path)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    done = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
+    return FileResponse(path, filename=path.name, background=done)

@@ -1,0 +1,64 @@
+"""The course of a round: loss and learning rate by update, and the numbers of now."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llama_factory.web.charts.curves import Plot, Sample, plot, thin
+
+NUM_LABELS = 5
+
+
+@dataclass(frozen=True)
+class Course:
+    """A round as it is drawn.
+
+    Attributes:
+        loss: curves of the loss, by source where sources are told apart.
+        rate: the learning rate.
+        step: updates done.
+        num_steps: updates planned.
+        numbers: of the newest update, by name.
+    """
+
+    loss: Plot | None
+    rate: Plot | None
+    step: int
+    num_steps: int
+    numbers: Mapping[str, str]
+
+
+def course_of(updates: Sequence[Mapping[str, Any]]) -> Course | None:
+    """The course; None before the first update."""
+    if not updates:
+        return None
+    newest = updates[-1]
+    steps = [int(each["current_steps"]) for each in updates]
+    span = steps[-1] - steps[0]
+    marks = {steps[0] + round(span * n / NUM_LABELS) for n in range(NUM_LABELS + 1)}
+    labels = {float(step): str(step) for step in sorted(marks)}
+    names = [name for name in newest if name == "loss" or name.endswith("_loss")]
+    losses = {name: _series(updates, name) for name in names}
+    rate = plot({"lr": _series(updates, "lr")}, labels)
+    shown = ("loss", "lr", "grad_norm", "throughput", "elapsed_time", "remaining_time")
+    return Course(
+        plot(losses, labels),
+        rate,
+        steps[-1],
+        int(newest.get("total_steps") or steps[-1]),
+        {name: _written(newest[name]) for name in shown if newest.get(name) is not None},
+    )
+
+
+def _series(updates: Sequence[Mapping[str, Any]], name: str) -> list[Sample]:
+    known = [(each["current_steps"], each.get(name)) for each in updates]
+    samples = [
+        Sample(float(step), float(value))
+        for step, value in known
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    return thin(samples)
+
+
+def _written(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

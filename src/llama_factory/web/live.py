@@ -1,0 +1,96 @@
+"""What changes in a workspace while somebody looks: topics, found by looking at its files."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from fastapi.sse import ServerSentEvent
+
+from llama_factory.core.errors import FactoryError
+from llama_factory.training.monitor import TRAINER_LOG
+from llama_factory.versions.journal import Journal
+from llama_factory.versions.workspace import Workspace
+
+LOOK_SECONDS = 1.0
+LONGEST_STREAM_SECONDS = 3600.0
+"""After which a browser asks again, so that nobody looks on who may not any more."""
+
+Topics = dict[str, str]
+"""By topic what it looks like now; anything but equal means that it changed."""
+
+
+def topics_of(workspace: Workspace) -> dict[str, list[Path]]:
+    """The files and folders whose change is that of a topic."""
+    folder, building = workspace.folder, workspace.building
+    return {
+        "releases": [workspace.releases, folder / "notes.json", workspace.canary],
+        "round": [building / TRAINER_LOG, building, workspace.lock.with_suffix(".holder")],
+        "inbox": [workspace.inbox],
+        "monitor": [workspace.monitor],
+        "jobs": [*_newest_jobs(workspace), workspace.cache / "watch" / "round.log"],
+        "review": [workspace.review],
+        "feedback": [workspace.feedback],
+        "settings": [workspace.settings],
+    }
+
+
+def look(workspace: Workspace) -> tuple[Topics, int]:
+    """How everything stands, and the number of the newest event of the journal."""
+    seen = {name: _stamp(paths) for name, paths in topics_of(workspace).items()}
+    number = newest_event(workspace)
+    return seen | {"journal": str(number)}, number
+
+
+def newest_event(workspace: Workspace) -> int:
+    """Number of the newest event; 0 where none can be read."""
+    try:
+        return max((each.number for each in Journal(workspace.journal).events(last=1)), default=0)
+    except FactoryError:
+        return 0
+
+
+async def follow(
+    workspace: Workspace,
+    last_seen: int | None,
+    goes_on: Callable[[], bool],
+    *,
+    look_seconds: float = LOOK_SECONDS,
+) -> AsyncIterator[ServerSentEvent]:
+    """Topics as they change; heartbeats between them are FastAPI's.
+
+    Args:
+        workspace: that is looked at.
+        last_seen: the last event of the journal that the browser knows; None for none.
+        goes_on: False ends the stream.
+        look_seconds: time between looks.
+    """
+    before, number = await asyncio.to_thread(look, workspace)
+    missed = sorted(before) if last_seen is not None and last_seen != number else []
+    yield ServerSentEvent(data=missed, event="changed", id=str(number), retry=3000)
+    while goes_on():
+        await asyncio.sleep(look_seconds)
+        now, number = await asyncio.to_thread(look, workspace)
+        changed = sorted(name for name in now if now[name] != before[name])
+        if changed:
+            yield ServerSentEvent(data=changed, event="changed", id=str(number))
+        before = now
+
+
+def _newest_jobs(workspace: Workspace) -> list[Path]:
+    """The folder of jobs, and the newest ones with their logs: only those still change."""
+    if not workspace.jobs.is_dir():
+        return []
+    newest = sorted((each for each in workspace.jobs.iterdir()), key=lambda each: each.name)[-5:]
+    return [workspace.jobs, *(path for each in newest for path in (each, each / "log"))]
+
+
+def _stamp(paths: list[Path]) -> str:
+    parts = []
+    for path in paths:
+        try:
+            state = path.stat()
+            parts.append(f"{state.st_ino}:{state.st_size}:{state.st_mtime_ns}")
+        except OSError:
+            parts.append("-")
+    return hashlib.blake2b(" ".join(parts).encode(), digest_size=8).hexdigest()

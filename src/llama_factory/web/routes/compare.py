@@ -1,0 +1,33 @@
+"""Two versions side by side: settings, rows taught, scores, and the answers that changed."""
+
+from functools import partial
+
+from fastapi import APIRouter, Request, Response
+
+from llama_factory import operate
+from llama_factory.web.pages import attempt, render, version_name
+from llama_factory.web.site import Here
+
+MOST_ROWS = 30
+"""Of each list; `llama-factory compare --json` has all of them."""
+router = APIRouter()
+
+
+@router.get("/compare")
+def compare(request: Request, workspace: Here, before: str, after: str) -> Response:
+    """What they differ in, by their files: no model is loaded."""
+    names = version_name(before), version_name(after)
+    difference, problem = attempt(partial(operate.diff, workspace, *names))
+    changed, wrong = attempt(partial(operate.changed_answers, workspace, *names))
+    worse, better = changed or ((), ())
+    return render(
+        request,
+        "compare",
+        before=names[0],
+        after=names[1],
+        difference=difference,
+        worse=worse[:MOST_ROWS],
+        better=better[:MOST_ROWS],
+        num_changed=(len(worse), len(better)),
+        problems=list(dict.fromkeys(filter(None, (problem, wrong)))),
+    )

@@ -1,0 +1,87 @@
+"""Rounds: the one in progress as it goes, commands that were begun from here, and past verdicts."""
+
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from llama_factory import operate, run
+from llama_factory.web.charts.training import course_of
+from llama_factory.web.pages import Who, attempt, back, may, render, version_name, words
+from llama_factory.web.site import Here
+
+PAGE = 20
+NUM_JOBS = 10
+router = APIRouter()
+
+
+@router.get("/rounds")
+def rounds(request: Request, workspace: Here, before: str = "") -> Response:
+    """What runs, what was begun, what came of it."""
+    start = version_name(before) if before else None
+    past, problem = attempt(partial(run.versions, workspace, last=PAGE + 1, before=start))
+    now, wrong = attempt(partial(operate.progress, workspace))
+    loop, why_not = attempt(partial(operate.why, workspace))
+    shown = (past or [])[-PAGE:]
+    return render(
+        request,
+        "rounds",
+        past=[each for each in reversed(shown) if each.gate or each.problem],
+        older=shown[0].id if past and len(past) > len(shown) else "",
+        progress=now,
+        course=course_of(now.updates) if now else None,
+        jobs=operate.jobs(workspace, NUM_JOBS),
+        loop=loop,
+        problems=list(dict.fromkeys(filter(None, (problem, wrong, why_not)))),
+    )
+
+
+@router.post("/rounds/learn", dependencies=[may("operator")])
+def learn(request: Request, workspace: Here, who: Who) -> Response:
+    """Begin a round now."""
+    return _begun(request, operate.begin_job(workspace, ["learn"], who=who))
+
+
+@router.post("/rounds/consolidate", dependencies=[may("operator")])
+def consolidate(request: Request, workspace: Here, who: Who) -> Response:
+    """Put the updates of all rounds into the weights."""
+    return _begun(request, operate.begin_job(workspace, ["consolidate"], who=who))
+
+
+@router.post("/rounds/stop", dependencies=[may("operator")])
+def stop_round(request: Request, workspace: Here) -> Response:
+    """Ask the round in progress to stop; it goes on when it is begun again."""
+    key = "rounds.stopping" if operate.stop_round(workspace) else "rounds.nothing_runs"
+    return back(request, "rounds", words(request, key))
+
+
+@router.post("/rounds/pause", dependencies=[may("operator")])
+def pause(request: Request, workspace: Here, who: Who) -> Response:
+    """Let no round begin by itself."""
+    operate.pause(workspace, who)
+    return back(request, "rounds", words(request, "rounds.paused"))
+
+
+@router.post("/rounds/resume", dependencies=[may("operator")])
+def resume(request: Request, workspace: Here, who: Who) -> Response:
+    """Let rounds begin by themselves again."""
+    operate.resume(workspace, who)
+    return back(request, "rounds", words(request, "rounds.resumed"))
+
+
+@router.get("/jobs/{job_id}")
+def job(request: Request, workspace: Here, job_id: str) -> Response:
+    """One command with the end of what it printed."""
+    shown, log = operate.job_log(workspace, job_id)
+    return render(request, "job", job=shown, log=log)
+
+
+@router.post("/jobs/{job_id}/stop", dependencies=[may("operator")])
+def stop_job(request: Request, workspace: Here, job_id: str) -> Response:
+    """Ask it to stop."""
+    operate.stop_job(workspace, job_id)
+    return back(request, f"jobs/{job_id}", words(request, "rounds.stopping"))
+
+
+def _begun(request: Request, begun: Any) -> Response:
+    return back(request, "rounds", words(request, "rounds.begun", id=begun.id))
