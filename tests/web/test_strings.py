@@ -20,9 +20,9 @@ def names_of(text):
 def used():
     files = [*WEB.rglob("*.py"), *WEB.rglob("*.jinja")]
     found = [match for path in files for match in USED.findall(path.read_text(encoding="utf-8"))]
-    more = re.findall(r"\"([a-z]+\.[a-z_]+)\" if", (WEB / "routes/rounds.py").read_text("utf-8"))
-    more += re.findall(r"else \"([a-z]+\.[a-z_]+)\"", (WEB / "routes/rounds.py").read_text("utf-8"))
-    return {*found, *more}
+    routes = "".join(path.read_text("utf-8") for path in (WEB / "routes").glob("*.py"))
+    more = re.findall(r"\"([a-z]+\.[a-z_]+)\" if|else \"([a-z]+\.[a-z_]+)\"", routes)
+    return {*found, *(each for pair in more for each in pair if each)}
 
 
 def test_each_text_is_there_in_both_languages_with_the_same_values():

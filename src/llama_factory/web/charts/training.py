@@ -10,7 +10,7 @@ NUM_LABELS = 5
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingCourse:
     """A round as it is drawn.
 
     Attributes:
@@ -28,7 +28,7 @@ class Course:
     numbers: Mapping[str, str]
 
 
-def course_of(updates: Sequence[Mapping[str, Any]]) -> Course | None:
+def course_of(updates: Sequence[Mapping[str, Any]]) -> TrainingCourse | None:
     """The course; None before the first update."""
     if not updates:
         return None
@@ -41,7 +41,7 @@ def course_of(updates: Sequence[Mapping[str, Any]]) -> Course | None:
     losses = {name: _series(updates, name) for name in names}
     rate = plot({"lr": _series(updates, "lr")}, labels)
     shown = ("loss", "lr", "grad_norm", "throughput", "elapsed_time", "remaining_time")
-    return Course(
+    return TrainingCourse(
         plot(losses, labels),
         rate,
         steps[-1],
