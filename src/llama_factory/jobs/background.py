@@ -179,7 +179,7 @@ def _read(folder: Path) -> BackgroundJob:
     elif files.is_held(folder / LOCK):
         state = "running" if (folder / STARTED).exists() else "waiting"
     else:
-        state = "lost"
+        state = "stopped" if (folder / STOP).exists() else "lost"
     return BackgroundJob(
         folder.name,
         tuple(map(str, asked["words"])),
