@@ -67,9 +67,10 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> None:
         file.writelines(lines)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as readable JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, *, is_private: bool = False) -> None:
+    """Write a value as readable JSON, atomically; `is_private` as in `writing`."""
+    with writing(path, is_private=is_private) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -110,10 +111,33 @@ Stamp = tuple[int, int, int]
 def stamp_of(path: Path) -> Stamp | None:
     """What changes whenever a file does, or the names in a folder; None where nothing is there."""
     try:
-        state = path.stat()
+        return stamp(path.stat())
     except OSError:
         return None
+
+
+def stamp(state: os.stat_result) -> Stamp:
+    """The same of a file that was looked at already."""
     return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def num_bytes(folder: Path) -> int:
+    """The size of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def last_lines(path: Path, most: int) -> Iterator[bytes]:
+    """The whole lines in the last `most` bytes of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = path.stat().st_size - most
+        if start > 0:
+            file.seek(start)
+            file.readline()  # the rest of a line
+        yield from file
 
 
 def hash_folder(folder: Path, *, leave_out: frozenset[str] = frozenset()) -> dict[str, str]:

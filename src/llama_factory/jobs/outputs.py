@@ -74,7 +74,7 @@ def begin(output: Path, *, replaces: bool, progress: Progress) -> Path:
     if not folder.exists():
         folder.mkdir()
     (folder / MARK).touch()
-    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    size = files.num_bytes(output)
     progress.say(
         f"{output} keeps the earlier run ({size / 1e6:.1f} MB) until the new one is whole. That "
         f"one is made in {folder}, so for a while both take room on the disk."

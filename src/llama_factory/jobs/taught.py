@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llama_factory.core.errors import DataError
 from llama_factory.core.types import Example
+from llama_factory.versions.version import number_of
 from llama_factory.versions.workspace import Workspace
 
 SIDES = ("train", "held_out")
@@ -87,7 +88,7 @@ def search_taught(workspace: Workspace, text: str, start: str = "") -> TaughtRow
 def _places(workspace: Workspace, start: str) -> Iterator[tuple[Path, int]]:
     """Files of rows, the newest version's first, each with the byte to begin at."""
     names = [each.name for each in workspace.versions.iterdir() if _VERSION.fullmatch(each.name)]
-    sides = [(name, side) for name in sorted(names, key=_number, reverse=True) for side in SIDES]
+    sides = [(name, side) for name in sorted(names, key=number_of, reverse=True) for side in SIDES]
     offset = 0
     if start:
         match = _PLACE.fullmatch(start)
@@ -107,11 +108,7 @@ def _is_from(place: tuple[str, str], start: tuple[str, str]) -> bool:
     """Whether a version's side comes at or after another one in the search."""
     if place[0] == start[0]:
         return SIDES.index(place[1]) >= SIDES.index(start[1])
-    return _number(place[0]) < _number(start[0])
-
-
-def _number(version: str) -> int:
-    return int(version[1:])
+    return number_of(place[0]) < number_of(start[0])
 
 
 def _row_with(line: bytes, wanted: str) -> Example | None:

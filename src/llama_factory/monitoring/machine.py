@@ -1,8 +1,8 @@
 """The machine that a workspace lies on."""
 
 import shutil
-from pathlib import Path
 
+from llama_factory.core import files
 from llama_factory.monitoring.series import Point
 from llama_factory.versions.workspace import Workspace
 
@@ -15,7 +15,7 @@ FEWEST_BYTES = 1 << 30
 def disk(workspace: Workspace, at: str) -> Point:
     """The fraction of the disk that is in use; an alert where hardly any round has room."""
     usage = shutil.disk_usage(workspace.folder)
-    largest = max((_size(path) for path in workspace.versions.glob("v*")), default=0)
+    largest = max((files.num_bytes(path) for path in workspace.versions.glob("v*")), default=0)
     wanted = max(FEWEST_BYTES, ROUNDS_OF_SPACE * largest)
     is_alert = usage.free < wanted
     words = (
@@ -25,7 +25,3 @@ def disk(workspace: Workspace, at: str) -> Point:
     )
     used = 1 - usage.free / usage.total if usage.total else 1.0
     return Point(at, DISK, round(used, 3), is_alert, words)
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

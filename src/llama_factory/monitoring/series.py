@@ -6,9 +6,8 @@ The order of the lines is the order of the values: a clock that jumps changes no
 import json
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from llama_factory.core import files
@@ -89,7 +88,8 @@ def read(workspace: Workspace, *, most: int = KEPT) -> dict[str, list[Point]]:
     Of a file above `TAIL_BYTES` only the end is read.
     """
     series: defaultdict[str, deque[Point]] = defaultdict(lambda: deque(maxlen=most))
-    for line in _lines(workspace.monitor):
+    lines = files.last_lines(workspace.monitor, TAIL_BYTES) if workspace.monitor.exists() else ()
+    for line in lines:
         point = _parsed(line)
         if point is not None:
             series[point.name].append(point)
@@ -104,17 +104,6 @@ def latest(workspace: Workspace) -> dict[str, Point]:
 def values(points: Iterable[Point]) -> list[float]:
     """The numbers of a series."""
     return [point.value for point in points if point.value is not None]
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        size = path.stat().st_size
-        if size > TAIL_BYTES:
-            file.seek(size - TAIL_BYTES)
-            file.readline()  # the rest of a line
-        yield from file
 
 
 def _parsed(line: bytes) -> Point | None:

@@ -72,7 +72,7 @@ class InboxWatch:
         seen: dict[str, tuple[files.Stamp, float]] = {}
         for path in readable:
             try:
-                stamp = _stamp(path)
+                stamp = files.stamp(path.stat())
                 seen[path.name] = stamp, self._still_since(path.name, stamp, now)
                 wait = self.settle_seconds - (now - seen[path.name][1])
                 if wait > 0:
@@ -115,8 +115,3 @@ class InboxWatch:
                 except FileNotFoundError:
                     continue
         return found
-
-
-def _stamp(path: Path) -> files.Stamp:
-    state = path.stat()
-    return state.st_ino, state.st_size, state.st_mtime_ns

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from llama_factory.core import files
 from llama_factory.core.ownership import Owner, living_owner
 from llama_factory.rounds.draft import read_plan
 from llama_factory.training.monitor import TRAINER_LOG
@@ -76,18 +77,12 @@ def _stage(workspace: Workspace, updates: tuple[dict[str, Any], ...]) -> str:
 
 
 def _updates(workspace: Workspace, most: int) -> tuple[dict[str, Any], ...]:
-    path = workspace.building / TRAINER_LOG
     found: deque[dict[str, Any]] = deque(maxlen=most)
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            if size > TAIL_BYTES:
-                file.seek(size - TAIL_BYTES)
-                file.readline()  # the rest of a line
-            for line in file:
-                values = _parsed(line)
-                if values is not None:
-                    found.append(values)
+        for line in files.last_lines(workspace.building / TRAINER_LOG, TAIL_BYTES):
+            values = _parsed(line)
+            if values is not None:
+                found.append(values)
     except OSError:
         return ()
     return tuple(found)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from llama_factory.core import files
 from llama_factory.evaluation.e_process import Arm
 from llama_factory.serving import canary_store, routing
 from llama_factory.serving.canary import Canary, CanarySettings, Judged, News
@@ -228,7 +229,6 @@ class CanaryWatch:
 
 def _stamp(path: Path) -> object:
     try:
-        state = path.stat()
+        return files.stamp(path.stat())
     except OSError as error:
         return error.errno
-    return state.st_ino, state.st_size, state.st_mtime_ns

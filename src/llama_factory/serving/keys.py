@@ -6,7 +6,6 @@ A key is 256 random bits, so that its plain SHA-256 can neither be guessed nor l
 import asyncio
 import contextlib
 import hashlib
-import json
 import logging
 import re
 import secrets
@@ -192,22 +191,17 @@ def _parse(text: bytes) -> tuple[ApiKey, ...]:
 
 
 def _write(path: Path, keys: Sequence[ApiKey]) -> None:
-    text = json.dumps({"keys": [asdict(key) for key in keys]}, indent=2, ensure_ascii=False)
-    with (
-        files.reporting_full_disk(path.parent, what="keys are written"),
-        files.writing(path, is_private=True) as file,
-    ):
-        file.write(f"{text}\n".encode())
+    with files.reporting_full_disk(path.parent, what="keys are written"):
+        files.write_json(path, {"keys": [asdict(key) for key in keys]}, is_private=True)
 
 
 def _hash(secret: str, encoding: str = "utf-8") -> str:
     return hashlib.sha256(secret.encode(encoding, "replace")).hexdigest()
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | int | None:
+def _stamp(path: Path) -> files.Stamp | int | None:
     """Changes whenever the file does."""
     try:
-        seen = path.stat()
+        return files.stamp(path.stat())
     except OSError as error:
         return error.errno
-    return seen.st_ino, seen.st_size, seen.st_mtime_ns

@@ -1,7 +1,6 @@
 """Who may use the page: names, roles, and passwords as scrypt hashes. No HTTP."""
 
 import hashlib
-import json
 import logging
 import secrets
 from collections.abc import Callable, Sequence
@@ -171,6 +170,4 @@ def _hash(password: str, salt: bytes) -> bytes:
 
 
 def _write(path: Path, users: Sequence[PageUser]) -> None:
-    text = json.dumps({"users": [asdict(each) for each in users]}, indent=2, ensure_ascii=False)
-    with files.writing(path, is_private=True) as file:
-        file.write(f"{text}\n".encode())
+    files.write_json(path, {"users": [asdict(each) for each in users]}, is_private=True)

@@ -79,7 +79,7 @@ def pack(workspace: Workspace, name: str, path: Path, progress: Progress = SILEN
         "format": FORMAT,
         "version": version.id,
         "base_model": version.base_model,
-        "versions": [{"id": each.id, "bytes": _num_bytes(each.folder)} for each in lineage],
+        "versions": [{"id": each.id, "bytes": files.num_bytes(each.folder)} for each in lineage],
     }
     with (
         files.writing(path) as file,
@@ -242,10 +242,6 @@ def _require_same(workspace: Workspace, version: ModelVersion) -> None:
 
 def _ids(versions: Sequence[ModelVersion]) -> tuple[str, ...]:
     return tuple(version.id for version in versions)
-
-
-def _num_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _add_folder(tar: tarfile.TarFile, version: ModelVersion) -> None:

@@ -92,8 +92,7 @@ def _useless(workspace: Workspace, keep: KeepSettings, now: datetime) -> list[Re
         why = _why_useless(workspace, version_id, keep, now)
         if why:
             folder = workspace.versions / version_id
-            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            useless.append(RemovedVersion(version_id, size, why))
+            useless.append(RemovedVersion(version_id, files.num_bytes(folder), why))
     return useless
 
 

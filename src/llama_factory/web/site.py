@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Request
 from starlette.types import ASGIApp
 
+from llama_factory.core import files
 from llama_factory.core.errors import ServingError
 from llama_factory.serving.users import FILE, LoginLimits, PageUser, Role, read_users
 from llama_factory.versions.workspace import SETTINGS_FILE, Workspace
@@ -65,8 +66,7 @@ class Site:
             ServingError: it is damaged: nobody gets in then.
         """
         path = self.folder / FILE
-        state = path.stat() if path.exists() else None
-        stamp = (state.st_ino, state.st_size, state.st_mtime_ns) if state else None
+        stamp = files.stamp(path.stat()) if path.exists() else None
         if stamp != self._users[0]:
             self._users = stamp, read_users(path)
         return self._users[1]

@@ -147,8 +147,7 @@ def _records(path: Path, parse: Any, damaged: list[str]) -> tuple[Any, ...]:
     """What the lines of a file stand for; those that cannot be read are noted with their place."""
     if not path.exists():
         return ()
-    state = path.stat()
-    records, notes = _parsed(path, parse, (state.st_ino, state.st_size, state.st_mtime_ns))
+    records, notes = _parsed(path, parse, files.stamp(path.stat()))
     damaged += notes
     return records
 

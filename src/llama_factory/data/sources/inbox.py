@@ -71,13 +71,12 @@ def _growing(paths: Iterable[Path]) -> list[Path]:
     return [path for path, state in before.items() if _state(path) != state]
 
 
-def _state(path: Path) -> tuple[int, int, int]:
+def _state(path: Path) -> files.Stamp:
     """Which file this is, its size and its time in ns; zeros where it is gone."""
     try:
-        found = path.stat()
+        return files.stamp(path.stat())
     except FileNotFoundError:
         return 0, 0, 0
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def take_copies(paths: Iterable[Path], folder: Path) -> tuple[dict[str, str], list[Refused]]:
