@@ -10,6 +10,7 @@ import zstandard
 from llama_factory import operate
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
+from llama_factory.core.ownership import owned
 from llama_factory.versions import archive, releases, store
 from llama_factory.versions.version import ModelVersion
 from tests.tiny import make_workspace
@@ -197,3 +198,13 @@ def test_a_changed_file_in_an_archive_is_noticed(workspace, tmp_path):
     with pytest.raises(VersionError, match="is missing or was changed"):
         archive.unpack(other, written(tmp_path / "evil", members, header))
     assert store.ids(other) == ["v0000"]
+
+
+def test_a_round_in_progress_and_an_archive_name_each_other(workspace, tmp_path):
+    path = tmp_path / "bot.tar.zst"
+    archive.pack(workspace, "v0003", path)
+    with (
+        owned(workspace.lock, what="running a round here"),
+        pytest.raises(VersionError, match=r"process \d+ is already running a round here \(on"),
+    ):
+        archive.unpack(workspace, path)

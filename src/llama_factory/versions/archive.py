@@ -21,6 +21,7 @@ import zstandard
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
+from llama_factory.core.ownership import owned
 from llama_factory.core.progress import SILENT, Bar, Progress
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.versions import store
@@ -110,7 +111,7 @@ def unpack(workspace: Workspace, path: Path, progress: Progress = SILENT) -> Tak
     """
     place = workspace.versions / ".arriving"
     with (
-        files.locked(workspace.lock, what="taking in versions", seconds=0),
+        owned(workspace.lock, what="taking in versions"),
         files.reporting_full_disk(workspace.folder, what="versions are taken in"),
     ):
         shutil.rmtree(place, ignore_errors=True)
