@@ -20,6 +20,7 @@ from llama_factory.config import template
 from llama_factory.config.changes import Changes
 from llama_factory.config.loading import load_config, load_to_answer
 from llama_factory.core.errors import VersionError
+from llama_factory.core.own_command import set_options
 from llama_factory.core.progress import SILENT, Progress
 from llama_factory.jobs.model_reference import ModelLike, ModelReference
 from llama_factory.versions import (
@@ -522,8 +523,7 @@ def begin_job(
 
     workspace = Workspace.open(folder)
     load_config(workspace.settings, changes)
-    options = [word for each in changes for word in ("--set", each)]
-    command = [*words[:1], str(workspace.folder), *words[1:], *options]
+    command = [*words[:1], str(workspace.folder), *words[1:], *set_options(changes)]
     return background.begin(workspace, command, who)
 
 

@@ -1,13 +1,12 @@
 """`llama-factory up`: everything of a bot on this machine by one command."""
 
-import signal
-import threading
-from types import FrameType
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from llama_factory.cli.options import Changes, Folder
+from llama_factory.core.signals import stop_on_signals
 
 
 def up(
@@ -18,11 +17,5 @@ def up(
     """Serve, watch the inbox and learn, until Ctrl-C; what dies is started again."""
     from llama_factory import operate
 
-    stop = threading.Event()
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
-    operate.up(folder, changes or [], port, lambda line: print(line, flush=True), stop)
+    say = partial(print, flush=True)
+    operate.up(folder, changes or [], port, say, stop_on_signals())

@@ -1,12 +1,9 @@
 """`llama-factory watch`, `journal` and `gc`: the loop that runs by itself."""
 
 import json
-import signal
-import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
@@ -14,6 +11,7 @@ import typer
 from llama_factory.cli.options import Changes, Folder, Json
 from llama_factory.cli.terminal import print_json
 from llama_factory.core.errors import ConfigError, suggest
+from llama_factory.core.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from llama_factory.rounds.status import LoopStatus
@@ -63,7 +61,7 @@ def watch(
         return
     if not as_json:
         print(f"Watching {watcher.workspace.inbox}. Ctrl-C leaves.", flush=True)
-    watcher.run(_stop_on_signals())
+    watcher.run(stop_on_signals())
 
 
 def _pause(folder: Path, *, pause: bool, as_json: bool) -> None:
@@ -76,18 +74,6 @@ def _pause(folder: Path, *, pause: bool, as_json: bool) -> None:
         print("No round begins by itself until `llama-factory watch --resume`.")
     else:
         print("Rounds begin by themselves again.")
-
-
-def _stop_on_signals() -> threading.Event:
-    """Set by Ctrl-C or SIGTERM, so that a round stops at a safe point."""
-    stop = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask)
-    return stop
 
 
 def journal(

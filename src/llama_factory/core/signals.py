@@ -8,6 +8,13 @@ from types import FrameType
 
 TRY_AGAIN = 75
 """EX_TEMPFAIL of sysexits.h: the same command goes on when it is started again, on any machine."""
+BY_SIGNAL = (
+    TRY_AGAIN,
+    *(128 + number for number in (signal.SIGINT, signal.SIGTERM)),
+    *(-number for number in (signal.SIGINT, signal.SIGTERM)),
+)
+"""Exit codes of commands that were asked to stop and go on when they are begun again: they did not
+fail."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
@@ -27,6 +34,18 @@ def raise_on_signals() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+
+
+def stop_on_signals() -> threading.Event:
+    """Set by Ctrl-C or SIGTERM from now on: for what waits and looks whether it has to end."""
+    stop = threading.Event()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+    return stop
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
+from llama_factory.core.signals import BY_SIGNAL
 from llama_factory.versions import releases
 from llama_factory.versions.workspace import Workspace
 
@@ -29,8 +30,6 @@ ASKED, STARTED, ENDED, LOCK, PID, STOP = (
 )  # fmt: skip
 LOG, OUTPUT = "log", "output"
 LOG_BYTES = 64_000
-BY_SIGNAL = (75, 130, 143, -2, -15)
-"""Exit codes of commands that were asked to stop and go on when they are begun again."""
 
 
 @dataclass(frozen=True)

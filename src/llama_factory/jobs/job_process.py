@@ -8,11 +8,12 @@ from pathlib import Path
 from types import FrameType
 
 from llama_factory.core import files
+from llama_factory.core.own_command import own_command
 from llama_factory.jobs.background import ASKED, ENDED, LOCK, OUTPUT, STARTED, STOP
 from llama_factory.versions import releases
 
 LOOK_SECONDS = 0.3
-WAS_STOPPED = 143
+WAS_STOPPED = 128 + signal.SIGTERM
 """As a process ended by SIGTERM."""
 
 
@@ -34,7 +35,7 @@ def run_job(folder: Path) -> int:
     if _is_turn(folder):
         (folder / STARTED).touch()
         words = files.read_json(folder / ASKED)["words"]
-        command = [sys.executable, "-m", "llama_factory", *words]
+        command = own_command(words)
         with (folder / OUTPUT).open("wb") as output:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output)
             if (folder / STOP).exists():  # asked for while it was being started

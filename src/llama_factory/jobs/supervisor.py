@@ -7,13 +7,13 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llama_factory.core.errors import ConfigError
+from llama_factory.core.own_command import own_command, set_options
 from llama_factory.core.tether import tethered
 
 SETTLED_SECONDS = 30.0
@@ -158,12 +158,11 @@ class Supervisor:
 
 def parts_of(folder: str, changes: Sequence[str], port: int | None) -> tuple[Part, ...]:
     """What `llama-factory up` runs: the server and the watcher of a workspace."""
-    sets = tuple(word for change in changes for word in ("--set", change))
-    program = (sys.executable, "-m", "llama_factory")
-    at = () if port is None else ("--port", str(port))
+    sets = set_options(changes)
+    at = [] if port is None else ["--port", str(port)]
     return (
-        Part("server", (*program, "serve", folder, *at, *sets)),
-        Part("watcher", (*program, "watch", folder, *sets)),
+        Part("server", tuple(own_command(["serve", folder, *at, *sets]))),
+        Part("watcher", tuple(own_command(["watch", folder, *sets]))),
     )
 
 

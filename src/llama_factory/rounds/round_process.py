@@ -4,19 +4,18 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
+from llama_factory.core.own_command import own_command
 from llama_factory.core.ownership import WAIT
+from llama_factory.core.signals import BY_SIGNAL
 from llama_factory.rounds.loop_settings import ProcessSettings
 from llama_factory.versions.workspace import Workspace
 
-STOPPED = (75, 128 + 2, 128 + 15, -2, -15)
-"""Exit codes of a round that was asked to stop and goes on later: it did not fail."""
 MAX_ERROR = 2000
 STOP_SECONDS = 60.0
 
@@ -39,7 +38,7 @@ class ProcessEnd:
     def was_stopped(self) -> bool:
         """Whether it is no failure: somebody asked it to stop, or another round runs here, such as
         one whose watcher was killed."""
-        return self.code in STOPPED or (self.code == 2 and self.error.endswith(WAIT))
+        return self.code in BY_SIGNAL or (self.code == 2 and self.error.endswith(WAIT))
 
 
 class RoundProcess:
@@ -63,7 +62,7 @@ class RoundProcess:
         environment = os.environ | {name: value for name, value in chosen.items() if value}
         with self._output.open("wb") as output, self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "llama_factory", *words],
+                own_command(words),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=log,

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from llama_factory.core import files
 from llama_factory.core.errors import FactoryError
+from llama_factory.core.own_command import set_options
 from llama_factory.core.ownership import owned
 from llama_factory.rounds import housekeeping
 from llama_factory.rounds.arrivals import InboxView, InboxWatch
@@ -174,7 +175,7 @@ class Watcher:
         number = self._journal.add(entry)
         assert number is not None
         verb, *options = words(number)
-        changes = [word for each in self._changes for word in ("--set", each)]
+        changes = set_options(self._changes)
         command = [verb, str(self.workspace.folder), "--json", *options, *changes]
         process = RoundProcess(self.workspace, command, config.loop.train)
         self._started = Started(self._journal.event(number), process)

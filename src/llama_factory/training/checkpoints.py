@@ -22,16 +22,14 @@ from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import Progress
 from llama_factory.training import parallel
 from llama_factory.training.items import NEW, Rows
+from llama_factory.training.mirror import KEPT, STATE
 from llama_factory.training.monitor import TrainingFolders
 from llama_factory.training.settings import WITHOUT_EFFECT
 from llama_factory.training.setup import Run
 from llama_factory.training.strategy import STRATEGIES
 
-KEPT = 2
-"""Newest checkpoints that stay on disk: the second saves the day if the first is damaged."""
 DESCRIPTION = "run.json"
 """Beside the checkpoints: what the run depends on, so that a change can be named."""
-STATE = "state.json"
 
 logger = logging.getLogger(__name__)
 Description = Mapping[str, Any]

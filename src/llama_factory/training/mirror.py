@@ -17,8 +17,10 @@ from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import Progress
 
 STATE = "state.json"
+"""The file of a checkpoint, here and there, that tells whether the others are whole."""
 KEPT = 2
-"""Newest checkpoints that stay there, as on the disk."""
+"""Newest checkpoints that stay, on the disk and in the copy: the second saves the day if the first
+is damaged."""
 
 
 class Mirror(Protocol):
