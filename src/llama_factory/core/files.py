@@ -11,6 +11,7 @@ import sqlite3
 import sys
 import uuid
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,8 +22,6 @@ from llama_factory.core.errors import VersionError
 
 LOOK_SECONDS = 2.0
 """Longest wait for a lock that somebody only looks at: a look takes far less."""
-HASHED_BYTES = 1 << 20
-"""Of a file, so much is in memory while it is hashed."""
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of the operating system where a file or folder may not be changed."""
 
@@ -96,12 +95,9 @@ def sha256(path: Path) -> str:
         return sha256_of(file)
 
 
-def sha256_of(file: BinaryIO) -> str:
+def sha256_of(file: BufferedReader) -> str:
     """SHA-256 of what is left of an opened file, as hex."""
-    digest = hashlib.sha256()
-    while data := file.read(HASHED_BYTES):
-        digest.update(data)
-    return digest.hexdigest()
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 Stamp = tuple[int, int, int]

@@ -5,7 +5,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from io import BufferedReader
 
 from llama_factory.core.errors import DataError
 from llama_factory.knowledge.settings import KnowledgeLimits
@@ -69,7 +69,7 @@ class OpenedDocument:
     """
 
     name: str
-    file: BinaryIO
+    file: BufferedReader
     limits: KnowledgeLimits
     clock: Callable[[], float] = time.monotonic
     notes: list[str] = field(default_factory=list)

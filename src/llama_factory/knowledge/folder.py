@@ -5,8 +5,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from llama_factory.knowledge.documents import DocumentChangedError, DocumentError, shown_name
 from llama_factory.knowledge.readers import reader_of
@@ -107,7 +107,7 @@ def _name(path: Path, root: Path) -> str:
 
 
 @contextmanager
-def opened(state: FileState) -> Iterator[BinaryIO]:
+def opened(state: FileState) -> Iterator[BufferedReader]:
     """A document, opened as it was looked at: a link put in its place since is not followed.
 
     Raises:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from llama_factory.core import files
 from llama_factory.knowledge.chunks import Chunk, chunks_of
@@ -160,7 +160,7 @@ class Library:
             if known is None or known.refused != why:
                 done.refused[name] = why
 
-    def _digest(self, file: BinaryIO, state: FileState) -> str:
+    def _digest(self, file: BufferedReader, state: FileState) -> str:
         """SHA-256 of a file's bytes; empty for one that is too long to be read at all."""
         if state.size > self.settings.limits.max_megabytes * 1_000_000:
             return ""
