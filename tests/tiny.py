@@ -19,13 +19,14 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from llama_factory.core import files
+from llama_factory.core.times import now
 from llama_factory.core.types import EvalReport, Example, Message
 from llama_factory.model.base import fingerprint, load_network, load_tokenizer
 from llama_factory.model.chat import masks, template
 from llama_factory.model.chat.template import Renderer
 from llama_factory.model.layers import target_names
 from llama_factory.model.settings import ModelSettings
-from llama_factory.versions import releases, store
+from llama_factory.versions import store
 from llama_factory.versions.version import REPORT, ModelVersion
 from llama_factory.versions.workspace import Workspace
 
@@ -215,7 +216,7 @@ def publish_adapter(workspace: Workspace, model_folder: Path, network: PeftModel
     draft = ModelVersion(
         id=store.next_id(workspace),
         parent=newest,
-        created=releases.now(),
+        created=now(),
         base_model=str(model_folder),
         base_fingerprint=fingerprint(model_folder),
         data_fingerprint="",

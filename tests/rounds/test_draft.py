@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from llama_factory.core import files
+from llama_factory.core.times import now
 from llama_factory.core.types import EvalReport, TaskScores
 from llama_factory.data.cleaning_report import RowSample
 from llama_factory.data.review import folder as review
@@ -16,7 +17,7 @@ from llama_factory.rounds import draft as drafts
 from llama_factory.rounds import measure
 from llama_factory.rounds.draft import Draft, open_draft
 from llama_factory.rounds.settings import LearningConfig
-from llama_factory.versions import releases, store
+from llama_factory.versions import store
 from llama_factory.versions.version import ModelVersion
 from tests.rounds.rounds import Listener, at_rest
 from tests.tiny import make_workspace
@@ -97,7 +98,7 @@ def finish(workspace, draft, settings=None, *, parent="v0000", **report):
     version = ModelVersion(
         id=draft.id,
         parent=parent,
-        created=releases.now(),
+        created=now(),
         base_model="no model",
         base_fingerprint="",
         data_fingerprint=draft.data.report.fingerprint,

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from llama_factory.core.ownership import owned
+from llama_factory.core.times import now
 from llama_factory.versions import notes, releases, store
 from llama_factory.versions.gc import KeepSettings, collect
 from llama_factory.versions.version import ModelVersion
@@ -23,9 +24,7 @@ def make(workspace, parent):
     folder = workspace.building
     folder.mkdir()
     (folder / "report.json").write_text(json.dumps({"evaluation": {}}))
-    version = ModelVersion(
-        store.next_id(workspace), parent, releases.now(), "tiny", "", "", 1, folder, {}
-    )
+    version = ModelVersion(store.next_id(workspace), parent, now(), "tiny", "", "", 1, folder, {})
     return store.publish(workspace, version).id
 
 

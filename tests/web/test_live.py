@@ -10,9 +10,10 @@ import pytest
 from llama_factory import operate
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, VersionError
+from llama_factory.core.times import now
 from llama_factory.jobs import background
 from llama_factory.training.monitor import TRAINER_LOG
-from llama_factory.versions import releases, store
+from llama_factory.versions import store
 from llama_factory.web.live import follow, look
 from tests.web.browsing import Visitor
 
@@ -97,7 +98,7 @@ def test_a_command_goes_on_by_itself_and_says_how_it_ended(bot):
 def test_jobs_run_one_after_another_and_can_be_stopped_while_they_wait(bot):
     earlier = bot.jobs / "0001"
     earlier.mkdir(parents=True)
-    asked = {"words": ["learn"], "who": "ann", "began": releases.now()}
+    asked = {"words": ["learn"], "who": "ann", "began": now()}
     files.write_json(earlier / background.ASKED, asked)
     with files.locked(earlier / background.LOCK, what="running", seconds=1):
         second = operate.begin_job(bot, ["learn"])

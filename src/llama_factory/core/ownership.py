@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import Timeout
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
+from llama_factory.core.times import now
 
 BEAT_SECONDS = 5.0
 WAIT = "Wait until it has finished, then try again."
@@ -82,7 +82,7 @@ def owned(lock: Path, *, what: str, beat_seconds: float = BEAT_SECONDS) -> Itera
     Raises:
         VersionError: somebody alive holds it; the message names who.
     """
-    me = Owner(os.getpid(), socket.gethostname(), _now(), what)
+    me = Owner(os.getpid(), socket.gethostname(), now(), what)
     try:
         taken = files.take_lock(lock, what=what, seconds=0)
     except Timeout:
@@ -144,7 +144,3 @@ def _beat(lock: Path, me: Owner) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.signals import BY_SIGNAL
-from llama_factory.versions import releases
+from llama_factory.core.times import now
 from llama_factory.versions.workspace import Workspace
 
 JobState = Literal["waiting", "running", "finished", "failed", "stopped", "lost"]
@@ -74,7 +74,7 @@ def begin(workspace: Workspace, words: Sequence[str], who: str) -> BackgroundJob
     if not words or words[0] not in VERBS:
         raise VersionError(f"'{' '.join(words)}' cannot be a job. Jobs are: {', '.join(VERBS)}.")
     folder = _new_folder(workspace)
-    asked = {"words": list(words), "who": who, "began": releases.now()}
+    asked = {"words": list(words), "who": who, "began": now()}
     files.write_json(folder / ASKED, asked)
     with (folder / LOCK).open("wb") as lock, (folder / LOG).open("wb") as log:
         _hold(lock.fileno())

@@ -9,8 +9,8 @@ from types import FrameType
 
 from llama_factory.core import files
 from llama_factory.core.own_command import own_command
+from llama_factory.core.times import now
 from llama_factory.jobs.background import ASKED, ENDED, LOCK, OUTPUT, STARTED, STOP
-from llama_factory.versions import releases
 
 LOOK_SECONDS = 0.3
 WAS_STOPPED = 128 + signal.SIGTERM
@@ -41,7 +41,7 @@ def run_job(folder: Path) -> int:
             if (folder / STOP).exists():  # asked for while it was being started
                 process.terminate()
             code = process.wait()
-    files.write_json(folder / ENDED, {"code": code, "ended": releases.now()})
+    files.write_json(folder / ENDED, {"code": code, "ended": now()})
     return code
 
 

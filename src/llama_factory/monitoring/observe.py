@@ -7,6 +7,7 @@ observe(workspace, ...)                at any time: rows that wait, decay, users
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from llama_factory.core import times
 from llama_factory.data.sources.feedback import read_feedback
 from llama_factory.evaluation.lineage_scores import BEFORE, PREDICTIONS
 from llama_factory.evaluation.task_rows import Prediction, read_predictions
@@ -65,7 +66,7 @@ def observe_round(
     Returns:
         The new values; none for the first round of a lineage.
     """
-    time, past = at or releases.now(), series.read(workspace)
+    time, past = at or times.now(), series.read(workspace)
     *earlier, _ = store.lineage(version)
     if not earlier:
         return []
@@ -100,7 +101,7 @@ def observe(
         losses: production's answers to the rows that wait, where they were measured.
         at: time of the values; None for now.
     """
-    time, past = at or releases.now(), series.read(workspace)
+    time, past = at or times.now(), series.read(workspace)
     production = store.get(workspace, releases.PRODUCTION, verify=False)
     lineage = store.lineage(production)
     waiting = traits_of(inputs.examples_below(workspace.inbox))

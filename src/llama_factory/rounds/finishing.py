@@ -9,6 +9,7 @@ import yaml
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.progress import Progress
+from llama_factory.core.times import now
 from llama_factory.core.types import Memory
 from llama_factory.data.sources import inbox
 from llama_factory.evaluation.lineage_scores import LineageScores, read_lineage_scores
@@ -84,7 +85,7 @@ def publish(
     version = ModelVersion(
         id=store.next_id(workspace),
         parent=parent.id,
-        created=releases.now(),
+        created=now(),
         base_model=parent.base_model,
         base_fingerprint=report["base_fingerprint"],
         data_fingerprint=report.get("data", {}).get("fingerprint", ""),

@@ -15,6 +15,7 @@ from typing import Any
 
 from llama_factory.core import files
 from llama_factory.core.errors import FactoryError, VersionError
+from llama_factory.core.times import now
 from llama_factory.serving.canary import Canary, CanarySettings, Ending, News, State
 from llama_factory.versions import releases, store
 from llama_factory.versions.journal import Journal, JournalEntry
@@ -170,7 +171,7 @@ def _followed(
     if asked is None and not is_wanted(workspace, standing):
         return known
     fraction = asked[1] if asked else settings.fraction
-    begun = Canary.begun(standing, fraction, settings, releases.now())
+    begun = Canary.begun(standing, fraction, settings, now())
     ended = [last.to_json()] if last is not None else []
     return CanaryRecord(begun, None, (*known.earlier, *ended)[-NUM_EARLIER:])
 
@@ -201,7 +202,7 @@ def _carried_out(workspace: Workspace, canary: Canary, decision: Ending) -> Cana
 
 
 def _ended(canary: Canary, state: State, why: str) -> Canary:
-    return replace(canary, state=state, why=why, ended=releases.now(), decided=None)
+    return replace(canary, state=state, why=why, ended=now(), decided=None)
 
 
 def _note_end(workspace: Workspace, before: Canary | None, after: Canary | None) -> None:

@@ -9,12 +9,13 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
+from llama_factory.core.times import now
 from llama_factory.core.types import Example, Message
 from llama_factory.data.cleaning.private_data import PrivateData
 from llama_factory.data.review.case_book import append_records
@@ -209,7 +210,7 @@ class FeedbackStore:
             id=uuid.uuid4().hex,
             completion_id=given.completion_id,
             rating=given.rating,
-            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            when=now(),
             version=answered.version,
             row=answered.row,
             key=key_id,

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llama_factory.core import files
 from llama_factory.core.errors import ServingError, suggest
+from llama_factory.core.times import now
 from llama_factory.serving.access import NAME, SCOPES, ApiKey
-from llama_factory.versions.releases import now
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llama_factory.core import files
 from llama_factory.core.errors import ServingError, suggest
+from llama_factory.core.times import now
 from llama_factory.serving.access import NAME
-from llama_factory.versions.releases import now
 
 logger = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llama_factory.core.errors import ConfigError, VersionError
+from llama_factory.core.times import now
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.versions import releases
 
@@ -237,7 +238,7 @@ def _insert(database: sqlite3.Connection, entry: JournalEntry) -> int | None:
         "INSERT INTO events (key, time, who, what, version, data) VALUES (?, ?, ?, ?, ?, ?)",
         [
             entry.key,
-            entry.time or releases.now(),
+            entry.time or now(),
             entry.who,
             entry.what,
             entry.version,

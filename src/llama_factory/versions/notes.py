@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
+from llama_factory.core.times import now
 from llama_factory.versions import releases
 from llama_factory.versions.workspace import Workspace
 
@@ -81,7 +82,7 @@ def add_note(workspace: Workspace, version_id: str, text: str, who: str) -> Note
         raise VersionError(
             f"a note of {len(text)} characters: it must have 1 to {LONGEST_NOTE}, not blanks alone."
         )
-    note = Note(releases.now(), who, text)
+    note = Note(now(), who, text)
 
     def change(known: Notes) -> Notes:
         own = (*known.notes.get(version_id, ()), note)

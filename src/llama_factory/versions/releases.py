@@ -3,11 +3,11 @@
 import re
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
+from llama_factory.core.times import now
 from llama_factory.core.types import BASE_VERSION
 
 PRODUCTION = "production"
@@ -68,11 +68,6 @@ class Releases:
     @staticmethod
     def _pair(aliases: dict[str, str]) -> tuple[str | None, str | None]:
         return aliases.get(PRODUCTION), aliases.get(CANDIDATE)
-
-
-def now() -> str:
-    """UTC time to the second, ISO 8601."""
-    return datetime.now(UTC).replace(microsecond=0).isoformat()
 
 
 def read(path: Path) -> Releases:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError, suggest
+from llama_factory.core.times import now
 from llama_factory.core.types import BASE_VERSION, EvalReport, Task
 from llama_factory.model import provenance as trained_on
 from llama_factory.model.chat import prompt_format
@@ -251,7 +252,7 @@ def _untrained(folder: Path, version_id: str, parent: str, base_model: str) -> M
     return ModelVersion(
         id=version_id,
         parent=parent,
-        created=releases.now(),
+        created=now(),
         base_model=base_model,
         base_fingerprint="",
         data_fingerprint="",

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from llama_factory.core import files
 from llama_factory.core.errors import DataError, suggest
+from llama_factory.core.times import now
 from llama_factory.core.types import Example
 from llama_factory.data import conflict_rules as rules
 from llama_factory.data.conflict_rules import Conflict, ConflictSettings, claim
@@ -83,7 +83,7 @@ def add_cases(
             new[case.id] = case
             if case.proposal and settings.review == "undecided" and case.id not in book.logs:
                 rule = f"rule {settings.rule}"
-                votes.append(Vote(case.id, "rule", rule, case.proposal, _now(), case.why))
+                votes.append(Vote(case.id, "rule", rule, case.proposal, now(), case.why))
         # votes first: one without its case is found again, a case without its vote would be asked
         append_records(folder / DECISIONS, (vote.to_json() for vote in votes))
         _add(folder, new.values())
@@ -146,7 +146,7 @@ def decide(folder: Path, case_id: str, reviewer: str, choice: Choice, note: str 
         _require_another(case, name, choice)
         _require_possible(case, choice)
         assert case.level is not None
-        vote = Vote(case.id, case.level, name, choice, _now(), note)
+        vote = Vote(case.id, case.level, name, choice, now(), note)
         append_records(folder / DECISIONS, [vote.to_json()])
     return replace(case, log=(*case.log, vote))
 
@@ -162,7 +162,7 @@ def take_back(folder: Path, case_id: str, reviewer: str, note: str = "") -> Case
         case = read_book(folder).case(case_id)
         if not case.votes:
             raise DataError(f"case {short(case.id)}: nobody has decided it, nothing to take back.")
-        vote = Vote(case.id, "taken_back", name, Choice(), _now(), note)
+        vote = Vote(case.id, "taken_back", name, Choice(), now(), note)
         append_records(folder / DECISIONS, [vote.to_json()])
     return replace(case, log=(*case.log, vote))
 
@@ -301,7 +301,3 @@ def _fresh(folder: Path, new: Mapping[str, Case]) -> list[Case]:
 
 def _writing(folder: Path) -> AbstractContextManager[None]:
     return files.locked(folder / ".lock", what="writing decisions", seconds=WAIT_SECONDS)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
