@@ -16,6 +16,18 @@ settings.register_profile("on any machine", deadline=None)
 settings.load_profile("on any machine")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked `variants`, all cases but the first are slow ones."""
+    begun: set[str] = set()
+    for item in items:
+        if item.get_closest_marker("variants"):
+            name = item.nodeid.partition("[")[0]
+            if name in begun:
+                item.add_marker(pytest.mark.slow)
+            begun.add(name)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random model; see `tests/tiny.py`."""

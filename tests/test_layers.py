@@ -6,6 +6,7 @@ The rooms are those of the table in docs/architecture.md.
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,14 +58,17 @@ def room_of(module: str) -> str:
     return DOORS.get(room, room)
 
 
-def imports_of(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+@cache
+def imports_of(file: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Modules that a file imports wherever in it, each with the names taken from it."""
+    found: list[tuple[str, tuple[str, ...]]] = []
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, ()) for alias in node.names)
+            found.extend((alias.name, ()) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
-            yield node.module or "", tuple(alias.name for alias in node.names)
+            found.append((node.module or "", tuple(alias.name for alias in node.names)))
+    return tuple(found)
 
 
 def imported(file: Path) -> list[str]:

@@ -69,6 +69,7 @@ def test_every_verb_is_documented_and_typed(name):
     assert all(each.annotation is not inspect.Parameter.empty for each in parameters)
 
 
+@pytest.mark.slow
 def test_the_guide_runs_from_its_top_to_its_end(tmp_path, monkeypatch, tiny_model, capsys):
     monkeypatch.chdir(tmp_path)
     values = {}
@@ -157,6 +158,7 @@ def test_options_out_of_range_are_refused_at_the_call(answering_model, name, val
         answering_model.stream("hello", **{name: value})
 
 
+@pytest.mark.slow
 def test_paths_may_be_strings(answering, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [{"instruction": "hello", "output": f"{n}"} for n in range(8)]

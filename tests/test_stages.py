@@ -40,6 +40,7 @@ def train(tiny, output, *changes):
     return run.train(None, [*usual, *changes], SILENT).results
 
 
+@pytest.mark.variants
 @needs_sets
 @pytest.mark.parametrize(
     ("changes", "number"),

@@ -101,6 +101,7 @@ def results(out):
     return {each["label"]: each for each in found}
 
 
+@pytest.mark.slow
 def test_a_stream_is_run_and_reported(load, monkeypatch, tmp_path, model, stream, capsys):
     methods = ["naive", "default", "ewc", "joint"]
     run(load, monkeypatch, stream, *SHORT, "--model", model, "--out", tmp_path,
@@ -164,6 +165,7 @@ def test_a_run_of_another_process_is_left_to_it(load, monkeypatch, tmp_path, mod
     assert "another process is at it" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_settings_of_a_variant_are_in_its_file(load, monkeypatch, tmp_path, model, stream):
     given = ["--model", model, "--methods", "mine", "--out", tmp_path, "--tune", "--orders", "1"]
     preset = "mine=[replay, {type: merge, alphas: [0.5]}]"

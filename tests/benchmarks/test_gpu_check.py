@@ -26,6 +26,7 @@ def attention(monkeypatch):
     return importlib.import_module("gpu_attention")
 
 
+@pytest.mark.slow
 def test_each_format_learns_the_same_and_recomputing_changes_no_loss(models):
     exact = models.measure(models.Case("exact", dtype="float32"), models.TINY, CPU, 3)
     assert exact.losses[-1] < exact.losses[0]

@@ -60,6 +60,7 @@ def test_help_and_bad_settings_answer_without_torch(tmp_path):
     assert run.stderr.endswith("heavy []\n"), run.stderr
 
 
+@pytest.mark.slow
 def test_the_installed_command_and_the_module_are_the_same():
     installed = os.path.join(os.path.dirname(sys.executable), "llama-factory")  # noqa: PTH118, PTH120
     both = [
@@ -180,6 +181,7 @@ def test_a_single_run_writes_a_peft_folder_once(tmp_path, tiny_model):
     assert "holds a trained model already" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_single_run_of_all_weights_writes_a_whole_model_once(tmp_path, tiny_model):
     rows = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i in range(9)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))

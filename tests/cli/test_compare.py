@@ -59,6 +59,7 @@ def test_a_workspace_that_was_taught_nothing_has_nothing_to_compare(tmp_path, ti
         run.compare(tmp_path / "new", ("previous", "production"), [], SILENT)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_version_needs_no_other_file(bot, tmp_path):
     path = tmp_path / "page.html"
     assert invoke("report", bot, "v0002", "--output", path).strip() == str(path)

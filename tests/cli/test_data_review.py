@@ -358,6 +358,7 @@ def test_in_a_terminal_differences_are_highlighted_and_control_c_loses_nothing(f
     assert said(folder) == ["12个月"]
 
 
+@pytest.mark.slow
 def test_in_a_terminal_an_answer_is_written_in_the_editor(folder, tmp_path):
     editor = tmp_path / "editor.sh"
     editor.write_text('#!/bin/sh\nsed -i "s/24/36/" "$1"\ntouch -d "+1 hour" "$1"\n')

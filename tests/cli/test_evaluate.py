@@ -69,6 +69,7 @@ def test_a_plain_adapter_is_measured_too(bot, suite, tmp_path):
     assert found.tasks[0].count == 6
 
 
+@pytest.mark.slow
 def test_folds_train_and_test_every_row_once(bot, tmp_path):
     rows = [
         {"instruction": f"第{i}件能退吗？", "output": ["可以", "不行"][i % 2]} for i in range(6)

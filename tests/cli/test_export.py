@@ -120,6 +120,7 @@ def test_questions_without_an_answer_are_answered_and_not_judged(workspace, tmp_
     assert all("gate" in row["prompt"] or "time" in row["prompt"] for row in written)
 
 
+@pytest.mark.slow
 def test_an_exported_model_answers_as_its_version_does(workspace, rows, tmp_path):
     command("export", workspace, tmp_path / "out", "--version", "v0001", "--dtype", "float32")
     flags = [*METRICS, "--max-new-tokens", "5", "--json"]
@@ -131,6 +132,7 @@ def test_an_exported_model_answers_as_its_version_does(workspace, rows, tmp_path
     assert set(told) > {"predict_exact_match", "predict_token_f1", "predict_runtime"}
 
 
+@pytest.mark.slow
 def test_plain_adapters_answer_and_are_exported(tiny, rows, tmp_path):
     random_adapter(tiny, 3).save_pretrained(tmp_path / "adapter")
     command("predict", tmp_path / "adapter", rows, tmp_path / "a", *METRICS)
@@ -147,6 +149,7 @@ def test_prompts_of_ones_own_are_compared(workspace, rows, tmp_path):
         command("export", workspace, tmp_path / "out", "--prompts", tmp_path / "none.jsonl")
 
 
+@pytest.mark.slow
 def test_a_tokenizer_without_a_template_gets_a_named_one(tmp_path, rows):
     base = make_tiny_model(tmp_path / "base")
     (base / "chat_template.jinja").unlink()

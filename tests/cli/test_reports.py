@@ -119,6 +119,7 @@ def test_show_and_the_page_have_the_base_model_and_the_scores_before_teaching(bo
     assert f"({matrix.base['v0002 售后']:.2f})" in shown
 
 
+@pytest.mark.slow
 def test_show_and_the_page_tell_what_strategies_cost_and_the_drift(bot, versions):
     told, shown = invoke("show", bot, "v0002"), paged(run.show(bot, "v0002"))
     assert "KL to the base model, nats a token: v0001 0." in told
@@ -129,6 +130,7 @@ def test_show_and_the_page_tell_what_strategies_cost_and_the_drift(bot, versions
         assert f"{cost['bytes']:,}</td>" in shown
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_where_they_are_asked_for(bot, tmp_path):
     paths = tmp_path / "heat.png", tmp_path / "curves.png"
     told = invoke("show", bot, "v0002", "--picture", paths[0], "--curves", paths[1])

@@ -95,6 +95,7 @@ def test_looking_on_changes_no_file(tmp_path):
     assert building.is_dir()
 
 
+@pytest.mark.slow
 def test_a_run_and_a_round_begin_while_somebody_looks_on(tmp_path):
     folders = TrainingFolders(tmp_path, tmp_path / "metrics.jsonl", tmp_path, tmp_path)
     logs, lock = tmp_path / "trainer_log.jsonl", tmp_path / ".round.lock"

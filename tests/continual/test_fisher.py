@@ -33,6 +33,7 @@ def test_the_fisher_of_softmax_regression_is_its_closed_form():
     torch.testing.assert_close(measured, expected)
 
 
+@pytest.mark.slow
 def test_with_drawn_labels_it_tends_to_the_true_fisher_information():
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(3, 2, generator=generator, requires_grad=True)
@@ -128,6 +129,7 @@ def test_the_factors_of_layers_equal_sums_over_rows_and_tokens(tiny_model, kind)
             assert not torch.allclose(fisher.outputs[name], own, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_answers_are_drawn_where_something_is_taught_and_as_the_model_predicts(tiny_model):
     model = make(tiny_model)
     (code,) = encoded(model, rows("退货", 1))

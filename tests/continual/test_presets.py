@@ -100,6 +100,7 @@ def test_a_preset_written_down_in_full_is_the_same_again(tmp_path):
     assert load_config(again).strategies == config.strategies
 
 
+@pytest.mark.slow
 def test_reading_presets_needs_no_torch():
     code = (
         "import sys; from llama_factory.config.loading import load_config; "

@@ -122,6 +122,7 @@ def test_an_edited_plugin_is_read_again_and_names_other_caches(folder):
     assert plugins.identity() != before
 
 
+@pytest.mark.slow
 def test_other_processes_know_the_parts_of_plugins(folder):
     config = load_config(settings(folder, "plugins: mine.py\nevaluation: {metrics: [shouting]}\n"))
     metric = config.evaluation.metrics[0]

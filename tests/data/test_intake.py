@@ -158,6 +158,7 @@ def test_several_processes_that_fill_one_cache_all_get_every_row(tmp_path):
     assert len(list(folder.glob("part-*"))) == 7
 
 
+@pytest.mark.slow
 def test_several_threads_that_fill_one_cache_all_get_every_row(tmp_path, monkeypatch):
     monkeypatch.setattr(intake, "BATCH_ROWS", 2)
     monkeypatch.setattr(intake, "PART_ROWS", 2)
@@ -203,6 +204,7 @@ def test_what_killed_processes_left_is_forgotten_in_time(tmp_path):
     assert len(lines(taken(path, cache))) == 4
 
 
+@pytest.mark.slow
 def test_a_script_that_calls_it_runs_once_however_many_processes_work(tmp_path):
     write(tmp_path / "a.jsonl", rows(50))
     (tmp_path / "script.py").write_text(

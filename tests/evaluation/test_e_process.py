@@ -118,6 +118,7 @@ def crossings(process, rates, runs, num_candidate=400):
     return [number for number in seen if number is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.02, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_a_good_candidate_is_rarely_condemned_at_any_number_of_looks(rate):
     assert len(crossings(worse(), (rate, rate), 500, num_candidate=300)) <= ALPHA * 500
@@ -147,6 +148,7 @@ def test_a_rate_that_changes_for_both_condemns_nobody():
     assert condemned <= ALPHA * 200
 
 
+@pytest.mark.slow
 def test_two_to_six_percent_is_noticed():
     noticed = crossings(worse(), (0.02, 0.06), 200, num_candidate=600)
     assert len(noticed) >= 0.9 * 200

@@ -117,6 +117,7 @@ def test_an_evaluation_of_a_round_goes_on_where_it_was_killed(model, tmp_path):
     assert again.tasks["v0001 售后"].scores["exact_match"] == 1
 
 
+@pytest.mark.slow
 def test_an_evaluation_never_goes_on_with_other_weights(model, tmp_path):
     tasks = [Task("v0001", "售后", tuple(ROWS))]
     settings = EvaluationSettings(max_new_tokens=4)

@@ -242,6 +242,7 @@ def test_two_thousand_that_wait_cost_little(monkeypatch):
         assert looks["rows"] < 4 * 64
 
 
+@pytest.mark.slow
 def test_after_many_requests_nothing_is_left(llama, alone):
     reader = PackedNetwork(llama)
     engine = engine_of(reader, prefix_bytes=30_000, cache_tokens=2000)

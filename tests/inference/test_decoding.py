@@ -37,6 +37,7 @@ def decoded(network, prompts, **limits):
     return [each.ids for each in sorted(found, key=lambda each: each.number)]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_rows_that_come_and_go_get_the_answers_they_get_alone(architecture, tmp_path):
     network = load(tmp_path, architecture)

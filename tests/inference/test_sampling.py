@@ -77,6 +77,7 @@ def drawn(sampling, logits, num_draws, rows):
     return [each.id for _ in range(num_draws // rows) for each in choose(batch, several)]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_draws_follow_the_distribution(name):
     sampling, logits = COMBINATIONS[name], some_logits()

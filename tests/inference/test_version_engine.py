@@ -64,6 +64,7 @@ def engine(tiny_model: Path) -> VersionEngine:
     return make_engine(tiny_model)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_versions_do_not_change_each_other(architecture: str, tmp_path: Path) -> None:
     model = make_tiny_model(tmp_path / "model", architecture)
@@ -93,6 +94,7 @@ def test_the_base_version_is_the_plain_model(engine: VersionEngine, tiny_model: 
     )
 
 
+@pytest.mark.slow
 def test_a_chinese_answer_arrives_in_whole_characters(tmp_path: Path, tiny_model: Path) -> None:
     question, taught = "你们的退货政策是什么？", "三十天内可以退货，谢谢您！😀"
     workspace = make_released_workspace(tmp_path / "bot", tiny_model)
@@ -186,6 +188,7 @@ def test_an_adapter_that_cannot_be_read_leaves_no_trace(
     engine.load(store.get(workspace, "v0002"))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("form", ["dora", "pissa", "ia3", "oft", "prompt"])
 def test_every_kind_of_adapter_is_served_beside_its_base(tmp_path: Path, form: str) -> None:
     base = make_tiny_model(tmp_path / "llama")
@@ -210,6 +213,7 @@ def _greedy(network: Any, prompt: list[int]) -> list[int]:
     return list(out[0, ids.shape[1] :])
 
 
+@pytest.mark.slow
 def test_vectors_before_every_row_take_their_room_from_the_context(tmp_path: Path) -> None:
     base = make_tiny_model(tmp_path / "llama")
     model = make(base, "prompt")
@@ -235,6 +239,7 @@ def test_versions_come_and_go_between_the_tokens_of_an_answer(
     _come_and_go(make_engine(model), workspace, answering, options, broken.id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form",
     [

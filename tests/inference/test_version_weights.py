@@ -105,6 +105,7 @@ def require_all_plain(reader, plain, num):
     assert ended.keys() == {"cancelled", "stop", "length"}
 
 
+@pytest.mark.variants
 def test_mixed_rows_are_answered_as_each_alone(versions):
     reader, plain = versions
     require_all_plain(reader, plain, 60)

@@ -101,6 +101,7 @@ def test_a_wrong_model_costs_nothing(train, finished):
     assert content(finished) == before
 
 
+@pytest.mark.slow
 def test_answering_with_the_weights_of_a_folder_removes_none_of_them(train, finished, rows):
     before = content(finished)
     asked = [f"adapter_name_or_path={finished}", f"data.eval_path={rows}"]
@@ -110,6 +111,7 @@ def test_answering_with_the_weights_of_a_folder_removes_none_of_them(train, fini
     assert "generated_predictions.jsonl" in after
 
 
+@pytest.mark.slow
 def test_a_run_may_begin_at_the_weights_that_it_replaces(train, finished):
     before = content(finished)[WEIGHTS]
     train(*AGAIN, f"adapter_name_or_path={finished}")
@@ -159,6 +161,7 @@ def test_true_and_false_are_taken(train, tmp_path):
     assert steps(tmp_path / "out") == 1
 
 
+@pytest.mark.slow
 def test_people_are_told_of_the_room_that_two_runs_take(train, finished):
     told = Told()
     train(*AGAIN, progress=told)
@@ -167,6 +170,7 @@ def test_people_are_told_of_the_room_that_two_runs_take(train, finished):
     assert "both take room on the disk" in text
 
 
+@pytest.mark.slow
 def test_what_is_a_persons_own_stays(train, finished):
     (finished / "README.md").write_text("mine")
     (finished / "rows-i-like.jsonl").write_text("{}")
@@ -186,6 +190,7 @@ def test_weights_that_no_run_made_are_not_replaced(train, finished):
         train(*AGAIN)
 
 
+@pytest.mark.slow
 def test_an_output_that_is_a_link_stays_one(train, finished):
     real = finished.rename(finished.with_name("real"))
     finished.symlink_to(real)

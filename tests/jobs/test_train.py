@@ -66,6 +66,7 @@ def test_a_run_goes_on_with_an_adapter_and_changes_it(train, first):
     assert not torch.allclose(reopened(str(first))[1], reopened(str(second))[1])
 
 
+@pytest.mark.slow
 def test_a_new_adapter_on_a_merged_one_is_exported_with_it(train, first, tmp_path):
     stacked = train("stacked", adapter_paths=[str(first)], create_new_adapter=True)
     assert (stacked / "merged_adapters/1/adapter_model.safetensors").is_file()
@@ -83,6 +84,7 @@ def test_a_new_adapter_on_a_merged_one_is_exported_with_it(train, first, tmp_pat
     assert not torch.allclose(reopened(str(first))[1], answers)
 
 
+@pytest.mark.slow
 def test_a_run_trains_the_rows_of_new_tokens(train, tiny):
     out = train("tokens", new_tokens=["退货政策"], new_special_tokens=["<|tool|>"])
     tokenizer = AutoTokenizer.from_pretrained(out)
@@ -95,6 +97,7 @@ def test_a_run_trains_the_rows_of_new_tokens(train, tiny):
     torch.testing.assert_close(row, start, rtol=0, atol=0.1)
 
 
+@pytest.mark.slow
 def test_their_file_with_two_adapters_merges_one_and_goes_on_with_the_other(
     train, first, tiny, tmp_path
 ):

@@ -82,6 +82,7 @@ def test_the_folder_is_all_that_transformers_needs(adapter, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_parity_json_holds_the_numbers_of_the_check(adapter, tmp_path):
     done = write(adapter, tmp_path / "out", dtype="float32")
     told = files.read_json(tmp_path / "out/parity.json")
@@ -97,6 +98,7 @@ def test_parity_json_holds_the_numbers_of_the_check(adapter, tmp_path):
     assert told["bound"] == {"agreement": 0.99, "difference": 0.01}
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_weights_are_written_in_the_number_format_asked_for(adapter, tmp_path, dtype):
     done = write(adapter, tmp_path / "out", dtype=dtype)
@@ -116,6 +118,7 @@ def test_without_a_format_that_of_the_base_model_is_kept(tmp_path):
     assert done.parity.dtype == "bfloat16"
 
 
+@pytest.mark.slow
 def test_large_models_are_written_in_shards(base, adapter, tmp_path):
     done = write(adapter, tmp_path / "out", dtype="float32", shard_size="60KB")
     assert done.num_shards == len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
@@ -126,6 +129,7 @@ def test_large_models_are_written_in_shards(base, adapter, tmp_path):
     assert torch.equal(logits(both[0]), logits(both[1]))
 
 
+@pytest.mark.slow
 def test_several_adapters_are_merged_in_order(base, adapter, tmp_path):
     second = save(base, "second", seed=2)
     write(f"{adapter}, {second}", tmp_path / "both", dtype="float32")
@@ -173,6 +177,7 @@ def test_a_merge_that_changes_what_is_said_is_refused(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
 
 
+@pytest.mark.slow
 def test_every_one_of_several_adapters_is_checked(tmp_path):
     base, first = tied_head(tmp_path)
     config = LoraConfig(r=4, **target("q_proj"))
@@ -183,6 +188,7 @@ def test_every_one_of_several_adapters_is_checked(tmp_path):
         write(f"{first},{second}", tmp_path / "both", dtype="float32")
 
 
+@pytest.mark.slow
 def test_weights_too_large_for_the_format_are_refused(base, tmp_path):
     network = random_adapter(base, 1)
     with torch.no_grad():
@@ -439,6 +445,7 @@ def target(*names):
     return {"target_modules": list(names), "task_type": "CAUSAL_LM"}
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "config",
     [
@@ -462,6 +469,7 @@ def test_every_kind_of_adapter_that_changes_weights_is_merged(base, tmp_path, co
     assert not torch.allclose(logits(merged), logits(plain), atol=1e-2)
 
 
+@pytest.mark.slow
 def test_new_tokens_of_the_adapters_tokenizer_are_kept(base, tmp_path):
     tokenizer = load_tokenizer(base)
     tokenizer.add_tokens(["<新词>", "<other>"])

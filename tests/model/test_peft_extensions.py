@@ -100,6 +100,7 @@ def greedy(model):
     return text.rstrip("�")  # half of a character at the end
 
 
+@pytest.mark.slow
 def test_versions_are_served_each_with_its_own(llama, tmp_path):
     workspace = make_workspace(tmp_path / "bot", llama)
     models = [make(llama, SMALL) for _ in range(2)]

@@ -37,6 +37,7 @@ def drop_chinese(workspace, count=20):
     at_rest(path)
 
 
+@pytest.mark.slow
 def test_a_round_says_whether_its_rows_are_like_those_before(bot):
     teach(bot, "faq")
     drop(bot, "faq", start=20)

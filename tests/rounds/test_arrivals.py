@@ -125,6 +125,7 @@ def test_a_folder_that_goes_away_and_comes_back(inbox, watch, clock):
     assert list(watch.look().files) == ["a.jsonl"]
 
 
+@pytest.mark.slow
 def test_each_file_is_hashed_once_while_it_stays_as_it_is(inbox, watch, monkeypatch):
     hashed = []
 

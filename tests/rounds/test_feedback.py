@@ -74,6 +74,7 @@ def test_a_reviewer_may_write_the_right_answer_to_a_thumb_down(bot):
     assert "rejected" not in row
 
 
+@pytest.mark.slow
 def test_thumbs_alone_wait_for_a_round_that_can_use_them(bot):
     decide(bot, give(bot, "How long?", "12 months"))
     decide(bot, give(bot, "How much?", "5 euros", rating="up"))
@@ -83,6 +84,7 @@ def test_thumbs_alone_wait_for_a_round_that_can_use_them(bot):
     assert tags == {"How long?": False, "How much?": True}
 
 
+@pytest.mark.slow
 def test_a_round_of_preferences_takes_the_correction_over_the_answer(bot):
     decide(bot, give(bot, "How long?", "12 months", "24 months"))
     done, _ = learn(bot, "training.objective=dpo", "strategies=naive")
@@ -91,6 +93,7 @@ def test_a_round_of_preferences_takes_the_correction_over_the_answer(bot):
     assert row["rejected"]["content"] == "12 months"
 
 
+@pytest.mark.slow
 def test_corrections_become_liked_and_disliked_answers_for_kto(bot):
     decide(bot, give(bot, "How long?", "12 months", "24 months"))
     done, _ = learn(bot, "training.objective=kto", "strategies=naive")
@@ -98,6 +101,7 @@ def test_corrections_become_liked_and_disliked_answers_for_kto(bot):
     assert sorted(rows) == [("12 months", False), ("24 months", True)]
 
 
+@pytest.mark.slow
 def test_later_feedback_of_the_same_caller_counts(bot):
     first = give(bot, "How long?", "12 months", "18 months", completion_id="chatcmpl-1")
     decide(bot, first)
@@ -134,6 +138,7 @@ def test_all_feedback_can_be_taken_without_review(bot):
     assert learn(bot, "data.feedback=none")[0] is None
 
 
+@pytest.mark.slow
 def test_a_round_of_complaints_alone_is_held_and_says_how_many_are_right(bot):
     for n in range(3):
         decide(bot, give(bot, f"Complaint number {n}?", "no", f"answer {n}"))
@@ -175,6 +180,7 @@ def test_feedback_is_not_taught_twice_and_comes_again_after_a_rollback(bot):
     assert questions(learn(bot, "training.epochs=1")[0].version) == ["How long?"]
 
 
+@pytest.mark.slow
 def test_feedback_that_comes_while_a_round_runs_waits_for_the_next(bot, monkeypatch):
     from llama_factory.rounds import round as rounds
 

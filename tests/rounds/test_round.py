@@ -57,6 +57,7 @@ def test_two_rounds_make_a_real_matrix_and_empty_the_inbox(bot):
     assert {p.stem for p in (second.version.folder / "data/files").iterdir()} == {"news"}
 
 
+@pytest.mark.slow
 def test_fields_that_nothing_reads_are_told_and_stay_in_the_report(bot):
     path = drop(bot, "faq")
     rows = [json.loads(line) | {"context": "shop", "id": 1} for line in path.open()]
@@ -70,6 +71,7 @@ def test_fields_that_nothing_reads_are_told_and_stay_in_the_report(bot):
     assert "unread faq.jsonl: nothing reads 'context' (20 rows)." in " ".join(shown.split())
 
 
+@pytest.mark.slow
 def test_the_old_scores_are_measured_on_the_same_rows(bot):
     version = teach(bot, "faq")
     drop(bot, "faq", start=100)
@@ -178,6 +180,7 @@ def test_rollback_brings_back_what_strategies_measured(bot):
     assert all(torch.equal(t, again.tensors[k]) for k, t in kept[0].tensors.items())
 
 
+@pytest.mark.slow
 def test_a_strategy_whose_memory_the_parent_lacks_says_that_it_begins_empty(bot):
     drop(bot, "faq")
     learn(bot, "strategies=naive")
@@ -193,6 +196,7 @@ def test_rollback_without_a_past_is_refused(bot):
         run.rollback(bot.folder, None)
 
 
+@pytest.mark.slow
 def test_a_round_begun_with_other_settings_is_begun_anew(bot):
     drop(bot, "faq")
     with pytest.raises(VersionError, match="the disk is full|needs about"):
@@ -247,6 +251,7 @@ def test_a_damaged_parent_is_refused_before_training(bot):
         learn(bot)
 
 
+@pytest.mark.slow
 def test_a_kept_row_that_somebody_edited_is_left_out_of_the_next_round_and_counted(bot, caplog):
     version = teach(bot, "faq")
     path = version.folder / "memory/rows.jsonl"
@@ -323,6 +328,7 @@ def test_another_base_model_is_refused(bot, tmp_path):
         learn(bot, f"model.base_model={other}")
 
 
+@pytest.mark.slow
 def test_a_changed_base_model_is_noticed(tmp_path):
     model = make_tiny_model(tmp_path / "model")
     workspace = run.init(tmp_path / "bot", str(model))
@@ -393,6 +399,7 @@ def test_ctrl_c_leaves_the_workspace_as_it_was_and_the_round_resumable(bot):
     assert done.is_released
 
 
+@pytest.mark.slow
 def test_a_second_round_at_the_same_time_is_refused(bot, monkeypatch):
     drop(bot, "faq")
     real, refused = round._train, []
@@ -430,6 +437,7 @@ def test_a_corrected_answer_is_not_rehearsed_any_more(bot):
     assert "faq answer 4." in answers
 
 
+@pytest.mark.slow
 def test_a_held_out_question_whose_answer_is_corrected_is_not_asked_any_more(bot):
     drop(bot, "faq")
     drop(bot, "faq.test", count=3, start=100)
@@ -465,6 +473,7 @@ def test_own_weights_are_refused_before_a_round_reads_anything(bot, kind):
     assert f"or train {kind} without a workspace: llama-factory train." in str(error.value)
 
 
+@pytest.mark.slow
 def test_rounds_of_plain_text_are_judged_by_likelihood(bot):
     lines = [f"Text number {i} about lamps, 第 {i} 篇文章。" for i in range(30)]
     (bot.inbox / "texts.txt").write_text("\n".join(lines), encoding="utf-8")
@@ -512,6 +521,7 @@ def update_of(version, tiny):
     return torch.cat([each.of(weights).dense().flatten() for each in layers.values()])
 
 
+@pytest.mark.slow
 def test_where_the_gate_refuses_a_round_gentler_ends_of_it_are_tried(bot, tiny, tmp_path, refusing):
     drop(bot, "faq")
     first, _ = learn(bot, *MERGING)

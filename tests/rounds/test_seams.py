@@ -40,6 +40,7 @@ def said_by(bot, *changes):
 # --- the gate and a round that holds nothing out
 
 
+@pytest.mark.slow
 def test_a_round_too_small_to_hold_a_row_back_is_held_and_earlier_tasks_are_kept_ones(bot):
     drop(bot, "faq", 40)
     first, _ = learn(bot)
@@ -185,6 +186,7 @@ def test_rows_appended_while_a_round_reads_are_taught_by_the_next(bot, monkeypat
     assert list(bot.inbox.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_rows_appended_between_copying_and_reading_are_not_read(bot, monkeypatch):
     path = drop(bot, "faq")
     real = draft._prepare
@@ -252,6 +254,7 @@ def test_another_metric_of_the_gate_is_measured_of_the_parent_before_anything_tr
     assert "tested in another way" not in said
 
 
+@pytest.mark.slow
 def test_how_a_version_is_asked_is_kept_whatever_later_settings_say(bot):
     def thinking(version):
         return prompt_format.kept(version.adapter).enable_thinking
@@ -299,6 +302,7 @@ def test_another_guard_is_held_against_the_base_model_on_that_guard(bot, tmp_pat
     assert "guard changed since" in said  # the same path, other rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "name"),
     [
@@ -335,6 +339,7 @@ def test_a_version_made_before_scores_told_what_they_depend_on_is_tested_again(b
     assert consolidated.version.report["conditions"]["max_new_tokens"] == 5
 
 
+@pytest.mark.slow
 def test_scores_kept_by_an_interrupted_round_are_not_used_when_the_guard_s_rows_changed(
     bot, tmp_path, monkeypatch
 ):
@@ -436,6 +441,7 @@ END = {
 QUICK = ("before the page", "before it appears", "before the release")
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("when", [name if name in QUICK else slow(name) for name in END])
 def test_a_round_that_is_killed_at_its_end_is_finished_and_not_trained_again(
     bot, when, monkeypatch
@@ -478,6 +484,7 @@ def test_files_that_a_killed_write_left_behind_are_no_part_of_the_version(bot, m
     assert not list((bot.versions / "v0001").rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_complete_folder_that_was_damaged_before_it_appeared_is_completed_anew(bot, monkeypatch):
     drop(bot, "faq")
     with monkeypatch.context() as patch:
@@ -628,6 +635,7 @@ def test_a_folder_that_cannot_be_written_to_is_told(bot, monkeypatch):
 # --- a canary before the release
 
 
+@pytest.mark.slow
 def test_a_version_that_passes_may_be_tried_before_it_is_released(bot):
     teach(bot, "faq")
     drop(bot, "news")

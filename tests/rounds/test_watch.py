@@ -80,6 +80,7 @@ def test_what_the_gate_refused_is_not_tried_again_until_more_comes(bot, monkeypa
     assert set(store.get(bot, "v0002").report["taken"]) == {"faq.jsonl", "news.jsonl"}
 
 
+@pytest.mark.slow
 def test_what_was_refused_because_of_another_file_is_tried_without_it(bot, monkeypatch):
     hook = "sh -c '! grep -q poison.jsonl $REPORT'"
     bench = make_bench(bot, monkeypatch, LOOP + f'  before_promotion: ["{hook}"]\n')
@@ -126,6 +127,7 @@ def test_a_round_that_fails_again_and_again_is_parked_with_one_alert(bench):
     assert (bench.workspace.inbox / "faq.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_parked_files_are_left_out_of_later_rounds_and_may_be_tried_again(bench):
     bench.processes.fails = [FAILED, FAILED]
     drop(bench.workspace, "faq", 12)
@@ -147,6 +149,7 @@ def test_a_round_that_was_asked_to_stop_goes_on_and_is_no_failure(bench):
     assert releases.read(bench.workspace.releases).production == "v0001"
 
 
+@pytest.mark.slow
 def test_what_a_dead_watcher_began_is_closed_by_the_next_one(bench):
     """The round ended well after its watcher was killed: its version explains the entry."""
     drop(bench.workspace, "faq", 12)
@@ -165,6 +168,7 @@ def test_what_a_dead_watcher_began_is_closed_by_the_next_one(bench):
     assert journal.events(what=["released"])[0].who == "watcher"
 
 
+@pytest.mark.slow
 def test_a_round_that_vanished_with_its_watcher_begins_again(bench):
     drop(bench.workspace, "faq", 12)
     digests = bench.watcher._inbox.look().files
@@ -191,6 +195,7 @@ def test_a_round_that_always_vanishes_is_parked_in_the_end(bench):
     assert bench.what("parked") == ["parked"]
 
 
+@pytest.mark.slow
 def test_only_the_files_of_the_entry_are_taken_and_only_as_they_were(bench):
     drop(bench.workspace, "faq", 12)
     drop(bench.workspace, "grown", 12)
@@ -276,6 +281,7 @@ def test_a_full_disk_begins_nothing_is_said_once_and_waited_for(bench, monkeypat
     assert bench.rounds == 1
 
 
+@pytest.mark.slow
 def test_rows_that_people_accepted_are_learned_without_any_file(taught):
     review = taught.workspace.review
     review.mkdir(exist_ok=True)

@@ -182,6 +182,7 @@ def test_a_misspelt_field_is_told_the_nearest_name(client: OpenAI) -> None:
         ask(client, extra_body={"temprature": 0})
 
 
+@pytest.mark.slow
 def test_a_chinese_answer_has_no_broken_characters(
     own_workspace: Workspace, tiny_model: Path
 ) -> None:

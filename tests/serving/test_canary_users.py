@@ -74,6 +74,7 @@ def test_a_good_candidate_is_promoted(own_workspace: Workspace) -> None:
     assert min(ours.count, theirs.count) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bad", [Behaviour(wrong=0.5), Behaviour(failing=0.5), Behaviour(wrong=0.3, failing=0.2)]
 )
@@ -96,6 +97,7 @@ def test_a_bad_candidate_is_taken_back_and_production_answers_everyone(
     }
 
 
+@pytest.mark.slow
 def test_a_candidate_that_always_fails_is_stopped_after_its_first_answers(
     own_workspace: Workspace,
 ) -> None:
@@ -124,6 +126,7 @@ def test_a_candidate_that_cannot_be_loaded_answers_nobody_and_is_taken_back(
         assert set(users.versions) == {"v0001"}
 
 
+@pytest.mark.slow
 def test_users_and_conversations_keep_their_version_and_named_versions_are_never_rerouted(
     own_workspace: Workspace,
 ) -> None:
@@ -140,6 +143,7 @@ def test_users_and_conversations_keep_their_version_and_named_versions_are_never
             assert {v for n in range(20) for v in users.one(f"by id {n}", model=name)} == {expected}
 
 
+@pytest.mark.slow
 def test_one_conversation_counts_once_however_many_turns_it_has(own_workspace: Workspace) -> None:
     with served(own_workspace, {}, max_hours=1000, tolerated=0.001) as (users, engine):
         begin(own_workspace, users, engine)
@@ -159,6 +163,7 @@ def num_counted(workspace: Workspace) -> int:
     return sum(each.count for each in last.evidence["errors"].seen) if last else 0
 
 
+@pytest.mark.slow
 def test_a_server_that_starts_again_goes_on_where_it_was(own_workspace: Workspace) -> None:
     forever = {"max_hours": 1000.0, "tolerated": 0.001}
     with served(own_workspace, {}, **forever) as (users, engine):
@@ -175,6 +180,7 @@ def test_a_server_that_starts_again_goes_on_where_it_was(own_workspace: Workspac
         assert all(versions.get(user, seen) == seen for user, seen in last)
 
 
+@pytest.mark.slow
 def test_an_operator_wins_over_a_canary_that_runs(own_workspace: Workspace) -> None:
     with served(own_workspace, {}, tolerated=0.001) as (users, engine):
         begin(own_workspace, users, engine)

@@ -66,6 +66,7 @@ def test_streamed_and_several_answers_are_rated(bot: Workspace, tiny_model: Path
     assert other.row.answer == several.choices[1].message.content
 
 
+@pytest.mark.slow
 def test_it_may_come_after_a_restart_and_through_another_server(
     bot: Workspace, tiny_model: Path
 ) -> None:

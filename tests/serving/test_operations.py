@@ -143,6 +143,7 @@ def test_an_engine_of_which_nothing_comes_is_not_ready(
     assert STALLED_SECONDS > 60
 
 
+@pytest.mark.slow
 def test_numbers_of_a_running_server(own_workspace: Workspace, tiny_model: Path) -> None:
     with serving(own_workspace, make_engine(tiny_model)) as client:
         usage = ask(client, max_tokens=5).usage

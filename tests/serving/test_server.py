@@ -185,6 +185,7 @@ server.GRACE_SECONDS, server.FORCED_AFTER_SECONDS, worker.STOP_SECONDS = 0.2, 0.
 """An engine that nothing stops, and a server that waits less long for it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
 )

@@ -37,6 +37,7 @@ def stopped(tiny, tmp_path):
     return tmp_path
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "named", [None, True, "checkpoints/step-00000002", "checkpoints", "."], ids=str
 )
@@ -47,6 +48,7 @@ def test_a_run_goes_on_from_its_own_checkpoint(tiny, stopped, named):
     assert any("Going on after step 2 of 4" in text for text in said)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_a_checkpoint_that_was_moved(tiny, stopped, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("moved")
     shutil.move(stopped / "checkpoints", elsewhere / "checkpoints")
@@ -56,6 +58,7 @@ def test_a_run_goes_on_from_a_checkpoint_that_was_moved(tiny, stopped, tmp_path_
     assert isinstance(there.position, Position)
 
 
+@pytest.mark.slow
 def test_false_begins_anew_and_keeps_what_was_there(tiny, stopped):
     said = []
     done = fit(tiny, stopped, False, said)
@@ -94,6 +97,7 @@ def test_a_damaged_checkpoint_is_refused(tiny, stopped):
         fit(tiny, stopped, stopped / "checkpoints/step-00000002")
 
 
+@pytest.mark.slow
 def test_a_run_that_went_on_has_the_weights_of_one_that_was_not_stopped(tiny, stopped, tmp_path):
     whole = fit(tiny, tmp_path / "whole")
     again = fit(tiny, stopped, stopped / "checkpoints/step-00000002")

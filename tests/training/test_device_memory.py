@@ -30,6 +30,7 @@ from llama_factory.training.strategy import Protection
 from tests.training.short_runs import SILENT, examples, fit, losses, make, weights
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_trying_the_longest_first_changes_nothing(tiny, tmp_path, dropout):
     rows = examples(13)
@@ -84,6 +85,7 @@ def test_running_out_of_memory_shows_at_once_with_advice(tiny, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_running_out_of_memory_later_goes_on_with_smaller_micro_batches(tiny, tmp_path):
     said = []
     model = out_of_memory_above(make(tiny), 100)

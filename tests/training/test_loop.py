@@ -23,6 +23,7 @@ def test_the_model_learns(tiny, tmp_path):
     assert course[-1] < 0.7 * course[0]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("options", [{"micro_batch_tokens": 16}, {"micro_batch_size": 1}])
 def test_micro_batching_does_not_change_the_run(tiny, tmp_path, options):
     whole = fit(tiny, tmp_path / "a", micro_batch_tokens=100_000)
@@ -104,6 +105,7 @@ def test_replay_mixes_old_rows_into_the_loss_and_keeps_new_ones(tiny, tmp_path):
     assert groups == {"old", "new"}
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_resume_equals_uninterrupted(tiny, tmp_path, dropout):
     options = {"max_steps": 8, "checkpoint_steps": 3}
@@ -125,6 +127,7 @@ def test_a_finished_run_is_not_trained_again(tiny, tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == written
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_settings_is_put_aside_and_what_changed_is_reported(tiny, tmp_path):
     fit(tiny, tmp_path, learning_rate=1e-3, max_steps=8)
     said = []
@@ -140,6 +143,7 @@ def test_a_checkpoint_of_other_settings_is_put_aside_and_what_changed_is_reporte
     assert torch.equal(weights(other), weights(same))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_base_model_is_put_aside(tiny, tmp_path):
     fit(tiny, tmp_path)
     said = []

@@ -40,6 +40,7 @@ def test_a_machine_with_an_empty_disk_goes_on_from_the_copy(tiny, tmp_path):
     assert torch.equal(weights(whole), weights(again))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("harm", ["no state", "cut", "another run"])
 def test_copies_that_cannot_be_used_are_passed_over(tiny, tmp_path, harm):
     far, said = tmp_path / "far", []
@@ -60,6 +61,7 @@ def test_copies_that_cannot_be_used_are_passed_over(tiny, tmp_path, harm):
         assert not any("Fetched" in line for line in said)
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_is_told_and_training_goes_on(tiny, tmp_path, monkeypatch):
     def full(*_args, **_named):
         raise OSError("the bucket is gone")
@@ -116,6 +118,7 @@ def stopped_by_signals():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.mark.slow
 def test_a_notice_saves_and_leaves_and_the_next_start_goes_on(
     tiny, tmp_path, monkeypatch, stopped_by_signals
 ):

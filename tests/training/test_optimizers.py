@@ -18,6 +18,7 @@ HERE = [name for name in OPTIMIZERS.parts if name != "adamw_8bit" or torch.cuda.
 RATES = {"sgd": 0.3}
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", HERE)
 def test_four_steps_equal_two_and_two_after_a_resume(tiny, tmp_path, name):
     options = {"optimizer": name, "max_steps": 4, "checkpoint_steps": 2, "weight_decay": 0.1}
@@ -29,6 +30,7 @@ def test_four_steps_equal_two_and_two_after_a_resume(tiny, tmp_path, name):
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", HERE)
 def test_every_optimizer_learns(tiny, tmp_path, name):
     rate = RATES.get(name, 1e-2)

@@ -80,6 +80,7 @@ def one_and_two(tiny, tmp_path_factory):
     return one, two, printed
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(one_and_two):
     alone, shared = map(measured, one_and_two[:2])
     assert [row["step"] for row in shared] == [1, 2, 3, 4, 5]
@@ -171,6 +172,7 @@ def one_and_many(tiny, tmp_path_factory, start):
     return one, many
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_more_processes_than_rows_make_the_updates_of_one_process(one_and_many, name):
     one, many = one_and_many
@@ -213,6 +215,7 @@ def uninterrupted(tiny, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "seed"),
     [

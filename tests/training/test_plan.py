@@ -90,6 +90,7 @@ def test_epochs_count_the_rows(tiny, tmp_path):
     assert done.ended_by == ""
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_the_update_that_reaches_its_tokens(tiny, tmp_path):
     fit(tiny, tmp_path / "whole")
     log = list(read_jsonl(tmp_path / "whole/trainer_log.jsonl"))

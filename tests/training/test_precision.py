@@ -231,6 +231,7 @@ def course(model, path):
     return [row["loss"] for row in read_jsonl(path / "metrics.jsonl")]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("precision", [FLOAT16, choose("bfloat16")], ids=["float16", "bfloat16"])
 def test_a_run_in_a_short_format_learns_like_one_in_float32(tiny, tmp_path, precision):
     exact = course(make(tiny, "float32"), tmp_path / "float32")

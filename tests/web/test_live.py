@@ -176,6 +176,7 @@ def test_a_version_is_downloaded_as_one_file(bot, tmp_path):
     assert not list(bot.folder.glob(".pack-*"))
 
 
+@pytest.mark.slow
 def test_pages_read_no_more_files_of_many_versions_than_of_few(bot, tmp_path):
     from tests.web.bots import make_bot
 

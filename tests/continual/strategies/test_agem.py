@@ -142,6 +142,7 @@ def test_it_comes_back_from_disk_exactly(tiny_model, tmp_path):
     assert again.numbers == memory.numbers
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("strategies", [[Agem(rows=4)], [Replay(), Agem(rows=4)]])
 def test_a_resumed_run_ends_like_an_uninterrupted_one(tiny_model, tmp_path, strategies):
     options = {"checkpoint_steps": 2, "max_steps": 6}

@@ -42,12 +42,14 @@ def test_its_strength_is_called_lambda_where_people_write_it():
     assert "lambda" in Ewc.model_json_schema()["properties"]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("form", ["delta", "adapter"])
 def test_nothing_is_held_in_the_first_round(tiny_model, tmp_path, plain, form):
     held = fit(make(tiny_model), tmp_path, rows("a", 6), [Ewc(form=form)])
     assert torch.equal(flat(held.model), plain[0])
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("form", ["delta", "adapter"])
 def test_with_lambda_zero_training_is_plain_bit_for_bit(tiny_model, tmp_path, plain, form):
     ewc = Ewc(form=form, lambda_=0)
@@ -102,6 +104,7 @@ def test_what_is_remembered_pulls_training_back(tiny_model, tmp_path):
     assert moved[3.0] < 0.5 * moved[0.0]
 
 
+@pytest.mark.slow
 def test_its_terms_and_its_cost_are_told(tiny_model, tmp_path):
     ewc = Ewc()
     first = fit(make(tiny_model), tmp_path / "a", rows("a", 9), [ewc])
@@ -129,6 +132,7 @@ def test_importance_fades_by_the_decay_and_its_mean_stays_one(tiny_model):
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_rows_are_measured_as_far_as_the_round_can_afford(tiny_model):
     model, many = make(tiny_model), rows("a", 60)
     average = sum(len(code.ids) for code in encoded(model, many)) / len(many)
@@ -140,6 +144,7 @@ def test_rows_are_measured_as_far_as_the_round_can_afford(tiny_model):
         assert fewest <= memory.numbers["ewc.examples"] <= most
 
 
+@pytest.mark.slow
 def test_the_same_seed_measures_the_same(tiny_model):
     model = shake(make(tiny_model))
     one, same, other = (remember(model, Ewc(), count=12, seed=seed) for seed in (3, 3, 4))
@@ -164,6 +169,7 @@ def test_what_other_strategies_remember_is_left_alone(tiny_model):
     assert kept.numbers["replay.seed"] == 3
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_like_an_uninterrupted_one(tiny_model, tmp_path):
     ewc, options = Ewc(lambda_=1.0), {"checkpoint_steps": 2, "max_steps": 6}
     first = fit(make(tiny_model), tmp_path / "a", rows("a", 6), [ewc])
@@ -213,6 +219,7 @@ def test_after_a_change_of_the_adapter_only_the_adapter_form_starts_empty(tiny_m
     assert memory.numbers["ewc.rounds"] == (1.95 if is_held else 1)
 
 
+@pytest.mark.slow
 def test_frozen_layers_do_not_make_the_adapter_look_changed(tiny_model, tmp_path, caplog):
     held, frozen = Ewc(form="adapter"), Freeze(layers=1)
     done = fit(make(tiny_model), tmp_path / "0", rows("a", 6), [held])
@@ -232,6 +239,7 @@ def test_another_form_than_the_parents_starts_empty_and_says_so(tiny_model, capl
     assert "in another form than delta, so it is forgotten" in caplog.text
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("strength", "said"), [(1e-6, "raise lambda"), (1e5, "lower lambda")])
 def test_a_penalty_that_cannot_do_its_work_is_told(tiny_model, tmp_path, caplog, strength, said):
     ewc = Ewc(lambda_=strength)

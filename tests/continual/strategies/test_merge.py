@@ -50,6 +50,7 @@ def close(one, other, tolerance=2e-3):
     return float((one - other).norm()) <= tolerance * float(other.norm())
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("method", METHODS)
 def test_a_first_round_is_plain_training_bit_for_bit(tiny_model, tmp_path, plain, method):
     merge = Merge(method=method, alphas=(0.75, 0.5))
@@ -246,6 +247,7 @@ def test_it_goes_on_from_disk_as_if_it_had_never_been_saved(tiny_model, tmp_path
     assert torch.equal(flat(model), straight)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_like_an_uninterrupted_one(tiny_model, tmp_path):
     strategies, options = [Merge(method="slao")], {"checkpoint_steps": 2, "max_steps": 6}
     first = fit(make(tiny_model), tmp_path / "a", rows("a", 6), strategies)
@@ -278,6 +280,7 @@ def test_alphas_that_make_no_sense_are_refused(alphas):
         Merge(alphas=alphas)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("method", ["ema", "slao", "magmax"])
 def test_frozen_layers_do_not_lose_where_training_begins(tiny_model, tmp_path, caplog, method):
     merge, freeze = Merge(method=method), Freeze(layers=1)

@@ -46,6 +46,7 @@ def three(tiny_model, tmp_path_factory):
     return path, rounds(tiny_model, path, 3)
 
 
+@pytest.mark.slow
 def test_three_rounds_with_all_of_them(three):
     path, done = three
     _, memory = done[-1]
@@ -59,6 +60,7 @@ def test_three_rounds_with_all_of_them(three):
     )
 
 
+@pytest.mark.slow
 def test_the_same_rounds_again_give_the_same_bits(tiny_model, tmp_path, three):
     again, same = rounds(tiny_model, tmp_path, 2)[-1]
     weights, memory = three[1][1]
@@ -79,6 +81,7 @@ def test_importance_is_measured_where_merging_left_the_weights(tiny_model, tmp_p
     assert memory.numbers["ewc.digest"] == memory.numbers["merge.digest"]
 
 
+@pytest.mark.slow
 def test_what_is_held_and_compared_is_the_parent_wherever_merge_begins(tiny_model, tmp_path):
     strategies = [Merge(method="slao"), Replay(), Ewc(form="delta"), Distill(rows=["replay"])]
     done = fit(make(tiny_model), tmp_path / "0", rows("a", 8), strategies)
@@ -89,6 +92,7 @@ def test_what_is_held_and_compared_is_the_parent_wherever_merge_begins(tiny_mode
     assert began["kl_replay"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PRESETS if PRESETS[name].strategies])
 def test_a_preset_does_the_same_in_every_order_of_its_strategies(tiny_model, tmp_path, name):
     written = [STRATEGIES.parse(each) for each in PRESETS[name].strategies]

@@ -181,6 +181,7 @@ print([ascii(augment_row(row, method, seed=7)) for method in methods for row in 
 """
 
 
+@pytest.mark.slow
 def test_every_process_makes_the_same_rows_in_any_order():
     rows = [{"instruction": text, "output": "好"} for text in TEXTS]
     here = [ascii(augment_row(row, method, seed=7)) for method in METHODS for row in rows]

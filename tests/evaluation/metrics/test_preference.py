@@ -94,6 +94,7 @@ def test_nonsense_is_counted_and_never_guessed(caplog):
     assert "1 of 3 rows were not judged and are left out: 2 x no verdict." in caplog.text
 
 
+@pytest.mark.slow
 def test_a_judge_that_times_out_is_counted(caplog, monkeypatch):
     monkeypatch.setattr(preference, "MAX_WAIT", 0.0)
 

@@ -112,6 +112,7 @@ def test_the_next_round_goes_on_where_the_last_one_ended(base, taught, tmp_path)
     torch.testing.assert_close(logits(third.network), logits(again.network), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("form", FORMS)
 def test_a_resumed_training_ends_where_an_uninterrupted_one_does(base, tmp_path, form):
     whole = fit(make(base, form), tmp_path, max_steps=4, checkpoint_steps=2)

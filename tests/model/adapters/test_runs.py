@@ -38,6 +38,7 @@ def write_rows(path, name, count=12):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("form", ["full", "freeze", "prompt", "pissa", "bottleneck"])
 def test_a_single_run_writes_a_folder_that_plain_libraries_load(tmp_path, tiny, form):
     write_rows(tmp_path / "rows.jsonl", "one")
@@ -59,6 +60,7 @@ def test_a_single_run_writes_a_folder_that_plain_libraries_load(tmp_path, tiny, 
     assert not torch.allclose(logits(trained), before)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("form", ["pissa", "prompt", "ia3", "bottleneck"])
 def test_rounds_build_on_each_other_with_every_kind_of_adapter(tmp_path, tiny, form):
     workspace = run.init(tmp_path / "bot", str(tiny))

@@ -82,6 +82,7 @@ def test_versions_and_the_base_answer_as_transformers_computes(workspace, tiny_m
     on_engine(workspace, tiny_model, work)
 
 
+@pytest.mark.slow
 def test_options_arrive_in_vllms_words_with_nothing_left_to_the_models_files(workspace, tiny_model):
     options = Options(
         max_tokens=3,
@@ -138,6 +139,7 @@ def test_options_arrive_in_vllms_words_with_nothing_left_to_the_models_files(wor
     on_engine(workspace, tiny_model, work)
 
 
+@pytest.mark.slow
 def test_requests_that_vllm_would_answer_otherwise_are_refused_by_name(workspace, tiny_model):
     wrong = {
         "presence_penalty": Options(max_tokens=1, presence_penalty=3),
@@ -281,6 +283,7 @@ def test_a_restart_that_serves_base_answers_takes_the_version_out(
     assert "v0001 is not served any more" in caplog.text
 
 
+@pytest.mark.slow
 def test_another_base_model_behind_the_engine_is_seen(workspace, tiny_model, tmp_path):
     from tests.tiny import make_tiny_model
 
@@ -328,6 +331,7 @@ def test_an_old_vllm_is_refused(workspace, tiny_model):
     on_engine(workspace, tiny_model, work, environment={"STAND_IN_FAULT": "old"})
 
 
+@pytest.mark.slow
 def test_an_engine_at_an_address_is_met_with_what_it_has(workspace, tiny_model):
     async def work(engine):
         await engine.load(store.get(workspace, "v0001"))
@@ -366,6 +370,7 @@ def test_an_address_without_runtime_loading_says_what_is_missing(workspace, tiny
         on_engine(workspace, tiny_model, work, python="", url=url)
 
 
+@pytest.mark.slow
 def test_a_version_leaves_after_its_last_answer(workspace, tiny_model):
     async def work(engine):
         await engine.load(store.get(workspace, "v0001"))
@@ -382,6 +387,7 @@ def test_a_version_leaves_after_its_last_answer(workspace, tiny_model):
     on_engine(workspace, tiny_model, work)
 
 
+@pytest.mark.slow
 def test_leaving_an_answer_frees_the_version(workspace, tiny_model):
     async def work(engine):
         await engine.load(store.get(workspace, "v0001"))
@@ -395,6 +401,7 @@ def test_leaving_an_answer_frees_the_version(workspace, tiny_model):
     on_engine(workspace, tiny_model, work)
 
 
+@pytest.mark.slow
 def test_a_version_that_is_wanted_again_stays(workspace, tiny_model):
     async def work(engine):
         await engine.load(store.get(workspace, "v0001"))
@@ -408,6 +415,7 @@ def test_a_version_that_is_wanted_again_stays(workspace, tiny_model):
     on_engine(workspace, tiny_model, work)
 
 
+@pytest.mark.slow
 def test_many_clients_at_once_get_their_own_versions_answers(workspace, tiny_model):
     async def work(engine):
         texts = {}
@@ -435,6 +443,7 @@ def test_what_vllm_does_not_take_is_refused_with_the_reason(own_workspace, tiny_
     on_engine(own_workspace, tiny_model, work)
 
 
+@pytest.mark.slow
 def test_a_version_of_an_earlier_program_needs_only_numbers(own_workspace, tiny_model):
     version = store.get(own_workspace, "v0002")
     (version.folder / proof.FILE).unlink()

@@ -54,6 +54,7 @@ def settings_of(kind, tiny, **options):
 KINDS = sorted(OBJECTIVES.parts)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_model_learns_what_is_asked(tiny, tmp_path, kind):
     options = {"objective": settings_of(kind, tiny), "max_steps": 12, "eval_steps": 12}
@@ -99,6 +100,7 @@ def gradients(tiny, folder, kind, max_rows, *, lead="", shares=False):
     return torch.cat([w.grad.flatten() for w in model.trainable().values()]), batch
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gradient_of_micro_batches_equals_that_of_one_row_at_a_time(tiny, tmp_path, kind):
     alone, small = gradients(tiny, tmp_path, kind, 1)
@@ -108,6 +110,7 @@ def test_the_gradient_of_micro_batches_equals_that_of_one_row_at_a_time(tiny, tm
     torch.testing.assert_close(alone, together, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gradient_of_rows_that_begin_alike_equals_that_of_one_row_at_a_time(
     tiny, tmp_path, kind
@@ -237,6 +240,7 @@ def test_a_comparison_begins_where_nothing_has_moved(tiny, tmp_path, kind):
     assert losses(tmp_path)[0] == pytest.approx(math.log(2) if kind == "dpo" else 0.5, rel=1e-5)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("kind", ["dpo", "kto"])
 def test_a_run_that_goes_on_compares_with_the_same_reference(tiny, tmp_path, kind):
     options = {"objective": {"type": kind}, "checkpoint_steps": 2, "max_steps": 6}
