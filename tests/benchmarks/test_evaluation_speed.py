@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.tiny import make_tiny_model
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "evaluation_speed.py"
 
 
+@pytest.mark.slow
 def test_both_ways_give_the_same_answers(tmp_path):
     rows = [{"instruction": text, "output": "x"} for text in ("Hi?", "你好，今天怎么样？", "Go")]
     (tmp_path / "rows.json").write_text(json.dumps(rows))

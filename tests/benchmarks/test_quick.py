@@ -37,6 +37,7 @@ def test_dpo_speed(tmp_path):
     assert ours["peak_memory_gb"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DEMO_SETS.exists(), reason="the demo sets are not beside this checkout")
 def test_data_speed(tmp_path):
     results = quick("data_speed.py", tmp_path / "r.json", DEMO_SETS)
@@ -46,6 +47,7 @@ def test_data_speed(tmp_path):
     assert [each["rows"] for each in results["memory"]] == [1000, 2000]
 
 
+@pytest.mark.slow
 def test_planted_private(tmp_path):
     results = quick("planted_private.py", tmp_path / "r.json")
     assert results["machine"]["cores"]
@@ -107,6 +109,7 @@ def test_feedback_way(tmp_path):
     assert results["served_as_reported"] >= 6
 
 
+@pytest.mark.slow
 def test_canary_simulation(tmp_path):
     results = quick("canary_simulation.py", tmp_path / "r.json")
     assert {run["rule"] for run in results["runs"]} >= {"e-process", "z-test at each look"}
@@ -121,6 +124,7 @@ def test_canary_users(tmp_path, tiny_model):
     assert all(run["failed"] == 0 for run in results["runs"])
 
 
+@pytest.mark.slow
 def test_gate_errors(tmp_path):
     results = quick("gate_errors.py", tmp_path / "r.json")
     assert results["pool"]["rows"] > 10_000

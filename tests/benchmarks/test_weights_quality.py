@@ -5,6 +5,7 @@ import pytest
 from tests.benchmarks.test_quick import DEMO_SETS, quick
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DEMO_SETS.exists(), reason="the demo sets are not beside this checkout")
 def test_number_formats_are_compared_with_float32(tmp_path, tiny_model):
     results = quick("weights_quality.py", tmp_path / "r.json", DEMO_SETS, "--model", tiny_model)

@@ -151,6 +151,7 @@ def test_chat_answers_and_leaves(tmp_path, tiny_model):
     assert run.stdout.count("you>") == 4
 
 
+@pytest.mark.slow
 def test_a_single_run_writes_a_peft_folder_once(tmp_path, tiny_model):
     rows = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i in range(30)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))

@@ -76,6 +76,7 @@ def test_texts_in_the_page_are_escaped(bot, tmp_path):
     assert "<b>" not in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_lies_in_the_workspace_unless_told_otherwise(bot):
     assert run.report(bot, "production", None) == bot / "reports/v0002.html"
     page = run.report(bot, "v0000", None).read_text(encoding="utf-8")

@@ -2,11 +2,14 @@
 
 import json
 
+import pytest
+
 from tests.cli.taught import command, invoke
 
 EASY = ("--set", "gate.max_guard_ratio=999", "--set", "gate.max_drop=1")
 
 
+@pytest.mark.slow
 def test_a_consolidated_version_is_told_and_drawn(bot):
     printed = invoke("consolidate", bot, *EASY)
     assert "pass  v0001 faq (old): token_f1" in printed
@@ -24,6 +27,7 @@ def test_a_consolidated_version_is_told_and_drawn(bot):
     assert "v0001 faq" in compared
 
 
+@pytest.mark.slow
 def test_its_verdict_is_printed_as_json_and_what_it_refuses_is_one_message(bot):
     done = command("consolidate", bot)
     assert done.returncode == 2

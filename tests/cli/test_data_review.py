@@ -343,6 +343,7 @@ class Terminal:
         os.close(self.screen)
 
 
+@pytest.mark.slow
 def test_in_a_terminal_differences_are_highlighted_and_control_c_loses_nothing(folder):
     terminal = Terminal(folder)
     terminal.read_until("> ")

@@ -16,6 +16,7 @@ def shown(tmp_path_factory, tiny_model):
     return folder, tiny_model, done.stdout
 
 
+@pytest.mark.slow
 def test_every_step_is_shown_as_the_command_that_does_it(shown):
     _, model, said = shown
     steps = [line for line in said.splitlines() if line.startswith("$ ")]
@@ -54,6 +55,7 @@ def test_it_ends_with_the_heat_map_the_curves_and_the_page(shown):
     assert "v0001 products" in content
 
 
+@pytest.mark.slow
 def test_a_demo_that_is_there_is_shown_again_without_teaching(shown):
     folder, model, _ = shown
     again = command("demo", "bot", "--model", model, cwd=folder)

@@ -56,6 +56,7 @@ def test_every_suite_is_named_in_the_help_and_in_the_guide():
         assert f"| `{name}` |" in guide
 
 
+@pytest.mark.slow
 def test_a_version_without_suites_named_gets_the_usual_ones(bot):
     found = json.loads(invoke("evaluate", bot, "--version", "v0001", *SHORT, "--json"))
     assert [each["suite"] for each in found] == ["rounds", "guard", "canaries"]

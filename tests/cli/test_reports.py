@@ -41,6 +41,7 @@ def paged(story):
     return page(story, draw(story))
 
 
+@pytest.mark.slow
 def test_every_version_of_a_round_has_pictures_and_a_page(versions):
     assert [version.id for version in versions] == ["v0001", "v0002"]
     for version in versions:

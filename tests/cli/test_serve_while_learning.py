@@ -52,6 +52,7 @@ def ask(client):
     return answer.model
 
 
+@pytest.mark.slow
 def test_it_answers_all_along_and_follows_the_release(bot, address):
     with pytest.raises(AuthenticationError):
         ask(OpenAI(base_url=address, api_key="wrong", max_retries=0))
@@ -71,6 +72,7 @@ def test_it_answers_all_along_and_follows_the_release(bot, address):
         assert time.monotonic() - released < FOLLOWS_WITHIN_SECONDS
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_one_message(bot, address):
     port = address.rsplit(":", 1)[1].split("/")[0]
     second = command("serve", bot, "--port", port)

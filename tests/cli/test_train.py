@@ -23,6 +23,7 @@ def test_explain_counts_the_processes_that_will_be_started(tmp_path, monkeypatch
     assert "x 2 processes" in printed
 
 
+@pytest.mark.slow
 def test_overwriting_runs_again_where_a_run_is_finished(tmp_path, tiny_model):
     rows = [{"instruction": f"问题 {number}？", "output": "好的。"} for number in range(4)]
     (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")

@@ -89,6 +89,7 @@ def templated(count, seed, num_words=4):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("band", "at_least"), [("bands", 0.8), ("prompt_bands", 0.95)])
 def test_of_many_rows_of_one_template_no_pair_is_lost(tmp_path, monkeypatch, band, at_least):
     table, other = (

@@ -99,6 +99,7 @@ def test_no_limit_and_no_neighbour_changes_an_answer(llama, alone, limits, order
         require_same(answer, alone[number][1])
 
 
+@pytest.mark.slow
 def test_rows_that_are_put_back_go_on_where_they_were(llama, alone, monkeypatch):
     num_put_back = Counter()
     put_back = BatchEngine._put_back

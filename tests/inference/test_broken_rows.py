@@ -175,6 +175,7 @@ def test_a_long_prompt_under_a_stream_of_short_ones_is_answered(llama, chunk):
     assert step < 60 / max(1, chunk // 2) + 10
 
 
+@pytest.mark.slow
 def test_many_threads_may_submit_and_cancel_while_it_steps(llama, alone):
     engine = engine_of(PackedNetwork(llama))
     numbers, errors = {}, []

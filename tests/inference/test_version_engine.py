@@ -149,6 +149,7 @@ def test_of_a_very_long_prompt_only_the_beginning_is_read(engine: VersionEngine)
         ask(engine, "v0000", text="hello " * 200_000)
 
 
+@pytest.mark.slow
 def test_an_answer_ends_at_the_end_of_the_context(engine: VersionEngine) -> None:
     answer = ask(engine, "v0000", replace(GREEDY, max_tokens=10_000))
     assert answer.prompt_tokens + answer.completion_tokens <= MAX_TOKENS

@@ -119,6 +119,7 @@ def test_a_run_may_begin_at_the_weights_that_it_replaces(train, finished):
     assert content(finished)[WEIGHTS] != before
 
 
+@pytest.mark.slow
 def test_a_stopped_run_leaves_the_old_one_and_goes_on(train, finished, monkeypatch):
     before, update, results = content(finished), loop.update, []
 

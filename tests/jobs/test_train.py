@@ -60,6 +60,7 @@ def first(train):
     return train("first")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_an_adapter_and_changes_it(train, first):
     second = train("second", adapter_paths=[str(first)])
     assert read_json(second / "trained_on.json")["merged"] == 0

@@ -19,6 +19,7 @@ def test_a_workspace_that_was_taught_nothing_has_nothing_to_calibrate(bot):
         calibrate(bot, GateSettings())
 
 
+@pytest.mark.slow
 def test_limits_below_the_noise_are_named_with_the_rows_that_would_do(bot):
     teach(bot, "faq")
     drop(bot, "news")

@@ -135,6 +135,7 @@ def test_weights_are_rounded_once(bot, tiny):
     assert compared > 10
 
 
+@pytest.mark.slow
 def test_a_server_answers_with_all_of_them_at_once(bot, tiny):
     first = teach(bot, "faq")
     version, _ = consolidate(bot)
@@ -197,6 +198,7 @@ def test_what_was_measured_of_an_adapter_s_own_weights_goes_with_it():
     assert dict(kept.numbers) == {"merge.rounds": 2.0}
 
 
+@pytest.mark.slow
 def test_the_base_is_still_the_one_that_drift_is_measured_from(bot):
     before = teach(bot, "faq").report
     version, _ = consolidate(bot)
@@ -245,6 +247,7 @@ def test_what_cannot_be_consolidated_is_told_at_once(bot, tmp_path):
         consolidate(bot)
 
 
+@pytest.mark.slow
 def test_an_adapter_of_another_kind_is_refused(bot):
     taught(bot, "faq", "model.adapter={type: lora, rank: 4, use_dora: true}")
     with pytest.raises(

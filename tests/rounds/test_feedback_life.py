@@ -248,6 +248,7 @@ def live(life, **options):
     sys.stdout.write(f"\nwhat happened: {dict(life.happened)}\n")
 
 
+@pytest.mark.slow
 def test_a_short_life_of_feedback(life):
     live(life, max_examples=4, stateful_step_count=10, derandomize=True)
 

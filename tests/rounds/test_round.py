@@ -106,6 +106,7 @@ def test_an_empty_inbox_makes_no_version(bot):
     assert [n for n in tree(bot.folder) if n not in before and "lock" not in n] == []
 
 
+@pytest.mark.slow
 def test_rows_taught_before_are_dropped_and_counted(bot):
     teach(bot, "faq")
     drop(bot, "faq")

@@ -563,6 +563,7 @@ def test_aliases_name_versions_and_nothing_else(bot, alias):
         run.versions(bot.folder)
 
 
+@pytest.mark.slow
 def test_an_id_is_never_given_twice(bot):
     teach(bot, "faq")
     run.rollback(bot.folder, "v0000")
@@ -572,6 +573,7 @@ def test_an_id_is_never_given_twice(bot):
     assert (done.version.id, done.is_released) == ("v0002", True)
 
 
+@pytest.mark.slow
 def test_what_cannot_answer_is_not_released_by_hand(bot):
     drop(bot, "faq")
     done, _ = learn(bot, REFUSED)

@@ -57,6 +57,7 @@ def test_files_that_arrive_are_taught_released_and_explained(bench):
     assert (bench.tick().decision.sentence, bench.rounds) == ("nothing waits to be taught", 1)
 
 
+@pytest.mark.slow
 def test_the_same_content_again_begins_no_round(taught):
     path = drop(taught.workspace, "faq")
     path.rename(path.with_name("another name.jsonl"))
@@ -141,6 +142,7 @@ def test_parked_files_are_left_out_of_later_rounds_and_may_be_tried_again(bench)
     assert set(store.get(bench.workspace, "v0002").report["taken"]) == {"faq.jsonl"}
 
 
+@pytest.mark.slow
 def test_a_round_that_was_asked_to_stop_goes_on_and_is_no_failure(bench):
     bench.processes.fails = [ProcessEnd(143), ProcessEnd(75), ProcessEnd(143)]
     drop(bench.workspace, "faq", 12)

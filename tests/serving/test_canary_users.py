@@ -109,6 +109,7 @@ def test_a_candidate_that_always_fails_is_stopped_after_its_first_answers(
     assert "first" in canary_store.read(own_workspace).last.why
 
 
+@pytest.mark.slow
 def test_a_candidate_that_cannot_be_loaded_answers_nobody_and_is_taken_back(
     own_workspace: Workspace,
 ) -> None:

@@ -52,6 +52,7 @@ def review(bot: Workspace) -> None:
     operate.decide_feedback(bot.folder, [wrong], "ann", accept=True, answer="zero")
 
 
+@pytest.mark.slow
 def test_eight_complaints_of_thirty_conversations_are_answered_rightly_in_the_end(
     bot: Workspace, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

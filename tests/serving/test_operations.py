@@ -126,6 +126,7 @@ def test_a_release_that_cannot_be_served_leaves_the_server_ready(
         assert parsed(get(client, "/metrics").text)["release_served{}"] == 0
 
 
+@pytest.mark.slow
 def test_an_engine_of_which_nothing_comes_is_not_ready(
     own_workspace: Workspace, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,7 @@ def test_a_request_ends_on_the_version_it_began_with(tmp_path: Path, tiny_model:
         assert ask(client, "hello", is_stream=False).version == "v0000"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_a_request_that_waits_is_not_answered_by_a_version_taken_back(
     tmp_path: Path, tiny_model: Path, is_stream: bool

@@ -65,6 +65,7 @@ def test_early_stopping_ends_the_run_and_puts_the_best_weights_back(tiny, tmp_pa
     assert all(torch.equal(trained[name].detach(), tensor) for name, tensor in saved.items())
 
 
+@pytest.mark.slow
 def test_early_stopping_is_the_same_after_a_resume(tiny, tmp_path):
     options = {**STOPPING, "checkpoint_steps": 1, "rows": examples(8), "held_out": examples(6, "h")}
     whole = fit(tiny, tmp_path / "a", **options)

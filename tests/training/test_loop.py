@@ -56,6 +56,7 @@ def test_no_strategy_and_an_empty_memory_are_plain_training_bit_for_bit(tiny, tm
     assert torch.equal(weights(plain), weights(replay))
 
 
+@pytest.mark.slow
 def test_a_run_is_adamw_on_the_mean_over_trained_tokens(tiny, tmp_path):
     """The same updates in a few lines that share nothing with the loop but the plan's rows."""
     rows, flat_rate = examples(13), {"schedule": {"type": "constant"}, "warmup_steps": 0}

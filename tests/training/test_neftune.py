@@ -3,11 +3,13 @@
 import math
 import shutil
 
+import pytest
 import torch
 
 from tests.training.short_runs import fit, make, weights
 
 
+@pytest.mark.slow
 def test_noise_on_the_embeddings_is_bounded_and_resumes_exactly(tiny, tmp_path):
     options = {"neftune_alpha": 5.0, "max_steps": 4, "checkpoint_steps": 2}
     whole = fit(tiny, tmp_path / "a", **options)

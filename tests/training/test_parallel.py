@@ -91,6 +91,7 @@ def test_two_processes_have_the_losses_of_one(one_and_two):
     assert shared[-1]["eval_loss"] == pytest.approx(alone[-1]["eval_loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_weights_of_one(one_and_two):
     name = "adapter_model.safetensors"
     alone, shared = (load_file(folder / "out" / name) for folder in one_and_two[:2])
@@ -183,6 +184,7 @@ def test_more_processes_than_rows_make_the_updates_of_one_process(one_and_many, 
         torch.testing.assert_close(shared[each], alone[each], rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", NAMES)
 def test_all_processes_have_the_same_weights_bit_for_bit(one_and_many, name):
     _, many = one_and_many

@@ -85,6 +85,7 @@ def waited(bot, job_id, state):
     return job
 
 
+@pytest.mark.slow
 def test_a_command_goes_on_by_itself_and_says_how_it_ended(bot):
     job = operate.begin_job(bot, ["learn"], who="ann")
     assert job.is_alive

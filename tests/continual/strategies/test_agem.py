@@ -92,6 +92,7 @@ def test_the_reference_is_the_gradient_of_the_loss_on_the_old_rows(tiny_model):
     assert (kept.numbers["agem.updates"], kept.numbers["agem.projections"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_nothing_is_turned_in_the_first_round(tiny_model, tmp_path, plain):
     first = fit(make(tiny_model), tmp_path, rows("a", 6), [Agem()])
     assert torch.equal(flat(first.model), plain[0])
@@ -142,7 +143,7 @@ def test_it_comes_back_from_disk_exactly(tiny_model, tmp_path):
     assert again.numbers == memory.numbers
 
 
-@pytest.mark.variants
+@pytest.mark.slow
 @pytest.mark.parametrize("strategies", [[Agem(rows=4)], [Replay(), Agem(rows=4)]])
 def test_a_resumed_run_ends_like_an_uninterrupted_one(tiny_model, tmp_path, strategies):
     options = {"checkpoint_steps": 2, "max_steps": 6}

@@ -91,6 +91,7 @@ def test_the_delta_form_equals_the_penalty_on_full_updates(tiny_model):
     assert pull(model, ewc, state) == pytest.approx(0.2 * float(total), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_remembered_pulls_training_back(tiny_model, tmp_path):
     moved = {}
     first = fit(make(tiny_model), tmp_path / "a", rows("a", 6), [Ewc()], max_steps=10)

@@ -60,7 +60,7 @@ def test_a_single_run_writes_a_folder_that_plain_libraries_load(tmp_path, tiny, 
     assert not torch.allclose(logits(trained), before)
 
 
-@pytest.mark.variants
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["pissa", "prompt", "ia3", "bottleneck"])
 def test_rounds_build_on_each_other_with_every_kind_of_adapter(tmp_path, tiny, form):
     workspace = run.init(tmp_path / "bot", str(tiny))

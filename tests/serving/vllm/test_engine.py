@@ -213,6 +213,7 @@ def test_an_engine_that_hangs_is_killed_and_started_again(workspace, tiny_model,
     on_engine(workspace, tiny_model, work, silence_seconds=1)
 
 
+@pytest.mark.slow
 def test_a_dropped_stream_is_an_error_and_no_short_answer(workspace, tiny_model):
     async def work(engine):
         await engine.load(store.get(workspace, "v0001"))
@@ -225,6 +226,7 @@ def test_a_dropped_stream_is_an_error_and_no_short_answer(workspace, tiny_model)
     on_engine(workspace, tiny_model, work)
 
 
+@pytest.mark.slow
 def test_status_500_tells_clients_to_come_again(workspace, tiny_model):
     async def work(engine):
         await engine.load(store.get(workspace, "v0001"))
@@ -430,6 +432,7 @@ def test_many_clients_at_once_get_their_own_versions_answers(workspace, tiny_mod
     on_engine(workspace, tiny_model, work)
 
 
+@pytest.mark.slow
 def test_what_vllm_does_not_take_is_refused_with_the_reason(own_workspace, tiny_model):
     version = store.get(own_workspace, "v0001")
     path = version.folder / "adapter" / "adapter_config.json"

@@ -61,6 +61,7 @@ def test_a_dead_engine_is_503_with_a_pause_and_the_clients_own_retry_succeeds(
         assert ask(patient).choices == before
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_cut_ends_in_an_error_event(workspace, tiny_model):
     with gateway(workspace, tiny_model) as (client, engine):
         command(url_of(engine), fault="drop")
@@ -71,6 +72,7 @@ def test_an_answer_that_is_cut_ends_in_an_error_event(workspace, tiny_model):
         assert caught.value.status_code == 503
 
 
+@pytest.mark.slow
 def test_a_version_served_with_the_bases_answers_never_takes_over(workspace, tiny_model):
     with gateway(workspace, tiny_model) as (client, engine):
         command(url_of(engine), fault="base")
