@@ -7,6 +7,8 @@ from llama_factory.versions.workspace import Workspace
 from tests.cli.taught import command
 from tests.cli.test_reports import is_drawn
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory, tiny_model):
@@ -16,7 +18,6 @@ def shown(tmp_path_factory, tiny_model):
     return folder, tiny_model, done.stdout
 
 
-@pytest.mark.slow
 def test_every_step_is_shown_as_the_command_that_does_it(shown):
     _, model, said = shown
     steps = [line for line in said.splitlines() if line.startswith("$ ")]
@@ -55,7 +56,6 @@ def test_it_ends_with_the_heat_map_the_curves_and_the_page(shown):
     assert "v0001 products" in content
 
 
-@pytest.mark.slow
 def test_a_demo_that_is_there_is_shown_again_without_teaching(shown):
     folder, model, _ = shown
     again = command("demo", "bot", "--model", model, cwd=folder)

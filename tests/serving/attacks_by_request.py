@@ -236,8 +236,9 @@ def _(server: Attacked) -> str:
 
 @attack(JSON, "a model named as a path")
 def _(server: Attacked) -> str:
-    names = ("../../etc/passwd", "/etc", "v0001/../v0002", "\x00", "x" * 100_000)
-    return each({name[:16]: server.chat(model=name) for name in names})
+    names = {name: name for name in ("../../etc/passwd", "/etc", "v0001/../v0002")}
+    names |= {"NUL": "\x00", "100,000 characters": "x" * 100_000}
+    return each({what: server.chat(model=name) for what, name in names.items()})
 
 
 @attack(VALUES, "a stop string of 900,000 characters; 5 of them")
@@ -279,6 +280,38 @@ def _(server: Attacked) -> str:
         "large tool": server.chat(tools=[large]),
     }
     return each(sent)
+
+
+def _schema(schema: object) -> dict[str, object]:
+    named_schema = {"name": "answer", "schema": schema}
+    return {"response_format": {"type": "json_schema", "json_schema": named_schema}}
+
+
+@attack(VALUES, "a schema: nested 30 deep, of 200 kB, that refers to itself, a file, an address")
+def _(server: Attacked) -> str:
+    deep: dict[str, object] = {"type": "integer"}
+    for _ in range(30):
+        deep = {"type": "object", "properties": {"a": deep}, "required": ["a"]}
+    itself = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}
+    schemas = {
+        "deep": deep,
+        "large": {"enum": [f"{number:08}" * 10 for number in range(2_500)]},
+        "itself": itself,
+        "file": {"$ref": "file:///etc/passwd"},
+        "address": {"$ref": "http://127.0.0.1:9/schema.json"},
+    }
+    return each({name: server.chat(**_schema(schema)) for name, schema in schemas.items()})
+
+
+@attack(VALUES, "a schema: patterns to backtrack in, of 10^6 repetitions, of none; 10^9 items")
+def _(server: Attacked) -> str:
+    schemas = {
+        "backtracking": {"type": "string", "pattern": "^(a|a)*b$"},
+        "repetitions": {"type": "string", "pattern": "(x{1,999}){1,999}"},
+        "items": {"type": "array", "items": {"type": "integer"}, "minItems": 10**9},
+        "wrong": {"type": "string", "pattern": "(("},
+    }
+    return each({name: server.chat(**_schema(schema)) for name, schema in schemas.items()})
 
 
 @attack(VALUES, "a prompt of 900,000 characters")

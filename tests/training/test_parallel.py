@@ -100,6 +100,7 @@ def test_two_processes_make_the_weights_of_one(one_and_two):
         torch.testing.assert_close(shared[each], alone[each], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_only_the_first_process_speaks(one_and_two):
     assert one_and_two[2].count("steps, last loss") == 1
 
@@ -184,7 +185,7 @@ def test_more_processes_than_rows_make_the_updates_of_one_process(one_and_many, 
         torch.testing.assert_close(shared[each], alone[each], rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.variants
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_all_processes_have_the_same_weights_bit_for_bit(one_and_many, name):
     _, many = one_and_many
@@ -194,6 +195,7 @@ def test_all_processes_have_the_same_weights_bit_for_bit(one_and_many, name):
         assert all(torch.equal(first[each], other[each]) for each in first)
 
 
+@pytest.mark.slow
 def test_a_gem_projects_gradients_by_the_rows_that_one_process_draws(one_and_many):
     texts = [(folder / "agem/0/numbers.json").read_text() for folder in one_and_many]
     alone, shared = map(json.loads, texts)
