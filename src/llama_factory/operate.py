@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from llama_factory.serving.access import ApiKey
     from llama_factory.serving.canary_status import CanaryStatus
     from llama_factory.serving.server import Beside
+    from llama_factory.serving.settings import ServingSettings
     from llama_factory.serving.users import PageUser
     from llama_factory.versions.gc import RemovedVersion
     from llama_factory.versions.journal import Event, What
@@ -97,6 +98,19 @@ def serve(
             knowledge=config.knowledge,
             beside=beside,
         )
+
+
+def serving_settings(folder: PathLike, changes: Changes = ()) -> ServingSettings:
+    """Where and how the server of a workspace answers."""
+    return load_to_answer(Workspace.open(folder).settings, changes).serving
+
+
+def nobody_may_log_in(folder: PathLike, host: str) -> str:
+    """Why the page is not opened at an address that others reach."""
+    return (
+        f"--server_name or serving.host: {host} opens the page to the network, and nobody may log "
+        f"in yet. Add a user: llama-factory web {Path(folder)} users add NAME --role operator"
+    )
 
 
 def keys(folder: PathLike, changes: Changes = ()) -> tuple[ApiKey, ...]:
@@ -629,6 +643,8 @@ def up(
 ) -> None:
     """Keep the server and the watcher of a workspace running on this machine until stopped.
 
+    The page is on the server's port, unless that is open to the network and nobody may log in.
+
     Args:
         folder: the workspace.
         changes: settings of both, as `key=value`.
@@ -640,7 +656,12 @@ def up(
         ConfigError: one of them refuses its settings; its lines say why.
     """
     from llama_factory.jobs.supervisor import Supervisor, parts_of
+    from llama_factory.serving.server import is_loopback
 
     workspace = Workspace.open(folder)
-    parts = parts_of(str(workspace.folder), changes, port)
+    host = serving_settings(workspace, changes).host
+    has_page = is_loopback(host) or bool(users(workspace))
+    if not has_page:
+        log(f"The API alone is served: {nobody_may_log_in(workspace, host)}")
+    parts = parts_of(str(workspace.folder), changes, port, has_page=has_page)
     Supervisor(parts, log).run(stop or threading.Event())

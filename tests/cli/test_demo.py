@@ -45,10 +45,11 @@ def test_two_versions_a_page_and_pictures_are_there(shown):
 
 def test_it_ends_with_the_heat_map_the_curves_and_the_page(shown):
     folder, _, said = shown
-    *_, title, heat_map, curves, page = said.splitlines()
+    *_, title, heat_map, curves, page, _, browser = said.splitlines()
     assert title == "What it learned and what it kept:"
     assert heat_map.split() == ["heat", "map", "bot/reports/forgetting.png"]
     assert curves.split() == ["curves", "bot/reports/curves.png"]
+    assert browser == "In a browser: llama-factory web bot, then http://127.0.0.1:8000/"
     kind, path = page.split()
     assert kind == "page"
     content = (folder / path).read_text(encoding="utf-8")

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from llama_factory import operate
+from llama_factory.config.template import settings_file
 from llama_factory.core.errors import ConfigError
 from llama_factory.jobs.supervisor import LONGEST_WAIT, Part, Supervisor, parts_of
+from llama_factory.versions import store
 
 
 def python(name, script):
@@ -132,10 +135,26 @@ def test_parts_end_with_a_supervisor_that_is_killed():
     wait_for(lambda: not is_alive(process_id))
 
 
-def test_the_server_and_the_watcher_get_the_same_settings():
-    server, watcher = parts_of("my-bot", ["serving.max_tokens=9"], 8001)
+@pytest.mark.parametrize(("has_page", "verb"), [(True, "web"), (False, "serve")])
+def test_the_server_and_the_watcher_get_the_same_settings(has_page, verb):
+    changes = ["serving.max_tokens=9"]
+    server, watcher = parts_of("my-bot", changes, 8001, has_page=has_page)
     assert server.command[3:] == (
-        *("serve", "my-bot", "--port", "8001"),
+        *(verb, "my-bot", "--port", "8001"),
         *("--set", "serving.max_tokens=9"),
     )
     assert watcher.command[3:] == ("watch", "my-bot", "--set", "serving.max_tokens=9")
+
+
+def test_the_page_is_left_out_where_nobody_could_log_in_to_it(tmp_path):
+    folder = store.create_workspace(tmp_path / "bot", "tiny", settings_file("tiny")).folder
+    lines, stop = [], threading.Event()
+    stop.set()  # nothing is started
+    operate.up(folder, ["serving.host=0.0.0.0"], log=lines.append, stop=stop)
+    (line,) = lines
+    assert "The API alone is served: --server_name or serving.host: 0.0.0.0" in line
+    assert "users add NAME --role operator" in line
+    operate.up(folder, [], log=lines.append, stop=stop)
+    operate.add_user(folder, "ann", "operator", "correct horse")
+    operate.up(folder, ["serving.host=0.0.0.0"], log=lines.append, stop=stop)
+    assert lines == [line]

@@ -18,11 +18,12 @@ from llama_factory.versions.version import MANIFEST, REPORT, ModelVersion
 from llama_factory.versions.workspace import Workspace
 
 METRIC = "token_f1"
+Group = str | Sequence[str]
 EVIL = "<script>alert('x')</script>"
 
 
 def make_bot(
-    folder: Path, num_rounds: int = 3, *, refused: Sequence[int] = (), group: str = "faq"
+    folder: Path, num_rounds: int = 3, *, refused: Sequence[int] = (), group: Group = "faq"
 ) -> Workspace:
     """A workspace with this many versions, each taught one task of four rows.
 
@@ -30,12 +31,13 @@ def make_bot(
         folder: a new one.
         num_rounds: versions beside the base model.
         refused: numbers of those that the gate refused; nothing goes on from them.
-        group: name of the rows.
+        group: name of the rows, or one a version, in turn.
     """
     workspace = store.create_workspace(folder, "tiny", settings_file("tiny"))
     parent = store.get(workspace, "v0000")
     for number in range(1, num_rounds + 1):
-        version = _version(workspace, parent, number, is_good=number not in refused, group=group)
+        name = group if isinstance(group, str) else group[(number - 1) % len(group)]
+        version = _version(workspace, parent, number, is_good=number not in refused, group=name)
         if number in refused:
             releases.hold(workspace.releases, version.id, "refused by the gate")
         else:

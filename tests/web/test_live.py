@@ -14,7 +14,7 @@ from llama_factory.core.times import now
 from llama_factory.jobs import background
 from llama_factory.training.monitor import TRAINER_LOG
 from llama_factory.versions import store
-from llama_factory.web.live import follow, look
+from llama_factory.web.live import Lookout, follow, look
 from tests.web.browsing import Visitor
 
 
@@ -57,6 +57,17 @@ def test_looking_changes_nothing(bot):
     before = files.hash_folder(bot.folder)
     assert look(bot) == look(bot)
     assert files.hash_folder(bot.folder) == before
+
+
+def test_streams_share_their_looks(bot):
+    now = [0.0]
+    lookout = Lookout(0.5, lambda: now[0])
+    first = lookout.look(bot)
+    operate.note(bot, "v0001", "hello", "ann")
+    now[0] = 0.4
+    assert lookout.look(bot) == first
+    now[0] = 0.5
+    assert lookout.look(bot) != first
 
 
 def test_a_round_in_progress_is_drawn(bot):

@@ -1,5 +1,7 @@
 """Every page answers in both languages, whatever the workspace is like."""
 
+import re
+
 import pytest
 
 from llama_factory import operate
@@ -52,6 +54,18 @@ def test_the_overview_tells_what_answers_and_why_the_last_round_was_refused(page
     text = page.text("/")
     assert '<p class="big"><a href="versions/v0003">v0003</a></p>' in text
     assert "0.90 after 0.10" in text  # of v0002, the refused one
+
+
+def test_three_questions_take_at_most_three_clicks(page):
+    """What answers now, why the last round was refused, how to go back: from the first page."""
+    first = page.text("/")
+    now = first.index('id="now"')
+    assert first.index("v0003") > now
+    (refused,) = re.findall(r'href="(versions/v\d+)">v\d+</a> <span class="mark refused">', first)
+    verdict = page.text(f"/{refused}")  # one click
+    assert "0.90 after 0.10" in verdict
+    assert f'action="{refused.split("/")[1]}/promote"' in verdict
+    assert '<form method="post" action="rollback">' in first  # two: the button and its confirmation
 
 
 def test_one_click_goes_back(bot, page):

@@ -64,7 +64,8 @@ def test_no_change_is_made_for_another_page(page, headers):
     assert page.post("/rollback", **headers).status_code == 403
 
 
-def test_changes_of_this_page_pass_also_behind_a_proxy(page):
+def test_changes_of_this_page_pass_also_behind_a_proxy(bot):
+    page = Visitor.of(bot.folder, hosts=("bots.example",))
     headers = {"origin": "https://bots.example", "x-forwarded-host": "bots.example"}
     assert page.post("/rollback", **headers).status_code == 303
     assert page.post("/preferences", **{"sec-fetch-site": "same-origin"}).status_code == 303
@@ -78,6 +79,13 @@ def test_only_get_and_post_are_answered(page):
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "10.0.0.5", ""])
 def test_a_name_that_was_rebound_gets_nothing(page, host):
     assert page.get("/", host=host).status_code == 421
+
+
+def test_a_proxy_opens_no_page_without_a_log_in_to_others(bot, page):
+    headers = {"x-forwarded-host": "bots.example"}
+    assert page.get("/", **headers).status_code == 421
+    operate.add_user(bot, "ann", "viewer", PASSWORD)
+    assert "/login" in page.get("/", **headers).headers["location"].replace("./", "/")
 
 
 @pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1", "[::1]:8000"])

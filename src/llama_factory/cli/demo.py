@@ -25,7 +25,7 @@ def demo(
     """A support bot learns two rounds of made-up facts; pictures show what it kept.
 
     About ten minutes on two cores. Every step is shown as the command that does it; a heat map,
-    curves and a page come last.
+    curves, a report and the address of the page in a browser come last.
     """
     if not (folder / SETTINGS_FILE).exists():
         _show(f"init {folder} --model {model}", rounds.init, folder, model)
@@ -53,6 +53,7 @@ def _picture(folder: Path) -> None:
     for name, path in (("heat map", heat_map), ("curves", curves), ("page", page)):
         if path.exists():
             print(f"  {name:<8}  {path}")
+    print(f"\nIn a browser: llama-factory web {folder}, then http://127.0.0.1:8000/")
 
 
 def _show(command: str, step: Callable[..., None], *args: Any, **options: Any) -> None:

@@ -14,7 +14,7 @@ def up(
     port: Annotated[int | None, typer.Option(help="Of the server; 0 takes any free one.")] = None,
     changes: Changes = None,
 ) -> None:
-    """Serve, watch the inbox and learn, until Ctrl-C; what dies is started again."""
+    """Serve API and page, watch the inbox and learn, until Ctrl-C; what dies is started again."""
     from llama_factory import operate
 
     say = partial(print, flush=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from llama_factory.cli.options import Json
+from llama_factory.cli.options import Changes, Json
 from llama_factory.cli.terminal import print_json
 from llama_factory.core.errors import ConfigError
 
@@ -40,12 +40,17 @@ def web(
     role: Annotated[str, typer.Option(help="viewer, reviewer or operator.")] = "viewer",
     server_name: Annotated[
         str | None,
-        typer.Option("--server_name", "--host", help="0.0.0.0 opens it to the network."),
+        typer.Option(
+            "--server_name", "--host", help="0.0.0.0: to the network. Else as in the settings."
+        ),
     ] = None,
-    port: Annotated[int | None, typer.Option(help="0 takes any free port.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="0: any free one. Else as in the settings.")
+    ] = None,
     no_api: Annotated[
         bool, typer.Option("--no-api", help="The page alone: no model is loaded.")
     ] = False,
+    changes: Changes = None,
     host_name: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,9 +71,9 @@ def web(
     known, notes = gradio_address(os.environ)
     for note in notes:
         print(note, file=sys.stderr)
-    host = server_name or known.get("host") or WebOptions.host
-    number = port if port is not None else int(known.get("port") or WebOptions.port)
-    options = WebOptions(host, number, not no_api, tuple(host_name or ()))
+    host = server_name or known.get("host")
+    number = int(known["port"]) if port is None and "port" in known else port
+    options = WebOptions(host, number, not no_api, tuple(host_name or ()), tuple(changes or ()))
     serve_web(folder, options, lambda text: print(text, flush=True))
 
 

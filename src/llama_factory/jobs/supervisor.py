@@ -156,12 +156,22 @@ class Supervisor:
                 reader.join(5)
 
 
-def parts_of(folder: str, changes: Sequence[str], port: int | None) -> tuple[Part, ...]:
-    """What `llama-factory up` runs: the server and the watcher of a workspace."""
+def parts_of(
+    folder: str, changes: Sequence[str], port: int | None, *, has_page: bool = True
+) -> tuple[Part, ...]:
+    """What `llama-factory up` runs: the server and the watcher of a workspace.
+
+    Args:
+        folder: the workspace.
+        changes: settings of both, as `key=value`.
+        port: of the server; None for that of the settings.
+        has_page: whether the page is on the server's port beside the API.
+    """
     sets = set_options(changes)
     at = [] if port is None else ["--port", str(port)]
+    verb = "web" if has_page else "serve"
     return (
-        Part("server", tuple(own_command(["serve", folder, *at, *sets]))),
+        Part("server", tuple(own_command([verb, folder, *at, *sets]))),
         Part("watcher", tuple(own_command(["watch", folder, *sets]))),
     )
 

@@ -106,11 +106,14 @@ def _cookies(headers: Headers) -> dict[str, str]:
 def _refusal(site: Site, scope: Scope, headers: Headers) -> Response | None:
     """The answer to a request that another page's script may have made."""
     host = headers.get("host", "")
-    if not site.asks_login and not _is_own_name(host, site.hosts):
+    # A proxy may ask by a name of this machine for people who are elsewhere.
+    asked_as = [host, *filter(None, [headers.get("x-forwarded-host")])]
+    stranger = next((each for each in asked_as if not _is_own_name(each, site.hosts)), None)
+    if not site.asks_login and stranger is not None:
         return PlainTextResponse(
             f"This page asks for no log-in, so it answers only as localhost, not as "
-            f"{host[:100]!r}. Add a user (llama-factory web FOLDER users add NAME), or name the "
-            "host with --host_name.\n",
+            f"{stranger[:100]!r}. Add a user (llama-factory web FOLDER users add NAME), or name "
+            "the host with --host_name.\n",
             421,
         )
     if scope["method"] in ("GET", "HEAD"):

@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -42,6 +44,32 @@ def look(workspace: Workspace) -> tuple[Topics, int]:
     return seen | {"journal": str(number)}, number
 
 
+class Lookout:
+    """Looks for all streams together: what one saw a moment ago, others need not look for.
+
+    Args:
+        seconds: how old it may be.
+        clock: seconds; tests have their own.
+    """
+
+    def __init__(
+        self, seconds: float = LOOK_SECONDS / 2, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._seen: dict[Path, tuple[float, tuple[Topics, int]]] = {}
+        self._lock = threading.Lock()
+
+    def look(self, workspace: Workspace) -> tuple[Topics, int]:
+        """See `look`."""
+        with self._lock:
+            now, known = self._clock(), self._seen.get(workspace.folder)
+            if known is None or now - known[0] >= self._seconds:
+                known = now, look(workspace)
+                self._seen[workspace.folder] = known
+            return known[1]
+
+
 def newest_event(workspace: Workspace) -> int:
     """Number of the newest event; 0 where none can be read."""
     try:
@@ -56,6 +84,7 @@ async def follow(
     goes_on: Callable[[], bool],
     *,
     look_seconds: float = LOOK_SECONDS,
+    look: Callable[[Workspace], tuple[Topics, int]] = look,
 ) -> AsyncIterator[ServerSentEvent]:
     """Topics as they change; heartbeats between them are FastAPI's.
 
@@ -64,6 +93,7 @@ async def follow(
         last_seen: the last event of the journal that the browser knows; None for none.
         goes_on: False ends the stream.
         look_seconds: time between looks.
+        look: gives how everything stands.
     """
     before, number = await asyncio.to_thread(look, workspace)
     missed = sorted(before) if last_seen is not None and last_seen != number else []

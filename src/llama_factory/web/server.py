@@ -18,6 +18,7 @@ from llama_factory.serving.server import (
     run,
 )
 from llama_factory.serving.settings import ServingSettings
+from llama_factory.versions.workspace import SETTINGS_FILE
 from llama_factory.web.app import beside_api, create_web
 from llama_factory.web.site import Site
 
@@ -27,16 +28,25 @@ class WebOptions:
     """Where and how the page is opened.
 
     Attributes:
-        host: address to listen on.
-        port: 0 takes any free one.
+        host: address to listen on; None for that of the API's settings.
+        port: 0 takes any free one; None for that of the API's settings.
         has_api: whether the API answers on the same port.
         hosts: names by which it may be asked without a log-in.
+        changes: settings of the API, as `key=value`.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8000
+    host: str | None = None
+    port: int | None = None
     has_api: bool = True
     hosts: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> list[str]:
+        """All that differs from the settings of the workspace."""
+        address = {"serving.host": self.host, "serving.port": self.port}
+        chosen = [f"{name}={value}" for name, value in address.items() if value is not None]
+        return [*self.changes, *chosen]
 
 
 def serve_web(place: Path, options: WebOptions, say: Callable[[str], None]) -> None:
@@ -53,25 +63,29 @@ def serve_web(place: Path, options: WebOptions, say: Callable[[str], None]) -> N
     """
     if not place.is_dir():
         raise VersionError(f"{place}: there is no such folder.")
-    is_network = not is_loopback(options.host)
+    address = _address(place, options)
+    is_network = not is_loopback(address.host)
     if is_network and not operate.users(place):
-        raise ServingError(
-            f"--server_name {options.host} opens the page to the network, and nobody may log in "
-            f"yet. Add a user: llama-factory web {place} users add NAME --role operator"
-        )
+        raise ServingError(operate.nobody_may_log_in(place, address.host))
     page = create_web(place, has_api=options.has_api, is_network=is_network, hosts=options.hosts)
     site: Site = page.state.site
     if options.has_api and site.is_workspace:
-        address = [f"serving.host={options.host}", f"serving.port={options.port}"]
         beside = Beside(beside_api(page), site.close)
-        operate.serve(place, address, _also_page(say), beside=beside)
+        operate.serve(place, options.settings, _also_page(say), beside=beside)
     else:
-        _serve_alone(page, options, say)
+        _serve_alone(page, address, say)
 
 
-def _serve_alone(page: FastAPI, options: WebOptions, say: Callable[[str], None]) -> None:
+def _address(place: Path, options: WebOptions) -> ServingSettings:
+    if options.has_api and (place / SETTINGS_FILE).is_file():
+        return operate.serving_settings(place, options.settings)
+    usual = ServingSettings()
+    port = usual.port if options.port is None else options.port
+    return ServingSettings(host=options.host or usual.host, port=port)
+
+
+def _serve_alone(page: FastAPI, address: ServingSettings, say: Callable[[str], None]) -> None:
     site: Site = page.state.site
-    address = ServingSettings(host=options.host, port=options.port)
     with log_to_stderr(), leaving_on_sigterm(), listen(address) as listener:
         text = f"The page of {site.folder.name} is on {address_of(listener)}/"
         run(page, listener, lambda: say(text), on_stop=site.close)

@@ -14,6 +14,7 @@ from llama_factory.core import files
 from llama_factory.core.errors import ServingError
 from llama_factory.serving.users import FILE, LoginLimits, PageUser, Role, read_users
 from llama_factory.versions.workspace import SETTINGS_FILE, Workspace
+from llama_factory.web.live import Lookout
 from llama_factory.web.sessions import Session, Sessions, read_secret
 from llama_factory.web.workspaces import find_workspaces
 
@@ -34,6 +35,7 @@ class Site:
         is_closing: the server ends, so streams do.
         api: that answers beside the page; None where none does.
         num_streams: pages that are being followed.
+        lookout: looks for what they follow.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class Site:
     is_closing: bool = False
     api: ASGIApp | None = None
     num_streams: int = 0
+    lookout: Lookout = field(default_factory=Lookout)
     sessions: Sessions = field(init=False)
     logins: LoginLimits = field(init=False)
     _users: tuple[object, tuple[PageUser, ...]] = field(init=False, default=(None, ()))

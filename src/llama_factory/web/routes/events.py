@@ -37,9 +37,10 @@ async def events(
         return may_look and not site.is_closing and time.monotonic() < until
 
     known = request.headers.get("last-event-id", "")
+    last_seen = int(known) if known.isdigit() else None
     site.num_streams += 1
     try:
-        async for event in follow(workspace, int(known) if known.isdigit() else None, goes_on):
+        async for event in follow(workspace, last_seen, goes_on, look=site.lookout.look):
             yield event
     finally:
         site.num_streams -= 1

@@ -3,10 +3,12 @@
 
 const POLL_SECONDS = 15;
 const SETTLE_MS = 300;
+const PAUSE_MS = 2000; // between two refreshes: a round changes every second, and many may look on
 
 // Parts with `data-live="topic topic"` and an id are replaced when one of their topics changes.
 let waiting = new Set();
 let timer = 0;
+let refreshed = 0;
 
 function isBusy(part) {
   const at = document.activeElement;
@@ -20,7 +22,9 @@ function partsOf(topics) {
 }
 
 async function refresh(topics) {
-  const parts = partsOf(topics).filter((part) => !isBusy(part));
+  const wanted = partsOf(topics);
+  const parts = wanted.filter((part) => !isBusy(part));
+  if (topics !== null && parts.length < wanted.length) changed(topics); // when nobody types there
   if (parts.length === 0 || document.hidden) return;
   const answer = await fetch(location.href, { headers: { accept: "text/html" } });
   if (!answer.ok || answer.redirected) return;
@@ -41,12 +45,17 @@ async function refresh(topics) {
 
 function changed(topics) {
   topics.forEach((each) => waiting.add(each));
-  clearTimeout(timer);
-  timer = setTimeout(() => {
-    const now = waiting;
-    waiting = new Set();
-    refresh(now).catch(() => {});
-  }, SETTLE_MS);
+  if (timer) return;
+  timer = setTimeout(
+    () => {
+      const now = waiting;
+      waiting = new Set();
+      timer = 0;
+      refreshed = Date.now();
+      refresh(now).catch(() => {});
+    },
+    Math.max(SETTLE_MS, refreshed + PAUSE_MS - Date.now()),
+  );
 }
 
 function poll() {
