@@ -80,7 +80,8 @@ class ScriptedEngine:
             self.num_running -= 1
 
     async def tokens(self, version_id: str, prompt: Prompt) -> tuple[int, ...]:
-        assert isinstance(prompt, TextPrompt)
+        if not isinstance(prompt, TextPrompt):
+            return tuple(map(ord, "".join(each.content for each in prompt.messages)))
         return tuple(map(ord, prompt.text)) if isinstance(prompt.text, str) else prompt.text
 
     async def text(self, ids: tuple[int, ...]) -> str:

@@ -56,6 +56,15 @@ def test_the_openai_package(client: OpenAI) -> None:
     check_openai_package(client, sys.executable)
 
 
+def test_the_anthropic_package(client: OpenAI) -> None:
+    lines = lines_of("anthropic_package.py", client)
+    assert lines["whole"].startswith("v0001 ")
+    assert lines["streamed"] == "True True"
+    assert lines["tool call"] in STATES
+    assert lines["after the tool"] in ("end_turn", "max_tokens")
+    assert lines["counted"] == "True"
+
+
 def test_the_calls_of_open_webui(client: OpenAI) -> None:
     lines = lines_of("open_webui_calls.py", client)
     assert lines["models"].startswith("True ")

@@ -25,6 +25,7 @@ from llama_factory.serving.routes import (
     embeddings,
     feedback,
     health,
+    messages,
     models,
     operations,
     tokens,
@@ -34,7 +35,7 @@ from llama_factory.serving.settings import ServingSettings
 from llama_factory.serving.shadow import Shadow
 from llama_factory.versions.workspace import Workspace
 
-ROUTES = (health, models, completions, embeddings, tokens, adapters, operations)
+ROUTES = (health, models, completions, messages, embeddings, tokens, adapters, operations)
 
 
 def create_app(

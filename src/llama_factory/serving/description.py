@@ -123,6 +123,37 @@ class ChatBody(Response):
     usage: TokenCounts
 
 
+class BlockBody(Response):
+    """A part of an answer: text, or a call of a tool."""
+
+    type: Literal["text", "tool_use"]
+
+
+class InputCounts(Response):
+    """How long prompt and answer were."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+class MessageBody(Response):
+    """The answer to a conversation; `model` is the version that gave it."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[BlockBody]
+    stop_reason: str
+    usage: InputCounts
+
+
+class InputCountBody(Response):
+    """How long a prompt would be."""
+
+    input_tokens: int
+
+
 class TextChoiceBody(Response):
     """One of the continuations."""
 
@@ -191,6 +222,8 @@ RESPONSES: dict[str, type[Response]] = {
     "/v1/models/{name}": ModelBody,
     "/v1/chat/completions": ChatBody,
     "/v1/completions": CompletionBody,
+    "/v1/messages": MessageBody,
+    "/v1/messages/count_tokens": InputCountBody,
     "/v1/embeddings": EmbeddingsBody,
     "/tokenize": TokenIdsBody,
     "/detokenize": TextBody,
@@ -205,7 +238,7 @@ TEXTS = {
 }
 """Paths whose response is no JSON."""
 
-STREAMED = frozenset({"/v1/chat/completions", "/v1/completions"})
+STREAMED = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/messages"})
 """Paths that answer as server-sent events where the request asks for `stream`."""
 
 

@@ -60,7 +60,10 @@ class KeyCheck:
         path = scope["path"]
         if path in OPEN_PATHS or not self._ring.is_required:
             return NOBODY
-        scheme, _, secret = Headers(scope=scope).get("authorization", "").partition(" ")
+        headers = Headers(scope=scope)
+        scheme, _, secret = headers.get("authorization", "").partition(" ")
+        if not scheme:  # Anthropic's clients
+            scheme, secret = "bearer", headers.get("x-api-key", "")
         key = self._ring.owner(secret.strip()) if scheme.lower() == "bearer" else None
         if key is None:
             if secret and self._ring.problem:

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from fastapi import Request, Response
@@ -39,8 +40,36 @@ class Reply(Protocol):
         """The chunks that end a stream."""
 
 
+@dataclass(frozen=True)
+class Wire:
+    """How the chunks of a stream are written as server-sent events.
+
+    Attributes:
+        chunk: writes one.
+        error: writes what failed after the stream had begun.
+        last: what ends every stream.
+    """
+
+    chunk: Callable[[dict[str, Any]], str]
+    error: Callable[[Exception], str]
+    last: str
+
+
+def _event(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+
+
+OPENAI_WIRE = Wire(_event, lambda error: _event(body_of(error)), "data: [DONE]\n\n")
+
+
 async def respond(
-    gateway: Gateway, asked: Asked, reply: Reply, request: Request, *, is_stream: bool
+    gateway: Gateway,
+    asked: Asked,
+    reply: Reply,
+    request: Request,
+    *,
+    is_stream: bool,
+    wire: Wire = OPENAI_WIRE,
 ) -> Response:
     """Ask, and answer in a route's shape.
 
@@ -50,6 +79,7 @@ async def respond(
         reply: the shape.
         request: whose client may leave, and whose log entry says what came of it.
         is_stream: whether pieces are sent as they come.
+        wire: how they are written.
 
     Raises:
         FactoryError: nothing has been sent yet.
@@ -67,7 +97,7 @@ async def respond(
     except BaseException:
         await events.aclose()
         raise
-    stream = server_sent(reply, answering, begun, events)
+    stream = server_sent(reply, answering, begun, events, wire)
     return StreamingResponse(stream, headers=UNBUFFERED, media_type="text/event-stream")
 
 
@@ -101,38 +131,39 @@ async def whole(events: Events) -> dict[int, Answer]:
 
 
 async def server_sent(
-    reply: Reply, answering: Answering, begun: tuple[int, Event], events: Events
+    reply: Reply,
+    answering: Answering,
+    begun: tuple[int, Event],
+    events: Events,
+    wire: Wire = OPENAI_WIRE,
 ) -> AsyncIterator[str]:
-    """Answers as OpenAI streams them.
+    """Answers as they come.
 
     Args:
         reply: the shape of the chunks.
         answering: says which version answers.
         begun: the first event.
         events: the others.
+        wire: how chunks are written.
     """
     answers: dict[int, Answer] = {}
     async with aclosing(events):
         for chunk in reply.begin(answering.version_id):
-            yield _event(chunk)
+            yield wire.chunk(chunk)
         try:
             async for index, event in _joined(begun, events):
                 if isinstance(event, Answer):
                     answers[index] = event
                 for chunk in reply.chunks(index, event):
-                    yield _event(chunk)
+                    yield wire.chunk(chunk)
             for chunk in reply.end(answers):
-                yield _event(chunk)
+                yield wire.chunk(chunk)
         except Exception as error:  # noqa: BLE001  # the status is sent: only the stream can tell
-            yield _event(body_of(error))
-        yield "data: [DONE]\n\n"
+            yield wire.error(error)
+        yield wire.last
 
 
 async def _joined(begun: tuple[int, Event], events: Events) -> Events:
     yield begun
     async for event in events:
         yield event
-
-
-def _event(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
