@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from llama_factory.core import files
 from llama_factory.core.errors import FactoryError, suggest
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.serving.errors import UnknownModelError
@@ -57,6 +58,7 @@ class ReleasedVersions:
         self._complaints: dict[str, str] = {}
         self._attempts: dict[str, _Attempt] = {}
         self._beginning: asyncio.Task[None] | None = None
+        self._read: tuple[object, Releases] | None = None
         self.released = BASE_VERSION
         self.aliases: dict[str, str] = {PRODUCTION: BASE_VERSION}
 
@@ -125,7 +127,7 @@ class ReleasedVersions:
         version released before goes on answering until it is.
         """
         try:
-            now = await asyncio.to_thread(releases.read, self._workspace.releases)
+            now = await asyncio.to_thread(self._releases)
             await self._take(now)
             self._versions.keep(self.needed)
         # Whatever fails, the next look is due: else no release would ever arrive again.
@@ -133,6 +135,14 @@ class ReleasedVersions:
             self._complain("", f"{self.production} goes on answering", error)
         else:
             self._complaints.pop("", None)
+
+    def _releases(self) -> Releases:
+        """What releases.json says; it is read again when it changed."""
+        path = self._workspace.releases
+        stamp = files.stamp_of(path)
+        if self._read is None or self._read[0] != stamp:
+            self._read = stamp, releases.read(path)
+        return self._read[1]
 
     async def _take(self, now: Releases) -> None:
         self.released = now.production

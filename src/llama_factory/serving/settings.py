@@ -42,7 +42,7 @@ class ServingSettings(Settings):
     recently used first. More take more memory; fewer are loaded from the disk more often."""
     max_tokens: int = Field(512, ge=1)
     """Longest answer in tokens where the request does not say."""
-    poll_seconds: float = Field(0.5, gt=0, le=2)
+    poll_seconds: float = Field(0.1, gt=0, le=2)
     """How often the server looks for a newly released version."""
     canary: CanarySettings = CanarySettings()
     """How a candidate is tried on a few callers (`gate.release: canary`, or `llama-factory canary
