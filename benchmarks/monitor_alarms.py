@@ -3,9 +3,10 @@ happen to it.
 
     python benchmarks/monitor_alarms.py PATH/TO/cl_benchmark [--out FILE] [--folder BOT]
 
-A good round is promoted. A round whose labels were shuffled is refused. Rows like those before are
-quiet, rows in another language are an alert. The refused version is then promoted by hand, which
-the monitor calls decay, and says what to do. Skips with a reason where the rows are not there.
+A good round is promoted. A round whose labels were shuffled is refused, and one whose labels were
+exchanged, without anything that protects what was known. Rows like those before are quiet, rows in
+another language are an alert. The worst version is then promoted by hand, which the monitor calls
+decay, and says what to do. Skips with a reason where the rows are not there.
 """
 
 import argparse
@@ -38,6 +39,7 @@ SETTINGS = {
     "training.epochs": 3,
     "gate.max_guard_ratio": 2.0,
 }
+UNPROTECTED = {"strategies": ["naive"], "training.epochs": 6}
 Row = dict[str, str]
 
 
@@ -84,6 +86,13 @@ def shuffled(rows: Sequence[Row], seed: int) -> list[Row]:
     return [row | {"output": answer} for row, answer in zip(rows, answers, strict=True)]
 
 
+def exchanged(rows: Sequence[Row]) -> list[Row]:
+    """The same questions, each with the answer that is wrong."""
+    labels = sorted({row["output"] for row in rows})
+    others = dict(zip(labels, labels[1:] + labels[:1], strict=True))
+    return [row | {"output": others[row["output"]]} for row in rows]
+
+
 class Life:
     """One workspace, and what was seen of it."""
 
@@ -92,14 +101,16 @@ class Life:
         self.changes = SETTINGS | ({"training.epochs": 1} if options.quick else {})
         self.seen: list[dict[str, Any]] = []
 
-    def teach(self, what: str, wanted: str, taught: Sequence[Row], tested: Sequence[Row]) -> Round:
+    def teach(
+        self, what: str, wanted: str, taught: Sequence[Row], tested: Sequence[Row], **changes: Any
+    ) -> Round:
         """A round on one file; `wanted` is the verdict that it should get."""
         for path in self.workspace.inbox.iterdir():
             path.unlink()
         drop(self.workspace, "reviews", taught)
         drop(self.workspace, "reviews.test", tested)
         said = Said()
-        done = run.learn(self.workspace, self.changes, said)
+        done = run.learn(self.workspace, self.changes | changes, said)
         assert done is not None
         monitor = [line for line in said.lines if "taught before" in line]
         words = [*monitor, done.verdict.summary]
@@ -135,7 +146,14 @@ def live(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     drop(life.workspace, "more", chinese)
     life.observe("rows in another language wait", "drift.language")
     news = shuffled(rows[100 : 100 + size], 2)
-    bad = life.teach("a round with shuffled labels", "refused", news, rows[250 : 250 + tests])
+    life.teach("a round with shuffled labels", "refused", news, rows[250 : 250 + tests])
+    bad = life.teach(
+        "a round with exchanged labels, nothing protected",
+        "refused",
+        exchanged(rows[100 : 100 + size]),
+        rows[250 : 250 + tests],
+        **UNPROTECTED,
+    )
     run.promote(life.workspace, bad.version.id)
     (life.workspace.inbox / "reviews.jsonl").unlink(missing_ok=True)
     life.observe("the refused version released by hand", "decay.reviews")

@@ -142,7 +142,7 @@ def test_monitor_alarms(tmp_path):
     by_name = {each["what"]: each for each in seen}
     assert by_name["rows like those before wait"]["got"] == "quiet"
     assert "drift.language" in by_name["rows in another language wait"]["got"]
-    assert len(seen) == 6
+    assert len(seen) == 7
 
 
 @pytest.mark.slow
