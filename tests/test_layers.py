@@ -32,6 +32,7 @@ ROOMS = (
     "run",
     "operate",
     "curate",
+    "experiment",
     "web",
     "cli",
 )

@@ -41,10 +41,13 @@ def train(
     explain: Annotated[
         bool, typer.Option("--explain", help="Print all settings and where each comes from.")
     ] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Print the memory and time it would take.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """A single run without a workspace; the output is a plain PEFT folder."""
-    from llama_factory import run
+    from llama_factory import experiment, run
 
     said = read_words(words or [])
     chosen = [f"output_dir={output_dir}"] if output_dir else []
@@ -53,6 +56,10 @@ def train(
     if explain:
         together = launching.world_size(os.environ)
         print(run.explain(said.path, chosen, num_processes=together), end="")
+        return
+    if estimate:
+        expected = experiment.estimate(said.path, chosen, TerminalProgress())
+        print_json(expected.to_json()) if as_json else print(expected)
         return
     if number := launching.num_processes(os.environ):
         raise typer.Exit(launching.launch(_as_words(said.path, chosen, as_json=as_json), number))

@@ -22,11 +22,13 @@ llama-factory train sft.yaml lora_rank=16 --learning_rate 5e-5
 llama-factory train sft.yaml training.max_minutes=30 --set data.cleaning=[unicode,near_duplicates]
 llama-factory train --model_name_or_path smollm2 --data_path faq.jsonl --do_train --max_steps 100
 llama-factory train sft.yaml --explain
+llama-factory train sft.yaml --estimate
 ```
 
 `--explain` prints the native settings that come out, each with the line, flag or default it comes
-from, as a file that can be used instead. Unknown keys name the nearest one; keys that are known and
-not supported are errors that say what to do; all problems are reported at once, with their lines.
+from, as a file that can be used instead; `--estimate` the memory and time that the run would take.
+Unknown keys name the nearest one; keys that are known and not supported are errors that say what to
+do; all problems are reported at once, with their lines.
 
 Where a key is not given, LLaMA-Factory's own default holds ({defaults}). The rate falls to zero at
 the end, rows are taught as they are (no cleaning but exact copies), and nothing is replayed.

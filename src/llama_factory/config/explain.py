@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
-
 from llama_factory.config.loading import Resolved
+from llama_factory.config.minimal import inline
 from llama_factory.config.origins import Location, Origins
 
 COLUMN = 44
@@ -33,20 +32,12 @@ def _body(resolved: Resolved) -> Iterator[str]:
 
 def _lines(location: Location, value: Any, origins: Origins) -> Iterator[str]:
     indent = "  " * (len(location) - 1)
-    name = f"{indent}{_inline(location[-1])}:"
+    name = f"{indent}{inline(location[-1])}:"
     if isinstance(value, dict) and value:
         yield name
         for key, inner in value.items():
             yield from _lines((*location, key), inner, origins)
         return
     origin = origins.of(location)
-    line = f"{name} {_inline(value)}"
+    line = f"{name} {inline(value)}"
     yield f"{line:<{COLUMN}}  # {origin.label}" if origin else line
-
-
-def _inline(value: Any) -> str:
-    """A value in one line of YAML."""
-    if isinstance(value, float):
-        return repr(value)  # YAML's own form of 1e-05 is text to other readers
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
-    return text.removesuffix("\n").removesuffix("\n...")

@@ -43,8 +43,13 @@ class Resolved:
 
 
 @dataclass(frozen=True)
-class _Native:
-    """Settings before they are validated: a file's own, flat keys and changes put together."""
+class Native:
+    """Settings before they are validated: a file's own, flat keys and changes put together.
+
+    Attributes:
+        values: as a native file would hold them.
+        origins: where each of them came from.
+    """
 
     values: dict[str, Any]
     origins: Origins
@@ -109,7 +114,7 @@ def resolve(
     given = _import_plugins(path, tree, values, given)
     if num_processes is None:
         num_processes = int(os.environ.get("WORLD_SIZE") or 1)
-    native = _put_together(tree, values, given, num_processes)
+    native = put_together(tree, values, given, num_processes)
     return Resolved(_validate(path, native), native.origins)
 
 
@@ -144,7 +149,19 @@ def _import_plugins(
 
 def _parse(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
     """The file with its lines, and its values."""
-    text = _read(path)
+    return parse_text(path, _read(path))
+
+
+def parse_text(path: Path, text: str) -> tuple[yaml.Node | None, dict[str, Any]]:
+    """The YAML of a settings file with its lines, and its values.
+
+    Args:
+        path: what messages call it.
+        text: of the file.
+
+    Raises:
+        ConfigError: it is no YAML, gives a key twice, or holds no sections.
+    """
     tree, values = _read_yaml(path, text)
     twice = [f"line {line}: {what}" for line, what in _duplicate_keys(tree)]
     if twice:
@@ -157,9 +174,13 @@ def _parse(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
     return tree, values
 
 
-def _put_together(
-    tree: yaml.Node | None, values: dict[str, Any], changes: Sequence[Change], num_processes: int
-) -> _Native:
+def put_together(
+    tree: yaml.Node | None,
+    values: dict[str, Any],
+    changes: Sequence[Change] = (),
+    num_processes: int = 1,
+) -> Native:
+    """Native settings of a file in either dialect, and of changes to it. Nothing is validated."""
     has_flat_keys = _has_flat_keys(values, changes)
     flat = {each.name: each.value for each in changes if _goes_flat(each, has_flat_keys)}
     native = {} if has_flat_keys else copy.deepcopy(translate_article(values))
@@ -171,7 +192,7 @@ def _put_together(
         each if _goes_flat(each, has_flat_keys) else changing.apply(native, each)
         for each in changes
     ]
-    return _Native(translate_article(native), Origins(tree, applied, done, has_flat_keys))
+    return Native(translate_article(native), Origins(tree, applied, done, has_flat_keys))
 
 
 def _has_flat_keys(values: Mapping[str, Any], changes: Sequence[Change]) -> bool:
@@ -189,13 +210,13 @@ def _goes_flat(change: Change, has_flat_keys: bool) -> bool:
     return is_flat(change.name) or is_meant
 
 
-def _validate(path: Path, native: _Native) -> RunConfig:
+def _validate(path: Path, native: Native) -> RunConfig:
     origins = native.origins
     found = [_of_key(origins, key, text) for key, text in origins.translation.problems]
     try:
         config = RunConfig.model_validate(native.values)
     except ValidationError as error:
-        found += [_of_setting(origins, *each) for each in _flat(error.errors())]
+        found += [_of_setting(origins, *each) for each in flat_problems(error.errors())]
     if found:
         raise ConfigError(_listed(path, [text for _, text in sorted(found)]))
     return config
@@ -296,7 +317,7 @@ def _around(origins: Origins, location: Location) -> Origin | None:
     return origins.of(tuple(found.split("."))) if found else None
 
 
-def _flat(
+def flat_problems(
     errors: Sequence[Mapping[str, Any]], outer: Location = ()
 ) -> Iterator[tuple[Location, str]]:
     """Problems of parts (strategies, adapters) are nested in one of the field that holds them."""
@@ -304,7 +325,7 @@ def _flat(
         location = (*outer, *error["loc"])
         inner = (error.get("ctx") or {}).get("problems")
         if inner:
-            yield from _flat(inner, location)
+            yield from flat_problems(inner, location)
         else:
             yield location, _plain(error["msg"], error.get("input"))
 

@@ -60,13 +60,16 @@ class BackgroundJob:
         return self.state in ("waiting", "running")
 
 
-def begin(workspace: Workspace, words: Sequence[str], who: str) -> BackgroundJob:
+def begin(
+    workspace: Workspace, words: Sequence[str], who: str, *, here: bool = False
+) -> BackgroundJob:
     """Start a command that outlives this process. No shell sees its words.
 
     Args:
-        workspace: whose job.
+        workspace: whose job; or a folder in which single runs lie.
         words: the command and its arguments.
         who: asks for it.
+        here: whether paths among its words and in its settings begin in the workspace.
 
     Raises:
         VersionError: the command may not be a job.
@@ -75,7 +78,7 @@ def begin(workspace: Workspace, words: Sequence[str], who: str) -> BackgroundJob
         raise VersionError(f"'{' '.join(words)}' cannot be a job. Jobs are: {', '.join(VERBS)}.")
     folder = _new_folder(workspace)
     asked = {"words": list(words), "who": who, "began": now()}
-    files.write_json(folder / ASKED, asked)
+    files.write_json(folder / ASKED, asked | ({"folder": str(workspace.folder)} if here else {}))
     with (folder / LOCK).open("wb") as lock, (folder / LOG).open("wb") as log:
         _hold(lock.fileno())
         # The child inherits the lock: it is held from here to the end of the child, without a gap.

@@ -1,5 +1,6 @@
 """The process of one job: waits for those before it, runs the command, writes down how it ended."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from llama_factory.core import files
-from llama_factory.core.own_command import own_command
+from llama_factory.core.own_command import environment_elsewhere, own_command
 from llama_factory.core.times import now
 from llama_factory.jobs.background import ASKED, ENDED, LOCK, OUTPUT, STARTED, STOP
 
@@ -34,10 +35,16 @@ def run_job(folder: Path) -> int:
     code = WAS_STOPPED
     if _is_turn(folder):
         (folder / STARTED).touch()
-        words = files.read_json(folder / ASKED)["words"]
-        command = own_command(words)
+        asked = files.read_json(folder / ASKED)
+        place = asked.get("folder")
         with (folder / OUTPUT).open("wb") as output:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output)
+            process = subprocess.Popen(
+                own_command(asked["words"]),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                cwd=place,
+                env=None if place is None else environment_elsewhere(os.environ),
+            )
             if (folder / STOP).exists():  # asked for while it was being started
                 process.terminate()
             code = process.wait()

@@ -153,13 +153,27 @@ def _resume(run: _Run, output: Path) -> Path | bool | None:
 
 
 def _prepare(run: _Run) -> PreparedData:
-    """Read and clean the rows, and report those left out."""
-    settings, progress = run.config.data, run.progress
+    return prepare_rows(run.config, run.folder / ROWS, run.progress)
+
+
+def prepare_rows(config: LearningConfig, folder: Path, progress: Progress) -> PreparedData:
+    """Read and clean the rows of a single run, and report those left out.
+
+    Args:
+        config: of the run.
+        folder: a new one for them.
+        progress: shows how far it is.
+
+    Raises:
+        DataError: there is no usable row.
+    """
+    settings = config.data
     sources = gather(settings)
     if has_tests(settings):
         settings = settings.model_copy(update={"held_out_fraction": 0.0})
-    folders = DataFolders(run.folder / ROWS, files.cache_folder() / "data")
-    data = prepare(sources, settings, folders, progress=progress)
+    data = prepare(
+        sources, settings, DataFolders(folder, files.cache_folder() / "data"), progress=progress
+    )
     for refused in data.report.refused:
         progress.say(f"Left out: {refused}")
     for warning in data.report.unread_warnings:
@@ -169,7 +183,7 @@ def _prepare(run: _Run) -> PreparedData:
     if not len(data.train):
         named = settings.train_path or ", ".join(settings.dataset)
         raise DataError(f"data.train_path: {named} holds no usable row.")
-    require_fitting(run.config.training.objective, data.train)
+    require_fitting(config.training.objective, data.train)
     return data
 
 

@@ -53,7 +53,7 @@ def load_network(folder: Path, settings: ModelSettings, *, is_exact: bool = Fals
     try:
         network = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.float32 if is_exact else _loaded_dtype(settings),
+            dtype=torch.float32 if is_exact else loaded_dtype(settings),
             attn_implementation=attention_implementation(
                 settings.attention, choose(settings.dtype).dtype
             ),
@@ -74,7 +74,7 @@ def _packed(adapter: Adapter) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": 0}} if config else {}
 
 
-def _loaded_dtype(settings: ModelSettings) -> torch.dtype:
+def loaded_dtype(settings: ModelSettings) -> torch.dtype:
     """Weights that train are read in float32; frozen ones in the format of the settings."""
     precision = choose(settings.dtype)
     is_frozen = settings.adapter.peft_type is not None
@@ -86,7 +86,7 @@ def rounded(network: Any, settings: ModelSettings) -> Any:
 
     Buffers stay: positions are computed in float32 whatever the weights are.
     """
-    dtype = _loaded_dtype(settings)
+    dtype = loaded_dtype(settings)
     for weight in network.parameters():
         if weight.is_floating_point():
             weight.data = weight.data.to(dtype)

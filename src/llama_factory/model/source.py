@@ -103,6 +103,15 @@ def resolve_tokenizer(name: str) -> Path:
     return _from_hub(HUB_IDS.get(name, name), TOKENIZER_FILES)
 
 
+def resolve_outline(name: str) -> Path:
+    """A folder with a model's config and tokenizer; no weights are downloaded for it.
+
+    Raises:
+        ModelError: nothing of that name exists here, in the table or on the hub.
+    """
+    return embedded_model() if name == EMBEDDED else resolve_tokenizer(name)
+
+
 def _from_hub(hub_id: str, wanted: Sequence[str] = (*TOKENIZER_FILES, "*.safetensors")) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

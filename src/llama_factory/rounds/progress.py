@@ -8,6 +8,7 @@ import signal
 import socket
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llama_factory.core import files
@@ -51,7 +52,7 @@ def read_progress(workspace: Workspace, most: int) -> RoundProgress | None:
     owner, plan = living_owner(workspace.lock), read_plan(workspace)
     if plan is None:
         return RoundProgress("", "", owner, "preparing", ()) if owner else None
-    updates = _updates(workspace, most)
+    updates = read_updates(workspace.building / TRAINER_LOG, most)
     stage = _stage(workspace, updates)
     return RoundProgress(str(plan["id"]), str(plan["parent"]), owner, stage, updates)
 
@@ -76,10 +77,11 @@ def _stage(workspace: Workspace, updates: tuple[dict[str, Any], ...]) -> str:
     return "testing" if is_done else "training"
 
 
-def _updates(workspace: Workspace, most: int) -> tuple[dict[str, Any], ...]:
+def read_updates(log: Path, most: int) -> tuple[dict[str, Any], ...]:
+    """Numbers of the newest updates in a log, oldest first; none where it cannot be read."""
     found: deque[dict[str, Any]] = deque(maxlen=most)
     try:
-        for line in files.last_lines(workspace.building / TRAINER_LOG, TAIL_BYTES):
+        for line in files.last_lines(log, TAIL_BYTES):
             values = _parsed(line)
             if values is not None:
                 found.append(values)

@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -60,13 +60,14 @@ class MemoryEstimate:
 
     def __str__(self) -> str:
         return (
-            f"about {_shown(self.total)} (weights {_shown(self.weights)}, gradients "
-            f"{_shown(self.gradients)}, optimizer {_shown(self.optimizer)}, activations of the "
-            f"longest micro-batch {_shown(self.activations)})"
+            f"about {shown_bytes(self.total)} (weights {shown_bytes(self.weights)}, gradients "
+            f"{shown_bytes(self.gradients)}, optimizer {shown_bytes(self.optimizer)}, activations "
+            f"of the longest micro-batch {shown_bytes(self.activations)})"
         )
 
 
-def _shown(num_bytes: int) -> str:
+def shown_bytes(num_bytes: int) -> str:
+    """As people read it."""
     return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB else f"{num_bytes / 2**20:.0f} MiB"
 
 
@@ -148,15 +149,28 @@ def _probe(objective: Objective, share: float) -> MicroBatch:
 
 def find_longest(run: Run, plan: Plan, rows: Rows) -> MicroBatch:
     """The micro-batch with the most tokens, padding included, of the updates with most tokens."""
+    return longest_of(plan, rows, run.batch_options(rows.weights), run.prefix.num_read)
+
+
+def longest_of(
+    plan: Plan, rows: Rows, options: BatchOptions, num_read: Callable[[Tensor], int]
+) -> MicroBatch:
+    """The same, for updates that are cut in a way.
+
+    Args:
+        plan: the rows of every update.
+        rows: of the run.
+        options: how an update is cut.
+        num_read: tokens that are computed of token ids [rows, seq].
+    """
 
     def num_tokens(refs: Sequence[RowRef]) -> int:
         return max(map(rows.num_tokens, refs))
 
-    options = run.batch_options(rows.weights)
     longest = sorted(plan, key=num_tokens, reverse=True)[:MOST_STEPS_SOUGHT]
     batches = (make_batch(refs, rows.items, options) for refs in longest)
     micro_batches = (micro for batch in batches for micro in batch.micro_batches)
-    return max(micro_batches, key=lambda micro: run.prefix.num_read(micro.ids))
+    return max(micro_batches, key=lambda micro: num_read(micro.ids))
 
 
 def try_out(run: Run, micro: MicroBatch, estimate: MemoryEstimate) -> None:
@@ -270,7 +284,7 @@ def look_ahead(run: Run, plan: Plan, rows: Rows) -> list[str]:
     longest, free = find_longest(run, plan, rows), free_bytes(run.model.device)
     estimate = estimate_memory(run, longest)
     choice = run.settings.gradient_checkpointing
-    sentences = [f"Memory: {estimate}; {_shown(free)} are free for all but the weights."]
+    sentences = [f"Memory: {estimate}; {shown_bytes(free)} are free for all but the weights."]
     if needs_recomputation(choice, estimate, free):
         recompute(run.model.network)
         sentences.append(describe_choice(choice, is_needed=True))

@@ -108,9 +108,14 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
         costs=costs,
         noise=EmbeddingNoise(settings.neftune_alpha),
         prefix=SharedPrefix(model.network, is_wanted=settings.shares_prefixes(device)),
-        max_tokens=settings.micro_batch_tokens or (16384 if device == "cuda" else 512),
+        max_tokens=most_tokens(settings, device),
         processes=current(),
     )
+
+
+def most_tokens(settings: TrainingSettings, device: str) -> int:
+    """Tokens that are computed at once on a type of device, padding included."""
+    return settings.micro_batch_tokens or (16384 if device == "cuda" else 512)
 
 
 class Kernels(nn.Module):

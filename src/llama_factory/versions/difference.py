@@ -79,7 +79,7 @@ def compare(before: ModelVersion, after: ModelVersion) -> Difference:
         shared[-1] if shared else BASE_VERSION,
         _taught(one, shared),
         _taught(other, shared),
-        tuple(_changes(_settings(before), _settings(after))),
+        tuple(_changes(settings_of(before), settings_of(after))),
         tuple(_changes(*map(_flat_scores, scores), only_common=True)),
         ValueChange("guard perplexity", scores[0].guard_perplexity, scores[1].guard_perplexity),
     )
@@ -97,18 +97,19 @@ def _rows_by_group(version: ModelVersion) -> dict[str, int]:
     return dict(rows) or {"rows": version.num_rows}
 
 
-def _settings(version: ModelVersion) -> dict[str, Any]:
+def settings_of(version: ModelVersion) -> dict[str, Any]:
+    """The settings that a version was made with, by full name; nothing where they are lost."""
     path = version.folder / SETTINGS
     if not path.is_file():
         return {}
-    return dict(_flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {}))
+    return dict(flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {}))
 
 
-def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Nested settings as `training.learning_rate: 0.001`; lists whole."""
     if isinstance(values, Mapping) and values:
         for key, value in values.items():
-            yield from _flat(value, f"{name}.{key}" if name else str(key))
+            yield from flat(value, f"{name}.{key}" if name else str(key))
     else:
         yield name, values
 

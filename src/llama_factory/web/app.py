@@ -28,6 +28,7 @@ from llama_factory.web.routes import (
     rounds,
     settings,
     static,
+    train,
     versions,
 )
 from llama_factory.web.site import Site
@@ -38,9 +39,11 @@ OF_SITE = (login, static)
 """Routes of the page as a whole."""
 OF_WORKSPACE = (
     *(overview, rounds, versions, compare, chat, data, review),
-    *(monitor, settings, events),
+    *(train, monitor, settings, events),
 )
 """Routes of one workspace: below `/`, or `/w/NAME/` where several are shown."""
+OF_FOLDER = (folder, train, events)
+"""Routes of a folder with workspaces and single runs."""
 API = ("/v1", "/health", "/ready", "/metrics", "/openapi.json")
 """Paths that the API answers."""
 MAX_BODY_BYTES = 4_000_000
@@ -75,8 +78,8 @@ def create_web(
         app.include_router(subject.router)
     for subject in OF_WORKSPACE:
         app.include_router(subject.router, prefix=prefix)
-    if not site.is_workspace:
-        app.include_router(folder.router)
+    for subject in () if site.is_workspace else OF_FOLDER:
+        app.include_router(subject.router)
     app.add_exception_handler(FactoryError, _refused)
     app.add_exception_handler(HTTPException, _no_page)
     app.add_exception_handler(RequestValidationError, _wrong_form)

@@ -10,11 +10,13 @@ from pathlib import Path
 from fastapi.sse import ServerSentEvent
 
 from llama_factory.core.errors import FactoryError
+from llama_factory.jobs.single_runs import OUTPUTS
 from llama_factory.training.monitor import TRAINER_LOG
 from llama_factory.versions.journal import Journal
 from llama_factory.versions.workspace import Workspace
 
 LOOK_SECONDS = 1.0
+NUM_RUNS = 3
 LONGEST_STREAM_SECONDS = 3600.0
 """After which a browser asks again, so that nobody looks on who may not any more."""
 
@@ -31,6 +33,7 @@ def topics_of(workspace: Workspace) -> dict[str, list[Path]]:
         "inbox": [workspace.inbox],
         "monitor": [workspace.monitor],
         "jobs": [*_newest_jobs(workspace), workspace.cache / "watch" / "round.log"],
+        "runs": _newest_runs(workspace),
         "review": [workspace.review],
         "feedback": [workspace.feedback],
         "settings": [workspace.settings],
@@ -113,6 +116,17 @@ def _newest_jobs(workspace: Workspace) -> list[Path]:
         return []
     newest = sorted((each for each in workspace.jobs.iterdir()), key=lambda each: each.name)[-5:]
     return [workspace.jobs, *(path for each in newest for path in (each, each / "log"))]
+
+
+def _newest_runs(workspace: Workspace) -> list[Path]:
+    """What the newest single runs write of their updates."""
+    folder = workspace.folder / OUTPUTS
+    try:
+        logs = [each / TRAINER_LOG for each in folder.iterdir() if each.is_dir()]
+        known = [(each.stat().st_mtime, each) for each in logs if each.is_file()]
+    except OSError:
+        return [folder]
+    return [folder, *(path for _, path in sorted(known)[-NUM_RUNS:])]
 
 
 def _stamp(paths: list[Path]) -> str:

@@ -16,6 +16,7 @@ from llama_factory.core import __version__
 from llama_factory.core.errors import FactoryError
 from llama_factory.evaluation.wording import interval, number
 from llama_factory.serving.users import Role
+from llama_factory.web.forms import help_of
 from llama_factory.web.links import base_of, local, path_of, root_of
 from llama_factory.web.site import visit_of
 from llama_factory.web.strings import translate
@@ -23,7 +24,10 @@ from llama_factory.web.strings import translate
 TEMPLATES = Path(__file__).parent / "templates"
 NOTICE = "lf_notice"
 MOST_NOTICE = 1500
-NAV = ("overview", "rounds", "versions", "chat", "data", "review", "monitor", "settings")
+NAV = (
+    *("overview", "rounds", "versions", "chat", "data", "review"),
+    *("train", "monitor", "settings"),
+)
 """Pages of a workspace as the menu lists them; the overview is the workspace's first page."""
 
 
@@ -67,6 +71,7 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
         "name": _name(request),
         "has_workspace": visit.site.is_workspace or workspace is not None,
         "program": __version__,
+        "helped": partial(help_of, visit.language),
         "notice": unquote(request.cookies.get(NOTICE, "")),
     }
     page = _environment().get_template(f"{template}.html.jinja").render(shown | values)

@@ -145,6 +145,16 @@ Here = Annotated[Workspace, Depends(workspace_of)]
 """The workspace of a page."""
 
 
+def place_of(request: Request) -> Workspace:
+    """The workspace that a path is about; or the folder, in which single runs lie, as one."""
+    site, name = visit_of(request).site, request.path_params.get("workspace")
+    return Workspace(site.folder) if name is None else site.workspace(name)
+
+
+Place = Annotated[Workspace, Depends(place_of)]
+"""Where single runs of a page lie."""
+
+
 def damaged_users(site: Site) -> str:
     """Why nobody can log in; empty where they can."""
     try:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from llama_factory.web.live import LONGEST_STREAM_SECONDS, follow
-from llama_factory.web.site import Here, Visit, visit_of
+from llama_factory.web.site import Place, Visit, visit_of
 
 MOST_STREAMS = 200
 """At the same time; whoever comes then asks now and then instead."""
@@ -27,7 +27,7 @@ Visitor = Annotated[Visit, Depends(_place_free)]
 
 @router.get("/events", response_class=EventSourceResponse)
 async def events(
-    request: Request, workspace: Here, visit: Visitor
+    request: Request, workspace: Place, visit: Visitor
 ) -> AsyncIterator[ServerSentEvent]:
     """`changed` with a list of topics; the ids are numbers of the journal."""
     site, user, until = visit.site, visit.user, time.monotonic() + LONGEST_STREAM_SECONDS

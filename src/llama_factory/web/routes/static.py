@@ -12,6 +12,7 @@ KINDS = {
     "chat.js": "text/javascript",
     "data.js": "text/javascript",
     "review.js": "text/javascript",
+    "train.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 
