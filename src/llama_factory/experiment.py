@@ -271,7 +271,7 @@ def stop_job(folder: PathLike, job_id: str) -> BackgroundJob:
 
 
 def _own(folder: Path) -> RunConfig | None:
-    """The settings of a workspace, its base model by a full path; None of a folder that is none.
+    """The settings of a workspace, paths as full ones; None of a folder that is none.
 
     A run begins in the folder of the workspace, whose settings go by where a program is started.
     """
@@ -279,11 +279,13 @@ def _own(folder: Path) -> RunConfig | None:
     if not settings.is_file():
         return None
     config = load_config(settings)
-    base = Path(config.model.base_model).expanduser()
-    if not base.is_dir():
-        return config
-    model = config.model.model_copy(update={"base_model": str(base.resolve())})
-    return config.model_copy(update={"model": model})
+    base, guard = Path(config.model.base_model).expanduser(), config.evaluation.guard
+    found: dict[str, Any] = {}
+    if base.is_dir():
+        found["model"] = config.model.model_copy(update={"base_model": str(base.resolve())})
+    if guard and guard.exists():
+        found["evaluation"] = config.evaluation.model_copy(update={"guard": guard.resolve()})
+    return config.model_copy(update=found)
 
 
 def _with_allowed(values: Mapping[str, Any], own: RunConfig | None) -> dict[str, Any]:

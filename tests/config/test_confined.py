@@ -83,7 +83,7 @@ def test_what_runs_programs_or_leaves_the_folder_is_refused(place, values, where
         {"data": {"train_path": "data"}, "evaluation": {"guard": "data/faq.jsonl"}},
         {"model": {"base_model": "models/tiny", "adapter_paths": ["outputs/first"]}},
         {"model": {"base_model": "Qwen/Qwen3-0.6B"}},
-        {"evaluation": {"metrics": ["rouge", "exact_match"]}, "strategies": "safe"},
+        {"evaluation": {"metrics": ["rouge-l", "exact_match"]}, "strategies": "safe"},
         {"training": {"report_to": ["tensorboard"]}, "log_dir": "outputs/logs"},
     ],
 )

@@ -16,7 +16,7 @@ WRITTEN = [
     {"model": {"adapter": {"type": "lora", "rank": 4, "targets": ["q_proj"]}}},
     {"data": {"cleaning": [], "mix": {"shares": {"数据": 0.5}}}, "strategies": ["replay"]},
     {"strategies": [{"type": "ewc", "lambda": 0.3}, "replay"]},
-    {"evaluation": {"metrics": ["rouge", {"type": "regex", "pattern": "a+"}]}},
+    {"evaluation": {"metrics": ["rouge-l", {"type": "regex", "pattern": "a+"}]}},
     {"training": {"objective": {"type": "distill", "teacher": "smollm2"}, "report_to": []}},
 ]
 

@@ -110,3 +110,21 @@ def test_hostile_and_broken_texts_are_refused_at_once(text, words):
 @pytest.mark.parametrize("text", ["", "# nothing\n", "null", "{}"])
 def test_nothing_is_no_problem(text):
     assert read_pasted(text).keys == ()
+
+
+def test_what_no_page_gives_is_said_to_be_left_out():
+    theirs = read_pasted("model_name_or_path: x\ntrust_remote_code: true\n")
+    assert theirs.keys[1].outcome == "refused"
+    assert "trust_remote_code" not in theirs.values["model"]
+    off = read_pasted("model_name_or_path: x\ntrust_remote_code: false\n")
+    assert off.keys[1].outcome == "ignored"
+    own = read_pasted(
+        "data: {keep_rows: false, max_tokens: 99}\ntraining: {checkpoint_mirror: x}\n"
+    )
+    assert own.values == {"data": {"max_tokens": 99}, "training": {}}
+    assert [(each.name, each.outcome) for each in own.keys] == [
+        ("data", "used"),
+        ("data.keep_rows", "ignored"),
+        ("training", "used"),
+        ("training.checkpoint_mirror", "refused"),
+    ]

@@ -71,19 +71,25 @@ def _marks(annotation: Any) -> tuple[Any, ...]:
 
 
 def to_yaml(values: Mapping[str, Any]) -> str:
-    """Settings as a person would write them; nothing for none."""
-    if not values:
-        return ""
-    text = yaml.safe_dump(
-        dict(values), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
-    )
-    return str(text)
+    """Settings as a person would write them, a line each; nothing for none."""
+    lines = []
+    for name, value in values.items():
+        if _is_section(value):
+            lines.append(f"{name}:")
+            lines += [f"  {inline(key)}: {inline(inner)}" for key, inner in value.items()]
+        else:
+            lines.append(f"{name}: {inline(value)}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and "type" not in value
 
 
 def as_changes(values: Mapping[str, Any], before: str = "") -> Iterator[str]:
     """The same settings as words of a command line: `training.epochs=5`."""
     for key, value in values.items():
-        if isinstance(value, dict) and "type" not in value and value and before == "":
+        if not before and _is_section(value):
             yield from as_changes(value, f"{key}.")
         else:
             yield f"{before}{key}={inline(value)}"
@@ -93,5 +99,7 @@ def inline(value: Any) -> str:
     """A value in one line of YAML."""
     if isinstance(value, float):
         return repr(value)  # YAML's own form of 1e-05 is text to other readers
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    text = yaml.safe_dump(
+        value, default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False
+    )
     return str(text).removesuffix("\n").removesuffix("\n...")

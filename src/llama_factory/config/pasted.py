@@ -3,13 +3,14 @@
 Nothing that it names is opened or run, and a text that is made to exhaust its reader is refused.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from llama_factory.config.confined import BY_HAND, REFUSED
 from llama_factory.config.dialects.keys import DEFAULTS, KEYS
 from llama_factory.config.loading import Native, parse_text, put_together
 from llama_factory.config.minimal import inline
@@ -32,6 +33,11 @@ KEPT_OUT = {
     "output_dir": "the page gives a run its folder, by its name",
 }
 """Settings that a text cannot bring, and why."""
+WITHOUT_MEANING = {
+    "data.feedback": "only rounds of a workspace take what users said",
+    "data.keep_rows": "only versions of a workspace keep rows",
+}
+"""Settings that change nothing in a single run."""
 Outcome = Literal["used", "ignored", "refused"]
 
 
@@ -116,7 +122,23 @@ def _require_harmless(text: str) -> None:
 
 
 def _of_a_run(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: each for name, each in values.items() if name in OF_A_RUN}
+    """The settings that a single run of a page follows."""
+    found = {name: each for name, each in values.items() if name in OF_A_RUN}
+    for setting in (*REFUSED, *WITHOUT_MEANING):
+        section, _, key = setting.partition(".")
+        if isinstance(found.get(section), dict):
+            found[section] = {n: each for n, each in found[section].items() if n != key}
+    return found
+
+
+def _left_out(paths: Sequence[str], value: Any) -> tuple[Outcome, str] | None:
+    """What becomes of a key that sets one of the settings that no page gives."""
+    for path in paths:
+        if path in REFUSED and value:
+            return "refused", f"{REFUSED[path]}. {BY_HAND}"
+        if path in REFUSED or path in WITHOUT_MEANING:
+            return "ignored", WITHOUT_MEANING.get(path, "off, as always on a page")
+    return None
 
 
 def _own_keys(tree: yaml.Node | None, values: Mapping[str, Any]) -> Iterator[PastedKey]:
@@ -124,8 +146,13 @@ def _own_keys(tree: yaml.Node | None, values: Mapping[str, Any]) -> Iterator[Pas
         line, shown = find(tree, (name,))[0], _short(value)
         if name in OF_A_RUN:
             inner = value.items() if isinstance(value, dict) else ()
-            became = tuple(f"{name}.{key}: {_short(each)}" for key, each in inner)
+            left = {key: _left_out([f"{name}.{key}"], each) for key, each in inner}
+            became = tuple(f"{name}.{key}: {_short(each)}" for key, each in inner if not left[key])
             yield PastedKey(name, shown, line, "used", became or (f"{name}: {shown}",), "")
+            for key, why in left.items():
+                if why:
+                    where, kind = find(tree, (name, key))[0], why[0]
+                    yield PastedKey(f"{name}.{key}", _short(value[key]), where, kind, (), why[1])
         elif name == "output_dir":
             yield PastedKey(name, shown, line, "ignored", (), KEPT_OUT[name])
         elif name in KEPT_OUT or name not in RunConfig.model_fields:
@@ -143,16 +170,20 @@ def _flat_keys(
     notes: dict[str, str] = dict(each.split(": ", 1) for each in done.notes)
     for name in [*values, *(each for each in problems if each not in values)]:
         line, shown = find(tree, (name,))[0], _short(values.get(name))
+        paths = [path for path, key in done.sources.items() if key == name]
+        left = _left_out(paths, values.get(name))
         became = tuple(
             f"{path}: {inline(done.settings[path])}"
-            for path, key in done.sources.items()
-            if key == name and path.split(".")[0] in OF_A_RUN
+            for path in paths
+            if path.split(".")[0] in OF_A_RUN
         )
         if name in KEPT_OUT:
             kind: Outcome = "ignored" if name == "output_dir" else "refused"
             yield PastedKey(name, shown, line, kind, (), KEPT_OUT[name])
         elif name in problems:
             yield PastedKey(name, shown, line, "refused", (), problems[name])
+        elif left:
+            yield PastedKey(name, shown, line, left[0], (), left[1])
         elif name in ignored or values.get(name) is None:
             remark = ignored.get(name, "it is empty")
             yield PastedKey(name, shown, line, "ignored", (), remark)

@@ -8,11 +8,14 @@ import os
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import Progress
-from llama_factory.model.adapted import AdaptedModel
+
+if TYPE_CHECKING:
+    from llama_factory.model.adapted import AdaptedModel
 
 NEW, OLD = ".replacement", ".replaced"
 """Ends of the hidden names beside an output: of the run that will replace it, and of what it held
@@ -98,7 +101,7 @@ def finish(folder: Path, output: Path) -> None:
     _tidy(output)
 
 
-def save(model: AdaptedModel, folder: Path) -> None:
+def save(model: "AdaptedModel", folder: Path) -> None:
     """Write what was trained into a folder, whole or not at all: see `is_whole`."""
     making = folder / SAVING
     shutil.rmtree(making, ignore_errors=True)

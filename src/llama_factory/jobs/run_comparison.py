@@ -61,7 +61,7 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class ComparedValue:
-    """One line of a table: a value of each run; None where it is not known.
+    """One line of a table: a value of each run; None where it has none, or none is known.
 
     Attributes:
         name: what it is.
@@ -73,8 +73,9 @@ class ComparedValue:
 
     @property
     def differs(self) -> bool:
-        """Whether not all are the same."""
-        return any(each != self.values[0] for each in self.values[1:])
+        """Whether those that are known are not all the same."""
+        known = [each for each in self.values if each is not None]
+        return any(each != known[0] for each in known[1:])
 
 
 @dataclass(frozen=True)
@@ -151,11 +152,16 @@ def compare_runs(
 
 
 def _settings(runs: Sequence[ComparedRun]) -> Iterator[ComparedValue]:
-    for row in _table(runs, lambda each: each.settings):
+    for row in _table(runs, lambda each: _written(each.settings)):
         if row.name.split(".")[0] in ("output_dir", "plugins", "serving", "loop", "knowledge"):
             continue
         if row.differs or row.name.startswith(ALWAYS):
             yield row
+
+
+def _written(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in which what is left empty is a text: it is known."""
+    return {name: "" if value is None else value for name, value in settings.items()}
 
 
 def _table(runs: Sequence[ComparedRun], values_of: Any) -> Iterator[ComparedValue]:

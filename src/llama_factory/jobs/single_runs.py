@@ -22,6 +22,8 @@ from llama_factory.versions.workspace import Workspace
 OUTPUTS = "outputs"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 MOST_UPDATES = 2000
+MOST_JOBS = 300
+"""The newest: older ones have ended."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def name_problem(workspace: Workspace, name: str, *, overwrites: bool) -> str:
 
 def is_queued(workspace: Workspace, name: str) -> bool:
     """Whether a run waits or is in progress."""
-    return any(job.is_alive and run_of(job) == name for job in background.list_jobs(workspace))
+    jobs = background.list_jobs(workspace, MOST_JOBS)
+    return any(job.is_alive and run_of(job) == name for job in jobs)
 
 
 def begin(

@@ -1,6 +1,6 @@
 """A model without its numbers: what it is made of and what trains, before any weight is read.
 
-It is built on torch's device `meta`: its layers are those of the model, and take no memory.
+It is built of torch's fake tensors: its layers are those of the model, and take no memory.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from llama_factory.core.errors import ModelError
@@ -27,10 +28,12 @@ class Outline:
 
     Attributes:
         model: with its adapter; nothing can be computed with it.
+        mode: in which alone something can be asked of its layers.
         bits: of a packed weight, where an adapter packs those that are frozen.
     """
 
     model: AdaptedModel
+    mode: FakeTensorMode
     bits: int | None
 
     @property
@@ -77,9 +80,10 @@ class Outline:
                 kept[_storage(tensor)] = tensor.untyped_storage().nbytes()
             return tensor
 
-        ids = torch.ones((1, num_tokens), dtype=torch.long, device="meta")
         self.model.network.train()
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        counting = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with self.mode, counting:
+            ids = torch.ones((1, num_tokens), dtype=torch.long)
             # held until counted, or the memory of one tensor is counted as that of another
             alive = self.model.network(input_ids=ids, use_cache=False)
         num_bytes = sum(kept.values())
@@ -98,7 +102,7 @@ def outline(settings: ModelSettings, folder: Path, options: EncodeOptions) -> Ou
     Raises:
         ModelError: the folder holds no model of a known kind, or it cannot carry the adapter.
     """
-    precision = choose(settings.dtype)
+    precision, mode = choose(settings.dtype), FakeTensorMode(allow_non_fake_inputs=True)
     tokenizer = load_tokenizer(
         folder,
         trust_remote_code=settings.trust_remote_code,
@@ -115,11 +119,34 @@ def outline(settings: ModelSettings, folder: Path, options: EncodeOptions) -> Ou
                 trust_remote_code=settings.trust_remote_code,
             )
             network = _plain(settings).apply(network, freeze_layers=settings.freeze_layers, seed=0)
+            settle(network, precision)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{folder}: nothing can be known of this model: {error}") from error
-    settle(network, precision)
+    _pretend(network, mode)
     bits = getattr(settings.adapter, "bits", None)
-    return Outline(AdaptedModel(network, tokenizer, "", options, precision), bits)
+    return Outline(AdaptedModel(network, tokenizer, "", options, precision), mode, bits)
+
+
+def _pretend(network: nn.Module, mode: FakeTensorMode) -> None:
+    """Let tensors without numbers pass for such of a CPU, whose layers choose their ways by it."""
+    known: dict[int, Tensor] = {}
+    for module in network.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                found = known.get(id(weight))
+                known[id(weight)] = found = found if found is not None else _like(weight, mode)
+                module._parameters[name] = found  # type: ignore[assignment]
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = _like(buffer, mode)
+
+
+def _like(tensor: Tensor, mode: FakeTensorMode) -> Tensor:
+    with mode:
+        made = torch.empty(tensor.shape, dtype=tensor.dtype)
+        if isinstance(tensor, nn.Parameter):
+            return nn.Parameter(made, requires_grad=tensor.requires_grad)
+        return made
 
 
 def _plain(settings: ModelSettings) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from llama_factory.core.progress import Progress
 from llama_factory.core.types import Example
@@ -14,7 +15,6 @@ from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.outline import Outline
 from llama_factory.model.output_head import CHUNK_ROWS
 from llama_factory.model.padding import IGNORED
-from llama_factory.model.shared_prefix import SharedPrefix
 from llama_factory.training.batch import BatchOptions
 from llama_factory.training.device_memory import (
     PROBE_TOKENS,
@@ -158,17 +158,15 @@ def forecast(
 def _memory(
     about: Outline, settings: TrainingSettings, plan: Plan, rows: Rows, device: str
 ) -> tuple[MemoryEstimate, int]:
-    """The estimate, and the tokens of the longest micro-batch."""
-    prefix = SharedPrefix(about.model.network, is_wanted=settings.shares_prefixes(device))
+    """The estimate, and the tokens of the longest micro-batch.
+
+    What rows share at their beginning counts for each of them, though it may be read once.
+    """
     options = BatchOptions(
-        most_tokens(settings, device),
-        settings.micro_batch_size,
-        settings.weighting,
-        rows.weights,
-        shares_prefixes=prefix.is_on,
+        most_tokens(settings, device), settings.micro_batch_size, settings.weighting, rows.weights
     )
-    longest = longest_of(plan, rows, options, prefix.num_read)
-    num_read = prefix.num_read(longest.ids)
+    longest = longest_of(plan, rows, options, Tensor.numel)
+    num_read = longest.ids.numel()
     num_scored = min(CHUNK_ROWS, int((longest.targets != IGNORED).sum()))
     kept = about.bytes_kept(PROBE_TOKENS) / PROBE_TOKENS * num_read
     memory = MemoryEstimate(

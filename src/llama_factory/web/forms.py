@@ -24,7 +24,10 @@ COMMON = (
 )
 """What is set in most runs, in this order."""
 SECTIONS = ("model", "data", "training", "evaluation")
-SINGLE = ("do_predict", "overwrite_output_dir")
+SINGLE = (
+    *("do_train", "do_predict", "overwrite_output_dir"),
+    *("resume_from_checkpoint", "log_dir"),
+)
 OMITTED = frozenset(
     {
         *("model.trust_remote_code", "training.checkpoint_mirror", "training.preemption_notice"),

@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 from fastapi import Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from llama_factory.core import __version__
 from llama_factory.core.errors import FactoryError
@@ -43,7 +44,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "interval": interval, "size": _size}
+    environment.filters |= {"number": number, "interval": interval, "size": _size, "coded": _coded}
     return environment
 
 
@@ -178,6 +179,12 @@ def _ago(text: Callable[..., str], now: datetime, written: str) -> str:
         if seconds >= length:
             return text(f"frame.ago_{unit}", n=int(seconds // length))
     return text("frame.ago_now")
+
+
+def _coded(text: str) -> Markup:
+    """A text in which what stands between backquotes is code."""
+    parts = enumerate(text.split("`"))
+    return Markup("").join(Markup("<code>{}</code>").format(p) if n % 2 else p for n, p in parts)
 
 
 def _size(num_bytes: float) -> str:

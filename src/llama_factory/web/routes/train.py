@@ -34,7 +34,7 @@ router = APIRouter()
 
 
 @dataclass(frozen=True)
-class Draft:
+class FilledForm:
     """A form as somebody filled it.
 
     Attributes:
@@ -50,9 +50,9 @@ class Draft:
     problem: str = ""
 
     @staticmethod
-    def of(sent: Mapping[str, str]) -> "Draft":
+    def of(sent: Mapping[str, str]) -> "FilledForm":
         """What was sent."""
-        return Draft(sent, sent.get("name", ""), is_asked=True)
+        return FilledForm(sent, sent.get("name", ""), is_asked=True)
 
 
 async def _sent(request: Request) -> dict[str, str]:
@@ -71,13 +71,13 @@ Sent = Annotated[dict[str, str], Depends(_sent)]
 def train(request: Request, place: Place, start: str = "") -> Response:
     """The form, filled as somebody wishes, and the queue."""
     values, problem = attempt(partial(_beginning, place, start))
-    return _page(request, place, Draft(written(values or {}), problem=problem))
+    return _page(request, place, FilledForm(written(values or {}), problem=problem))
 
 
 @router.post("/train/show", dependencies=[has_token], max_body_size=MOST_SENT_BYTES)
 def show(request: Request, place: Place, sent: Sent) -> Response:
     """What the form comes to: settings file, command line, problems. Nothing is written."""
-    return _page(request, place, Draft.of(sent))
+    return _page(request, place, FilledForm.of(sent))
 
 
 @router.post("/train/read", dependencies=[has_token], max_body_size=MOST_SENT_BYTES)
@@ -94,7 +94,7 @@ def read(
         text = file.file.read().decode("utf-8-sig", "replace")
     pasted, problem = attempt(partial(read_pasted, text.replace("\r\n", "\n")))
     given = written(pasted.values) if pasted else {}
-    draft = Draft(given, is_asked=pasted is not None)
+    draft = FilledForm(given, is_asked=pasted is not None)
     return _page(request, place, draft, pasted=pasted, text=text, read_problem=problem)
 
 
@@ -105,7 +105,7 @@ def estimate(request: Request, place: Place, sent: Sent) -> Response:
     name = sent.get("name", "")
     wanted = None if unreadable else partial(experiment.estimate_run, place, values, name)
     found, problem = attempt(wanted) if wanted else (None, "")
-    return _page(request, place, Draft.of(sent), estimate=found, estimate_problem=problem)
+    return _page(request, place, FilledForm.of(sent), estimate=found, estimate_problem=problem)
 
 
 @router.post("/train/start", dependencies=[may("operator")], max_body_size=MOST_SENT_BYTES)
@@ -118,7 +118,7 @@ def start(request: Request, place: Place, sent: Sent, who: Who) -> Response:
             raise ConfigError("")  # shown at the fields
         job = experiment.begin_run(place, values, name, who)
     except ConfigError:
-        return _page(request, place, Draft.of(sent), status=422)
+        return _page(request, place, FilledForm.of(sent), status=422)
     return back(request, "train", words(request, "train.begun", name=name, id=job.id))
 
 
@@ -192,7 +192,7 @@ def _beginning(place: Workspace, start: str) -> dict[str, Any]:
 
 
 def _page(
-    request: Request, place: Workspace, draft: Draft, *, status: int = 200, **more: Any
+    request: Request, place: Workspace, draft: FilledForm, *, status: int = 200, **more: Any
 ) -> Response:
     rows = experiment.rows_to_choose(place)
     given = _with_folder_of_sets(draft.given, rows.named)

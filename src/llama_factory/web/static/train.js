@@ -27,8 +27,9 @@ async function show(part, address) {
 
 function filter() {
   const word = search.value.trim().toLowerCase();
+  const plain = (text) => text.toLowerCase().replaceAll("_", " ");
   for (const field of settings.querySelectorAll("[data-field]")) {
-    field.hidden = word !== "" && !field.textContent.toLowerCase().includes(word);
+    field.hidden = word !== "" && !plain(field.textContent).includes(plain(word));
   }
   for (const group of settings.querySelectorAll("details.group")) {
     const found = group.querySelector("[data-field]:not([hidden])") !== null;
@@ -55,5 +56,15 @@ settings.addEventListener("submit", async (event) => {
 });
 search.addEventListener("keydown", (event) => {
   if (event.key === "Enter") event.preventDefault();
+});
+// The list of runs is drawn anew while runs go on: what was ticked stays so.
+const ticked = new Set();
+document.addEventListener("change", (event) => {
+  if (event.target.name !== "run") return;
+  if (event.target.checked) ticked.add(event.target.value);
+  else ticked.delete(event.target.value);
+});
+document.addEventListener("part", (event) => {
+  for (const box of event.detail.querySelectorAll('input[name="run"]')) box.checked = ticked.has(box.value);
 });
 search.closest("p").hidden = false;
