@@ -81,7 +81,7 @@ def test_settings_file_and_command_line_are_shown_without_a_script(bot_with_rows
     text = page.post("/train/show", sent).text
     command, yaml, flags = blocks(text)
     assert command == "llama-factory train outputs/first.yaml"
-    assert "training: {epochs: 5.0}" in yaml
+    assert "training:\n  epochs: 5.0\n" in yaml
     assert "seed" not in yaml  # a default
     assert "'data.dataset=[faq]' training.epochs=5.0" in flags
     assert 'value="faq" checked' in text

@@ -107,18 +107,22 @@ def _require_harmless(text: str) -> None:
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1
                 raise ConfigError(
-                    f"line {line}: *{event.anchor} stands for something written elsewhere. Write "
+                    f"{_line_of(event)}: *{event.anchor} stands for something written elsewhere. Write "
                     "it out."
                 )
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                line = event.start_mark.line + 1
-                raise ConfigError(f"line {line}: sections are nested too deeply. Take some out.")
+                raise ConfigError(
+                    f"{_line_of(event)}: sections are nested too deeply. Take some out."
+                )
     except yaml.YAMLError:
         return  # told with its line by whoever reads it
+
+
+def _line_of(event: yaml.Event) -> str:
+    return f"line {event.start_mark.line + 1}" if event.start_mark else "the text"
 
 
 def _of_a_run(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -266,7 +266,7 @@ def _field(name: str, schema: Mapping[str, Any], usual: Any, context: _Context) 
 
 def _properties(schema: Mapping[str, Any], chosen: str) -> list[tuple[str, dict[str, Any]]]:
     """The settings of one of several parts."""
-    part = next((each for each in schema["oneOf"] if each["title"] == chosen), {})
+    part: dict[str, Any] = next((each for each in schema["oneOf"] if each["title"] == chosen), {})
     return [(key, each) for key, each in part.get("properties", {}).items() if key != "type"]
 
 

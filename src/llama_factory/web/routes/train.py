@@ -14,6 +14,7 @@ from llama_factory.core.errors import ConfigError
 from llama_factory.jobs.row_choices import RowChoices
 from llama_factory.jobs.run_comparison import RunComparison
 from llama_factory.jobs.single_runs import OUTPUTS, run_of, updates
+from llama_factory.reports.listing import VersionRow
 from llama_factory.versions.workspace import SETTINGS_FILE, Workspace
 from llama_factory.web.charts.curves import Plot, Sample, plot, thin
 from llama_factory.web.charts.training import NUM_LABELS, course_of
@@ -140,8 +141,9 @@ def compare(
     runs, versions = run or [], [version_name(each) for each in version or []]
     names, problem = attempt(partial(experiment.run_names, place))
     compared, wrong = attempt(partial(experiment.compare_runs, place, runs, versions))
-    is_workspace = (place.folder / SETTINGS_FILE).is_file()
-    listed, _ = attempt(partial(verbs.versions, place, last=NUM_RUNS) if is_workspace else list)
+    listed: list[VersionRow] | None = None
+    if (place.folder / SETTINGS_FILE).is_file():
+        listed, _ = attempt(partial(verbs.versions, place, last=NUM_RUNS))
     return render(
         request,
         "runs",
@@ -199,7 +201,7 @@ def _page(
     values, unreadable = read_form(given)
     name = draft.name or experiment.free_name(place)
     checked = experiment.check_run(place, values, name)
-    found = (unreadable | checked.problems) if draft.is_asked else {}
+    found = {**unreadable, **checked.problems} if draft.is_asked else {}
     groups = draw_form(given, found, _proposed(rows, given))
     shown = {each.problem for group in groups for field in group.fields for each in field.every()}
     runs, queue_problem = attempt(partial(experiment.queue, place, NUM_RUNS))
@@ -217,7 +219,7 @@ def _page(
         num_alive=sum(each.job.is_alive for each in runs or []),
         queue_problem=queue_problem,
         is_workspace=(place.folder / SETTINGS_FILE).is_file(),
-        **(EMPTY | more),
+        **{**EMPTY, **more},
     )
 
 
