@@ -108,8 +108,8 @@ def _require_harmless(text: str) -> None:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
                 raise ConfigError(
-                    f"{_line_of(event)}: *{event.anchor} stands for something written elsewhere. Write "
-                    "it out."
+                    f"{_line_of(event)}: *{event.anchor} stands for something written elsewhere. "
+                    "Write it out."
                 )
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
