@@ -129,7 +129,7 @@ def promote(folder: PathLike, version: str) -> str:
     """Release a version by hand, whatever the gate said, if it can answer; returns its id."""
     workspace = Workspace.open(folder)
     chosen = store.get(workspace, version)
-    _release(workspace, chosen, "promoted by hand")
+    _release(workspace, chosen, releases.BY_HAND())
     return chosen.id
 
 
@@ -153,7 +153,7 @@ def rollback(folder: PathLike, to: str | None = None) -> tuple[str, str]:
     version = store.get(workspace, target)
     if version.id == current.production:
         raise VersionError(f"{folder}: {version.id} is the released version already.")
-    _release(workspace, version, "rolled back")
+    _release(workspace, version, releases.ROLLED_BACK())
     return current.production, version.id
 
 

@@ -6,7 +6,8 @@ import yaml
 from llama_factory.core.types import EvalReport, TaskScores
 from llama_factory.rounds.check import Check
 from llama_factory.rounds.finishing import Round
-from llama_factory.rounds.gate import NOTHING_HELD_OUT, Verdict, decide, read_verdict
+from llama_factory.rounds.gate import Verdict, decide, read_verdict
+from llama_factory.rounds.gate_sentences import NOTHING_HELD_OUT
 from llama_factory.rounds.round import safer
 from llama_factory.rounds.settings import GateSettings, LearningConfig
 from llama_factory.versions import store

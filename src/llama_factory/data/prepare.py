@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
@@ -28,6 +28,7 @@ from llama_factory.data.selection import (
     History,
     Removal,
     Selection,
+    forgotten_rows,
     known_rows,
     split,
     tested_questions,
@@ -94,6 +95,7 @@ def prepare(
     folders: DataFolders,
     *,
     seen: Seen = (),
+    forgotten: Collection[str] = (),
     progress: Progress,
 ) -> PreparedData:
     """Read and clean sources and decide what each row is for.
@@ -106,6 +108,7 @@ def prepare(
         settings: cleaning steps, split, mix.
         folders: where to write, and what is known.
         seen: what the lineage was taught and tested on, oldest version first.
+        forgotten: keys of rows that are left out whatever file they come in.
         progress: shows what is done.
     """
     ordered = sorted(sources, key=lambda source: not source.is_test)
@@ -117,7 +120,7 @@ def prepare(
     parts = [part for each in clean for part in each.parts]
     table = join_parts(parts, folders.output / JOINED)
     book = read_book(folders.review) if folders.review else None
-    history = History(seen, book, folders.cache)
+    history = History(seen, book, folders.cache, forgotten)
     outcome = _outcome(table, clean, settings, history, progress)
     data = _write(read, outcome, folders.output)
     shutil.rmtree(folders.output / JOINED, ignore_errors=True)
@@ -178,6 +181,7 @@ def _compare(
     steps = [step for step in settings.cleaning if isinstance(step, SetStep)]
     findings = []
     with progress.bar("comparing rows", len(steps) + 1) as bar:
+        rows = _remove(rows, "exact", forgotten_rows(rows, history.forgotten), counts)
         corrections = (step.find_corrections(rows.table, history) for step in steps)
         rows = rows.with_corrections(*corrections)
         rows = _remove(rows, "exact", known_rows(rows, history.seen), counts)

@@ -3,7 +3,7 @@
 What no setting turns off is decided here: no row is taught twice, and no test question is taught.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llama_factory.data.conflict_rules import Conflict
-from llama_factory.data.row_columns import Array, class_runs
+from llama_factory.data.row_columns import Array, class_runs, hash_of
 from llama_factory.data.seen import Seen
 from llama_factory.data.store import RowTable
 
@@ -80,11 +80,13 @@ class History:
         seen: what the lineage was taught and tested on, oldest version first.
         book: what people decided about conflicts; None where nobody is asked.
         cache: folder of pairs compared before; None where nothing is kept.
+        forgotten: keys of rows that are not to be taught again.
     """
 
     seen: Seen = ()
     book: "CaseBook | None" = None
     cache: Path | None = None
+    forgotten: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,13 @@ def known_rows(rows: Selection, seen: Seen) -> Iterator[Removal]:
     repeated = np.delete(left, first)
     yield Removal(repeated, "twice in this round")
     yield tested_questions(rows.without(repeated))
+
+
+def forgotten_rows(rows: Selection, keys: Collection[str]) -> Iterator[Removal]:
+    """Rows that people marked to be forgotten."""
+    if keys:
+        marked = np.isin(rows.table.column("key"), np.array([*map(hash_of, keys)], np.uint64))
+        yield Removal(np.flatnonzero(marked), "marked to be forgotten")
 
 
 def tested_questions(rows: Selection) -> Removal:

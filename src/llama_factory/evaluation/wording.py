@@ -21,14 +21,6 @@ def verdict(*, promoted: bool, held: bool) -> str:
     return "held" if held else "refused"
 
 
-def too_few_rows(count: int, needed: int | None) -> str:
-    """What is said of a test that its rows do not decide."""
-    text = f"cannot tell for certain with {count} row{'s' if count != 1 else ''}"
-    if needed is None:
-        return f"{text}, and no number of rows is sure to"
-    return f"{text}: would need about {needed:,}"
-
-
 def outcome(found: str, *, passed: bool) -> str:
     """A check's outcome as a mark; one that is undecided says whether it was let through."""
     if found == "undecided":

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from llama_factory.core.errors import VersionError
+from llama_factory.core.sentences import listed, restore_kinds
 from llama_factory.evaluation.wording import verdict as word
 from llama_factory.versions import releases, store
 from llama_factory.versions.version import ModelVersion, number_of
@@ -73,7 +74,8 @@ def _described(version: ModelVersion, aliases: list[str]) -> VersionRow:
     means = {name: fmean(t.scores[name] for t in tasks if name in t.scores) for name in names}
     report = version.report
     verdict = report.get("verdict")
-    failed = [each["reason"] for each in (verdict or {}).get("checks", ()) if not each["passed"]]
+    checks = map(restore_kinds, (verdict or {}).get("checks", ()))
+    failed = [each["reason"] for each in checks if not each["passed"]]
     return VersionRow(
         version.id,
         version.parent,
@@ -83,6 +85,6 @@ def _described(version: ModelVersion, aliases: list[str]) -> VersionRow:
         aliases,
         verdict["promoted"] if verdict else None,
         word(promoted=verdict["promoted"], held=verdict.get("held", False)) if verdict else "",
-        summary="; ".join(failed),
+        summary=listed(failed),
         is_consolidated="consolidated" in report,
     )

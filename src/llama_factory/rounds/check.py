@@ -5,10 +5,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from llama_factory.core.errors import suggest
-from llama_factory.evaluation import wording
+from llama_factory.core.sentences import KEPT as KEPT_KINDS
+from llama_factory.core.sentences import keep_kinds, restore_kinds
 from llama_factory.evaluation.drift import RowDrift
 from llama_factory.evaluation.paired_rows import PairedRows
 from llama_factory.evaluation.paired_tests import Outcome
+from llama_factory.rounds import gate_sentences as texts
 from llama_factory.rounds.settings import GateSettings
 
 LEARNED, KEPT, GENERAL = "learned", "kept", "general"
@@ -46,8 +48,17 @@ class Check:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; what only undecided checks have is left out of others."""
-        values = asdict(self)
-        return values if self.undecided else {n: values[n] for n in ("name", "passed", "reason")}
+        values = keep_kinds(asdict(self))
+        short = {name: values[name] for name in _ALWAYS if name in values}
+        return values if self.undecided else short
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "Check":
+        """The inverse of `to_json`."""
+        return Check(**restore_kinds(values))
+
+
+_ALWAYS = ("name", "passed", "reason", KEPT_KINDS)
 
 
 @dataclass(frozen=True)
@@ -89,8 +100,17 @@ class Tested:
         if self.decided != "undecided":
             return Check(name, self.decided == "passed", reason)
         passed = self.likely and settings.when_unsure != "hold"
-        told = f"{reason}; {wording.too_few_rows(self.rows, self.rows_needed)}"
+        why = _too_few_rows(self.rows, self.rows_needed)
+        told = texts.TOO_FEW_ROWS(text=reason, why=why)
         return Check(name, passed, told, True, self.likely, self.rows, self.rows_needed)
+
+
+def _too_few_rows(count: int, needed: int | None) -> str:
+    """What is noted of a test that its rows do not decide."""
+    rows = texts.ONE_ROW() if count == 1 else texts.ROWS(count=count)
+    if needed is None:
+        return texts.CANNOT_EVER(rows=rows)
+    return texts.CANNOT_TELL(rows=rows, needed=f"{needed:,}")
 
 
 def limit_of(task: str, settings: GateSettings) -> float:

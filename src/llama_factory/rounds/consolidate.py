@@ -35,6 +35,7 @@ from llama_factory.rounds.measure import (
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.strategy import STRATEGIES
 from llama_factory.versions import memory, releases, store
+from llama_factory.versions.forgotten import read_forgotten, without_rows
 from llama_factory.versions.version import MEMORY, REPORT, ModelVersion
 from llama_factory.versions.workspace import Workspace
 
@@ -131,7 +132,7 @@ def _consolidate(
         settings=config.gate,
         evidence=GateEvidence(pair_rows(before.answers, answers, config.gate.metric), drift),
     )
-    kept = consolidated_memory(parent.memory)
+    kept = without_rows(consolidated_memory(parent.memory), read_forgotten(workspace))
     model.save(folder / "adapter")
     memory.save(kept, folder / MEMORY)
     files.write_jsonl(folder / "data" / "held_out.jsonl", [])

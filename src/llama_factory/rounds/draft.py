@@ -31,6 +31,7 @@ from llama_factory.evaluation.complaints import Complaint
 from llama_factory.rounds import feedback
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.versions import store
+from llama_factory.versions.forgotten import read_forgotten
 from llama_factory.versions.version import SETTINGS, ModelVersion
 from llama_factory.versions.workspace import Workspace
 
@@ -122,7 +123,7 @@ def open_draft(
     """
     plan = read_plan(workspace)
     if plan is not None:
-        differs = _differences(plan, config, parent)
+        differs = _differences(plan, config, parent, workspace)
         if not differs:
             progress.say(f"Going on with the interrupted round {plan['id']}.")
             data = prepare.load(workspace.building / "data")
@@ -137,6 +138,8 @@ def open_draft(
         store.discard_unfinished(workspace)
         return earlier
     plan = {"id": draft.id, "parent": parent.id, "taken": draft.taken, "config": sections(config)}
+    if gone := sorted(read_forgotten(workspace)):
+        plan["forgotten"] = gone
     files.write_json(draft.folder / store.PLAN, plan)
     return draft
 
@@ -196,13 +199,17 @@ def plugin_hashes(config: LearningConfig) -> list[str]:
     return [files.sha256(path) for path in config.plugins]
 
 
-def _differences(plan: dict[str, Any], config: LearningConfig, parent: ModelVersion) -> str:
-    """Which sections of the settings, or the parent, are not those the round was begun with."""
+def _differences(
+    plan: dict[str, Any], config: LearningConfig, parent: ModelVersion, workspace: Workspace
+) -> str:
+    """Which sections of the settings, or what else, are not those the round was begun with."""
     now = sections(config)
     begun = {"plugins": []} | plan["config"]
     changed = [name for name, values in now.items() if begun.get(name) != values]
     if plan["parent"] != parent.id:
         changed.append("the released version")
+    if plan.get("forgotten", []) != sorted(read_forgotten(workspace)):
+        changed.append("the rows to be forgotten")
     return ", ".join(changed)
 
 
@@ -286,7 +293,14 @@ def _prepare(
     taken = [replace(source_of(copy), picture_folder=workspace.inbox) for copy in copies]
     folders = DataFolders(workspace.building / "data", workspace.cache / "data", workspace.review)
     sources = [*taken, *extra]
-    return prepare.prepare(sources, config.data, folders, seen=seen, progress=progress)
+    return prepare.prepare(
+        sources,
+        config.data,
+        folders,
+        seen=seen,
+        forgotten=read_forgotten(workspace),
+        progress=progress,
+    )
 
 
 def _unchanged(taken: Mapping[str, str], wanted: Mapping[str, str], copies: Path) -> dict[str, str]:

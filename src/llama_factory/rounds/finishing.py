@@ -14,6 +14,7 @@ from llama_factory.core.types import Memory
 from llama_factory.data.sources import inbox
 from llama_factory.evaluation.lineage_scores import LineageScores, read_lineage_scores
 from llama_factory.rounds import draft as drafts
+from llama_factory.rounds import gate_sentences as texts
 from llama_factory.rounds.gate import Verdict, read_verdict
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.versions import memory, releases, store
@@ -104,22 +105,27 @@ def release(workspace: Workspace, version: ModelVersion, ending: RoundEnding = P
     """Move the aliases as the verdict says; files that were learned leave the inbox."""
     verdict = _verdict_of(version)
     if not verdict.is_promoted:
-        releases.hold(workspace.releases, version.id, f"{verdict.word}: {verdict.summary}")
+        releases.hold(workspace.releases, version.id, _why_not(verdict))
         return Round(version, verdict, is_released=False)
     if problem := ending.check(version) if ending.check else "":
-        releases.hold(workspace.releases, version.id, f"held: {problem}")
+        releases.hold(workspace.releases, version.id, texts.HELD(why=problem))
         return Round(version, verdict, is_released=False, problem=problem)
     if (verdict.waits_for_canary or _waits_for_canary(version)) and releases.hold_child(
-        workspace.releases, version.id, parent=version.parent, why="canary: passed the gate"
+        workspace.releases, version.id, parent=version.parent, why=texts.FOR_CANARY()
     ):
         return Round(version, verdict, is_released=False, is_tried=True)
     is_released = releases.promote_child(
-        workspace.releases, version.id, parent=version.parent, why="promoted by the gate"
+        workspace.releases, version.id, parent=version.parent, why=texts.PROMOTED()
     )
     if is_released:
         parked = workspace.parked if (version.folder / drafts.FILES).exists() else None
         inbox.clear(workspace.inbox, version.report.get("taken", {}), parked)
     return Round(version, verdict, is_released)
+
+
+def _why_not(verdict: Verdict) -> str:
+    kind = texts.HELD if verdict.is_held else texts.REFUSED
+    return kind(why=verdict.summary)
 
 
 def _waits_for_canary(version: ModelVersion) -> bool:

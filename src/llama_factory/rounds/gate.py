@@ -4,10 +4,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llama_factory.core.sentences import listed
 from llama_factory.core.types import EvalReport
-from llama_factory.data.selection import FEWEST_ROWS_TO_SPLIT
 from llama_factory.evaluation import wording
 from llama_factory.evaluation.complaints import ComplaintReport
+from llama_factory.rounds import gate_sentences as texts
 from llama_factory.rounds import questions
 from llama_factory.rounds.check import GENERAL, KEPT, NO_ROWS, ROUNDING, Check, GateEvidence
 from llama_factory.rounds.settings import GateSettings, WhenUnsure
@@ -16,12 +17,6 @@ HELD_OUT = "held_out"
 """The question that fails where no row shows whether anything was learned."""
 COMPLAINTS = "complaints"
 """The question that only `gate.min_complaints` asks."""
-
-NOTHING_HELD_OUT = (
-    "no row of this round was held out (a group gives up rows to test from "
-    f"{FEWEST_ROWS_TO_SPLIT} rows on), so nothing shows what it learned. Look at it and promote it "
-    "by hand; or add rows, or questions with their answers in NAME.test.jsonl, and learn again"
-)
 
 
 @dataclass(frozen=True)
@@ -49,9 +44,9 @@ class Verdict:
         """One line: promoted, or what failed."""
         failed = [check.reason for check in self._failed]
         if failed:
-            return "; ".join(failed)
+            return listed(failed)
         unsure = [check.reason for check in self.undecided] if self.waits_for_canary else []
-        return "; ".join(["all checks passed", *unsure])
+        return listed([texts.ALL_PASSED(), *unsure])
 
     @property
     def is_held(self) -> bool:
@@ -138,7 +133,7 @@ def decide(
     checks = [questions.learned(*pairs[name], evidence.rows.get(name), settings) for name in own]
     checks += questions.kept([pairs[name] for name in old], evidence.rows, settings)
     if new is not None and not own:
-        checks.append(Check(HELD_OUT, False, NOTHING_HELD_OUT))
+        checks.append(Check(HELD_OUT, False, texts.NOTHING_HELD_OUT))
     checks.append(questions.general(after.guard_perplexity, base_guard, evidence.drift, settings))
     return Verdict(tuple(checks), settings.when_unsure)
 
@@ -154,8 +149,12 @@ def with_complaints(
     if wanted is None or not num:
         return verdict
     passed = complaints.num_right / num >= wanted - ROUNDING
-    sign = "at least" if passed else "fewer than"
-    check = Check(COMPLAINTS, passed, f"{complaints.sentence}, {sign} {wanted:.0%} (taught rows)")
+    many = texts.COMPLAINTS_ENOUGH if passed else texts.COMPLAINTS_TOO_FEW
+    one = texts.ONE_COMPLAINT_ENOUGH if passed else texts.ONE_COMPLAINT_TOO_FEW
+    counts = {"right": complaints.num_right, "before": complaints.num_right_before}
+    limit = f"{wanted:.0%}"
+    reason = one(**counts, wanted=limit) if num == 1 else many(**counts, count=num, wanted=limit)
+    check = Check(COMPLAINTS, passed, reason)
     others = (each for each in verdict.checks if each.name != HELD_OUT)
     return Verdict((*others, check), verdict.when_unsure)
 
@@ -165,5 +164,5 @@ def read_verdict(report: dict[str, Any]) -> Verdict | None:
     saved = report.get("verdict")
     if not saved:
         return None
-    checks = tuple(Check(**check) for check in saved["checks"])
+    checks = tuple(map(Check.from_json, saved["checks"]))
     return Verdict(checks, saved.get("when_unsure", "point_estimate"))

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, time, timedelta, tzinfo
 from typing import Any
 
 from llama_factory.core.durations import show_roughly
+from llama_factory.core.sentences import listed
+from llama_factory.rounds import loop_sentences as texts
 from llama_factory.rounds.loop_settings import LoopSettings
 from llama_factory.rounds.triggers import Situation
 from llama_factory.versions.journal import Event
@@ -58,8 +60,8 @@ class LoopDecision:
     def sentence(self) -> str:
         """Why a round begins, or why none does."""
         if self.begins:
-            return "a round begins: " + "; ".join(self.due)
-        return "; ".join((*self.due, *self.waiting, *self.held))
+            return texts.BEGINS(why=listed(self.due))
+        return listed((*self.due, *self.waiting, *self.held))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -111,14 +113,14 @@ def decide(
         identity: of the rows that wait.
     """
     if not situation.rows:
-        return LoopDecision((), ("nothing waits to be taught",), ())
+        return LoopDecision((), (texts.NOTHING_WAITS(),), ())
     if identity and identity in history.spent:
-        return LoopDecision((), ("what waits came to nothing in a round before",), ())
+        return LoopDecision((), (texts.CAME_TO_NOTHING(),), ())
     findings = [trigger.look(situation) for trigger in settings.triggers]
     due = tuple(each.text for each in findings if each.is_due)
     waiting = () if due else tuple(each.text for each in findings)
     if not settings.triggers:
-        waiting = ("loop.triggers is empty, so no round begins by itself",)
+        waiting = (texts.NO_TRIGGERS(),)
     holds = list(_holds(situation.now, situation.zone, history, settings))
     until = max((end for _, end in holds), default=None)
     if until is None and not due:
@@ -130,30 +132,33 @@ def _holds(
     now: datetime, zone: tzinfo, history: RoundHistory, settings: LoopSettings
 ) -> list[tuple[str, datetime]]:
     """What keeps rounds from beginning, each with its end."""
-    holds = []
+    holds: list[tuple[str, datetime]] = []
     if settings.not_between and (end := quiet_until(settings.not_between, now, zone)):
-        holds.append((f"not before {end.astimezone(zone):%H:%M} (quiet hours)", end))
+        holds.append((texts.QUIET(time=f"{end.astimezone(zone):%H:%M}"), end))
     if history.ended is not None:
-        wait, why = _pause(history, settings)
-        end = history.ended + wait
+        end = history.ended + _pause(history, settings)
         if end > now:
-            holds.append((f"not before {end.astimezone(zone):%H:%M:%S} ({why})", end))
+            holds.append((_why_paused(history, settings, f"{end.astimezone(zone):%H:%M:%S}"), end))
     recent = [each for each in history.begun if now - each < DAY]
     if len(recent) >= settings.max_rounds_per_day:
         end = recent[-settings.max_rounds_per_day] + DAY
-        text = f"{len(recent)} rounds in 24 hours are enough, not before "
-        holds.append((f"{text}{end.astimezone(zone):%Y-%m-%d %H:%M}", end))
+        time_then = f"{end.astimezone(zone):%Y-%m-%d %H:%M}"
+        holds.append((texts.ENOUGH_ROUNDS(count=len(recent), time=time_then), end))
     return holds
 
 
-def _pause(history: RoundHistory, settings: LoopSettings) -> tuple[timedelta, str]:
-    """How long nothing begins after a round's end, and what that is called."""
+def _pause(history: RoundHistory, settings: LoopSettings) -> timedelta:
+    """How long nothing begins after a round's end."""
     if history.failures:
-        wait = settings.retry.backoff * 2 ** (history.failures - 1)
-        tries = f"failed {history.failures} of {settings.retry.times + 1} times"
-        return wait, f"the round {tries}, {show_roughly(wait)} between tries"
-    wait = settings.cooldown * 2 ** min(history.parkings, 16)
-    return wait, f"cool-down of {show_roughly(wait)} after a round"
+        return settings.retry.backoff * 2 ** (history.failures - 1)
+    return settings.cooldown * 2 ** min(history.parkings, 16)
+
+
+def _why_paused(history: RoundHistory, settings: LoopSettings, until: str) -> str:
+    wait, tries = show_roughly(_pause(history, settings)), settings.retry.times + 1
+    if history.failures:
+        return texts.TRIED(time=until, failures=history.failures, tries=tries, wait=wait)
+    return texts.COOLING_DOWN(time=until, wait=wait)
 
 
 def quiet_until(window: tuple[time, time], now: datetime, zone: tzinfo) -> datetime | None:

@@ -11,6 +11,7 @@ from llama_factory.evaluation.drift import RowDrift
 from llama_factory.evaluation.paired_rows import PairedRows
 from llama_factory.evaluation.paired_tests import Bounds, Outcome
 from llama_factory.evaluation.statistics import Array
+from llama_factory.rounds import gate_sentences as texts
 from llama_factory.rounds.check import (
     GENERAL,
     KEPT,
@@ -28,12 +29,15 @@ def learned(
 ) -> Check:
     """New rows: their answers became likelier, and the metric did not fall by too much."""
     perplexity = before.scores["perplexity"], after.scores["perplexity"]
-    reason = f"{after.task} (new): perplexity {perplexity[0]:.2f} -> {perplexity[1]:.2f}"
+    was, now = (f"{each:.2f}" for each in perplexity)
+    reason = texts.NEW_TASK(task=after.task, before=was, after=now)
     tested = _likelier(perplexity, rows, settings)
     if settings.metric in after.scores:
-        reason += f", {_described(before, after, rows, settings)}"
+        change = _described(before, after, rows, settings)
+        reason = texts.AND_METRIC(text=reason, change=change)
         tested = _both(tested, _metric(before, after, rows, settings))
-    return tested.check(LEARNED, reason + ("" if tested.likely else ", not improved"), settings)
+    told = reason if tested.likely else texts.NOT_IMPROVED(text=reason)
+    return tested.check(LEARNED, told, settings)
 
 
 def kept(
@@ -56,7 +60,7 @@ def kept(
     for n, (pair, tested) in enumerate(zip(pairs, tests, strict=True)):
         reason = _old_reason(*pair, rows, tested, settings)
         if len(scored) > 1 and n in scored and tested.decided == "failed":
-            reason += f"; one of {len(scored)} old tasks, Holm's correction"
+            reason = texts.ONE_OF_MANY(text=reason, count=len(scored))
         checks.append(tested.check(KEPT, reason, settings))
     if len(scored) > 1:
         checks.append(_together([pairs[n] for n in scored], rows, settings))
@@ -71,17 +75,14 @@ def general(
     likely = ratio <= settings.max_guard_ratio
     known = [(d.nats - d.base_nats, d.tokens) for d in drift if d.base_nats is not None]
     tested = Tested(likely)
-    between = ""
+    shown: str = f"{ratio:.2f}"
     if known and len(known) == len(drift) and not math.isnan(ratio):
         moved, tokens = (np.array(each, dtype=float) for each in zip(*known, strict=True))
         bounds = paired_tests.ratio_bounds(-moved, tokens, settings.confidence)
         tested = _ratio_test(likely, bounds, settings)
-        between = _ratio_interval(bounds, settings)
-    sign = "within" if likely else "above"
-    reason = (
-        f"general perplexity x {ratio:.2f}{between}, {sign} the limit of x "
-        f"{settings.max_guard_ratio:g}"
-    )
+        shown = _with_interval(shown, bounds, settings)
+    kind = texts.GENERAL_WITHIN if likely else texts.GENERAL_BEYOND
+    reason = kind(ratio=shown, limit=f"{settings.max_guard_ratio:g}")
     return tested.check(GENERAL, reason, settings)
 
 
@@ -156,14 +157,13 @@ def _together(
         np.average([limit_of(after.task, settings) for _, after in pairs], weights=counts)
     )
     joined = PairedRows(scores, nats)
-    name = f"all {len(pairs)} old tasks together"
-    means = (TaskScores(name, len(scores), {settings.metric: float(m)}) for m in scores.mean(0))
+    means = (TaskScores("", len(scores), {settings.metric: float(m)}) for m in scores.mean(0))
     before, after = means
     same = settings.model_copy(update={"max_drop": limit, "limits": {}})
     tested = _metric(before, after, joined, same)
     change = _described(before, after, joined, settings)
-    sign = "within" if tested.likely else "more than"
-    reason = f"{name}: {change}, {sign} the allowed drop of {limit:.3g}"
+    kind = texts.TOGETHER_WITHIN if tested.likely else texts.TOGETHER_BEYOND
+    reason = kind(count=len(pairs), change=change, limit=f"{limit:.3g}")
     return tested.check(KEPT, reason, settings)
 
 
@@ -196,13 +196,12 @@ def _old_reason(
 ) -> str:
     if settings.metric in after.scores:
         change = _described(before, after, rows.get(after.task), settings)
-        sign = "within" if tested.likely else "more than"
-        limit = limit_of(after.task, settings)
-        return f"{after.task} (old): {change}, {sign} the allowed drop of {limit:g}"
+        limit = f"{limit_of(after.task, settings):g}"
+        kind = texts.OLD_WITHIN if tested.likely else texts.OLD_BEYOND
+        return kind(task=after.task, change=change, limit=limit)
     ratio = after.scores["perplexity"] / before.scores["perplexity"]
-    sign = "within" if tested.likely else "above"
-    limit = settings.max_guard_ratio
-    return f"{after.task} (old): perplexity x {ratio:.2f}, {sign} the limit of x {limit:g}"
+    kind = texts.OLD_RATIO_WITHIN if tested.likely else texts.OLD_RATIO_BEYOND
+    return kind(task=after.task, ratio=f"{ratio:.2f}", limit=f"{settings.max_guard_ratio:g}")
 
 
 def _described(
@@ -210,20 +209,23 @@ def _described(
 ) -> str:
     """`token_f1 0.80 -> 0.72 (90 % of the change: -0.20 – 0.03, 40 rows)`."""
     metric = settings.metric
-    text = f"{metric} {before.scores[metric]:.2f} -> {after.scores[metric]:.2f}"
+    was, now = (f"{each.scores[metric]:.2f}" for each in (before, after))
+    text = texts.CHANGE(metric=metric, before=was, after=now)
     changes: Array = rows.changes if rows is not None else np.zeros(0)
     bounds = paired_tests.change_bounds(changes, settings.confidence)
     if len(changes) < paired_tests.FEWEST_ROWS or bounds.low is None or bounds.high is None:
         return text
     between = f"{max(bounds.low, -1.0):.2f} – {min(bounds.high, 1.0):.2f}"
-    return f"{text} ({_percent(settings)} of the change: {between}, {len(changes)} rows)"
+    percent, rows_seen = _percent(settings), len(changes)
+    return texts.CHANGE_BETWEEN(text=text, percent=percent, between=between, rows=rows_seen)
 
 
-def _ratio_interval(bounds: Bounds, settings: GateSettings) -> str:
+def _with_interval(ratio: str, bounds: Bounds, settings: GateSettings) -> str:
     if bounds.low is None or bounds.high is None:
-        return ""
+        return ratio
     between = f"{math.exp(-bounds.high):.2f} – {math.exp(-bounds.low):.2f}"
-    return f" ({_percent(settings)}: {between}, {bounds.count} rows)"
+    percent = _percent(settings)
+    return texts.RATIO_BETWEEN(ratio=ratio, percent=percent, between=between, rows=bounds.count)
 
 
 def _percent(settings: GateSettings) -> str:

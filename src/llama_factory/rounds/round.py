@@ -41,6 +41,7 @@ from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.training.outcome import End
 from llama_factory.versions import memory, releases, store
+from llama_factory.versions.forgotten import read_forgotten, without_rows
 from llama_factory.versions.version import MEMORY, REPORT, ModelVersion
 from llama_factory.versions.workspace import Workspace
 
@@ -223,19 +224,16 @@ def _train(
 
 
 def _memory(draft: Draft, config: LearningConfig, progress: Progress) -> Memory:
-    """The parent's memory without the rows whose answers this round corrects."""
-    corrected, kept = set(draft.data.report.corrected), draft.parent.memory
+    """The parent's memory without rows that this round corrects or that are to be forgotten."""
+    kept = draft.parent.memory
+    gone = {*draft.data.report.corrected, *read_forgotten(draft.workspace)}
     if not config.data.keep_rows:
         return replace(kept, rows={})
     for name, count in num_missing(kept).items():
         progress.say(
             f"Memory of {name}: {count} rows that it kept are gone from {draft.parent.id}."
         )
-    rows = {
-        name: tuple(row for row in of_strategy if row.key not in corrected)
-        for name, of_strategy in kept.rows.items()
-    }
-    return replace(kept, rows=rows)
+    return without_rows(kept, gone)
 
 
 def _evaluate(

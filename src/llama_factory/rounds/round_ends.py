@@ -5,6 +5,7 @@ from typing import Any
 
 from llama_factory.core.ownership import owned
 from llama_factory.data.sources.inbox import shown
+from llama_factory.rounds import loop_sentences as texts
 from llama_factory.rounds.loop_settings import RetrySettings
 from llama_factory.rounds.round_process import ProcessEnd, RoundProcess
 from llama_factory.versions import store
@@ -49,14 +50,14 @@ def end_of(intent: Event, end: ProcessEnd) -> JournalEntry:
 def _text(result: dict[str, Any]) -> str:
     version = result.get("version")
     if version is None:
-        return "nothing new to learn"
+        return texts.NOTHING_NEW()
     if result.get("released"):
-        return f"{version} is released"
+        return texts.RELEASED(version=version)
     if result.get("tried"):
-        return f"{version} is tried on a few callers"
+        return texts.TRIED_ON_A_FEW(version=version)
     if problem := result.get("problem"):
-        return f"{version} is held: {problem}"
-    return f"{version} is not released"
+        return texts.IS_HELD(version=version, problem=problem)
+    return texts.NOT_RELEASED(version=version)
 
 
 def close_lost(workspace: Workspace, journal: Journal, retry: RetrySettings) -> None:
@@ -109,10 +110,8 @@ def park(workspace: Workspace, journal: Journal, intent: Event, retry: RetrySett
     with owned(workspace.lock, what="parking a round"):
         store.discard_unfinished(workspace)
     names = ", ".join(sorted(map(shown, intent.data["files"]))[:5])
-    text = (
-        f"a round on {len(intent.data['files'])} files ({names}) failed {len(failed)} times and is "
-        "parked; they stay in the inbox. Mend what is wrong, then: llama-factory watch --unpark"
-    )
+    num_files = len(intent.data["files"])
+    text = texts.PARKED(count=num_files, names=names, failures=len(failed))
     data = {"files": intent.data["files"], "error": failed[0].data.get("error", ""), "text": text}
     key = f"parked:{intent.number}"
     journal.add(JournalEntry("parked", "watcher", data=data, key=key))

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
+from llama_factory.core import files
 from llama_factory.core.own_command import own_command
 from llama_factory.core.ownership import WAIT
 from llama_factory.core.signals import BY_SIGNAL
@@ -17,6 +18,7 @@ from llama_factory.rounds.loop_settings import ProcessSettings
 from llama_factory.versions.workspace import Workspace
 
 MAX_ERROR = 2000
+LOG_BYTES = 16_000
 STOP_SECONDS = 60.0
 
 
@@ -98,3 +100,17 @@ class RoundProcess:
         with contextlib.suppress(ValueError, OSError):
             return dict(json.loads(self._output.read_text(encoding="utf-8")))
         return {}
+
+
+def read_log(workspace: Workspace, most: int = LOG_BYTES) -> str:
+    """The end of what the last such process wrote about itself; empty where there was none.
+
+    Args:
+        workspace: whose round.
+        most: bytes.
+    """
+    try:
+        lines = files.last_lines(workspace.cache / "watch" / "round.log", most)
+        return b"".join(lines).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""

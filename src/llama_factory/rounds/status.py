@@ -10,10 +10,12 @@ from typing import Any
 
 from llama_factory.core import files
 from llama_factory.core.ownership import Owner, living_owner
+from llama_factory.core.sentences import listed as joined
 from llama_factory.core.zones import zone_of
 from llama_factory.data.sources.feedback import read_feedback
 from llama_factory.data.sources.inbox import shown
 from llama_factory.rounds import draft as drafts
+from llama_factory.rounds import loop_sentences as texts
 from llama_factory.rounds.arrivals import InboxView
 from llama_factory.rounds.loop_settings import LoopSettings
 from llama_factory.rounds.pacing import LoopDecision, RoundHistory, decide, read_history
@@ -29,6 +31,7 @@ from llama_factory.rounds.waiting import (
     decided_together,
 )
 from llama_factory.versions import releases, store
+from llama_factory.versions.forgotten import FILE as FORGOTTEN
 from llama_factory.versions.journal import Event, Journal, What
 from llama_factory.versions.version import MANIFEST, ModelVersion
 from llama_factory.versions.workspace import Workspace
@@ -90,10 +93,10 @@ class LoopStatus:
         """Why a round begins, or why none does."""
         parts = [self.decision.sentence]
         if self.growing:
-            parts.append(f"{len(self.growing)} files are waited for until they stand still")
+            parts.append(texts.STILL_GROWING(count=len(self.growing)))
         if self.watcher is None and not self.decision.held:
-            parts.append("nobody watches: llama-factory watch")
-        return "; ".join(parts)
+            parts.append(texts.NOBODY_WATCHES())
+        return joined(parts)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -156,7 +159,7 @@ class LoopView:
             "" if interrupted else waiting.identity,
         )
         if interrupted and not decision.due:
-            decision = replace(decision, due=("an interrupted round goes on",), waiting=())
+            decision = replace(decision, due=(texts.GOES_ON(),), waiting=())
         return LoopStatus(
             decision=replace(
                 decision, held=(*decision.held, *self._holds(view), *pause_of(listed))
@@ -192,6 +195,7 @@ class LoopView:
         """What waits; while files still move it is not counted anew with each of them."""
         space = self.workspace
         stamps = [_stamps(folder) for folder in (space.feedback, space.review)]
+        stamps.append((files.stamp_of(space.folder / FORGOTTEN),))
         state = (production.id, tuple(fresh.items()), drafts.sections(config.learning), stamps)
         is_recent = time.monotonic() - self._counted_at < config.loop.scan_seconds
         if self._counted[0] != state and not (is_moving and is_recent):
@@ -232,7 +236,7 @@ class LoopView:
         holds = [view.problem] if view.problem else []
         if files.is_held(self.workspace.lock):
             owner = living_owner(self.workspace.lock)
-            holds.append(owner.sentence if owner else "another process works here")
+            holds.append(_owned(owner) if owner else texts.ANOTHER_PROCESS())
         return holds
 
 
@@ -247,7 +251,13 @@ def pause_of(listed: Sequence[Event]) -> tuple[str, ...]:
     if last is None or last.what == "resumed":
         return ()
     name = last.data.get("name") or last.who
-    return (f"paused by {name} since {last.time}, until `llama-factory watch --resume`",)
+    return (texts.PAUSED(name=name, time=last.time),)
+
+
+def _owned(owner: Owner) -> str:
+    kinds = (texts.RUNNING_A_ROUND(), texts.CONSOLIDATING())
+    what = next((each for each in kinds if each == owner.what), owner.what)
+    return texts.OWNED(pid=owner.pid, what=what, host=owner.host, started=owner.started)
 
 
 def parked_files(listed: Sequence[Event]) -> set[str]:
@@ -281,7 +291,7 @@ def _left(
     left = {each.file: each.reason for each in view.refused}
     left |= {shown(name): why for name, why in (waiting.useless or {}).items() if name in fresh}
     known = {name: decided[sha] for name, sha in view.files.items() if sha in decided}
-    return left | {shown(name): f"decided in {version}" for name, version in known.items()}
+    return left | {shown(name): texts.DECIDED(version=each) for name, each in known.items()}
 
 
 def _has(loop: LoopSettings, kind: type) -> bool:

@@ -14,9 +14,11 @@ from llama_factory.data.prepare import DataFolders
 from llama_factory.data.review.feedback import taken_feedback
 from llama_factory.data.sources.files import source_of
 from llama_factory.rounds import draft as drafts
+from llama_factory.rounds import loop_sentences as texts
 from llama_factory.rounds.feedback import RoundFeedback
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.versions import store
+from llama_factory.versions.forgotten import read_forgotten
 from llama_factory.versions.version import ModelVersion
 from llama_factory.versions.workspace import Workspace
 
@@ -107,11 +109,18 @@ def count_waiting(
         if not sources:
             return WaitingRows(files={}, useless={})
         folders = DataFolders(folder / "data", cache, workspace.review)
-        data = prepare.prepare(sources, config.data, folders, seen=seen, progress=SILENT)
+        data = prepare.prepare(
+            sources,
+            config.data,
+            folders,
+            seen=seen,
+            forgotten=read_forgotten(workspace),
+            progress=SILENT,
+        )
         num_taught, num_tested = len(data.train), len(data.held_out)
         refused = {each.file: each.reason for each in data.refused() if each.line == 0}
     useful = {each.file for each in data.report.sets if each.num_kept}
-    useless = {name: refused.get(name, "no new row") for name in files.keys() - useful}
+    useless = {name: refused.get(name, texts.NO_NEW_ROW()) for name in files.keys() - useful}
     return WaitingRows(
         rows=num_taught + num_tested if num_taught else 0,
         files={name: digest for name, digest in files.items() if name in useful},

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llama_factory.core.errors import ConfigError, VersionError
+from llama_factory.core.sentences import keep_kinds, restore_kinds
 from llama_factory.core.times import now
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.versions import releases
@@ -39,6 +40,8 @@ What = Literal[
     "consolidation begun",
     "consolidated",
     "consolidation failed",
+    "row forgotten",
+    "row remembered",
     "gc",
     "alert",
 ]
@@ -227,7 +230,7 @@ def _in_transaction(database: sqlite3.Connection, kind: str) -> Iterator[sqlite3
 
 def _event(row: tuple[int, str, str, str, str, str]) -> Event:
     number, at, who, what, version, data = row
-    return Event(number, at, who, what, version, json.loads(data))
+    return Event(number, at, who, what, version, restore_kinds(json.loads(data)))
 
 
 def _insert(database: sqlite3.Connection, entry: JournalEntry) -> int | None:
@@ -242,7 +245,7 @@ def _insert(database: sqlite3.Connection, entry: JournalEntry) -> int | None:
             entry.who,
             entry.what,
             entry.version,
-            json.dumps(entry.data),
+            json.dumps(keep_kinds(entry.data)),
         ],
     )
     return done.lastrowid

@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
+from llama_factory.core.sentences import listed, restore_kinds
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.data.review.case_book import DECISIONS, read_book
 from llama_factory.data.review.cases import Vote, short
@@ -123,11 +124,12 @@ def _verdicts(workspace: Workspace, journal: Journal, learner: Who) -> Iterator[
 def _verdict(version: ModelVersion, key: str, learner: Who) -> JournalEntry:
     report = version.report
     verdict = report.get("verdict") or {}
-    failed = [each["reason"] for each in verdict.get("checks", ()) if not each["passed"]]
+    checks = map(restore_kinds, verdict.get("checks", ()))
+    failed = [each["reason"] for each in checks if not each["passed"]]
     data = {
         "parent": version.parent,
         "promoted": bool(verdict.get("promoted")),
-        "summary": "; ".join(failed) or "all checks passed",
+        "summary": listed(failed) or "all checks passed",
         "rows": version.num_rows,
         "files": report.get("taken", {}),
         "consolidated": "consolidated" in report,

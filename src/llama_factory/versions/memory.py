@@ -47,6 +47,15 @@ def load(folder: Path) -> Memory:
     )
 
 
+def read_rows(folder: Path) -> Iterator[tuple[str, Example]]:
+    """The rows of a memory, each with the strategy that kept it; no tensor is read.
+
+    Raises:
+        VersionError: a line is none.
+    """
+    return _load_rows(folder / ROWS)
+
+
 def _load_rows(path: Path) -> Iterator[tuple[str, Example]]:
     """Each row with the strategy that kept it."""
     num_read = 0

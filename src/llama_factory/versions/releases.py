@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
+from llama_factory.core.sentences import keep_kinds, kind_of_sentence, restore_kinds
 from llama_factory.core.times import now
 from llama_factory.core.types import BASE_VERSION
 
@@ -14,6 +15,13 @@ PRODUCTION = "production"
 PREVIOUS = "previous"
 CANDIDATE = "candidate"
 LOCK_SECONDS = 10.0
+MOVED_MEANWHILE = kind_of_sentence(
+    "release.moved_meanwhile",
+    "held: it was made from {parent}, and {production} was released meanwhile. Promote it by hand "
+    "if it should answer all the same",
+)
+BY_HAND = kind_of_sentence("release.by_hand", "promoted by hand")
+ROLLED_BACK = kind_of_sentence("release.rolled_back", "rolled back")
 VERSION_ID = re.compile(r"v\d{4,}")
 """What a version may be called: also the name of its folder."""
 
@@ -82,7 +90,7 @@ def read(path: Path) -> Releases:
         values = files.read_json(path)
         # What is made next is numbered after every version that the history names.
         moves = [entry | {"aliases": _checked(entry["aliases"])} for entry in values["history"]]
-        history = tuple(Release(**move) for move in moves)
+        history = tuple(Release(**restore_kinds(move)) for move in moves)
         return Releases(_checked(values["aliases"]), history)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise VersionError(
@@ -111,10 +119,7 @@ def promote_child(path: Path, version: str, *, parent: str, why: str) -> bool:
         if current.production == parent:
             _released(path, current, version, why)
             return True
-        moved = (
-            f"held: it was made from {parent}, and {current.production} was released meanwhile. "
-            "Promote it by hand if it should answer all the same"
-        )
+        moved = MOVED_MEANWHILE(parent=parent, production=current.production)
         _write(path, current, {CANDIDATE: version}, moved)
         return False
 
@@ -197,5 +202,6 @@ def _write(path: Path, releases: Releases, moved: dict[str, str], why: str) -> R
     if aliases.get(CANDIDATE) == aliases[PRODUCTION]:
         aliases.pop(CANDIDATE)
     history = (*releases.history, Release(now(), aliases, why))
-    files.write_json(path, {"aliases": aliases, "history": [asdict(entry) for entry in history]})
+    moves = [keep_kinds(asdict(entry)) for entry in history]
+    files.write_json(path, {"aliases": aliases, "history": moves})
     return Releases(aliases, history)

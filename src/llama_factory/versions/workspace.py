@@ -89,6 +89,11 @@ class Workspace:
         return self.folder / "conversations"
 
     @property
+    def votes(self) -> Path:
+        """Which of two answers people liked, a line each."""
+        return self.folder / "votes.jsonl"
+
+    @property
     def versions(self) -> Path:
         """All versions."""
         return self.folder / "versions"

@@ -2,8 +2,11 @@
 
 from pydantic import Field
 
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.rounds.triggers import TRIGGERS, Finding, SeriesValue, Situation, Trigger
 
+NO_DRIFT = kind("loop.no_drift", "no drift of {names} measured since the last round")
+DRIFT = kind("loop.drift", "drift of {name} {value}, limit {limit}")
 SERIES = "drift."
 """How the names of these series begin in `monitor.jsonl`."""
 
@@ -27,10 +30,11 @@ class DriftAbove(Trigger):
             and (since is None or reading.at > since)
         }
         if not fresh:
-            return Finding(False, f"no drift of {', '.join(self.of)} measured since the last round")
+            return Finding(False, NO_DRIFT(names=", ".join(self.of)))
         return self._worst(fresh)
 
     def _worst(self, fresh: dict[str, SeriesValue]) -> Finding:
         name = max(fresh, key=lambda each: fresh[each].value)
         value = fresh[name].value
-        return Finding(value > self.above, f"drift of {name} {value:.2f}, limit {self.above:g}")
+        text = DRIFT(name=name, value=f"{value:.2f}", limit=f"{self.above:g}")
+        return Finding(value > self.above, text)

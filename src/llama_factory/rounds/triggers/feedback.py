@@ -2,7 +2,11 @@
 
 from pydantic import Field
 
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.rounds.triggers import TRIGGERS, Finding, Situation, Trigger
+
+FEW_RATINGS = kind("loop.few_ratings", "{count} of {wanted} ratings")
+DISLIKED = kind("loop.disliked", "{percent} % of {count} ratings are thumbs down, limit {limit} %")
 
 
 @TRIGGERS.register("feedback")
@@ -17,11 +21,9 @@ class ThumbsDown(Trigger):
     def look(self, situation: Situation) -> Finding:
         """See `Trigger`."""
         if len(situation.ratings) < self.over:
-            return Finding(False, f"{len(situation.ratings)} of {self.over} ratings")
+            return Finding(False, FEW_RATINGS(count=len(situation.ratings), wanted=self.over))
         newest = situation.ratings[-self.over :]
         fraction = sum(newest) / self.over
-        text = (
-            f"{100 * fraction:.0f} % of {self.over} ratings are thumbs down, "
-            f"limit {100 * self.thumbs_down_above:g} %"
-        )
+        limit = f"{100 * self.thumbs_down_above:g}"
+        text = DISLIKED(percent=f"{100 * fraction:.0f}", count=self.over, limit=limit)
         return Finding(fraction > self.thumbs_down_above, text)

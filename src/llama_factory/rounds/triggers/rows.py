@@ -2,7 +2,10 @@
 
 from pydantic import Field
 
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.rounds.triggers import TRIGGERS, Finding, Situation, Trigger
+
+ROWS_WAIT = kind("loop.rows_wait", "{count} of {wanted} rows")
 
 
 @TRIGGERS.register("rows")
@@ -14,4 +17,5 @@ class EnoughRows(Trigger):
 
     def look(self, situation: Situation) -> Finding:
         """See `Trigger`."""
-        return Finding(situation.rows >= self.at_least, f"{situation.rows} of {self.at_least} rows")
+        text = ROWS_WAIT(count=situation.rows, wanted=self.at_least)
+        return Finding(situation.rows >= self.at_least, text)

@@ -6,9 +6,12 @@ from zoneinfo import ZoneInfo
 from croniter import CroniterError, croniter
 from pydantic import field_validator
 
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.zones import check_zone
 from llama_factory.rounds.triggers import TRIGGERS, Finding, Situation, Trigger
 
+NEXT_TIME = kind("loop.next_time", "next at {time}")
+WAS_TIME = kind("loop.was_time", "it was time at {time}")
 FIELDS = 5
 MARGIN = timedelta(hours=3)
 """No clock of a zone is changed by more than that."""
@@ -53,14 +56,14 @@ class ScheduledTime(Trigger):
         """See `Trigger`. Due where a time has passed since the rows came and the last round."""
         zone = ZoneInfo(self.timezone) if self.timezone else situation.zone
         upcoming = _neighbour(self.cron, situation.now, zone, 1)
-        text = f"next at {upcoming.astimezone(zone):%Y-%m-%d %H:%M} {zone}"
+        text = NEXT_TIME(time=f"{upcoming.astimezone(zone):%Y-%m-%d %H:%M} {zone}")
         if situation.oldest is None:
             return Finding(False, text, upcoming)
         since = max(filter(None, (situation.oldest, situation.last_round)))
         passed = _neighbour(self.cron, situation.now, zone, -1)
         if passed <= since:
             return Finding(False, text, upcoming)
-        return Finding(True, f"it was time at {passed.astimezone(zone):%Y-%m-%d %H:%M} {zone}")
+        return Finding(True, WAS_TIME(time=f"{passed.astimezone(zone):%Y-%m-%d %H:%M} {zone}"))
 
 
 def _neighbour(cron: str, now: datetime, zone: tzinfo, step: int) -> datetime:
