@@ -6,26 +6,36 @@ What a person can mend is a `FactoryError` whose message tells how.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from llama_factory import run
+from llama_factory.config.loading import load_to_answer
 from llama_factory.core.errors import DataError
 from llama_factory.data.review import folder as reviews
 from llama_factory.data.review.case_book import read_book
 from llama_factory.data.review.cases import Case, Choice
 from llama_factory.data.review.feedback import note_feedback
 from llama_factory.data.review.folder import ReviewSummary
+from llama_factory.data.settings import private_data_of
 from llama_factory.data.sources.feedback import read_feedback
 from llama_factory.jobs import inbox as inboxes
+from llama_factory.jobs import uploads as transfers
+from llama_factory.jobs import votes as ballots
 from llama_factory.jobs.inbox import RefusedFile, WaitingFile
 from llama_factory.jobs.taught import TaughtRows, search_taught
+from llama_factory.jobs.uploads import PieceWriter, Upload
+from llama_factory.jobs.votes import AnswerPair, Duel, PairedAnswer
 from llama_factory.versions.workspace import PathLike, Workspace
 
 if TYPE_CHECKING:
     from llama_factory.data.cleaning_report import DataReport
+    from llama_factory.jobs.forgetting import MarkedRow
+    from llama_factory.jobs.row_statistics import RowStatistics
+    from llama_factory.versions.forgotten import ForgottenRow
 
 MOST_CHECKED_BYTES = 32_000_000
 """Larger files are checked on the command line, where a bar shows how far it is."""
@@ -54,6 +64,40 @@ def receive(folder: PathLike, name: str) -> AbstractContextManager[BinaryIO]:
     return inboxes.receiving(Workspace.open(folder), name)
 
 
+def begin_upload(folder: PathLike, who: str, name: str, num_bytes: int, stamp: str = "") -> Upload:
+    """Begin to send a large file to the inbox in pieces, or go on with one."""
+    return transfers.begin_upload(Workspace.open(folder), who, name, num_bytes, stamp)
+
+
+def add_to_upload(
+    folder: PathLike, upload_id: str, offset: int
+) -> AbstractContextManager[PieceWriter]:
+    """Write the next piece of such a file."""
+    return transfers.adding(Workspace.open(folder), upload_id, offset)
+
+
+def finish_upload(folder: PathLike, upload_id: str) -> Upload:
+    """Put such a file into the inbox if it is whole; how far it is."""
+    workspace = Workspace.open(folder)
+    upload = transfers.read_upload(workspace, upload_id)
+    return transfers.finish_upload(workspace, upload_id) if upload.is_whole else upload
+
+
+def upload(folder: PathLike, upload_id: str) -> Upload:
+    """How far such a file is."""
+    return transfers.read_upload(Workspace.open(folder), upload_id)
+
+
+def uploads(folder: PathLike) -> list[Upload]:
+    """The files that were not sent to their end."""
+    return transfers.list_uploads(Workspace.open(folder))
+
+
+def remove_upload(folder: PathLike, upload_id: str) -> Upload:
+    """Throw away what is here of such a file."""
+    return transfers.remove_upload(Workspace.open(folder), upload_id)
+
+
 def check(folder: PathLike, name: str) -> DataReport:
     """What a round would make of a file of the inbox; nothing is taught or changed.
 
@@ -70,6 +114,23 @@ def check(folder: PathLike, name: str) -> DataReport:
     return run.clean_data(path, settings=workspace.settings)
 
 
+def statistics(folder: PathLike, name: str = "") -> RowStatistics:
+    """What rows are made of: of a file of the inbox, or of all that was ever taught.
+
+    Args:
+        folder: the workspace.
+        name: of the file; empty for what was taught.
+    """
+    from llama_factory.jobs import row_statistics
+
+    workspace = Workspace.open(folder)
+    config = load_to_answer(workspace.settings)
+    if not name:
+        return row_statistics.statistics_of_taught(workspace, config.model.base_model)
+    path = inboxes.find_waiting(workspace, name)
+    return row_statistics.statistics_of_file(path, config.data, config.model.base_model)
+
+
 def quarantine(folder: PathLike) -> Quarantine:
     """What was refused and why; rows that somebody has decided about are left out."""
     workspace = Workspace.open(folder)
@@ -80,6 +141,27 @@ def quarantine(folder: PathLike) -> Quarantine:
 def taught(folder: PathLike, text: str, start: str = "") -> TaughtRows:
     """Rows with a text that versions were taught or tested on, a page at a time."""
     return search_taught(Workspace.open(folder), text, start)
+
+
+def forget(folder: PathLike, key: str, who: str, why: str) -> MarkedRow:
+    """Mark a taught row: no further round teaches or replays it; what a retraining would take."""
+    from llama_factory.jobs.forgetting import forget_row
+
+    return forget_row(Workspace.open(folder), key, who, why)
+
+
+def remember(folder: PathLike, key: str, who: str) -> ForgottenRow:
+    """Take such a mark back."""
+    from llama_factory.jobs.forgetting import remember_row
+
+    return remember_row(Workspace.open(folder), key, who)
+
+
+def forgotten(folder: PathLike) -> list[MarkedRow]:
+    """The rows that are marked to be forgotten, the newest mark first."""
+    from llama_factory.jobs.forgetting import list_marks
+
+    return list_marks(Workspace.open(folder))
 
 
 def cases(folder: PathLike, reviewer: str | None = None) -> list[Case]:
@@ -133,3 +215,35 @@ def note_cases(workspace: Workspace) -> Path:
         ) from error
     note_feedback(workspace.review, read_feedback(workspace.feedback))
     return workspace.review
+
+
+def keep_pair(
+    folder: PathLike, who: str, prompt: str, answers: Sequence[PairedAnswer]
+) -> AnswerPair:
+    """Keep two answers to one question until somebody votes, on sides that are drawn."""
+    return ballots.keep_pair(Workspace.open(folder), who, prompt, answers)
+
+
+def pair(folder: PathLike, pair_id: str, who: str) -> AnswerPair:
+    """A pair that waits for the vote of a person, or that this person voted on.
+
+    Raises:
+        DataError: there is none.
+    """
+    workspace = Workspace.open(folder)
+    own = (each for each in ballots.read_votes(workspace) if each.who == who)
+    voted = next((each for each in own if each.id == pair_id), None)
+    return voted or ballots.read_pair(workspace, pair_id, who)
+
+
+def vote(folder: PathLike, pair_id: str, who: str, choice: ballots.Choice) -> AnswerPair:
+    """Note which of two answers was liked; the texts are kept as `data` says of rows."""
+    workspace = Workspace.open(folder)
+    data = load_to_answer(workspace.settings).data
+    private, keeps = private_data_of(data), data.keep_rows
+    return ballots.vote(workspace, pair_id, who, choice, private=private, keep_texts=keeps)
+
+
+def votes(folder: PathLike) -> list[Duel]:
+    """How often which of two contestants was liked more, those with the newest versions first."""
+    return ballots.count_votes(ballots.read_votes(Workspace.open(folder)))

@@ -27,18 +27,18 @@ from llama_factory.versions import (
     archive,
     description,
     difference,
-    notes,
     releases,
     store,
     verification,
 )
 from llama_factory.versions import journal as journals
+from llama_factory.versions import notes as remarks
 from llama_factory.versions.archive import Taken
 from llama_factory.versions.description import Described
 from llama_factory.versions.difference import Difference
 from llama_factory.versions.journal import Journal, JournalEntry, events
 from llama_factory.versions.journal_facts import reconcile
-from llama_factory.versions.notes import Note
+from llama_factory.versions.notes import Note, Notes
 from llama_factory.versions.releases import Releases
 from llama_factory.versions.verification import Checked
 from llama_factory.versions.version import require_servable
@@ -277,8 +277,13 @@ def note(folder: PathLike, version: str, text: str = "", who: str = "") -> tuple
     """
     workspace = Workspace.open(folder)
     version_id = store.get(workspace, version, verify=False).id
-    known = notes.add_note(workspace, version_id, text, who) if text else notes.read(workspace)
+    known = remarks.add_note(workspace, version_id, text, who) if text else remarks.read(workspace)
     return known.notes.get(version_id, ())
+
+
+def notes(folder: PathLike) -> Notes:
+    """All notes and tags of a workspace."""
+    return remarks.read(Workspace.open(folder))
 
 
 def tag(folder: PathLike, name: str, version: str | None) -> str:
@@ -291,7 +296,7 @@ def tag(folder: PathLike, name: str, version: str | None) -> str:
     """
     workspace = Workspace.open(folder)
     target = store.get(workspace, version, verify=False).id if version else None
-    notes.set_tag(workspace, name, target)
+    remarks.set_tag(workspace, name, target)
     return f"'{name}' is {target}." if target else f"'{name}' is no version any more."
 
 
@@ -568,6 +573,13 @@ def progress(folder: PathLike, most: int = 2000) -> RoundProgress | None:
     from llama_factory.rounds.progress import read_progress
 
     return read_progress(Workspace.open(folder), most)
+
+
+def round_log(folder: PathLike) -> str:
+    """The end of what the round that the watcher began last printed; empty where none did."""
+    from llama_factory.rounds.round_process import read_log
+
+    return read_log(Workspace.open(folder))
 
 
 def changed_answers(folder: PathLike, before: str, after: str) -> tuple[RowChanges, RowChanges]:

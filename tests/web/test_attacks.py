@@ -166,7 +166,9 @@ def test_the_token_of_before_the_log_in_is_worth_nothing_after_it(staffed):
     assert visitor.client.post("/rounds/pause", data={"csrf": old}).status_code == 403
 
 
-@pytest.mark.parametrize("path", ["/events", "/data/send?name=x.jsonl", "/jobs/0001", "/versions"])
+@pytest.mark.parametrize(
+    "path", ["/events", "/data/uploads?name=x.jsonl&size=1", "/jobs/0001", "/versions"]
+)
 def test_no_stream_and_no_answer_without_a_session(staffed, path):
     stranger = Visitor.of(staffed.folder)
     for cookie in ("", "lf_session_0=x.y"):

@@ -1,5 +1,7 @@
 """The chat: answers with and without a script, citations, thumbs, keys, and what users wrote."""
 
+import html
+import json
 import re
 import time
 
@@ -14,6 +16,16 @@ from tests.web.bots import EVIL
 from tests.web.browsing import Visitor
 
 ASK = {"prompt": "How long is the warranty?", "version": "production"}
+
+
+def turns(*texts):
+    roles = ("user", "assistant")
+    return [json.dumps({"role": roles[n % 2], "content": text}) for n, text in enumerate(texts)]
+
+
+def kept_turns(text):
+    kept = re.findall(r'name="turns" value="([^"]*)"', text)
+    return [json.loads(html.unescape(each)) for each in kept]
 
 
 @pytest.fixture
@@ -42,24 +54,26 @@ def test_without_the_api_it_says_how_to_get_one(page, language, word):
 
 
 def test_a_form_without_a_script_gets_a_whole_answer(talk):
-    answer = talk.post("/chat", ASK | {"turns": [EVIL, "Yes."], "temperature": "0"})
+    answer = talk.post("/chat", ASK | {"turns": turns(EVIL, "Yes."), "temperature": "0"})
     assert answer.status_code == 200
     assert "Hello from v0000." in answer.text
     assert EVIL not in answer.text
-    kept = re.findall(r'name="turns" value="([^"]*)"', answer.text)
-    assert kept[1:3] == ["Yes.", ASK["prompt"]]
-    assert kept[3].startswith("Hello from v0000. &lt;script&gt;")
+    kept = kept_turns(answer.text)
+    assert [each["content"] for each in kept[:3]] == [EVIL, "Yes.", ASK["prompt"]]
+    assert kept[3] == {"role": "assistant", "content": f"Hello from v0000. {EVIL}"}
 
 
 def test_all_that_a_person_chose_reaches_the_engine(folder):
     engine = ScriptedEngine()
     with Visitor.beside_api(folder, engine) as visitor:
-        chosen = {"version": "v0000", "temperature": "0.25", "max_tokens": "7", "turns": ["A", "B"]}
-        visitor.post("/chat", ASK | chosen)
+        chosen = {"version": "v0000", "temperature": "0.25", "max_tokens": "7"}
+        more = {"top_p": "0.5", "seed": "11", "stop": "END\n\nSTOP", "system": "Be short."}
+        visitor.post("/chat", ASK | chosen | more | {"turns": turns("A", "B")})
     (version, asked, options) = engine.asked[-1]
     assert version == "v0000"
-    assert [each.content for each in asked.messages] == ["A", "B", ASK["prompt"]]
+    assert [each.content for each in asked.messages] == ["Be short.", "A", "B", ASK["prompt"]]
     assert (options.temperature, options.max_tokens) == (0.25, 7)
+    assert (options.top_p, options.seed, options.stop) == (0.5, 11, ("END", "STOP"))
 
 
 def test_the_script_of_the_page_is_served_and_the_api_streams_beside_it(talk):
@@ -75,6 +89,37 @@ def test_an_unknown_version_is_told_and_the_question_kept(talk, version):
     assert 'role="alert"' in answer.text
     assert EVIL not in answer.text
     assert f">{ASK['prompt']}</textarea>" in answer.text
+
+
+def test_calls_of_tools_are_shown_and_their_results_are_told(folder):
+    call = '<tool_call>\n{"name": "price", "arguments": {"of": "<b>"}}\n</tool_call>'
+    engine = ScriptedEngine(call)
+    tool = {"type": "function", "function": {"name": "price", "parameters": {"type": "object"}}}
+    chosen = ASK | {"tools": json.dumps([tool])}
+    with Visitor.beside_api(folder, engine) as visitor:
+        answer = visitor.post("/chat", chosen)
+        assert "It calls price" in answer.text
+        assert "<b>" not in answer.text
+        assert "What price gives" in answer.text
+        kept = re.findall(r'name="turns" value="([^"]*)"', answer.text)
+        engine.script = "It is 5."
+        told = {"turns": [*map(html.unescape, kept)], "results": "5", "prompt": ""}
+        assert "It is 5." in visitor.post("/chat", chosen | told).text
+    asked = engine.asked[-1][1].messages
+    assert [(each.role, each.content) for each in asked[-1:]] == [("tool", "5")]
+    assert asked[1].tool_calls[0].name == "price"
+
+
+@pytest.mark.parametrize("tools", ["{", "[5]"])
+def test_tools_that_cannot_be_read_are_told(talk, tools):
+    answer = talk.post("/chat", ASK | {"tools": tools})
+    assert (answer.status_code, 'role="alert"' in answer.text) == (400, True)
+    assert f">{ASK['prompt']}</textarea>" in answer.text
+
+
+@pytest.mark.parametrize("turn", ["{", "5", '{"role": "system", "content": "x"}'])
+def test_turns_that_are_none_are_refused(talk, turn):
+    assert talk.post("/chat", ASK | {"turns": [turn]}).status_code == 422
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": "9"}, {"max_tokens": "0"}])

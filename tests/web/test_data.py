@@ -6,8 +6,10 @@ import pytest
 
 from llama_factory import curate, operate
 from llama_factory.core import files
+from llama_factory.core.errors import DataError, VersionError
 from llama_factory.data.review.cases import Choice
-from llama_factory.jobs import taught
+from llama_factory.data.sources import inbox as inboxes
+from llama_factory.jobs import taught, uploads
 from tests.web.bots import EVIL
 from tests.web.browsing import Visitor
 
@@ -20,9 +22,24 @@ def put(bot, name="faq.jsonl", rows=(GOOD,)):
     files.write_jsonl(bot.inbox / name, rows)
 
 
-def send(page, name, content=b"{}\n", **headers):
+def begin(page, name, size, stamp="1", **headers):
+    sent = {"x-csrf-token": page.token} | headers
+    asked = {"name": name, "size": size, "stamp": stamp}
+    return page.client.post("/data/uploads", params=asked, headers=sent)
+
+
+def add(page, upload, offset, content, **headers):
     sent = {"x-csrf-token": page.token, "content-type": "application/octet-stream"} | headers
-    return page.client.post("/data/send", params={"name": name}, content=content, headers=sent)
+    address = f"/data/uploads/{upload}"
+    return page.client.post(address, params={"offset": offset}, content=content, headers=sent)
+
+
+def send(page, name, content=b"{}\n", **headers):
+    """A file in one piece."""
+    begun = begin(page, name, len(content), **headers)
+    if begun.status_code != 200:
+        return begun
+    return add(page, begun.json()["id"], 0, content, **headers)
 
 
 def refuse(bot, text='{"instruction": "Who?"'):
@@ -72,10 +89,85 @@ def test_only_files_of_the_inbox_are_checked(page, name):
 def test_a_file_is_sent_as_it_is(bot, page):
     content = (json.dumps(GOOD) + "\n").encode() * 100_000  # more than a form may have
     answer = send(page, "größe.jsonl", content)
-    assert (answer.status_code, answer.text) == (200, "In the inbox: größe.jsonl")
+    assert (answer.status_code, answer.json()["received"]) == (200, len(content))
     assert (bot.inbox / "größe.jsonl").read_bytes() == content
     assert len(content) > 4_000_000
     assert "größe.jsonl" in page.text("/data")
+
+
+def test_a_cut_file_goes_on_where_it_was_and_no_round_sees_it(bot, page):
+    content = b"0123456789" * 10
+    begun = begin(page, "faq.jsonl", len(content)).json()
+    assert add(page, begun["id"], 0, content[:30]).json()["received"] == 30
+    assert curate.inbox(bot) == []
+    assert inboxes.candidates(bot.inbox) == ([], [])
+    assert "30 B of 100 B" in page.text("/data")
+    again = begin(Visitor.of(bot.folder), "faq.jsonl", len(content)).json()
+    assert (again["id"], again["received"]) == (begun["id"], 30)
+    assert add(page, again["id"], 30, content[30:]).json()["received"] == 100
+    assert (bot.inbox / "faq.jsonl").read_bytes() == content
+    assert [each.name for each in bot.inbox.iterdir()] == ["faq.jsonl"]
+
+
+def test_another_file_of_the_same_name_and_size_is_not_gone_on_with(page):
+    first, other = (begin(page, "faq.jsonl", 9, stamp).json()["id"] for stamp in "12")
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    ("offset", "content", "word"),
+    [(0, b"x", "30 bytes are here"), (31, b"x", "30 bytes"), (30, b"x" * 71, "larger than it was")],
+)
+def test_a_piece_that_does_not_fit_is_refused_and_says_how_far_the_file_is(
+    bot, page, offset, content, word
+):
+    begun = begin(page, "faq.jsonl", 100).json()["id"]
+    add(page, begun, 0, b"y" * 30)
+    answer = add(page, begun, offset, content)
+    assert (answer.status_code, answer.json()["received"]) == (409, 30)
+    assert word in answer.json()["problem"]
+    assert curate.upload(bot, begun).received == 30
+
+
+def test_two_who_send_one_file_do_not_mix_it(bot):
+    begun = uploads.begin_upload(bot, "ann", "faq.jsonl", 10)
+    with (
+        uploads.adding(bot, begun.id, 0),
+        pytest.raises(DataError, match="from elsewhere"),
+        uploads.adding(bot, begun.id, 0),
+    ):
+        pass
+
+
+def test_a_person_sends_no_more_than_is_allowed_and_than_there_is_room_for(bot, monkeypatch):
+    with pytest.raises(VersionError, match="MB are free"):
+        uploads.begin_upload(bot, "ann", "a.jsonl", 10**11)
+    with pytest.raises(DataError, match="at most 200 GB"):
+        uploads.begin_upload(bot, "ann", "a.jsonl", 10**12)
+    monkeypatch.setattr(uploads, "MOST_FILES", 2)
+    for name in ("a", "b"):
+        uploads.begin_upload(bot, "ann", name, 10)
+    with pytest.raises(DataError, match="not whole"):
+        uploads.begin_upload(bot, "ann", "c", 10)
+    uploads.begin_upload(bot, "ben", "c", 10)
+
+
+def test_a_part_is_removed_by_a_person_or_when_it_is_old(bot, page, monkeypatch):
+    for name in ("a.jsonl", "b.jsonl"):
+        begin(page, name, 10)
+    first, second = curate.uploads(bot)
+    assert page.post(f"/data/uploads/{first.id}/remove").status_code == 303
+    assert curate.uploads(bot) == [second]
+    monkeypatch.setattr(uploads, "OLDEST_SECONDS", -1)
+    assert curate.uploads(bot) == []
+    assert list(bot.inbox.iterdir()) == []
+
+
+@pytest.mark.parametrize("upload", ["../../factory", "0" * 32, "x"])
+def test_only_files_that_are_being_sent_get_pieces(bot, page, upload):
+    before = sorted(bot.folder.rglob("*"))
+    assert add(page, upload, 0, b"x").status_code in (404, 409)
+    assert sorted(bot.folder.rglob("*")) == before
 
 
 def test_a_form_without_a_script_sends_files(bot, page):
@@ -98,6 +190,13 @@ def test_no_file_is_replaced(bot, page):
     answer = send(page, "faq.jsonl", b"other")
     assert answer.status_code == 409
     assert "waits in the inbox already" in answer.text
+    begun = begin(page, "late.jsonl", 5).json()["id"]
+    put(bot, "late.jsonl")
+    assert "waits in the inbox already" in add(page, begun, 0, b"other").text
+    (bot.inbox / "late.jsonl").unlink()
+    assert add(page, begun, 5, b"").status_code == 200
+    assert (bot.inbox / "late.jsonl").read_bytes() == b"other"
+    (bot.inbox / "late.jsonl").unlink()
     assert (bot.inbox / "faq.jsonl").read_bytes() == before
     assert [each.name for each in bot.inbox.iterdir()] == ["faq.jsonl"]
 
@@ -115,7 +214,10 @@ def test_a_file_that_breaks_off_leaves_nothing(bot):
 
 def test_what_is_sent_needs_the_token_and_the_role(bot, page):
     assert send(page, "a.jsonl", **{"x-csrf-token": "0"}).status_code == 403
-    assert send(page, "a.jsonl", **{"content-type": "text/plain"}).status_code == 415
+    begun = begin(page, "a.jsonl", 3).json()["id"]
+    assert add(page, begun, 0, b"{}\n", **{"x-csrf-token": "0"}).status_code == 403
+    assert add(page, begun, 0, b"{}\n", **{"content-type": "text/plain"}).status_code == 415
+    curate.remove_upload(bot, begun)
     operators = (("ann", "operator", 200), ("rex", "reviewer", 403), ("vic", "viewer", 403))
     for name, role, _ in operators:
         operate.add_user(bot.folder, name, role, "a long password")

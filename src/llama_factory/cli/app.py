@@ -15,6 +15,7 @@ from llama_factory.cli import (
     demo,
     evaluate,
     feedback,
+    forget,
     gate,
     jobs,
     keys,
@@ -24,6 +25,7 @@ from llama_factory.cli import (
     rounds,
     up,
     versions,
+    votes,
     watch,
     web,
 )
@@ -65,6 +67,7 @@ for command in (
     web.web,
     keys.keys,
     feedback.feedback,
+    votes.votes,
     knowledge.knowledge,
     canary.canary,
     monitor.monitor,
@@ -95,6 +98,7 @@ for data_command in (
     data.clean,
     data.augment,
     review.review,
+    forget.forget,
 ):
     rows.command()(data_command)
 app.add_typer(rows, name="data")

@@ -83,7 +83,7 @@ def receiving(workspace: Workspace, name: str) -> Iterator[BinaryIO]:
         DataError: the name is no plain file name, or a file of that name waits already.
     """
     target = workspace.inbox / plain_name(name)
-    _require_free(target)
+    require_free(target)
     temporary = workspace.inbox / f".{uuid.uuid4().hex}.part"
     try:
         with temporary.open("xb") as file:
@@ -93,7 +93,7 @@ def receiving(workspace: Workspace, name: str) -> Iterator[BinaryIO]:
         try:
             os.link(temporary, target)  # unlike a rename, it replaces nothing
         except FileExistsError:
-            _require_free(target)
+            require_free(target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -141,7 +141,12 @@ def _waiting(path: Path) -> WaitingFile:
     return WaitingFile(path.name, state.st_size, when)
 
 
-def _require_free(target: Path) -> None:
+def require_free(target: Path) -> None:
+    """Refuse where a file would be replaced.
+
+    Raises:
+        DataError: one of this name waits.
+    """
     if target.exists() or target.is_symlink():
         raise DataError(
             f"a file {target.name!r} waits in the inbox already. Rename yours and send it again."

@@ -46,6 +46,8 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CHECKSUMS = "checksums.json"
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")
 """What of a hub's repository is not weights."""
+TOKENIZER = "tokenizer.json"
+"""A tokenizer in one file, as the library `tokenizers` reads it."""
 
 
 def check_name(name: str) -> None:
@@ -110,6 +112,23 @@ def resolve_outline(name: str) -> Path:
         ModelError: nothing of that name exists here, in the table or on the hub.
     """
     return embedded_model() if name == EMBEDDED else resolve_tokenizer(name)
+
+
+def find_tokenizer(name: str) -> Path | None:
+    """The file of a model's tokenizer where it lies on this machine already; nothing is fetched."""
+    folder = Path(name).expanduser()
+    if name == EMBEDDED:
+        made = f"{EMBEDDED}-{GGUF_SHA256[:12]}"
+        places = [files.cache_folder() / kind / made for kind in ("models", "tokenizers")]
+    elif folder.is_dir():
+        places = [folder]
+    else:
+        from huggingface_hub import try_to_load_from_cache
+
+        hub_id = HUB_IDS.get(name, name)
+        known = try_to_load_from_cache(hub_id, TOKENIZER) if hub_id.count("/") == 1 else None
+        places = [Path(known).parent] if isinstance(known, str) else []
+    return next((each / TOKENIZER for each in places if (each / TOKENIZER).is_file()), None)
 
 
 def _from_hub(hub_id: str, wanted: Sequence[str] = (*TOKENIZER_FILES, "*.safetensors")) -> Path:

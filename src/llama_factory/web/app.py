@@ -24,6 +24,7 @@ from llama_factory.web.routes import (
     login,
     monitor,
     overview,
+    pairs,
     review,
     rounds,
     settings,
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 OF_SITE = (login, static)
 """Routes of the page as a whole."""
 OF_WORKSPACE = (
-    *(overview, rounds, versions, compare, chat, data, review),
+    *(overview, rounds, versions, compare, chat, pairs, data, review),
     *(train, monitor, settings, events),
 )
 """Routes of one workspace: below `/`, or `/w/NAME/` where several are shown."""

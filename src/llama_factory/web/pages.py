@@ -19,6 +19,7 @@ from llama_factory.evaluation.wording import interval, number
 from llama_factory.serving.users import Role
 from llama_factory.web.forms import help_of
 from llama_factory.web.links import base_of, local, path_of, root_of
+from llama_factory.web.sentences import translate_sentence
 from llama_factory.web.site import visit_of
 from llama_factory.web.strings import translate
 
@@ -61,6 +62,7 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
     text = partial(_text, visit.language)
     shown = {
         "t": text,
+        "s": partial(translate_sentence, visit.language),
         "ago": partial(_ago, text, visit.site.clock()),
         "visit": visit,
         "root": root_of(request.scope),

@@ -122,7 +122,7 @@ def plot(
     ticks = [low + (high - low) * n / NUM_TICKS for n in range(NUM_TICKS + 1)]
     return Plot(
         tuple(curves),
-        tuple((y_of(each), f"{each:.3g}") for each in ticks),
+        tuple((y_of(each), _written(each)) for each in ticks),
         tuple((x_of(x), text) for x, text in labels.items()),
         None if limit is None else y_of(limit),
     )
@@ -142,6 +142,12 @@ def _range(samples: Sequence[Sample], limit: float | None) -> tuple[float, float
     low, high = min(values), max(values)
     room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
     return (0.0 if 0 <= low < (high - low) else low - room), high + room
+
+
+def _written(value: float) -> str:
+    """A value beside its line, short enough to have room there."""
+    is_small = 0 < abs(value) < 0.01
+    return f"{value:.1e}" if is_small else f"{value:.3g}"
 
 
 def _band(ends: Sequence[tuple[float, float, float]]) -> str:

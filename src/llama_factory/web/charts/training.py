@@ -7,6 +7,13 @@ from typing import Any
 from llama_factory.web.charts.curves import Plot, Sample, plot, thin
 
 NUM_LABELS = 5
+OTHERS = ("gradient_norm", "throughput", "memory_used_gib", "lr")
+"""Drawn beside the loss."""
+SHOWN = (
+    *("loss", "lr", "gradient_norm", "throughput", "tokens_per_second"),
+    *("memory_used_gib", "gpu_utilisation", "elapsed_time", "remaining_time"),
+)
+"""Numbers of the newest update, in this order."""
 
 
 @dataclass(frozen=True)
@@ -15,14 +22,14 @@ class TrainingCourse:
 
     Attributes:
         loss: curves of the loss, by source where sources are told apart.
-        rate: the learning rate.
+        others: other curves by name.
         step: updates done.
         num_steps: updates planned.
         numbers: of the newest update, by name.
     """
 
     loss: Plot | None
-    rate: Plot | None
+    others: Mapping[str, Plot]
     step: int
     num_steps: int
     numbers: Mapping[str, str]
@@ -39,14 +46,13 @@ def course_of(updates: Sequence[Mapping[str, Any]]) -> TrainingCourse | None:
     labels = {float(step): str(step) for step in sorted(marks)}
     names = [name for name in newest if name == "loss" or name.endswith("_loss")]
     losses = {name: _series(updates, name) for name in names}
-    rate = plot({"lr": _series(updates, "lr")}, labels)
-    shown = ("loss", "lr", "grad_norm", "throughput", "elapsed_time", "remaining_time")
+    drawn = {name: plot({name: _series(updates, name)}, labels) for name in OTHERS}
     return TrainingCourse(
         plot(losses, labels),
-        rate,
+        {name: each for name, each in drawn.items() if each is not None},
         steps[-1],
         int(newest.get("total_steps") or steps[-1]),
-        {name: _written(newest[name]) for name in shown if newest.get(name) is not None},
+        {name: _written(newest[name]) for name in SHOWN if newest.get(name) is not None},
     )
 
 

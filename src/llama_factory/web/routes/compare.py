@@ -4,7 +4,7 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from llama_factory import operate
+from llama_factory import curate, operate
 from llama_factory.web.pages import attempt, render, version_name
 from llama_factory.web.site import Here
 
@@ -20,6 +20,7 @@ def compare(request: Request, workspace: Here, before: str, after: str) -> Respo
     difference, problem = attempt(partial(operate.diff, workspace, *names))
     changed, wrong = attempt(partial(operate.changed_answers, workspace, *names))
     worse, better = changed or ((), ())
+    duels, unread = attempt(partial(curate.votes, workspace))
     return render(
         request,
         "compare",
@@ -29,5 +30,8 @@ def compare(request: Request, workspace: Here, before: str, after: str) -> Respo
         worse=worse[:MOST_ROWS],
         better=better[:MOST_ROWS],
         num_changed=(len(worse), len(better)),
-        problems=list(dict.fromkeys(filter(None, (problem, wrong)))),
+        duels=[
+            each for each in duels or () if {each.first.version, each.second.version} == set(names)
+        ],
+        problems=list(dict.fromkeys(filter(None, (problem, wrong, unread)))),
     )

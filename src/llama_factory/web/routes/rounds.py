@@ -32,6 +32,7 @@ def rounds(request: Request, workspace: Here, before: str = "") -> Response:
         course=course_of(now.updates) if now else None,
         jobs=operate.jobs(workspace, NUM_JOBS),
         loop=loop,
+        log=operate.round_log(workspace),
         problems=list(dict.fromkeys(filter(None, (problem, wrong, why_not)))),
     )
 

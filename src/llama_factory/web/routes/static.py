@@ -11,6 +11,7 @@ KINDS = {
     "web.js": "text/javascript",
     "chat.js": "text/javascript",
     "data.js": "text/javascript",
+    "pairs.js": "text/javascript",
     "review.js": "text/javascript",
     "train.js": "text/javascript",
     "icon.svg": "image/svg+xml",

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Form, HTTPException, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
 from starlette.background import BackgroundTask
 
-from llama_factory import operate, run
+from llama_factory import curate, operate, run
+from llama_factory.core.sentences import restore_kinds
 from llama_factory.versions.description import Described
 from llama_factory.versions.workspace import Workspace
 from llama_factory.web.charts.heatmap import heat_map_of
@@ -21,6 +22,8 @@ from llama_factory.web.site import Here
 
 PAGE = 25
 """Versions on a page."""
+MOST_DUELS = 30
+"""Of votes; `llama-factory votes` has all of them."""
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 """The report is one file with its style and pictures in it; nothing in it may run."""
 
@@ -40,6 +43,9 @@ def versions(request: Request, workspace: Here, before: str = "") -> Response:
         lineage=lineage_of(shown),
         older=shown[0].id if len(rows) > len(shown) else "",
         is_newest=not before,
+        notes=attempt(partial(operate.notes, workspace))[0],
+        releases=attempt(partial(operate.released, workspace))[0],
+        duels=(attempt(partial(curate.votes, workspace))[0] or [])[:MOST_DUELS],
     )
 
 
@@ -53,6 +59,9 @@ def version(request: Request, workspace: Here, version: str, metric: str = "") -
         request,
         "version",
         shown=shown,
+        checks=[
+            restore_kinds(each) for each in (shown.report.get("verdict") or {}).get("checks", ())
+        ],
         metrics=metrics,
         metric=chosen,
         heat_map=heat_map_of(shown.report, chosen),

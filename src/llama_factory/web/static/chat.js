@@ -48,23 +48,54 @@ function add(name, text) {
   return block;
 }
 
-function remember(text) {
-  const turn = document.createElement("input");
-  Object.assign(turn, { type: "hidden", name: "turns", value: text });
-  ask.append(turn);
+function named(name, text) {
+  const block = document.getElementById(name).content.cloneNode(true).firstElementChild;
+  const first = block.firstChild;
+  first.nodeValue = first.nodeValue.replace("{name}", text);
+  return block;
 }
 
-function requestOf(prompt) {
-  const said = [...ask.querySelectorAll('input[name="turns"]')].map((each) => each.value);
-  const messages = [...said, prompt].map((content, n) => ({ role: n % 2 ? "assistant" : "user", content }));
+function remember(turn) {
+  const field = document.createElement("input");
+  Object.assign(field, { type: "hidden", name: "turns", value: JSON.stringify(turn) });
+  ask.append(field);
+}
+
+function spoken() {
+  return [...ask.querySelectorAll('input[name="turns"]')].map((each) => JSON.parse(each.value));
+}
+
+// What is new in the conversation: results of the tools that the last turn called, and a question.
+function asked(prompt) {
+  const calls = spoken().at(-1)?.tool_calls || [];
+  const results = [...ask.querySelectorAll('[name="results"]')].map((each) => each.value);
+  const turns = calls.map((call, n) => ({ role: "tool", content: results[n] || "", tool_call_id: call.id }));
+  if (prompt.trim()) turns.push({ role: "user", content: prompt });
+  return turns;
+}
+
+function parameters() {
+  const { temperature, max_tokens, top_p, seed, stop: stops, tools } = ask.elements;
+  const sent = { temperature: Number(temperature.value), max_completion_tokens: Number(max_tokens.value) };
+  if (top_p.value) sent.top_p = Number(top_p.value);
+  if (seed.value) sent.seed = Number(seed.value);
+  const texts = stops.value.split("\n").filter((line) => line.trim());
+  if (texts.length) sent.stop = texts;
+  const known = tools.value.trim() ? JSON.parse(tools.value) : [];
+  if (known.length || !Array.isArray(known)) sent.tools = Array.isArray(known) ? known : [known];
+  return sent;
+}
+
+function requestOf(turns) {
+  const system = ask.elements.system.value;
+  const before = system.trim() ? [{ role: "system", content: system }] : [];
   return {
     model: ask.elements.version.value,
-    messages,
-    temperature: Number(ask.elements.temperature.value),
-    max_completion_tokens: Number(ask.elements.max_tokens.value),
+    messages: [...before, ...spoken(), ...turns],
     knowledge: { use: ask.elements.knowledge.checked },
     user: ask.dataset.user,
     stream: true,
+    ...parameters(),
   };
 }
 
@@ -108,32 +139,60 @@ function cite(block, chunk) {
   unknown.querySelector("span").textContent = (chunk.unknown_citations || []).join(", ");
 }
 
-function take(block, chunk) {
+// A call comes in pieces: its name and id first, then its arguments.
+function hear(block, calls, deltas) {
+  for (const delta of deltas) {
+    const call = (calls[delta.index] ||= { id: "", type: "function", function: { name: "", arguments: "" } });
+    if (delta.id) call.id = delta.id;
+    if (delta.function?.name) {
+      call.function.name = delta.function.name;
+      block.querySelector(".calls").append(named("call", delta.function.name));
+    }
+    call.function.arguments += delta.function?.arguments || "";
+    const places = block.querySelectorAll(".arguments");
+    if (places[delta.index]) places[delta.index].textContent = call.function.arguments;
+  }
+}
+
+function take(block, chunk, calls) {
   if (chunk.error) throw new Error(chunk.error.message);
+  const choice = chunk.choices?.[0];
   if (chunk.id) block.querySelector('[name="completion_id"]').value = chunk.id;
   block.querySelector("footer").textContent = chunk.model || "";
-  block.querySelector(".text").textContent += chunk.choices?.[0]?.delta?.content || "";
+  block.querySelector(".text").textContent += choice?.delta?.content || "";
+  if (choice?.delta?.tool_calls) hear(block, calls, choice.delta.tool_calls);
   if (chunk.citations) cite(block, chunk);
-  return Boolean(chunk.choices?.[0]?.finish_reason);
+  return Boolean(choice?.finish_reason);
+}
+
+// Fields for what the called tools give; with them the next question may be left out.
+function wait(calls) {
+  const place = document.getElementById("results");
+  place.replaceChildren(...calls.map((call) => named("result", call.function.name)));
+  ask.elements.prompt.required = calls.length === 0;
 }
 
 async function answer(prompt) {
   asking = new AbortController();
-  const reply = await post("chat/completions", requestOf(prompt), asking.signal);
+  const turns = asked(prompt);
+  const reply = await post("chat/completions", requestOf(turns), asking.signal);
   if (!reply.ok) throw new Error(await problemOf(reply));
-  add("question", prompt);
+  turns.forEach((turn) => add(turn.role === "tool" ? "tool-result" : "question", turn.content));
   const block = add("answer", "");
+  const calls = [];
   ask.elements.prompt.value = "";
   let isWhole = false;
   try {
-    for await (const chunk of events(reply)) isWhole = take(block, chunk) || isWhole;
+    for await (const chunk of events(reply)) isWhole = take(block, chunk, calls) || isWhole;
   } catch (error) {
     if (error.name !== "AbortError") throw error;
     isWhole = true;
   }
   if (!isWhole) throw new Error(ask.dataset.cut);
-  remember(prompt);
-  remember(block.querySelector(".text").textContent);
+  turns.forEach(remember);
+  const content = block.querySelector(".text").textContent;
+  remember({ role: "assistant", content, ...(calls.length ? { tool_calls: calls } : {}) });
+  wait(calls);
 }
 
 ask.addEventListener("submit", async (event) => {
