@@ -12,11 +12,12 @@ from llama_factory.core import files
 from llama_factory.core.times import now
 from llama_factory.jobs import background
 from llama_factory.versions.workspace import Workspace
+from llama_factory.web.routes.static import FOLDER as STATIC
 from tests.web.bots import EVIL
 from tests.web.browsing import Visitor
 
 PASSWORD = "correct horse"
-ROWS = [{"prompt": f"Question {n}?", "response": f"Answer {n}."} for n in range(12)]
+ROWS = [{"instruction": f"Question {n}?", "output": f"Answer {n}."} for n in range(12)]
 
 
 def put_rows(folder, name="faq"):
@@ -306,3 +307,14 @@ def test_a_run_goes_from_the_form_to_a_trained_model(tmp_path, tiny_model):
     assert Workspace(tmp_path).jobs.is_dir()
     text = page.text("/train/compare?run=outputs/first")
     assert "model.adapter.rank" in text
+
+
+def test_scripts_of_one_page_share_no_names():
+    """A second `const` of a name stops a whole script, and nobody is told."""
+    declared = re.compile(r"^(?:const|let|(?:async )?function) (\w+)", re.MULTILINE)
+    names = {each.name: declared.findall(each.read_text("utf-8")) for each in STATIC.glob("*.js")}
+    own = set(names.pop("web.js"))
+    assert own
+    assert {
+        name: sorted(own & set(found)) for name, found in names.items() if own & set(found)
+    } == {}

@@ -3,7 +3,7 @@
 
 const settings = document.getElementById("settings");
 const search = document.getElementById("search");
-const PAUSE_MS = 350;
+const TYPING_MS = 350;
 let asked = 0;
 let pause = 0;
 
@@ -42,7 +42,7 @@ settings.addEventListener("input", (event) => {
   if (event.target === search) return filter();
   clearTimeout(pause);
   const part = event.target.matches("[data-part]") ? event.target.id.replace("f-", "p-") : "";
-  pause = setTimeout(() => show(part).catch(() => {}), part ? 0 : PAUSE_MS);
+  pause = setTimeout(() => show(part).catch(() => {}), part ? 0 : TYPING_MS);
 });
 settings.addEventListener("submit", async (event) => {
   const button = event.submitter;
