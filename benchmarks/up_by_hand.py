@@ -8,7 +8,6 @@ gate and the server decide everything; nothing is promoted by hand. Usage: up_by
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -28,6 +27,7 @@ from common import print_table, write_results
 from feedback_way import command, timed
 
 import llama_factory
+from llama_factory.versions import releases
 
 ROWS = Path(llama_factory.__file__).parent / "demo" / "round1"
 SETTINGS = (
@@ -133,11 +133,10 @@ def from_document(url: str) -> str:
 
 def released(folder: Path) -> str:
     """The version that the watcher's round released."""
-    path = folder / "releases.json"
     for _ in waiting("a round is released"):
-        production = json.loads(path.read_text(encoding="utf-8"))["production"]
+        production = releases.read(folder / "releases.json").production
         if production != "v0000":
-            return str(production)
+            return production
     raise AssertionError("waiting ends by itself")
 
 
