@@ -30,6 +30,7 @@ ROOMS = (
     "reports",
     "config",
     "run",
+    "upkeep",
     "operate",
     "curate",
     "experiment",

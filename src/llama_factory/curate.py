@@ -1,5 +1,5 @@
-"""The verbs of whoever looks after rows, each in a few lines: what waits, what is in dispute, what
-was ever taught. `run.py` and `operate.py` have all others.
+"""The verbs of whoever looks after rows and documents, each in a few lines: what waits, what is in
+dispute, what was ever taught, what answers draw on. `run.py` and `operate.py` have all others.
 
 What a person can mend is a `FactoryError` whose message tells how.
 """
@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from llama_factory import run
+from llama_factory.config.changes import Changes
 from llama_factory.config.loading import load_to_answer
 from llama_factory.core.errors import DataError
+from llama_factory.core.progress import SILENT, Progress
 from llama_factory.data.review import folder as reviews
 from llama_factory.data.review.case_book import read_book
 from llama_factory.data.review.cases import Case, Choice
@@ -26,15 +28,21 @@ from llama_factory.jobs import inbox as inboxes
 from llama_factory.jobs import uploads as transfers
 from llama_factory.jobs import votes as ballots
 from llama_factory.jobs.inbox import RefusedFile, WaitingFile
+from llama_factory.jobs.model_reference import ModelLike, ModelReference
 from llama_factory.jobs.taught import TaughtRows, search_taught
 from llama_factory.jobs.uploads import PieceWriter, Upload
 from llama_factory.jobs.votes import AnswerPair, Duel, PairedAnswer
 from llama_factory.versions.workspace import PathLike, Workspace
 
 if TYPE_CHECKING:
+    from llama_factory.config.schema import RunConfig
     from llama_factory.data.cleaning_report import DataReport
     from llama_factory.jobs.forgetting import MarkedRow
+    from llama_factory.jobs.knowledge import KnowledgeScores, KnowledgeStatus
     from llama_factory.jobs.row_statistics import RowStatistics
+    from llama_factory.knowledge.proposals import Proposal
+    from llama_factory.knowledge.refresh import Refreshed
+    from llama_factory.knowledge.retrieval import By, Passage
     from llama_factory.versions.forgotten import ForgottenRow
 
 MOST_CHECKED_BYTES = 32_000_000
@@ -247,3 +255,99 @@ def vote(folder: PathLike, pair_id: str, who: str, choice: ballots.Choice) -> An
 def votes(folder: PathLike) -> list[Duel]:
     """How often which of two contestants was liked more, those with the newest versions first."""
     return ballots.count_votes(ballots.read_votes(Workspace.open(folder)))
+
+
+def add_knowledge(
+    folder: PathLike, paths: Sequence[PathLike], changes: Changes = ()
+) -> tuple[list[str], Refreshed]:
+    """Copy documents into a workspace's `knowledge/` and index them; running servers see them.
+
+    Returns:
+        The names of the copies, and what indexing came to.
+    """
+    workspace, config = _knowledge(folder, changes)
+    from llama_factory.jobs import knowledge as jobs
+
+    library = jobs.library_of(workspace, config.knowledge)
+    return jobs.add_documents(library, [Path(each) for each in paths])
+
+
+def search_knowledge(
+    folder: PathLike,
+    question: str,
+    top_k: int | None = None,
+    by: By = "both",
+    changes: Changes = (),
+) -> list[Passage]:
+    """The passages of documents that a prompt with this question would hold."""
+    workspace, config = _knowledge(folder, changes)
+    from llama_factory.jobs import knowledge as jobs
+
+    embedder = None if by == "words" else config.knowledge.vectors.open()
+    retriever = jobs.ready(jobs.library_of(workspace, config.knowledge), embedder)
+    return retriever.search(question, top_k, by=by)
+
+
+def knowledge_status(folder: PathLike, changes: Changes = ()) -> KnowledgeStatus:
+    """The documents of a workspace: how many passages each has, and what is left out and why."""
+    workspace, config = _knowledge(folder, changes)
+    from llama_factory.jobs import knowledge as jobs
+
+    return jobs.status(jobs.library_of(workspace, config.knowledge))
+
+
+def evaluate_knowledge(
+    model: ModelLike,
+    questions: PathLike,
+    top_k: int = 5,
+    *,
+    asks_model: bool = True,
+    progress: Progress = SILENT,
+) -> KnowledgeScores:
+    """How often the right passage is found, and the right fact said without and with documents.
+
+    Args:
+        model: a workspace (its released version), or a reference that names a version.
+        questions: JSON lines with `question`, `file`, `phrase` and `answer`.
+        top_k: passages among which the right one must be.
+        asks_model: whether a version answers the questions whose `answer` is known.
+        progress: shows how far it is.
+    """
+    reference = ModelReference.of(model)
+    workspace, config = _knowledge(reference.name, reference.changes)
+    from llama_factory.jobs import knowledge as jobs
+    from llama_factory.knowledge.questions import read_questions
+
+    known = read_questions(Path(questions))
+    library = jobs.library_of(workspace, config.knowledge)
+    retriever = jobs.ready(library, config.knowledge.vectors.open())
+    opened = None
+    if asks_model and any(each.answer for each in known):
+        from llama_factory.model.chat.encoding import encode_options
+
+        opened = reference.find(config.model).open(encode_options(config.data))
+    return jobs.evaluate(retriever, known, top_k, opened, progress=progress)
+
+
+def propose_knowledge(
+    folder: PathLike, at_least: int = 3, changes: Changes = ()
+) -> tuple[list[Proposal], list[Case]]:
+    """Offer what is asked often and answered from documents as rows that a person may have taught.
+
+    Returns:
+        All proposals, and the cases of the review that are new.
+    """
+    workspace, config = _knowledge(folder, changes)
+    from llama_factory.jobs import knowledge as jobs
+    from llama_factory.knowledge.proposals import GroundedAnswer
+    from llama_factory.serving.conversations import read_conversations
+
+    kept = read_conversations(workspace)
+    answers = (GroundedAnswer(each.row, each.citations) for each in kept if each.citations)
+    library = jobs.library_of(workspace, config.knowledge)
+    return jobs.propose_rows(library, workspace.review, answers, at_least)
+
+
+def _knowledge(folder: PathLike, changes: Changes) -> tuple[Workspace, RunConfig]:
+    workspace = Workspace.open(folder)
+    return workspace, load_to_answer(workspace.settings, changes)

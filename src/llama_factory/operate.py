@@ -1,6 +1,6 @@
-"""The verbs of whoever runs a server or the loop, or looks after versions, each in a few lines.
+"""The verbs of whoever runs a server or the loop, each in a few lines.
 
-`run.py` has all others.
+`upkeep.py` has those about versions, `curate.py` those about rows, `run.py` all others.
 
 In all of them `changes` are settings for this call alone. What a person can mend is a
 `FactoryError` whose message tells how. Heavy layers are imported inside the verbs.
@@ -10,51 +10,31 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from llama_factory.config import template
 from llama_factory.config.changes import Changes
 from llama_factory.config.loading import load_config, load_to_answer
 from llama_factory.core.errors import VersionError
 from llama_factory.core.own_command import set_options
-from llama_factory.core.progress import SILENT, Progress
 from llama_factory.jobs.model_reference import ModelLike, ModelReference
-from llama_factory.versions import (
-    archive,
-    description,
-    difference,
-    releases,
-    store,
-    verification,
-)
 from llama_factory.versions import journal as journals
 from llama_factory.versions import notes as remarks
-from llama_factory.versions.archive import Taken
-from llama_factory.versions.description import Described
-from llama_factory.versions.difference import Difference
+from llama_factory.versions import store
 from llama_factory.versions.journal import Journal, JournalEntry, events
 from llama_factory.versions.journal_facts import reconcile
-from llama_factory.versions.notes import Note, Notes
-from llama_factory.versions.releases import Releases
-from llama_factory.versions.verification import Checked
+from llama_factory.versions.notes import Notes
 from llama_factory.versions.version import require_servable
 from llama_factory.versions.workspace import PathLike, Workspace
 
 if TYPE_CHECKING:
-    from llama_factory.config.schema import RunConfig
     from llama_factory.data.review.cases import Case
     from llama_factory.data.sources.feedback import Kind
-    from llama_factory.evaluation.changed_answers import RowChanges
     from llama_factory.jobs.background import BackgroundJob
     from llama_factory.jobs.feedback import FeedbackFilter, FeedbackRow
-    from llama_factory.jobs.knowledge import KnowledgeScores, KnowledgeStatus
-    from llama_factory.knowledge.proposals import Proposal
-    from llama_factory.knowledge.refresh import Refreshed
-    from llama_factory.knowledge.retrieval import By, Passage
     from llama_factory.monitoring.observe import Health
     from llama_factory.rounds.progress import RoundProgress
     from llama_factory.rounds.status import LoopConfig, LoopStatus
@@ -64,7 +44,6 @@ if TYPE_CHECKING:
     from llama_factory.serving.server import Beside
     from llama_factory.serving.settings import ServingSettings
     from llama_factory.serving.users import PageUser
-    from llama_factory.versions.gc import RemovedVersion
     from llama_factory.versions.journal import Event, What
 
 
@@ -257,179 +236,9 @@ def health(folder: PathLike) -> Health:
     return stood(Workspace.open(folder))
 
 
-def verify(folder: PathLike, names: tuple[str, ...] = ()) -> Iterator[Checked]:
-    """Compare every file of versions with its checksum, all of them unless some are named.
-
-    Raises:
-        VersionError: no version has one of the names. What is damaged is in the values.
-    """
-    return verification.verify(Workspace.open(folder), names)
-
-
-def note(folder: PathLike, version: str, text: str = "", who: str = "") -> tuple[Note, ...]:
-    """The notes of a version, after `text` was added to them where it is not empty.
-
-    Args:
-        folder: the workspace.
-        version: id, alias or tag.
-        text: what to remember.
-        who: writes it.
-    """
-    workspace = Workspace.open(folder)
-    version_id = store.get(workspace, version, verify=False).id
-    known = remarks.add_note(workspace, version_id, text, who) if text else remarks.read(workspace)
-    return known.notes.get(version_id, ())
-
-
 def notes(folder: PathLike) -> Notes:
     """All notes and tags of a workspace."""
     return remarks.read(Workspace.open(folder))
-
-
-def tag(folder: PathLike, name: str, version: str | None) -> str:
-    """Give a version a name of its own, or take the name off; a line that says what was done.
-
-    Args:
-        folder: the workspace.
-        name: the tag.
-        version: id, alias or tag that gets it; None takes it off.
-    """
-    workspace = Workspace.open(folder)
-    target = store.get(workspace, version, verify=False).id if version else None
-    remarks.set_tag(workspace, name, target)
-    return f"'{name}' is {target}." if target else f"'{name}' is no version any more."
-
-
-def describe(folder: PathLike, version: str = releases.PRODUCTION) -> Described:
-    """A version with its report, aliases, tags and notes; nothing of it is measured or verified."""
-    return description.describe(Workspace.open(folder), version)
-
-
-def released(folder: PathLike) -> Releases:
-    """Where the aliases of a workspace point, and every earlier state."""
-    return releases.read(Workspace.open(folder).releases)
-
-
-def diff(folder: PathLike, before: str, after: str = releases.PRODUCTION) -> Difference:
-    """What two versions differ in: rows taught, settings, scores. Loads no model."""
-    workspace = Workspace.open(folder)
-    return difference.compare(store.get(workspace, before), store.get(workspace, after))
-
-
-def pack(folder: PathLike, version: str, path: PathLike, progress: Progress = SILENT) -> list[str]:
-    """A version and all it was made from as one new file; the ids that are in it."""
-    return archive.pack(Workspace.open(folder), version, Path(path), progress)
-
-
-def unpack(folder: PathLike, path: PathLike, progress: Progress = SILENT) -> Taken:
-    """Take the versions of such a file in, and release none.
-
-    Args:
-        folder: a workspace; a new folder becomes one around the base model of the file.
-        path: the file.
-        progress: shows how far it is.
-    """
-    if Path(folder).exists():
-        return archive.unpack(Workspace.open(folder), Path(path), progress)
-    name = archive.base_model_of(Path(path))
-    workspace = store.create_workspace(folder, name, template.settings_file(name))
-    return archive.unpack(workspace, Path(path), progress)
-
-
-def add_knowledge(
-    folder: PathLike, paths: Sequence[PathLike], changes: Changes = ()
-) -> tuple[list[str], Refreshed]:
-    """Copy documents into a workspace's `knowledge/` and index them; running servers see them.
-
-    Returns:
-        The names of the copies, and what indexing came to.
-    """
-    workspace, config = _knowledge(folder, changes)
-    from llama_factory.jobs import knowledge as jobs
-
-    library = jobs.library_of(workspace, config.knowledge)
-    return jobs.add_documents(library, [Path(each) for each in paths])
-
-
-def search_knowledge(
-    folder: PathLike,
-    question: str,
-    top_k: int | None = None,
-    by: By = "both",
-    changes: Changes = (),
-) -> list[Passage]:
-    """The passages of documents that a prompt with this question would hold."""
-    workspace, config = _knowledge(folder, changes)
-    from llama_factory.jobs import knowledge as jobs
-
-    embedder = None if by == "words" else config.knowledge.vectors.open()
-    retriever = jobs.ready(jobs.library_of(workspace, config.knowledge), embedder)
-    return retriever.search(question, top_k, by=by)
-
-
-def knowledge_status(folder: PathLike, changes: Changes = ()) -> KnowledgeStatus:
-    """The documents of a workspace: how many passages each has, and what is left out and why."""
-    workspace, config = _knowledge(folder, changes)
-    from llama_factory.jobs import knowledge as jobs
-
-    return jobs.status(jobs.library_of(workspace, config.knowledge))
-
-
-def evaluate_knowledge(
-    model: ModelLike,
-    questions: PathLike,
-    top_k: int = 5,
-    *,
-    asks_model: bool = True,
-    progress: Progress = SILENT,
-) -> KnowledgeScores:
-    """How often the right passage is found, and the right fact said without and with documents.
-
-    Args:
-        model: a workspace (its released version), or a reference that names a version.
-        questions: JSON lines with `question`, `file`, `phrase` and `answer`.
-        top_k: passages among which the right one must be.
-        asks_model: whether a version answers the questions whose `answer` is known.
-        progress: shows how far it is.
-    """
-    reference = ModelReference.of(model)
-    workspace, config = _knowledge(reference.name, reference.changes)
-    from llama_factory.jobs import knowledge as jobs
-    from llama_factory.knowledge.questions import read_questions
-
-    known = read_questions(Path(questions))
-    library = jobs.library_of(workspace, config.knowledge)
-    retriever = jobs.ready(library, config.knowledge.vectors.open())
-    opened = None
-    if asks_model and any(each.answer for each in known):
-        from llama_factory.model.chat.encoding import encode_options
-
-        opened = reference.find(config.model).open(encode_options(config.data))
-    return jobs.evaluate(retriever, known, top_k, opened, progress=progress)
-
-
-def propose_knowledge(
-    folder: PathLike, at_least: int = 3, changes: Changes = ()
-) -> tuple[list[Proposal], list[Case]]:
-    """Offer what is asked often and answered from documents as rows that a person may have taught.
-
-    Returns:
-        All proposals, and the cases of the review that are new.
-    """
-    workspace, config = _knowledge(folder, changes)
-    from llama_factory.jobs import knowledge as jobs
-    from llama_factory.knowledge.proposals import GroundedAnswer
-    from llama_factory.serving.conversations import read_conversations
-
-    kept = read_conversations(workspace)
-    answers = (GroundedAnswer(each.row, each.citations) for each in kept if each.citations)
-    library = jobs.library_of(workspace, config.knowledge)
-    return jobs.propose_rows(library, workspace.review, answers, at_least)
-
-
-def _knowledge(folder: PathLike, changes: Changes) -> tuple[Workspace, RunConfig]:
-    workspace = Workspace.open(folder)
-    return workspace, load_to_answer(workspace.settings, changes)
 
 
 def watcher(
@@ -582,14 +391,6 @@ def round_log(folder: PathLike) -> str:
     return read_log(Workspace.open(folder))
 
 
-def changed_answers(folder: PathLike, before: str, after: str) -> tuple[RowChanges, RowChanges]:
-    """The rows that both versions answered and that got worse, and those that got better."""
-    from llama_factory.evaluation.changed_answers import changed_answers as changed
-
-    workspace = Workspace.open(folder)
-    return changed(*(store.get(workspace, name, verify=False) for name in (before, after)))
-
-
 def stop_round(folder: PathLike) -> bool:
     """Ask the round in progress to stop at a safe point; False where none runs on this machine."""
     from llama_factory.rounds.progress import stop
@@ -629,21 +430,6 @@ def save_settings(folder: PathLike, text: str, seen: str) -> None:
     from llama_factory.config.editing import save
 
     save(Workspace.open(folder).settings, text, seen)
-
-
-def collect(
-    folder: PathLike, changes: Changes = (), *, is_dry: bool = False
-) -> list[RemovedVersion]:
-    """Remove versions that nothing needs and `loop.keep` does not keep."""
-    from llama_factory.rounds.housekeeping import note_removed
-    from llama_factory.versions import gc
-
-    workspace = Workspace.open(folder)
-    keep = load_config(workspace.settings, changes).loop.keep
-    removed = gc.collect(workspace, keep, is_dry=is_dry)
-    if not is_dry:
-        note_removed(Journal(workspace.journal), removed, "person")
-    return removed
 
 
 def up(

@@ -7,7 +7,7 @@ import tarfile
 import pytest
 import zstandard
 
-from llama_factory import operate
+from llama_factory import upkeep
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.ownership import owned
@@ -35,7 +35,7 @@ def folder_of(workspace, version_id):
 def test_a_version_comes_out_with_its_lineage_byte_by_byte(workspace, tmp_path):
     path = tmp_path / "bot.tar.zst"
     assert archive.pack(workspace, "v0003", path) == ["v0000", "v0001", "v0003"]
-    taken = operate.unpack(tmp_path / "new", path)
+    taken = upkeep.unpack(tmp_path / "new", path)
     assert taken.version == "v0003"
     assert taken.added == ("v0001", "v0003")
     new = make_bot(tmp_path / "new")

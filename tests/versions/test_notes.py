@@ -6,7 +6,7 @@ import os
 import pytest
 from typer.testing import CliRunner
 
-from llama_factory import operate
+from llama_factory import upkeep
 from llama_factory.cli.app import app
 from llama_factory.core.errors import VersionError
 from llama_factory.versions import notes, releases, store
@@ -28,10 +28,10 @@ def call(*words):
 
 
 def test_notes_are_kept_in_order_and_the_version_stays_as_it_is(bot):
-    operate.note(bot, "production", "good on returns", "ann")
-    operate.note(bot, "2", "不要再用", "李")
-    assert [each.text for each in operate.note(bot, "v0002")] == ["good on returns", "不要再用"]
-    assert operate.note(bot, "v0001") == ()
+    upkeep.note(bot, "production", "good on returns", "ann")
+    upkeep.note(bot, "2", "不要再用", "李")
+    assert [each.text for each in upkeep.note(bot, "v0002")] == ["good on returns", "不要再用"]
+    assert upkeep.note(bot, "v0001") == ()
     store.get(bot, "v0002")  # its checksums are those of before
     shown = call("note", bot, "v0002")
     assert "ann: good on returns" in shown.output
@@ -40,27 +40,27 @@ def test_notes_are_kept_in_order_and_the_version_stays_as_it_is(bot):
 
 
 def test_a_tag_is_a_name_of_one_version(bot):
-    assert operate.tag(bot, "stable", "v0001") == "'stable' is v0001."
+    assert upkeep.tag(bot, "stable", "v0001") == "'stable' is v0001."
     assert store.get(bot, "stable").id == "v0001"
-    operate.tag(bot, "stable", "production")
+    upkeep.tag(bot, "stable", "production")
     assert notes.read(bot).tags_of("v0002") == ["stable"]
-    operate.tag(bot, "stable", None)
+    upkeep.tag(bot, "stable", None)
     with pytest.raises(VersionError, match="no version 'stable'"):
         store.get(bot, "stable")
     with pytest.raises(VersionError, match="no version has the tag 'stable'. Tags: none"):
-        operate.tag(bot, "stable", None)
+        upkeep.tag(bot, "stable", None)
 
 
 @pytest.mark.parametrize("name", ["production", "v0001", "../x", "", "A", "x" * 41, "a\nb"])
 def test_what_cannot_be_a_tag_is_refused(bot, name):
     with pytest.raises(VersionError, match="cannot be a tag"):
-        operate.tag(bot, name, "v0001")
+        upkeep.tag(bot, name, "v0001")
 
 
 @pytest.mark.parametrize("text", [" \n", "x" * 10_001])
 def test_an_empty_or_endless_note_is_refused(bot, text):
     with pytest.raises(VersionError, match="a note of"):
-        operate.note(bot, "v0001", text)
+        upkeep.note(bot, "v0001", text)
 
 
 @pytest.mark.parametrize("content", ["{", '{"notes": {}, "tags": {"x": "../../etc"}}', "[]"])
@@ -72,10 +72,10 @@ def test_damaged_notes_are_told_and_keep_nobody_from_the_versions(bot, content):
 
 
 def test_verify_finds_what_is_damaged_and_says_so_by_its_exit_code(bot):
-    assert all(not each.problem for each in operate.verify(bot))
+    assert all(not each.problem for each in upkeep.verify(bot))
     assert call("verify", bot).exit_code == 0
     (bot.versions / "v0001/report.json").write_text("{}")
-    wrong = {each.name: each.problem for each in operate.verify(bot) if each.problem}
+    wrong = {each.name: each.problem for each in upkeep.verify(bot) if each.problem}
     assert list(wrong) == ["v0001"]
     done = call("verify", bot, "--json")
     assert done.exit_code == 1
@@ -85,16 +85,16 @@ def test_verify_finds_what_is_damaged_and_says_so_by_its_exit_code(bot):
 
 
 def test_verify_tells_of_names_that_lead_nowhere(bot):
-    operate.tag(bot, "old", "v0001")
+    upkeep.tag(bot, "old", "v0001")
     (bot.versions / "v0001").rename(bot.folder / "gone")
-    problems = {each.name: each.problem for each in operate.verify(bot) if each.problem}
+    problems = {each.name: each.problem for each in upkeep.verify(bot) if each.problem}
     assert "tag 'old' is on v0001, which is not there" in problems["notes.json"]
     assert "v0002" in problems  # its parent is gone
 
 
 def test_what_two_versions_differ_in(bot):
     add_version(bot, parent="v0001")
-    found = operate.diff(bot, "v0003")
+    found = upkeep.diff(bot, "v0003")
     assert (found.before, found.after, found.common) == ("v0003", "v0002", "v0001")
     assert [each.version for each in found.only_after] == ["v0002"]
     assert "Both come from v0001." in call("diff", bot, "v0003", "v0002").output

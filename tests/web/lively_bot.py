@@ -5,7 +5,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from llama_factory import operate
+from llama_factory import operate, upkeep
 from llama_factory.core import files
 from llama_factory.core.types import Example, Message
 from llama_factory.data.conflict_rules import Conflict, ConflictSettings
@@ -45,8 +45,8 @@ def make_lively_bot(folder: Path) -> Workspace:
     bot = make_bot(folder, NUM_ROUNDS, refused=REFUSED, group=SUBJECTS)
     operate.add_user(bot.folder, USER, "operator", PASSWORD)
     operate.add_user(bot.folder, "ben", "reviewer", PASSWORD)
-    operate.note(bot, NEWEST, "Answers about returns read well; the shop was told.", "ben")
-    operate.tag(bot, "spring", "v0003")
+    upkeep.note(bot, NEWEST, "Answers about returns read well; the shop was told.", "ben")
+    upkeep.tag(bot, "spring", "v0003")
     _rows(bot)
     _dispute(bot)
     _job(bot)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import llama_factory
-from llama_factory import curate, operate
+from llama_factory import curate, operate, upkeep
 from llama_factory.core import files
 from llama_factory.jobs import background
 from llama_factory.monitoring import series
@@ -34,7 +34,7 @@ def evil(tmp_path_factory):
     """A bot with markup wherever a person or a file can put it."""
     mark = f"{EVIL}{QUOTE}"
     bot = make_bot(tmp_path_factory.mktemp("evil") / "bot", 3, refused=[3], group=mark)
-    operate.note(bot, "v0001", mark, mark)
+    upkeep.note(bot, "v0001", mark, mark)
     files.write_jsonl(bot.inbox / "a.jsonl", [{"instruction": mark}, {"odd": mark}])
     files.write_text(bot.inbox / f"b{QUOTE[:20]}<b>.jsonl", "{}\n")
     line = {"line": 1, "reason": mark, "row": f"</textarea>{mark}"}
@@ -141,7 +141,7 @@ def test_a_name_in_other_letters_is_nobody(staffed):
 def test_nobody_writes_in_the_name_of_another(staffed):
     reviewer = _logged_in(staffed, "reviewer")
     reviewer.post("/versions/v0002/note", {"text": "mine", "who": "operator"})
-    assert operate.describe(staffed, "v0002").notes[-1].who == "reviewer"
+    assert upkeep.describe(staffed, "v0002").notes[-1].who == "reviewer"
 
 
 @pytest.mark.parametrize(

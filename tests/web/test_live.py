@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from llama_factory import operate
+from llama_factory import operate, upkeep
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, VersionError
 from llama_factory.core.times import now
@@ -38,7 +38,7 @@ def followed(bot, change, last_seen=None):
 
 
 def test_a_stream_tells_which_parts_changed(bot):
-    first, *later = followed(bot, lambda: operate.note(bot, "v0001", "hello", "ann"))
+    first, *later = followed(bot, lambda: upkeep.note(bot, "v0001", "hello", "ann"))
     assert first == ([], 0)
     assert later == [(["releases"], 0)]
 
@@ -63,7 +63,7 @@ def test_streams_share_their_looks(bot):
     now = [0.0]
     lookout = Lookout(0.5, lambda: now[0])
     first = lookout.look(bot)
-    operate.note(bot, "v0001", "hello", "ann")
+    upkeep.note(bot, "v0001", "hello", "ann")
     now[0] = 0.4
     assert lookout.look(bot) == first
     now[0] = 0.5
@@ -184,7 +184,7 @@ def test_a_version_is_downloaded_as_one_file(bot, tmp_path):
     assert answer.status_code == 200
     (tmp_path / "packed").write_bytes(answer.content)
     other = tmp_path / "other"
-    assert operate.unpack(other, tmp_path / "packed").version == "v0003"
+    assert upkeep.unpack(other, tmp_path / "packed").version == "v0003"
     assert not list(bot.folder.glob(".pack-*"))
 
 

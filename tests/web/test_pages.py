@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from llama_factory import operate
+from llama_factory import upkeep
 from llama_factory.config.template import settings_file
 from llama_factory.versions import releases, store
 from tests.web.bots import EVIL, damage, make_bot
@@ -80,13 +80,13 @@ def test_a_version_is_promoted_noted_and_named(bot, page):
     assert page.post("/versions/v0001/promote").headers["location"] == "../../versions/v0001"
     page.post("/versions/v0001/note", {"text": "good <b>one</b>"})
     page.post("/versions/v0001/tag", {"name": "spring"})
-    shown = operate.describe(bot, "spring")
+    shown = upkeep.describe(bot, "spring")
     assert (shown.version.id, shown.aliases) == ("v0001", ("production",))
     text = page.text("/versions/v0001")
     assert "good &lt;b&gt;one&lt;/b&gt;" in text
     assert "local, <time" in text
     page.post("/versions/v0001/untag", {"name": "spring"})
-    assert operate.describe(bot, "v0001").tags == ()
+    assert upkeep.describe(bot, "v0001").tags == ()
 
 
 def test_what_a_verb_refuses_is_told_with_its_words(page):

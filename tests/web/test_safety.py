@@ -5,7 +5,7 @@ import re
 import pytest
 from fastapi.routing import APIRoute
 
-from llama_factory import operate
+from llama_factory import operate, upkeep
 from llama_factory.core.errors import ServingError
 from llama_factory.serving import users as kept
 from llama_factory.versions import releases
@@ -143,7 +143,7 @@ def test_roles_hold(people):
     assert reviewer.post("/rollback").status_code == 403
     assert "rollback" not in viewer.text("/")
     assert operator.post("/rollback").status_code == 303
-    assert operate.describe(people, "v0001").notes[0].who == "reviewer"
+    assert upkeep.describe(people, "v0001").notes[0].who == "reviewer"
 
 
 def test_wrong_passwords_are_made_to_wait(people):

@@ -79,11 +79,11 @@ Shown = tuple[Any, list[Any]]
 
 
 def _add(folder: Path, words: list[str], changes: list[str] | None) -> Shown:
-    from llama_factory import operate
+    from llama_factory import curate
 
     if not words:
         raise ConfigError("add: name files or folders, such as `knowledge my-bot add faq.txt`.")
-    copied, done = operate.add_knowledge(folder, words, changes or ())
+    copied, done = curate.add_knowledge(folder, words, changes or ())
     lines: list[Any] = [_plain(f"{len(copied)} added, {len(done.read)} read.")]
     lines += [_plain(f"Left out: {name} {why}", "yellow") for name, why in done.refused.items()]
     return {"added": copied, "read": done.read, "left_out": done.refused}, lines
@@ -92,12 +92,12 @@ def _add(folder: Path, words: list[str], changes: list[str] | None) -> Shown:
 def _search(
     folder: Path, words: list[str], top_k: int | None, by: SearchedBy, changes: list[str] | None
 ) -> Shown:
-    from llama_factory import operate
+    from llama_factory import curate
 
     question = " ".join(words)
     if not question.strip():
         raise ConfigError('search: give a question, such as `knowledge my-bot search "warranty"`.')
-    found = operate.search_knowledge(folder, question, top_k, by.value, changes or ())
+    found = curate.search_knowledge(folder, question, top_k, by.value, changes or ())
     lines = [part for number, each in enumerate(found, 1) for part in _passage(number, each)]
     return [each.to_json() for each in found], lines or [_plain("Nothing fits.", "yellow")]
 
@@ -118,13 +118,13 @@ def _evaluate(
     *,
     asks_model: bool,
 ) -> Shown:
-    from llama_factory import operate
+    from llama_factory import curate
     from llama_factory.jobs.model_reference import ModelReference
 
     if len(words) != 1:
         raise ConfigError("evaluate: name one file of questions (JSON lines).")
     reference = ModelReference(str(folder), version, changes=changes or ())
-    scores = operate.evaluate_knowledge(
+    scores = curate.evaluate_knowledge(
         reference, words[0], top_k, asks_model=asks_model, progress=TerminalProgress()
     )
     lines = [
@@ -146,9 +146,9 @@ def _percent(value: Any) -> str:
 
 
 def _propose(folder: Path, at_least: int, changes: list[str] | None) -> Shown:
-    from llama_factory import operate
+    from llama_factory import curate
 
-    found, new = operate.propose_knowledge(folder, at_least, changes or ())
+    found, new = curate.propose_knowledge(folder, at_least, changes or ())
     lines = [_plain(f"{each.num_asked} x {each.question} -> {each.answer}") for each in found]
     lines.append(
         _plain(f"{len(found)} proposals, {len(new)} new: `llama-factory data review {folder}`.")
@@ -159,9 +159,9 @@ def _propose(folder: Path, at_least: int, changes: list[str] | None) -> Shown:
 
 
 def _status(folder: Path, changes: list[str] | None) -> Shown:
-    from llama_factory import operate
+    from llama_factory import curate
 
-    status = operate.knowledge_status(folder, changes or ())
+    status = curate.knowledge_status(folder, changes or ())
     return status.to_json(), _table(status)
 
 

@@ -23,10 +23,10 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare every file of the versions with its checksum. Exit code 1 where one is damaged."""
-    from llama_factory import operate
+    from llama_factory import upkeep
 
     checked = []
-    for each in operate.verify(folder, tuple(names or ())):
+    for each in upkeep.verify(folder, tuple(names or ())):
         checked.append(each)
         if not as_json:
             what = f"[red]damaged[/] {escape(each.problem)}" if each.problem else "[green]whole[/]"
@@ -45,9 +45,9 @@ def note(
     as_json: Json = False,
 ) -> None:
     """Write a note about a version, or read its notes. The version itself never changes."""
-    from llama_factory import operate
+    from llama_factory import upkeep
 
-    notes = operate.note(folder, name, text, who or _user())
+    notes = upkeep.note(folder, name, text, who or _user())
     if as_json:
         print_json([vars(each) for each in notes])
         return
@@ -64,9 +64,9 @@ def tag(
     remove: Annotated[bool, typer.Option("--remove", help="Take it off.")] = False,
 ) -> None:
     """Give a version a name of its own, which commands take like an id."""
-    from llama_factory import operate
+    from llama_factory import upkeep
 
-    print(operate.tag(folder, tag_name, None if remove else name or "production"))
+    print(upkeep.tag(folder, tag_name, None if remove else name or "production"))
 
 
 def diff(
@@ -76,9 +76,9 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """What two versions differ in: rows taught, settings, scores. `compare` asks them anew."""
-    from llama_factory import operate
+    from llama_factory import upkeep
 
-    found = operate.diff(folder, before, after)
+    found = upkeep.diff(folder, before, after)
     if as_json:
         print_json(found.to_json())
     else:
@@ -91,9 +91,9 @@ def pack(
     output: Annotated[Path, typer.Argument(help="The new file, as bot-v0007.tar.zst.")],
 ) -> None:
     """A version and all it was made from as one file, for another machine or a backup."""
-    from llama_factory import operate
+    from llama_factory import upkeep
 
-    packed = operate.pack(folder, name, output, TerminalProgress())
+    packed = upkeep.pack(folder, name, output, TerminalProgress())
     size = output.stat().st_size / 1e6
     print(f"{output}: {', '.join(packed)} ({size:.1f} MB).")
     print(f"Take it in elsewhere: llama-factory unpack NEW {output.name}")
@@ -105,9 +105,9 @@ def unpack(
     as_json: Json = False,
 ) -> None:
     """Take the versions of such a file in; none is released. A new folder becomes a workspace."""
-    from llama_factory import operate
+    from llama_factory import upkeep
 
-    taken = operate.unpack(folder, archive, TerminalProgress())
+    taken = upkeep.unpack(folder, archive, TerminalProgress())
     if as_json:
         print_json(vars(taken))
         return

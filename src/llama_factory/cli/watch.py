@@ -172,9 +172,9 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Remove versions that no alias or lineage needs and `loop.keep` does not keep."""
-    from llama_factory import operate
+    from llama_factory import upkeep
 
-    removed = operate.collect(folder, changes or [], is_dry=dry_run)
+    removed = upkeep.collect(folder, changes or [], is_dry=dry_run)
     if as_json:
         print_json([asdict(each) for each in removed])
         return

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Form, HTTPException, Request, Response
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp
 
-from llama_factory import operate, run
+from llama_factory import run, upkeep
 from llama_factory.core.errors import ServingError
 from llama_factory.versions.workspace import Workspace
 from llama_factory.web.api_client import ApiReply, ask_api
@@ -101,7 +101,7 @@ async def _page(
 
 def names_to_ask(workspace: Workspace, *chosen: str) -> list[str]:
     """What may be asked by name: aliases, then versions, the newest first."""
-    current, _ = attempt(lambda: operate.released(workspace))
+    current, _ = attempt(lambda: upkeep.released(workspace))
     listed, _ = attempt(lambda: run.versions(workspace, last=MOST_VERSIONS))
     aliases = list(current.aliases) if current else []
     versions = [each.id for each in reversed(listed or []) if not each.problem]

@@ -4,7 +4,7 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from llama_factory import curate, operate
+from llama_factory import curate, upkeep
 from llama_factory.web.pages import attempt, render, version_name
 from llama_factory.web.site import Here
 
@@ -17,8 +17,8 @@ router = APIRouter()
 def compare(request: Request, workspace: Here, before: str, after: str) -> Response:
     """What they differ in, by their files: no model is loaded."""
     names = version_name(before), version_name(after)
-    difference, problem = attempt(partial(operate.diff, workspace, *names))
-    changed, wrong = attempt(partial(operate.changed_answers, workspace, *names))
+    difference, problem = attempt(partial(upkeep.diff, workspace, *names))
+    changed, wrong = attempt(partial(upkeep.changed_answers, workspace, *names))
     worse, better = changed or ((), ())
     duels, unread = attempt(partial(curate.votes, workspace))
     return render(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 
-from llama_factory import operate, run
+from llama_factory import run, upkeep
 from llama_factory.web.pages import attempt, render
 from llama_factory.web.site import visit_of
 from llama_factory.web.workspaces import find_workspaces
@@ -42,6 +42,6 @@ def folder(request: Request) -> Response:
 
 
 def _row(name: str, path: Path, place: Path) -> WorkspaceRow:
-    current, problem = attempt(lambda: operate.released(path))
+    current, problem = attempt(lambda: upkeep.released(path))
     production = current.production if current else ""
     return WorkspaceRow(name, path.relative_to(place).as_posix(), production, problem)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request, Response
 
-from llama_factory import operate, run
+from llama_factory import operate, run, upkeep
 from llama_factory.reports.listing import VersionRow
 from llama_factory.versions.releases import PRODUCTION, Release, Releases
 from llama_factory.versions.workspace import Workspace
@@ -21,7 +21,7 @@ router = APIRouter()
 def overview(request: Request, workspace: Here) -> Response:
     """The first page of a workspace."""
     sections: dict[str, Callable[[], Any]] = {
-        "releases": partial(operate.released, workspace),
+        "releases": partial(upkeep.released, workspace),
         "verdicts": partial(_verdicts, workspace),
         "loop": partial(operate.why, workspace),
         "canary": partial(operate.canary, workspace),

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form, HTTPException, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
 from starlette.background import BackgroundTask
 
-from llama_factory import curate, operate, run
+from llama_factory import curate, operate, run, upkeep
 from llama_factory.core.sentences import restore_kinds
 from llama_factory.versions.description import Described
 from llama_factory.versions.workspace import Workspace
@@ -44,7 +44,7 @@ def versions(request: Request, workspace: Here, before: str = "") -> Response:
         older=shown[0].id if len(rows) > len(shown) else "",
         is_newest=not before,
         notes=attempt(partial(operate.notes, workspace))[0],
-        releases=attempt(partial(operate.released, workspace))[0],
+        releases=attempt(partial(upkeep.released, workspace))[0],
         duels=(attempt(partial(curate.votes, workspace))[0] or [])[:MOST_DUELS],
     )
 
@@ -52,7 +52,7 @@ def versions(request: Request, workspace: Here, before: str = "") -> Response:
 @router.get("/versions/{version}")
 def version(request: Request, workspace: Here, version: str, metric: str = "") -> Response:
     """One version: verdict, what was learned and forgotten, notes."""
-    shown = operate.describe(workspace, version_name(version))
+    shown = upkeep.describe(workspace, version_name(version))
     metrics = list(shown.report.get("forgetting", {}))
     chosen = metric if metric in metrics else next(reversed(metrics), "")
     return render(
@@ -75,7 +75,7 @@ def _intervals(workspace: Workspace, shown: Described, metric: str) -> dict[str,
     """Of the versions that are drawn, as each one's own report has them."""
     found = {}
     for name in drawn_versions(shown.report, metric):
-        known, _ = attempt(partial(operate.describe, workspace, name))
+        known, _ = attempt(partial(upkeep.describe, workspace, name))
         found[name] = known.report.get("intervals", {}) if known else {}
     return found
 
@@ -104,14 +104,14 @@ def note(
     request: Request, workspace: Here, who: Who, version: str, text: Annotated[str, Form()]
 ) -> Response:
     """Write something about it."""
-    operate.note(workspace, version_name(version), text, who)
+    upkeep.note(workspace, version_name(version), text, who)
     return back(request, f"versions/{version}", words(request, "versions.noted"))
 
 
 @router.post("/versions/{version}/tag", dependencies=[may("operator")])
 def tag(request: Request, workspace: Here, version: str, name: Annotated[str, Form()]) -> Response:
     """Give it a name."""
-    operate.tag(workspace, name, version_name(version))
+    upkeep.tag(workspace, name, version_name(version))
     return back(request, f"versions/{version}", words(request, "versions.tagged", name=name))
 
 
@@ -120,7 +120,7 @@ def untag(
     request: Request, workspace: Here, version: str, name: Annotated[str, Form()]
 ) -> Response:
     """Take a name off."""
-    operate.tag(workspace, name, None)
+    upkeep.tag(workspace, name, None)
     return back(request, f"versions/{version_name(version)}")
 
 
@@ -131,7 +131,7 @@ def pack(workspace: Here, version: str) -> Response:
     folder = Path(tempfile.mkdtemp(dir=workspace.folder, prefix=".pack-"))
     path = folder / f"{workspace.folder.name}-{name}.tar.zst"
     try:
-        operate.pack(workspace, name, path)
+        upkeep.pack(workspace, name, path)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
