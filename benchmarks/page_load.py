@@ -97,7 +97,8 @@ def prepare(options: argparse.Namespace) -> Workspace:
     """A workspace with many versions, each with its share of the rows; the base model answers."""
     folder = options.work / f"bot-{options.versions}-{options.rows}"
     if not (folder / "prepared").exists():
-        bot = make_bot(folder, options.versions)
+        refused = [number for number in range(1, options.versions + 1) if number % 5]
+        bot = make_bot(folder, options.versions, refused=refused)
         each = options.rows // options.versions
         for number in range(1, options.versions + 1):
             path = bot.versions / f"v{number:04d}" / "data" / "train.jsonl"

@@ -215,6 +215,10 @@ class Person:
 
         self._until(write, f"no field '{name}'")
 
+    def press(self, key: str) -> None:
+        """Press a key while no field is being typed in."""
+        self.driver.find_element(By.TAG_NAME, "body").send_keys(key)
+
     def drag_in(self, path: Path, selector: str) -> None:
         """Drop a file of the desktop onto an element."""
         target = self.find(selector)

@@ -146,3 +146,20 @@ def test_every_key_of_the_review_has_its_button(bot, page):
     assert re.findall(r"<kbd>(\w)</kbd>", text) == ["a", "d", "s"]
     assert "static/review.js" in text
     assert page.get("/static/review.js").status_code == 200
+
+
+def test_the_answer_alone_is_offered_for_writing(bot, page):
+    """Not the one that it is better than, which stands beside it."""
+    question, better = Message("user", "How long?"), Message("assistant", "31 months.")
+    row = Example((question, better), "g", "f", 1, rejected=Message("assistant", "no idea"))
+    other = Example((question, Message("assistant", "Two years.")), "g", "f", 2)
+    (case,) = add_cases(bot.review, [Conflict((row, other), is_exact=True)], ConflictSettings())
+    text = page.text(f"/review?case={case.id}")
+    assert "better than: no idea" in text
+    assert re.search(r"<textarea[^>]*>(31 months|Two years)\.</textarea>", text)
+
+
+def test_lines_of_an_answer_are_kept_as_they_were_written(bot, page):
+    case = dispute(bot)
+    page.post(f"/review/{case.id}", {"do": "edit", "edited": "one\r\ntwo"})
+    assert [each.answer for each in curate.case(bot, case.id).accepted()] == ["one\ntwo"]

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 640, 200
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 8, 22
-NUM_TICKS = 4
+LEFT, RIGHT, TOP, BOTTOM = 54, 10, 8, 22
+NUM_TICKS = 5
+"""At most."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,9 @@ def plot(
         )
         for name, listed in known.items()
     ]
-    ticks = [low + (high - low) * n / NUM_TICKS for n in range(NUM_TICKS + 1)]
     return Plot(
         tuple(curves),
-        tuple((y_of(each), _written(each)) for each in ticks),
+        tuple((y_of(each), f"{each:.6g}") for each in _ticks(low, high)),
         tuple((x_of(x), text) for x, text in labels.items()),
         None if limit is None else y_of(limit),
     )
@@ -144,10 +144,13 @@ def _range(samples: Sequence[Sample], limit: float | None) -> tuple[float, float
     return (0.0 if 0 <= low < (high - low) else low - room), high + room
 
 
-def _written(value: float) -> str:
-    """A value beside its line, short enough to have room there."""
-    is_small = 0 < abs(value) < 0.01
-    return f"{value:.1e}" if is_small else f"{value:.3g}"
+def _ticks(low: float, high: float) -> list[float]:
+    """Round values between two others, evenly apart."""
+    least = (high - low) / NUM_TICKS
+    size = 10.0 ** math.floor(math.log10(least))
+    step = next(each * size for each in (1, 2, 5, 10) if each * size >= least * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [number * step for number in range(first, last + 1)]
 
 
 def _band(ends: Sequence[tuple[float, float, float]]) -> str:

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from llama_factory import curate
 from llama_factory.core.errors import DataError
@@ -32,6 +32,12 @@ class ReviewForm(BaseModel):
     edited: str = ""
     note: str = Field("", max_length=4000)
     next: str = Field("", max_length=200)
+
+    @field_validator("edited")
+    @classmethod
+    def _as_typed(cls, text: str) -> str:
+        """Browsers send two characters at the end of a line."""
+        return text.replace("\r\n", "\n")
 
     def choice(self, case: Case) -> Choice:
         """The same as the review knows it.
