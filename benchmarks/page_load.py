@@ -11,6 +11,7 @@ and fetch the page anew when it changes. Usage: page_load.py [--versions 200] [-
 import argparse
 import asyncio
 import json
+import shutil
 import signal
 import statistics
 import subprocess
@@ -48,6 +49,7 @@ SETTINGS = """
 model: {{base_model: {model}}}
 training: {{epochs: 100, max_steps: {updates}, batch_size: 8}}
 strategies: []
+evaluation: {{max_new_tokens: 4}}
 gate: {{max_guard_ratio: 99}}
 """
 
@@ -98,7 +100,7 @@ def prepare(options: argparse.Namespace) -> Workspace:
     folder = options.work / f"bot-{options.versions}-{options.rows}"
     if not (folder / "prepared").exists():
         refused = [number for number in range(1, options.versions + 1) if number % 5]
-        bot = make_bot(folder, options.versions, refused=refused)
+        bot = make_bot(folder, options.versions, refused=refused, base_model=options.model)
         each = options.rows // options.versions
         for number in range(1, options.versions + 1):
             path = bot.versions / f"v{number:04d}" / "data" / "train.jsonl"
@@ -114,6 +116,7 @@ def prepare(options: argparse.Namespace) -> Workspace:
         for n in range(200)
     ]
     files.write_jsonl(bot.inbox / "parts.jsonl", waiting)
+    shutil.rmtree(bot.building, ignore_errors=True)  # of a round that was ended here
     return bot
 
 

@@ -23,7 +23,12 @@ EVIL = "<script>alert('x')</script>"
 
 
 def make_bot(
-    folder: Path, num_rounds: int = 3, *, refused: Sequence[int] = (), group: Group = "faq"
+    folder: Path,
+    num_rounds: int = 3,
+    *,
+    refused: Sequence[int] = (),
+    group: Group = "faq",
+    base_model: str = "tiny",
 ) -> Workspace:
     """A workspace with this many versions, each taught one task of four rows.
 
@@ -32,8 +37,9 @@ def make_bot(
         num_rounds: versions beside the base model.
         refused: numbers of those that the gate refused; nothing goes on from them.
         group: name of the rows, or one a version, in turn.
+        base_model: that is named; it is not looked for.
     """
-    workspace = store.create_workspace(folder, "tiny", settings_file("tiny"))
+    workspace = store.create_workspace(folder, base_model, settings_file(base_model))
     parent = store.get(workspace, "v0000")
     for number in range(1, num_rounds + 1):
         name = group if isinstance(group, str) else group[(number - 1) % len(group)]
