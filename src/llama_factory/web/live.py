@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from fastapi.sse import ServerSentEvent
@@ -45,6 +45,23 @@ def look(workspace: Workspace) -> tuple[Topics, int]:
     seen = {name: _stamp(paths) for name, paths in topics_of(workspace).items()}
     number = newest_event(workspace)
     return seen | {"journal": str(number)}, number
+
+
+def stamp_of(workspace: Workspace, topics: Sequence[str]) -> str:
+    """How the files of topics stand, in one word; besides those of streams: journal and versions.
+
+    Args:
+        workspace: that is looked at.
+        topics: names.
+    """
+    journal = workspace.journal
+    known = topics_of(workspace) | {
+        "journal": [journal, journal.with_name(f"{journal.name}-wal")],
+        "versions": [workspace.versions],
+    }
+    known["inbox"] = [workspace.inbox, *sorted(workspace.inbox.glob("*"))]
+    known["begun"] = [workspace.building, workspace.lock.with_suffix(".holder")]
+    return _stamp([path for topic in topics for path in known[topic]])
 
 
 class Lookout:

@@ -16,6 +16,7 @@ from llama_factory.serving.users import FILE, LoginLimits, PageUser, Role, read_
 from llama_factory.versions.workspace import SETTINGS_FILE, Workspace
 from llama_factory.web.live import Lookout
 from llama_factory.web.sessions import Session, Sessions, read_secret
+from llama_factory.web.shared import SharedReads
 from llama_factory.web.workspaces import find_workspaces
 
 LOCAL = PageUser("local", "operator", "", "", "")
@@ -36,6 +37,7 @@ class Site:
         api: that answers beside the page; None where none does.
         num_streams: pages that are being followed.
         lookout: looks for what they follow.
+        shared: what several visitors read.
     """
 
     folder: Path
@@ -47,6 +49,7 @@ class Site:
     api: ASGIApp | None = None
     num_streams: int = 0
     lookout: Lookout = field(default_factory=Lookout)
+    shared: SharedReads = field(default_factory=SharedReads)
     sessions: Sessions = field(init=False)
     logins: LoginLimits = field(init=False)
     _users: tuple[object, tuple[PageUser, ...]] = field(init=False, default=(None, ()))

@@ -10,7 +10,8 @@ from llama_factory.versions.journal import What
 from llama_factory.versions.journal_words import about
 from llama_factory.web.charts.series import draw_series
 from llama_factory.web.pages import Who, attempt, back, may, render, words
-from llama_factory.web.site import Here
+from llama_factory.web.shared import OF_HEALTH
+from llama_factory.web.site import Here, visit_of
 
 NUM_EVENTS = 100
 router = APIRouter()
@@ -23,7 +24,9 @@ def monitor(request: Request, workspace: Here, what: str = "") -> Response:
     if what and what not in kinds:
         raise HTTPException(404, f"there is no event '{what[:40]}'")
     wanted = [cast("What", what)] if what else []
-    health, problem = attempt(partial(operate.health, workspace))
+    reading = partial(operate.health, workspace)
+    shared = visit_of(request).site.shared
+    health, problem = attempt(partial(shared.read, workspace, "health", OF_HEALTH, reading))
     listed, wrong = attempt(partial(operate.journal, workspace, what=wanted, last=NUM_EVENTS))
     return render(
         request,

@@ -6,9 +6,12 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from llama_factory import operate, run
-from llama_factory.web.charts.training import course_of
+from llama_factory.rounds.progress import RoundProgress
+from llama_factory.versions.workspace import Workspace
+from llama_factory.web.charts.training import TrainingCourse, course_of
 from llama_factory.web.pages import Who, attempt, back, may, render, version_name, words
-from llama_factory.web.site import Here
+from llama_factory.web.shared import OF_LOOP, OF_VERSIONS
+from llama_factory.web.site import Here, visit_of
 
 PAGE = 20
 NUM_JOBS = 10
@@ -19,17 +22,20 @@ router = APIRouter()
 def rounds(request: Request, workspace: Here, before: str = "") -> Response:
     """What runs, what was begun, what came of it."""
     start = version_name(before) if before else None
-    past, problem = attempt(partial(run.versions, workspace, last=PAGE + 1, before=start))
-    now, wrong = attempt(partial(operate.progress, workspace))
-    loop, why_not = attempt(partial(operate.why, workspace))
+    shared = partial(visit_of(request).site.shared.read, workspace)
+    reading = partial(run.versions, workspace, last=PAGE + 1, before=start)
+    newest = partial(shared, "newest rounds", OF_VERSIONS, reading)
+    past, problem = attempt(reading if before else newest)
+    now, wrong = attempt(partial(_progress, request, workspace))
+    loop, why_not = attempt(partial(shared, "loop", OF_LOOP, partial(operate.why, workspace)))
     shown = (past or [])[-PAGE:]
     return render(
         request,
         "rounds",
         past=[each for each in reversed(shown) if each.gate or each.problem],
         older=shown[0].id if past and len(past) > len(shown) else "",
-        progress=now,
-        course=course_of(now.updates) if now else None,
+        progress=now[0] if now else None,
+        course=now[1] if now else None,
         jobs=operate.jobs(workspace, NUM_JOBS),
         loop=loop,
         log=operate.round_log(workspace),
@@ -82,6 +88,18 @@ def stop_job(request: Request, workspace: Here, job_id: str) -> Response:
     """Ask it to stop."""
     operate.stop_job(workspace, job_id)
     return back(request, f"jobs/{job_id}", words(request, "rounds.stopping"))
+
+
+def _progress(
+    request: Request, workspace: Workspace
+) -> tuple[RoundProgress, TrainingCourse | None] | None:
+    """The round in progress, and its pictures."""
+
+    def read() -> tuple[RoundProgress, TrainingCourse | None] | None:
+        now = operate.progress(workspace)
+        return (now, course_of(now.updates)) if now else None
+
+    return visit_of(request).site.shared.read(workspace, "progress", ("round",), read)
 
 
 def _begun(request: Request, begun: Any) -> Response:
