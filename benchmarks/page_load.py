@@ -45,9 +45,10 @@ SETTLE_SECONDS = 0.3
 LEAST_PAUSE_SECONDS = 2.0
 """The page's script waits so long after a change, and so long between two refreshes."""
 VIEWS = 3000
+SHARE = "share_of_the_processors"
 SETTINGS = """
 model: {{base_model: {model}}}
-training: {{epochs: 100, max_steps: {updates}, batch_size: 8}}
+training: {{epochs: 100, max_steps: {updates}, batch_size: 2}}
 strategies: []
 evaluation: {{max_new_tokens: 4}}
 gate: {{max_guard_ratio: 99}}
@@ -67,7 +68,7 @@ def main() -> None:
     with page_process(bot.folder) as (address, process):
         results["alone"] = first_paints(address, views)
         results["memory_mb"] = memory(address, process, options.views)
-        results |= beside_a_round(bot, address, views, options)
+        results |= beside_a_round(bot, (address, process), views, options)
     report(results)
     write_results(options.out, {"people": options.people, **results})
 
@@ -176,13 +177,17 @@ def memory(address: str, process: psutil.Process, views: int) -> list[float]:
 
 
 def beside_a_round(
-    bot: Workspace, address: str, views: Sequence[str], options: argparse.Namespace
+    bot: Workspace,
+    page: tuple[str, psutil.Process],
+    views: Sequence[str],
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Updates of a round with and without people, and first paints beside both."""
+    address, process = page
     command = [sys.executable, "-m", "llama_factory", "learn", str(bot.folder)]
     learning = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        times = _updates(bot, address, learning, options)
+        times, share = _updates(bot, page, learning, options)
         with people(address, options.people):
             busy = first_paints(address, views)
     finally:
@@ -198,27 +203,47 @@ def beside_a_round(
         "updates_of_each": [len(alone), len(together)],
         "slower": round(slower, 4),
     }
-    return {"beside_a_round": busy, "seconds_an_update": seconds}
+    return {
+        "beside_a_round": busy,
+        "seconds_an_update": seconds,
+        SHARE: round(share / (psutil.cpu_count() or 1), 4),
+    }
 
 
 def _updates(
-    bot: Workspace, address: str, learning: "subprocess.Popen[bytes]", options: argparse.Namespace
-) -> tuple[list[float], list[float]]:
-    """Seconds of each update, without and with people, in turns; each turn's first is left out."""
-    log = bot.building / TRAINER_LOG
+    bot: Workspace,
+    page: tuple[str, psutil.Process],
+    learning: "subprocess.Popen[bytes]",
+    options: argparse.Namespace,
+) -> tuple[tuple[list[float], list[float]], float]:
+    """Seconds of each update, without and with people, in turns; each turn's first is left out.
+
+    Also the processor seconds a second that the page takes while people are there: what other
+    work on the machine does not change.
+    """
+    (address, process), log = page, bot.building / TRAINER_LOG
     _wait_for_line(log, 2, learning)
     times: tuple[list[float], list[float]] = ([], [])
-    done = 2
+    done, taken, passed = 2, 0.0, 0.0
     while done + TURN_UPDATES < options.updates:
         turn = (done // TURN_UPDATES) % 2
         with people(address, options.people if turn else 0):
-            before = _wait_for_line(log, done + 1, learning)
+            before = begun = _wait_for_line(log, done + 1, learning)
+            used = _processor_seconds(process)
             for number in range(done + 2, done + TURN_UPDATES + 1):
                 now = _wait_for_line(log, number, learning)
                 times[turn].append(now - before)
                 before = now
+            if turn:
+                taken += _processor_seconds(process) - used
+                passed += before - begun
         done += TURN_UPDATES
-    return times
+    return times, taken / passed
+
+
+def _processor_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
 
 
 def _wait_for_line(log: Path, number: int, learning: "subprocess.Popen[bytes]") -> float:
@@ -280,11 +305,16 @@ def report(results: dict[str, Any]) -> None:
     print_table("First paint in Chromium", columns, rows)
     print_table("Memory of the page, MB", ["after"] + ["more views"] * 3, [results["memory_mb"]])
     seconds = results["seconds_an_update"]
-    columns = ["without people", "with people", "slower"]
+    columns = ["without people", "with people", "slower", "the page's share of the processors"]
     print_table(
         "Seconds an update of the round (medians)",
         columns,
-        [[seconds["without_people"], seconds["with_people"], f"{100 * seconds['slower']:.1f} %"]],
+        [
+            [
+                *(seconds["without_people"], seconds["with_people"]),
+                *(f"{100 * each:.1f} %" for each in (seconds["slower"], results[SHARE])),
+            ]
+        ],
     )
 
 
