@@ -183,7 +183,7 @@ def beside_a_round(
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Updates of a round with and without people, and first paints beside both."""
-    address, process = page
+    address = page[0]
     command = [sys.executable, "-m", "llama_factory", "learn", str(bot.folder)]
     learning = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
