@@ -15,6 +15,7 @@ IN_NAMES = {"tell", "tells", "told", "say", "says", "said", "found", "made", "ap
 ALLOWED = {"say", "connection_made"}
 """The one method by which work reports a line (`Progress.say`), and one of asyncio's."""
 IN_TEXTS = ("surprise", "surprisal", "at right angles")
+PAGE_NAME = re.compile(r"(?<![\w/-])(?:docs/)?[\w-]+\.md\b")
 
 
 def names_in(file: Path) -> Iterator[str]:
@@ -77,7 +78,7 @@ def test_files_that_code_names_are_there():
     wrong = [
         f"{file.relative_to(ROOT)}: {name}"
         for file in FILES
-        for name in re.findall(r"(?<![\w/])(?:docs/)?\w+\.md\b", file.read_text(encoding="utf-8"))
+        for name in PAGE_NAME.findall(file.read_text(encoding="utf-8"))
         if Path(name).name not in known
     ]
     assert not wrong, "\n".join(wrong)

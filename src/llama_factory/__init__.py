@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from llama_factory.rounds.finishing import Round
     from llama_factory.rounds.gate import Verdict
     from llama_factory.run import (
+        adopt,
         chat,
         consolidate,
         evaluate,
@@ -53,8 +54,8 @@ if TYPE_CHECKING:
     from llama_factory.versions.workspace import Workspace
 
 _HOMES = {
-    "llama_factory.run": "init learn consolidate promote rollback train evaluate predict export"
-    " load chat local_writers",
+    "llama_factory.run": "init adopt learn consolidate promote rollback train evaluate predict"
+    " export load chat local_writers",
     "llama_factory.operate": "serve",
     "llama_factory.cli.terminal": "TerminalProgress",
     "llama_factory.core.errors": "FactoryError ConfigError DataError ModelError VersionError"
@@ -95,6 +96,7 @@ __all__ = [
     "VersionError",
     "Workspace",
     "__version__",
+    "adopt",
     "chat",
     "consolidate",
     "evaluate",

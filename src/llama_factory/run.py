@@ -68,6 +68,46 @@ def init(folder: PathLike, base_model: PathLike = "smollm2") -> Workspace:
     return store.create_workspace(folder, name, template.settings_file(name))
 
 
+def adopt(
+    output_dir: PathLike,
+    folder: PathLike,
+    settings: SettingsSource = None,
+    data: Sequence[PathLike] = (),
+    progress: Progress = SILENT,
+) -> ModelVersion:
+    """Make a workspace that goes on from an adapter trained elsewhere, LLaMA-Factory's or any PEFT.
+
+    Args:
+        output_dir: the adapter's folder.
+        folder: the new workspace.
+        settings: LLaMA-Factory's YAML that it was trained with: names its rows and its template.
+        data: files with the rows that it was taught.
+        progress: shows what is read.
+
+    Returns:
+        The released version, v0001. Its rows are never taught again.
+
+    Example:
+        >>> lf.adopt("saves/qwen3-4b/lora/sft", "my-bot", settings="sft.yaml")
+    """
+    from llama_factory.config.adopted import adopted_file
+    from llama_factory.data.sources.files import find_sources
+    from llama_factory.data.sources.named import gather
+    from llama_factory.model.saved import find_adapters
+    from llama_factory.model.settings import ModelSettings
+    from llama_factory.rounds import adopting
+
+    trained = None if settings is None else load_config(settings)
+    base_model = find_adapters(os.fspath(output_dir), None, ModelSettings()).settings.base_model
+    sources = [each for path in data for each in find_sources(Path(path), setting="--data")]
+    if trained is not None and (trained.data.train_path or trained.data.dataset):
+        sources += gather(trained.data)
+    text = adopted_file(base_model, Path(output_dir), trained)
+    workspace = store.create_workspace(folder, base_model, text)
+    config = load_config(workspace.settings)
+    return adopting.adopt(workspace, config, Path(output_dir), sources, progress)
+
+
 def learn(
     folder: PathLike,
     changes: Changes = (),
@@ -323,6 +363,8 @@ def train(
         progress.say(note)
     config = resolved.config
     config.training.check()
+    if config.do_train:
+        config.model.adapter.require_hardware()  # before rows are read
     name = Path(settings).stem if isinstance(settings, str | Path) else "train"
     output = config.output_dir or Path("outputs") / name
     from llama_factory.jobs.predict import predict_only

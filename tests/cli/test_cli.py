@@ -174,6 +174,8 @@ def test_a_single_run_writes_a_peft_folder_once(tmp_path, tiny_model):
         "tokenizer.json",
         "metrics.jsonl",
         "all_results.json",
+        "train_results.json",
+        "trainer_state.json",
         "training_loss.png",
         "runs",
     }

@@ -81,6 +81,30 @@ def test_a_test_file_is_held_out_whole_and_its_questions_are_never_taught(tmp_pa
     assert data.report.dropped == {"its question is held out for testing in this round": 1}
 
 
+def test_what_is_tested_is_taught_too_where_that_is_wanted(tmp_path):
+    train = write(tmp_path / "faq.jsonl", [*numbered(4), *numbered(1)])
+    test = write(tmp_path / "faq.test.jsonl", numbered(4))
+    data = prepared(tmp_path, train, test, teach_tests=True)
+    assert (len(data.train), len(data.held_out)) == (4, 4)
+    assert data.report.dropped == {"twice in this round": 1}
+
+
+def test_the_most_rows_of_a_set_hold_for_tests_too(tmp_path):
+    train = write(tmp_path / "faq.jsonl", numbered(6, start=10))
+    test = write(tmp_path / "faq.test.jsonl", numbered(5))
+    data = prepared(tmp_path, train, test, mix={"max_samples": 2})
+    assert [row.line for row in data.held_out] == [1, 2]
+    assert len(data.train) == 2
+    assert data.report.dropped["beyond data.mix.max_samples of a set to test"] == 3
+
+
+def test_about_so_many_rows_are_held_out(tmp_path):
+    data = prepared(tmp_path, write(tmp_path / "faq.jsonl", numbered(200)), held_out_rows=50)
+    assert 30 <= len(data.held_out) <= 70
+    half = prepared(tmp_path / "half", tmp_path / "faq.jsonl", held_out_rows=500)
+    assert len(half.train) >= 80
+
+
 def test_a_row_never_changes_sides_as_data_grows(tmp_path):
     few, many = (
         prepared(

@@ -21,6 +21,7 @@ from llama_factory.cli import (
     keys,
     knowledge,
     monitor,
+    peer,
     review,
     rounds,
     up,
@@ -43,6 +44,7 @@ app = typer.Typer(
 for command in (
     demo.demo,
     rounds.init,
+    peer.adopt,
     rounds.learn,
     watch.watch,
     watch.journal,
@@ -61,7 +63,6 @@ for command in (
     rounds.report,
     rounds.promote,
     rounds.rollback,
-    rounds.chat,
     rounds.serve,
     up.up,
     web.web,
@@ -72,7 +73,6 @@ for command in (
     canary.canary,
     monitor.monitor,
     jobs.predict,
-    jobs.export,
     jobs.runs,
 ):
     app.command()(command)
@@ -84,7 +84,11 @@ def version() -> None:
     print(__version__)
 
 
-app.command(context_settings=jobs.WORDS)(jobs.train)
+for free in (jobs.train, jobs.export, rounds.chat, peer.api):
+    app.command(context_settings=jobs.WORDS)(free)
+app.command()(peer.env)
+app.command("eval", context_settings=jobs.WORDS, hidden=True)(peer.evaluate_tasks)
+app.command("help", hidden=True)(peer.help_page)
 for name in ("webui", "webchat"):  # LLaMA-Factory's names
     app.command(name, hidden=True)(web.web)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from llama_factory.evaluation.comparison import Comparison, RowChange, ScoreChange
     from llama_factory.evaluation.scoring import TaskResult
+    from llama_factory.evaluation.suites import SuiteResult
     from llama_factory.jobs.cross_validation import CrossValidation
 
 
@@ -66,6 +67,11 @@ def evaluate(
     if as_json:
         print_json([each.to_json() for each in found])
         return
+    print_suites(found)
+
+
+def print_suites(found: "Sequence[SuiteResult]") -> None:
+    """The tables of some suites."""
     for each in found:
         _print_results(each.suite, each.tasks)
 

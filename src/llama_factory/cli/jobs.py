@@ -11,8 +11,9 @@ from rich.text import Text
 
 from llama_factory.cli import launching
 from llama_factory.cli.options import Base, Changes, Json, ModelSource, Version, read_words
+from llama_factory.cli.peer import is_theirs
 from llama_factory.cli.terminal import TerminalProgress, console, print_json
-from llama_factory.config.dialects.exporting import read_export_request
+from llama_factory.config.dialects.exporting import ExportRequest, read_export_request
 from llama_factory.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -151,8 +152,15 @@ def _score(found: "Estimate") -> str:
 
 
 def export(
-    source: ModelSource,
-    output: Annotated[Path | None, typer.Argument(help="The new folder.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE OUTPUT | [FILE] [KEY=VALUE]... [--KEY VALUE]...",
+            help="A workspace or adapter folders with commas between them, and the new folder; or "
+            "LLaMA-Factory's YAML, with changes.",
+            show_default=False,
+        ),
+    ] = None,
     version: Version = None,
     base: Base = None,
     dtype: Annotated[
@@ -169,11 +177,14 @@ def export(
     from llama_factory import run
     from llama_factory.jobs.model_reference import ModelReference
 
-    if source.endswith((".yaml", ".yml")):
-        asked = read_export_request(Path(source))
+    given = words or []
+    if is_theirs(given) or (given and given[0].endswith((".yaml", ".yml"))):
+        asked = _export_request(given)
         source, base, dtype, shard_size = asked.source, asked.base, asked.dtype, asked.shard_size
-        output, changes = output or Path(asked.output), [*asked.changes, *(changes or [])]
-    if output is None:
+        output, changes = Path(asked.output), [*asked.changes, *(changes or [])]
+    elif len(given) == 2:
+        source, output = given[0], Path(given[1])
+    else:
         raise ConfigError("OUTPUT: not given. Name the new folder.")
     done = run.export(
         ModelReference(source, version, base, changes or []),
@@ -187,6 +198,13 @@ def export(
         print_json(done.to_json())
         return
     _print_exported(done)
+
+
+def _export_request(words: list[str]) -> ExportRequest:
+    """What a file and changes ask for; a folder after the file goes before its `export_dir`."""
+    is_folder = len(words) == 2 and not words[1].startswith("--") and "=" not in words[1]
+    said = read_words([words[0], f"export_dir={words[1]}"] if is_folder else words)
+    return read_export_request(said.path, said.changes)
 
 
 def _print_exported(done: "Exported") -> None:

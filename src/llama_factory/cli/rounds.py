@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llama_factory.cli.options import Changes, Folder, Json
+from llama_factory.cli.peer import is_theirs, read_model, reference
 from llama_factory.cli.terminal import TerminalProgress, print_json
 
 if TYPE_CHECKING:
@@ -211,13 +212,22 @@ def rollback(
 
 
 def chat(
-    folder: Folder,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="WORKSPACE | [FILE] [KEY=VALUE]... [--KEY VALUE]...",
+            help="A workspace, or a model as LLaMA-Factory names it.",
+        ),
+    ],
     name: Annotated[str, typer.Option("--version", help="Version id or alias.")] = "production",
 ) -> None:
     """Talk to the released version. /new begins again, /exit (or Ctrl-D) leaves."""
     from llama_factory import run
 
-    session = run.chat(folder, name)
+    if is_theirs(words):
+        session = run.chat(reference(read_model(words)))
+    else:
+        session = run.chat(words[0], name)
     print(f"{session.model.version_id}. /new begins again, /exit leaves.")
     while True:
         try:

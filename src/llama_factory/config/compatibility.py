@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from llama_factory.config import schema
 from llama_factory.config.dialects.keys import DEFAULTS, GROUPS
 from llama_factory.config.dialects.values import Key
+from llama_factory.model.chat.templates import names
 
 HEAD = """\
 # LLaMA-Factory's settings and commands
@@ -33,6 +34,27 @@ do; all problems are reported at once, with their lines.
 Where a key is not given, LLaMA-Factory's own default holds ({defaults}). The rate falls to zero at
 the end, rows are taught as they are (no cleaning but exact copies), and nothing is replayed.
 
+How files and adapters are taken over: [from-llama-factory.md](from-llama-factory.md).
+
+## Commands
+
+`llamafactory-cli` and `lmf` are further names of `llama-factory`.
+
+| command | takes |
+|---|---|
+| `train`, `export`, `chat`, `api` | a YAML, `key=value`, `--flags`; most a workspace too |
+| `webui`, `webchat` | a workspace, or a folder with some: the page |
+| `eval` | the same; `task` mmlu, cmmlu or ceval, by lm-eval where the data are here |
+| `env`, `version`, `help` | nothing |
+
+## Chat templates
+
+`template` may be any of {num_templates} names, LLaMA-Factory's among them. Where the tokenizer has
+a template of its own, that is used, and a difference to the named one is said with the first token
+that differs; where it has none, the family's format is written as its model card shows it. Names
+that end with `_nothink` are formats without thoughts, and set `enable_thinking: false` for
+templates that know it. `default_system` is the system prompt of rows that have none.
+
 ## Front doors
 
 | command | does |
@@ -56,6 +78,7 @@ the API for one adapter, or for an exported model |
 | `GRADIO_SERVER_NAME` | nothing yet: there is no page |
 | `FORCE_TORCHRUN`, `NNODES`, `NODE_RANK`, `NPROC_PER_NODE`, `MASTER_ADDR`, `MASTER_PORT` | \
 as there: `train` runs through torchrun in that many processes, one for each GPU by default |
+| `ALLOW_EXTRA_ARGS` | keys that nobody knows are told, and are no errors |
 | `USE_RAY` | nothing yet |
 
 ## Keys
@@ -68,7 +91,8 @@ are refused with the advice given.
 def guide() -> str:
     """The whole document as Markdown."""
     defaults = ", ".join(f"`{name}: {value}`" for name, value in DEFAULTS.items())
-    return "\n".join([HEAD.replace("{defaults}", defaults), *_groups()]) + "\n"
+    head = HEAD.replace("{defaults}", defaults).replace("{num_templates}", str(len(names())))
+    return "\n".join([head, *_groups()]) + "\n"
 
 
 def _groups() -> Iterator[str]:
@@ -81,6 +105,8 @@ def _groups() -> Iterator[str]:
 def _becomes(key: Key) -> str:
     if key.kind == "ignored":
         return "ignored"
+    if key.kind == "noted":
+        return "accepted, with a note"
     if key.kind == "limited":
         return "only " + ", ".join(f"`{_yaml(value)}`" for value in key.off)
     paths = key.target.split(", ")

@@ -57,6 +57,7 @@ class Native:
 
 SettingsSource = str | Path | Mapping[str, Any] | None
 """A YAML file, or what one would hold; None for the defaults."""
+YES = ("1", "true", "y", "yes", "on")
 NO_FILE = Path("settings")
 """What settings that are in no file are called in messages."""
 
@@ -185,7 +186,12 @@ def put_together(
     flat = {each.name: each.value for each in changes if _goes_flat(each, has_flat_keys)}
     native = {} if has_flat_keys else copy.deepcopy(translate_article(values))
     flat = values | flat if has_flat_keys else flat
-    done = translate(flat, None if has_flat_keys else native, num_processes=num_processes)
+    done = translate(
+        flat,
+        None if has_flat_keys else native,
+        num_processes=num_processes,
+        allows_unknown=os.environ.get("ALLOW_EXTRA_ARGS", "").lower() in YES,
+    )
     for name, value in done.settings.items():
         changing.apply(native, Change(name, value, done.sources[name]))
     applied = [

@@ -161,6 +161,7 @@ def _outcome(
         for flag in ("is_test", "is_taught")
     )
     rows = Selection.of(table, is_test, is_taught=is_taught)
+    rows = _remove(rows, "mix", [_too_many_tests(rows, sizes, settings.mix.max_samples)], counts)
     rows, findings = _compare(rows, settings, history, counts, progress)
     order = mixed(table, rows.train, clean, settings.mix)
     left_out = np.setdiff1d(rows.train, order)
@@ -168,6 +169,13 @@ def _outcome(
     is_plain = np.array_equal(order, rows.train)
     places = None if is_plain else np.searchsorted(rows.train, order)
     return _Outcome(rows, places, counts, findings)
+
+
+def _too_many_tests(rows: Selection, sizes: Array, most: int | None) -> Removal:
+    """Rows to test beyond the first so many of their set."""
+    starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    is_beyond = rows.is_test & (np.arange(len(rows.is_test)) - starts >= (most or np.inf))
+    return Removal(np.flatnonzero(is_beyond), "beyond data.mix.max_samples of a set to test")
 
 
 def _compare(
@@ -184,10 +192,13 @@ def _compare(
         rows = _remove(rows, "exact", forgotten_rows(rows, history.forgotten), counts)
         corrections = (step.find_corrections(rows.table, history) for step in steps)
         rows = rows.with_corrections(*corrections)
-        rows = _remove(rows, "exact", known_rows(rows, history.seen), counts)
+        taught_too = settings.teach_tests
+        known = known_rows(rows, history.seen, teaches_tests=taught_too)
+        rows = _remove(rows, "exact", known, counts)
         by_answer = settings.held_out_by == "answer"
-        rows = split(rows, settings.held_out_fraction, by_answer=by_answer)
-        rows = _remove(rows, "exact", [tested_questions(rows)], counts)
+        rows = split(rows, _held_out_fraction(settings, rows), by_answer=by_answer)
+        held_out = [] if taught_too else [tested_questions(rows)]
+        rows = _remove(rows, "exact", held_out, counts)
         bar.advance()
         for step in steps:
             found = step.compare(rows, history)
@@ -195,6 +206,12 @@ def _compare(
             findings.append(found)
             bar.advance()
     return rows, tuple(findings)
+
+
+def _held_out_fraction(settings: DataSettings, rows: Selection) -> float:
+    if settings.held_out_rows is None:
+        return settings.held_out_fraction
+    return min(0.5, settings.held_out_rows / max(1, int(rows.is_in.sum())))
 
 
 def _remove(

@@ -114,10 +114,15 @@ class Findings:
     retired: frozenset[str] = frozenset()
 
 
-def known_rows(rows: Selection, seen: Seen) -> Iterator[Removal]:
+def known_rows(rows: Selection, seen: Seen, *, teaches_tests: bool = False) -> Iterator[Removal]:
     """Rows taught or tested before, and all but the first of equal rows.
 
     A new answer to a question that was held out before stays.
+
+    Args:
+        rows: of the round.
+        seen: what the lineage was taught and tested on.
+        teaches_tests: what is tested in this round may be taught in it too.
     """
     keys, prompts = rows.table.column("key"), rows.table.column("prompt")
     for version in seen:
@@ -127,11 +132,17 @@ def known_rows(rows: Selection, seen: Seen) -> Iterator[Removal]:
         yield Removal(taught, f"taught before in {version.version}")
         yield Removal(tested, f"held out for testing in {version.version}")
         rows = rows.without(taught, tested)
-    left = np.flatnonzero(rows.is_in)
-    _, first = np.unique(keys[left], return_index=True)
-    repeated = np.delete(left, first)
+    sides = (rows.test, rows.train) if teaches_tests else (np.flatnonzero(rows.is_in),)
+    repeated = np.concatenate([_repeated(keys, side) for side in sides])
     yield Removal(repeated, "twice in this round")
-    yield tested_questions(rows.without(repeated))
+    if not teaches_tests:
+        yield tested_questions(rows.without(repeated))
+
+
+def _repeated(keys: Array, rows: Array) -> Array:
+    """All of some rows but the first of equal ones."""
+    _, first = np.unique(keys[rows], return_index=True)
+    return np.delete(rows, first)
 
 
 def forgotten_rows(rows: Selection, keys: Collection[str]) -> Iterator[Removal]:

@@ -58,6 +58,11 @@ class DataSettings(Settings):
     held_out_fraction: float = Field(0.1, ge=0, le=0.5)
     """Fraction of the rows kept back to test, chosen by content, where no `NAME.test.jsonl` lies
     beside `NAME.jsonl`. Higher measures better and teaches less."""
+    held_out_rows: int | None = Field(None, ge=1)
+    """About how many rows are kept back instead; at most half of them. Empty: the fraction says."""
+    teach_tests: bool = False
+    """Teach rows also where the same question is tested, as where a set is named both to train and
+    to test. Scores of them tell what was learned by heart, not what can be answered."""
     held_out_by: Literal["group", "answer"] = "group"
     """What gives up that fraction: every group, or every answer (label) in it."""
     max_tokens: int = Field(1024, ge=16)
@@ -70,6 +75,9 @@ class DataSettings(Settings):
     enable_thinking: bool | None = None
     """For templates of reasoning models: `true` asks for a thought, `false` for an empty one.
     Empty leaves it to the template."""
+    default_system: str | None = None
+    """The system prompt of rows that have none, and of questions later on. Empty leaves it to the
+    chat template."""
     cleaning: list[Annotated[Step, OneOf(CLEANERS)]] = Field(
         default_factory=lambda: [CLEANERS.parse(name) for name in DEFAULT_STEPS]
     )

@@ -179,7 +179,8 @@ def _spread(results: Sequence[TaskResult]) -> dict[str, float]:
 
 def _rows(config: LearningConfig, output: Path, progress: Progress) -> Sequence[Example]:
     """All usable rows, cleaned as for training."""
-    settings = config.data.model_copy(update={"held_out_fraction": 0.0})
+    nothing = {"held_out_fraction": 0.0, "held_out_rows": None}
+    settings = config.data.model_copy(update=nothing)
     folders = DataFolders(output / "rows", files.cache_folder() / "data")
     data = prepare(gather(settings), settings, folders, progress=progress)
     return [*data.train, *data.held_out]

@@ -34,6 +34,7 @@ OF_A_RUN = (
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.*"),
     *("metrics.jsonl", "trainer_log.jsonl", ".trainer_log.jsonl.lock", "training_loss.png", "runs"),
+    *("trainer_state.json", "train_results.json", "eval_results.json"),
     *(RESULTS, "predict_results.json", "generated_predictions.jsonl*", "checkpoints", ".data"),
     *(SAVING, MARK),
 )

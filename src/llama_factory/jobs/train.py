@@ -14,7 +14,7 @@ from llama_factory.data.prepare import DataFolders, PreparedData, load, prepare
 from llama_factory.data.sources.named import gather, has_tests
 from llama_factory.evaluation.evaluator import evaluate
 from llama_factory.evaluation.scoring import intervals_to_json, score_intervals
-from llama_factory.jobs import outputs
+from llama_factory.jobs import outputs, trainer_files
 from llama_factory.jobs.predict import predict_rows, require_answerable
 from llama_factory.model import provenance
 from llama_factory.model.adapted import AdaptedModel, adapt
@@ -170,7 +170,7 @@ def prepare_rows(config: LearningConfig, folder: Path, progress: Progress) -> Pr
     settings = config.data
     sources = gather(settings)
     if has_tests(settings):
-        settings = settings.model_copy(update={"held_out_fraction": 0.0})
+        settings = settings.model_copy(update={"held_out_fraction": 0.0, "held_out_rows": None})
     data = prepare(
         sources, settings, DataFolders(folder, files.cache_folder() / "data"), progress=progress
     )
@@ -212,6 +212,9 @@ def _train(run: _Run, data: PreparedData, resume: Path | bool | None) -> dict[st
         return {}
     after = _score(run, model, tested, "testing the trained model")
     results = {"training": trained.to_json(), "before": before, "after": after}
+    results |= trainer_files.write(
+        run.folder, results["training"], config.training, len(data.train)
+    )
     if run.options.do_predict:
         predict_rows(model, data.held_out, config, run.folder, progress=run.progress)
     results |= {"data": data.report.to_json()}

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -223,21 +224,29 @@ def _warn_if_other(tokenizer: PreTrainedTokenizerBase, named: NamedTemplate, whe
         return
     finally:
         tokenizer.chat_template = kept
-    if ours == theirs:
-        return
-    first = first_difference(ours, theirs)
-    around = slice(max(0, first - SHOWN), first + SHOWN)
-    logger.warning(
-        "%s: model.template '%s' differs from the tokenizer's own chat template, which is used "
-        "(model.replace_template: true would use the named one): first at character %d, %r in its "
-        "own and %r in '%s'.",
-        where,
-        named.name,
-        first,
-        ours[around],
-        theirs[around],
-        named.name,
+    if ours != theirs:
+        _say(_difference(tokenizer, named.name, where, ours, theirs))
+
+
+def _difference(
+    tokenizer: PreTrainedTokenizerBase, name: str, where: str, ours: str, theirs: str
+) -> str:
+    """Where two templates part, in tokens."""
+    texts = [tokenizer.tokenize(text, add_special_tokens=False) for text in (ours, theirs)]
+    first = first_difference(*texts)
+    place = first_difference(ours, theirs)
+    around = slice(max(0, place - SHOWN), place + SHOWN)
+    return (
+        f"{where}: model.template '{name}' differs from the tokenizer's own chat template, which "
+        f"is used (model.replace_template: true would use the named one): first at token {first}, "
+        f"{ours[around]!r} in its own and {theirs[around]!r} in '{name}'."
     )
+
+
+@lru_cache(maxsize=64)
+def _say(message: str) -> None:
+    """Warn, but of the same thing once."""
+    logger.warning("%s", message)
 
 
 def fingerprint(folder: Path) -> str:

@@ -314,7 +314,8 @@ def describe_run(run: Run, rows: Rows) -> Description:
         "training": run.settings.model_dump(mode="json", exclude=WITHOUT_EFFECT),
         "strategies": {STRATEGIES.name_of(s): s.model_dump(mode="json") for s in strategies},
         "the base model's files": run.model.fingerprint,
-        "data": data | {"enable_thinking": form.enable_thinking},
+        "data": data
+        | {"enable_thinking": form.enable_thinking, "default_system": form.default_system},
         "model.new_special_tokens": [*form.text_tokens],
         "the chat template": _hash(form.template or run.model.tokenizer.chat_template),
         "model.dtype": str(run.model.precision.dtype).removeprefix("torch."),

@@ -52,7 +52,7 @@ from llama_factory.training.monitor import (
     read_metrics,
 )
 from llama_factory.training.outcome import TrainedModel, ends_of
-from llama_factory.training.plan import Plan, derive_seed, learning_rate_at, plan_run
+from llama_factory.training.plan import Plan, derive_seed, every, learning_rate_at, plan_run
 from llama_factory.training.reference_log_probs import with_reference
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.setup import Run, start
@@ -179,7 +179,7 @@ class _Fit:
                 if signal:
                     raise Stopped(signal)
         run.processes.wait()
-        if run.settings.early_stopping_steps and self.position.best_step:
+        if run.settings.restores_best and self.position.best_step:
             restore_best(run, self.folders.checkpoints)
 
     @contextlib.contextmanager
@@ -198,7 +198,12 @@ class _Fit:
         settings = self.run.settings
         minutes = (time.monotonic() - self.saved_at) / 60
         is_late = settings.checkpoint_minutes is not None and minutes >= settings.checkpoint_minutes
-        return is_late or self.position.step % settings.checkpoint_steps == 0
+        return is_late or self.position.step % self._every(settings.checkpoint_steps) == 0
+
+    def _every(self, often: int | float | str) -> int:
+        """How many updates lie between two of something."""
+        epochs = len(self.plan) * self.run.settings.batch_size / max(1, self.rows.sizes[NEW])
+        return every(often, len(self.plan), epochs)
 
     def _open(self, stack: contextlib.ExitStack) -> None:
         """Open what writes, shows and prepares while the updates are made."""
@@ -326,8 +331,8 @@ class _Fit:
 
     def _measure(self) -> dict[str, float]:
         """The held-out loss, where it is due at this step."""
-        every = self.run.settings.eval_steps
-        if self.tests is None or every is None or self.position.step % every:
+        often = self.run.settings.eval_steps
+        if self.tests is None or often is None or self.position.step % self._every(often):
             return {}
         measured = measure(self.run, self.tests)
         best = self.folders.checkpoints
@@ -380,7 +385,7 @@ def _result(fit: _Fit, examples: Sequence[Example], measured: dict[str, float]) 
 def _divergence(fit: _Fit) -> str:
     """Warn of a run that ended far above its beginning, unless its best weights were restored."""
     run, position = fit.run, fit.position
-    is_restored = run.settings.early_stopping_steps and position.best_step
+    is_restored = run.settings.restores_best and position.best_step
     if is_restored or not run.processes.is_first:
         return ""
     if warning := divergence(read_metrics(fit.folders.metrics, position.step)):

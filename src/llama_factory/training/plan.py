@@ -103,6 +103,19 @@ def _endless(source: str, size: int, seed: int, kinds: Sequence[Kind]) -> Iterat
         yield from (RowRef(source, index) for index in order)
 
 
+def every(often: int | float | str, num_steps: int, epochs: float) -> int:
+    """Updates between two of something that is done so often.
+
+    Args:
+        often: updates, a share of the run below 1, or `epoch`.
+        num_steps: updates of the whole run.
+        epochs: passes over the new rows in it.
+    """
+    if isinstance(often, str):
+        return max(1, round(num_steps / max(epochs, 1)))
+    return max(1, math.ceil(often * num_steps) if often < 1 else int(often))
+
+
 def shuffled(size: int, seed: int, kinds: Sequence[Kind] = ()) -> list[int]:
     """The numbers below `size` in a random order, with every kind of row spread evenly over it.
 

@@ -68,6 +68,42 @@ class Linear(Schedule):
         return 1 - course.done(step)
 
 
+@SCHEDULES.register("cosine_with_restarts")
+class CosineWithRestarts(Schedule):
+    """Several falls like that of `cosine`, each from the peak again."""
+
+    num_cycles: int = Field(1, ge=1)
+    """How many falls there are. Higher lets the rate rise more often."""
+
+    def height(self, step: int, course: Course) -> float:
+        """Loshchilov and Hutter 2017, equation 5, https://arxiv.org/abs/1608.03983."""
+        done = course.done(step)
+        within = 1.0 if done >= 1 else done * self.num_cycles % 1
+        return (1 + math.cos(math.pi * within)) / 2
+
+
+@SCHEDULES.register("polynomial")
+class Polynomial(Schedule):
+    """A power of what is left of the run."""
+
+    power: float = Field(1.0, gt=0)
+    """1 is `linear`. Higher falls faster at first."""
+
+    def height(self, step: int, course: Course) -> float:
+        """See `Schedule.height`."""
+        return float((1 - course.done(step)) ** self.power)
+
+
+@SCHEDULES.register("inverse_sqrt")
+class InverseSqrt(Schedule):
+    """One over the square root of the step: slower and slower, without an end."""
+
+    def height(self, step: int, course: Course) -> float:
+        """Vaswani et al. 2017, equation 3, https://arxiv.org/abs/1706.03762."""
+        begun = max(1, course.num_warmup)
+        return float((begun / max(begun, step + 1)) ** 0.5)
+
+
 @SCHEDULES.register("wsd")
 class Wsd(Schedule):
     """The peak for most of the run, then a straight fall: a run can be made longer afterwards."""

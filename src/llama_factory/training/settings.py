@@ -14,6 +14,9 @@ from llama_factory.training.reporters import REPORTERS, Reporter
 from llama_factory.training.reporters.tensorboard import TensorBoard
 from llama_factory.training.schedules import SCHEDULES, Cosine, Schedule
 
+Every = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | Literal["epoch"]
+"""How often something is done: every so many updates, after a share of the run, or each epoch."""
+
 
 class TrainingSettings(Settings):
     """Length, speed and shape of one training run."""
@@ -50,7 +53,8 @@ class TrainingSettings(Settings):
     """LoRA+: how many times faster LoRA's B matrices learn than the rest; 16 is usual. Empty: all
     learn alike."""
     schedule: Annotated[Schedule, OneOf(SCHEDULES)] = Cosine()
-    """Course of the learning rate after the warm-up: `cosine`, `linear`, `constant`, `wsd`."""
+    """Course of the learning rate after the warm-up: `cosine`, `linear`, `constant`, `wsd`,
+    `cosine_with_restarts`, `polynomial`, `inverse_sqrt`."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
     """Fraction of the steps in which the rate rises from 0 to its peak."""
     warmup_steps: int | None = Field(None, ge=0)
@@ -59,8 +63,8 @@ class TrainingSettings(Settings):
     """The rate at the last step, as a fraction of the peak."""
     weight_decay: float = Field(0.0, ge=0, lt=1)
     """Pull of the trained matrices towards zero; norms and biases are never pulled."""
-    max_grad_norm: float = Field(1.0, gt=0)
-    """Gradients longer than this are scaled down to it."""
+    max_grad_norm: float = Field(1.0, ge=0)
+    """Gradients longer than this are scaled down to it. 0: never."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     """Compute activations again in the backward pass instead of keeping them: less memory, about a
     third slower, the same gradients. `auto`: only where they would not fit."""
@@ -81,8 +85,11 @@ class TrainingSettings(Settings):
     of old ones, whose shares hold whatever the lengths; `row`: each row instead, so that long
     answers do not drown short ones; `all_tokens`: each token of an update, new or old, so that
     sources share the loss by length (those with a `weight` of their own keep it)."""
-    eval_steps: int | None = Field(None, ge=1)
-    """Updates between two measurements of the loss on held-out rows. Empty: none is measured."""
+    eval_steps: Every | None = None
+    """Updates between two measurements of the loss on held-out rows; below 1 a share of the run,
+    `epoch` once in each. Empty: none is measured."""
+    keep_best: bool = False
+    """Put the weights with the lowest held-out loss back at the end. It needs `eval_steps`."""
     early_stopping_steps: int | None = Field(None, ge=1)
     """The run ends when the held-out loss was not better in this many measurements in a row, and
     the best weights are put back. It needs `eval_steps`."""
@@ -95,8 +102,9 @@ class TrainingSettings(Settings):
     report_to: list[Annotated[Reporter, OneOf(REPORTERS)]] = [TensorBoard()]
     """Where the numbers of every update go besides the run's own files: `tensorboard`, `wandb`,
     `mlflow`. An empty list: nowhere."""
-    checkpoint_steps: int = Field(50, ge=1)
-    """Updates between two checkpoints. Lower loses less in a crash and writes more."""
+    checkpoint_steps: Every = 50
+    """Updates between two checkpoints; below 1 a share of the run, `epoch` at the end of each.
+    Lower loses less in a crash and writes more."""
     checkpoint_minutes: float | None = Field(None, gt=0)
     """Minutes after which a checkpoint is due whatever `checkpoint_steps` says. On a machine that
     may vanish without a warning this is the most that is lost."""
@@ -127,6 +135,20 @@ class TrainingSettings(Settings):
                 "which says when to measure, is empty."
             )
         return self
+
+    @model_validator(mode="after")
+    def _can_keep_best(self) -> Self:
+        if self.keep_best and self.eval_steps is None:
+            raise ValueError(
+                "keep_best goes by the held-out loss, and eval_steps, which says when to measure "
+                "it, is empty."
+            )
+        return self
+
+    @property
+    def restores_best(self) -> bool:
+        """Whether the weights with the lowest held-out loss are put back at the end."""
+        return self.keep_best or self.early_stopping_steps is not None
 
     @model_validator(mode="after")
     def _can_pack(self) -> Self:

@@ -184,6 +184,16 @@ class Strategy(Settings):
         """
         return memory
 
+    def keep(self, rows: Sequence[Example], memory: Memory, *, seed: int) -> Memory:
+        """What to keep of rows that a model was taught elsewhere, from the rows alone.
+
+        Args:
+            rows: that it was taught.
+            memory: with what strategies called earlier added to it.
+            seed: for anything drawn at random.
+        """
+        return memory
+
     @classmethod
     def consolidated(cls, memory: Memory) -> Memory:
         """What of a memory still holds when the adapter's update went into the base's weights.

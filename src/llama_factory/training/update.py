@@ -40,7 +40,10 @@ def _step(run: Run, batch: Batch, rate: float) -> UpdateResult:
     totals = Totals(len(batch.sources), run.model.device)
     _compute_gradients(run, batch, totals)
     norm = run.fabric.clip_gradients(
-        run.module, run.optimizer, max_norm=run.settings.max_grad_norm, error_if_nonfinite=False
+        run.module,
+        run.optimizer,
+        max_norm=run.settings.max_grad_norm or math.inf,
+        error_if_nonfinite=False,
     )
     totals.set("gradient_norm", norm)
     numbers = totals.read(run.processes).by_name(batch)  # waits for the device

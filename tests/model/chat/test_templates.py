@@ -11,12 +11,18 @@ from llama_factory.model.base import give_template, load_tokenizer
 from llama_factory.model.chat.encoding import EncodeOptions, encode
 from llama_factory.model.chat.prompt_format import PromptFormat
 from llama_factory.model.chat.template import MARKS, Renderer
-from llama_factory.model.chat.templates import ALIASES, find, names
+from llama_factory.model.chat.templates import format_of, names
 from llama_factory.model.settings import ModelSettings
 from tests.model.chat.kinds import named_tokenizer
 from tests.tiny import END, make_tokenizer
 
-FILES = sorted({find(name).name for name in names()})
+KINDS = ("chatml", "qwen3", "llama2", "mistral", "glm4_moe", "lfm2")
+"""One of each way of writing; the others are told from them by words alone."""
+FILES = [
+    pytest.param(name, marks=[] if name in KINDS else [pytest.mark.slow])
+    for name in names()
+    if name not in ("empty", "fewshot")  # nothing shows who speaks
+]
 LONG = EncodeOptions(10_000)
 TOOLS = json.dumps([{"name": "weather", "description": "天气", "parameters": {"type": "object"}}])
 
@@ -87,9 +93,11 @@ def test_every_answer_is_taught_whole_with_a_token_that_ends_it(name):
     trained = [i for i, t in zip(code.ids, code.is_trained, strict=True) if t]
     assert trained.count(tokenizer.eos_token_id) == 2
     assert code.ids[-1] == tokenizer.eos_token_id
-    assert re.sub(r"<think>\s+</think>|\s", "", tokenizer.decode(trained)) == (
-        f"您好！{tokenizer.eos_token}不客气{tokenizer.eos_token}"
-    )
+    form = format_of(name)
+    empty = "".join(form.thought or ()) if form.no_thought is None else form.no_thought
+    text = tokenizer.decode(trained).replace(empty, "") if empty else tokenizer.decode(trained)
+    end = tokenizer.eos_token
+    assert re.sub(r"\s", "", text) == f"您好！{end}不客气{end}"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -181,8 +189,3 @@ def test_a_tokenizers_own_template_wins_and_a_difference_is_told(caplog, tmp_pat
         assert load_tokenizer(tmp_path, template="zephyr").chat_template == own
     assert "model.template 'zephyr' differs from the tokenizer's own chat template" in caplog.text
     assert "'<|im_start|>user" in caplog.text
-
-
-def test_every_alias_names_a_file():
-    assert {ALIASES[name] for name in ALIASES} <= set(FILES)
-    assert len(FILES) == 19

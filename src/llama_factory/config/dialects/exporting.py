@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from llama_factory.config.changes import Changes, read_changes
 from llama_factory.config.dialects.keys import KEYS
 from llama_factory.config.dialects.values import Key, count, limited, one_of, part, text
 from llama_factory.core.errors import ConfigError, suggest
@@ -49,11 +50,25 @@ class ExportRequest:
     changes: tuple[str, ...]
 
 
-def read_export_request(path: Path) -> ExportRequest:
+def read_export_request(path: Path | None, changes: Changes = ()) -> ExportRequest:
     """Read the file of an export.
+
+    Args:
+        path: None where all keys are among the changes.
+        changes: flat keys that go before the file's.
 
     Raises:
         ConfigError: it cannot be read, or its keys cannot be followed.
+    """
+    given = {each.name: each.value for each in read_changes(changes)}
+    return export_request((read_flat(path) if path else {}) | given, str(path or "settings"))
+
+
+def read_flat(path: Path) -> dict[str, Any]:
+    """The keys of a flat YAML file.
+
+    Raises:
+        ConfigError: it cannot be read, or holds none.
     """
     try:
         flat = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -61,7 +76,7 @@ def read_export_request(path: Path) -> ExportRequest:
         raise ConfigError(f"{path}: no YAML can be read here: {error}") from error
     if not isinstance(flat, dict):
         raise ConfigError(f"{path}: holds no `key: value` lines, so it asks for no export.")
-    return export_request(flat, str(path))
+    return flat
 
 
 def export_request(flat: Mapping[str, Any], where: str) -> ExportRequest:

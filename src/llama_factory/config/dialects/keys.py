@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from llama_factory.config.dialects import training_keys
+from llama_factory.config.dialects import other_keys, training_keys
 from llama_factory.config.dialects.values import (
     Converter,
     Key,
+    anything,
     boolean,
     count,
     ignored,
     limited,
-    missing,
     names,
     number,
     one_of,
@@ -41,9 +41,12 @@ MODEL: dict[str, Key] = {
     "device_map": limited(("auto", "cpu", "cuda"), f"use auto; {ONE_DEVICE}"),
     "flash_attn": part(
         "model.attention",
-        one_of("auto", "sdpa", "disabled", "fa2"),
+        one_of("auto", "sdpa", "disabled", "fa2", "fa3"),
         "auto",
-        about="Where flash-attn is not installed, `fa2` leaves it to the engine.",
+        about="The engine chooses for `fa3`, and for `fa2` where flash-attn is not installed.",
+    ),
+    "use_liger_kernel": part(
+        "training.liger_kernel", boolean, True, about="As enable_liger_kernel."
     ),
     "enable_liger_kernel": part(
         "training.liger_kernel",
@@ -54,24 +57,22 @@ MODEL: dict[str, Key] = {
     "infer_dtype": ignored("it matters to an export; `bf16` and `fp16` to a run.", text, "auto"),
     "low_cpu_mem_usage": ignored("weights are read from disk as they are.", boolean, True),
     "use_fast_tokenizer": ignored("fast tokenizers are used where there are any.", boolean, True),
-    "model_revision": missing("download that revision and name its folder.", "main"),
-    "cache_dir": missing("set the environment variable HF_HOME instead.", None),
     "resize_vocab": setting(
         "model.resize_vocab", boolean, True, about="`add_tokens` get rows in any case."
     ),
     "add_tokens": setting("model.new_tokens", names, "退货政策,parcel", about=TOKENS),
     "add_special_tokens": setting("model.new_special_tokens", names, "<tool>", about=TOKENS),
+    "new_special_tokens_config": part(
+        "model.new_special_tokens",
+        anything,
+        {"<tool>": "Begins a call"},
+        about="A YAML file with tokens and what they mean; the tokens are added. " + TOKENS,
+    ),
     "new_special_tokens": setting("model.new_special_tokens", names, "<tool>", about=TOKENS),
-    "init_special_tokens": limited(("noise_init",), "rows start at what spelt the token before."),
-    "rope_scaling": missing("set it in the model's config.json.", None),
-    "shift_attn": missing("leave it out: attention is exact here."),
-    "use_unsloth": missing("leave it out: the engine has fast paths of its own."),
-    "train_from_scratch": missing("save a random model as a folder and name that."),
-    "upcast_layernorm": missing("set `model.dtype=float32` instead."),
     "quantization_bit": part(
         "model.adapter.bits", count, 4, about="Makes `lora` the adapter type `qlora`; needs a GPU."
     ),
-    "quantization_method": limited(("bnb", "bitsandbytes"), "use bnb."),
+    "quantization_method": limited(("bnb", "bitsandbytes", "BNB"), "use bnb."),
     "quantization_type": part("model.adapter.quant_type", one_of("nf4", "fp4"), "nf4"),
     "double_quantization": part("model.adapter.double_quant", boolean, True),
     "disable_gradient_checkpointing": part(
@@ -88,11 +89,6 @@ MODEL: dict[str, Key] = {
         about="Empty: activations are computed again only where they would not fit.",
         off=(True, False),
     ),
-    "image_max_pixels": ignored("it matters to models that see.", count, 262144),
-    "video_max_pixels": ignored("it matters to models that see.", count, 16384),
-    "freeze_vision_tower": ignored("it matters to models that see.", boolean, True),
-    "freeze_multi_modal_projector": ignored("it matters to models that see.", boolean, True),
-    "freeze_language_model": missing("the language model is what trains here."),
 }
 """Model, tokenizer, precision."""
 
@@ -113,6 +109,12 @@ ADAPTER: dict[str, Key] = {
     "freeze_layers": setting("model.freeze_layers", count, 10),
     "freeze_trainable_layers": part(
         "model.adapter.highest, model.adapter.lowest", count, 2, about="Below 0: the lowest."
+    ),
+    "use_llama_pro": part(
+        "model.adapter.spread",
+        boolean,
+        True,
+        about="With finetuning_type freeze: the layers are spread evenly over the model.",
     ),
     "freeze_trainable_modules": part("model.adapter.modules", names, "all"),
     "freeze_extra_modules": part("model.adapter.extra_modules", names, "embed_tokens"),
@@ -144,10 +146,10 @@ DATA: dict[str, Key] = {
     "data_path": setting("data.train_path", text, "data/train.jsonl"),
     "eval_dataset": setting("data.eval_dataset", names, "alpaca_zh_demo"),
     "val_size": part(
-        "data.held_out_fraction",
+        "data.held_out_fraction, data.held_out_rows",
         number,
         0.1,
-        about="A fraction up to 0.5; rows are chosen by content. A number of rows is an error.",
+        about="A fraction up to 0.5, or about so many rows; they are chosen by content.",
     ),
     "cutoff_len": setting(
         "data.max_tokens",
@@ -177,9 +179,7 @@ DATA: dict[str, Key] = {
     "overwrite_cache": ignored("the cache goes by content and is never stale.", boolean, True),
     "preprocessing_batch_size": ignored("rows are read in pieces of a fixed size.", count, 1000),
     "ignore_pad_token_for_loss": ignored("padding is never trained.", boolean, True),
-    "media_dir": missing("pictures are not trained.", None),
-    "default_system": missing("write it into the rows' `system` column.", None),
-    "tool_format": missing("the chat template writes the tools.", None),
+    "default_system": setting("data.default_system", text, "You are a helpful assistant."),
     "split_special_tokens": ignored(
         "special tokens in rows are plain text in any case, but for `new_special_tokens`.",
         boolean,
@@ -228,34 +228,14 @@ GROUPS: dict[str, dict[str, Key]] = {
     "Output": training_keys.OUTPUT,
     "Tests": training_keys.EVALUATION,
     "Answers and exports": training_keys.GENERATION,
+    "Accepted, works differently": other_keys.working_differently(),
+    "Refused but for the default": other_keys.refused(),
+    "Needs nothing": other_keys.needing_nothing(),
 }
 """Key by name, in groups for people."""
 
 KEYS: dict[str, Key] = {name: key for group in GROUPS.values() for name, key in group.items()}
 """Every key that is known."""
-
-OTHER_OPTIMIZER = "use optim adamw_torch."
-FAMILIES: dict[str, str] = {
-    "galore_": OTHER_OPTIMIZER,
-    "apollo_": OTHER_OPTIMIZER,
-    "badam_": OTHER_OPTIMIZER,
-    "ppo_": "use stage dpo or kto.",
-    "reward_model": "use stage dpo or kto.",
-    "ref_model": "the base without its adapter is the reference.",
-    "swanlab_": "use report_to tensorboard, wandb or mlflow.",
-    "use_swanlab": "use report_to tensorboard, wandb or mlflow.",
-    "ray_": training_keys.RAY,
-    "fsdp_": training_keys.RAY,
-    "vllm_": "vLLM is set up by serving.engine (type vllm, arguments).",
-    "sglang_": "the API runs Transformers.",
-    "hub_": "upload the output folder yourself.",
-    "export_quantization_": "quantise the exported folder yourself.",
-    "fp8": "use bf16.",
-    "image_": "pictures are not trained.",
-    "video_": "pictures are not trained.",
-    "audio_": "sound is not trained.",
-}
-"""Beginnings of keys that are known and not supported in any value, and what to do."""
 
 DEFAULTS: dict[str, object] = {
     "cutoff_len": 2048,

@@ -2,11 +2,15 @@
 
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from llama_factory.config.dialects import training_rules
 from llama_factory.config.dialects.translation import Translation
 from llama_factory.continual.presets import PRESETS
+from llama_factory.model.chat.templates import NO_THOUGHTS
 
 LORA = {
     "lora_rank": "rank",
@@ -24,6 +28,7 @@ QLORA = LORA | {
     "double_quantization": "double_quant",
 }
 FREEZE = {
+    "use_llama_pro": "spread",
     "freeze_trainable_modules": "modules",
     "freeze_extra_modules": "extra_modules",
 }
@@ -41,6 +46,8 @@ ADAPTER_KEYS: dict[str, dict[str, str]] = {
     "full": {},
 }
 """Adapter type -> flat key -> the adapter's own setting."""
+LONGEST_ANSWER = 1024
+"""LLaMA-Factory's max_new_tokens where it is not given."""
 NEAREST_PISSA = 16
 """LLaMA-Factory's quick iterations where pissa_iter is not given."""
 
@@ -130,7 +137,7 @@ def programs(done: Translation) -> None:
         done.note("flash_attn", "flash-attn is not installed; torch's own attention is used.")
     elif attention in names:
         done.put("model.attention", names[attention], "flash_attn")
-    if done.is_on("enable_liger_kernel"):
+    if done.is_on("enable_liger_kernel") or done.is_on("use_liger_kernel"):
         if _is_installed("liger_kernel"):
             done.put("training.liger_kernel", True, "enable_liger_kernel")
         else:
@@ -142,19 +149,15 @@ def _is_installed(library: str) -> bool:
 
 
 def held_out(done: Translation) -> None:
-    """val_size: a fraction of the rows, not a number of them."""
+    """val_size: a fraction of the rows, or a number of them."""
     size = done.values.get("val_size")
     if size is None:
         return
-    if size >= 1:
-        done.refuse(
-            "val_size",
-            f"{size:g} is a number of rows; rows are held out by content here, so give a fraction "
-            "such as 0.1, or name a set in eval_dataset.",
-        )
-        return
     if size > 0 and "eval_dataset" in done.given:
         done.refuse("val_size", "contradicts eval_dataset: give one of them.")
+    if size >= 1:
+        done.put("data.held_out_rows", int(size), "val_size")
+        return
     done.put("data.held_out_fraction", size, "val_size")
 
 
@@ -162,6 +165,16 @@ def rows(done: Translation) -> None:
     """Mixing, and what may not go together."""
     if done.is_on("train_on_prompt") and done.is_on("mask_history"):
         done.refuse("mask_history", "contradicts train_on_prompt, which teaches every token.")
+    is_quiet = str(done.values.get("template", "")).endswith(NO_THOUGHTS)
+    if is_quiet and "enable_thinking" not in done.given:
+        done.put("data.enable_thinking", False, "template")
+    both = set(done.values.get("dataset", ())) & set(done.values.get("eval_dataset", ()))
+    if both:
+        done.put("data.teach_tests", True, "eval_dataset")
+        told = (
+            f"{', '.join(sorted(both))} is trained and tested: scores tell what is known by heart."
+        )
+        done.note("eval_dataset", told)
     if "dataset" in done.given and "data_path" in done.given:
         done.refuse("data_path", "contradicts dataset: give one of them.")
     _shares(done)
@@ -186,17 +199,47 @@ def _shares(done: Translation) -> None:
 
 
 def checkpoints(done: Translation) -> None:
-    """save_steps in updates."""
-    steps = done.values.get("save_steps")
-    if steps is not None and steps != int(steps):
-        done.refuse("save_steps", f"{steps:g} is a fraction of the run; give a number of steps.")
+    """save_strategy and save_steps: updates, a share of the run, or every epoch."""
+    kind, steps = done.values.get("save_strategy", "steps"), done.values.get("save_steps")
+    if kind == "epoch":
+        done.put("training.checkpoint_steps", "epoch", "save_strategy")
+    elif kind == "no":
+        done.put("training.checkpoint_steps", 0.5, "save_strategy")
     elif steps is not None:
-        done.put("training.checkpoint_steps", int(steps), "save_steps")
+        done.put("training.checkpoint_steps", _often(steps), "save_steps")
     if "gradient_checkpointing" in done.values:
         wanted = done.values["gradient_checkpointing"]
         done.put("training.gradient_checkpointing", wanted, "gradient_checkpointing")
     if done.is_on("disable_gradient_checkpointing"):
         done.put("training.gradient_checkpointing", False, "disable_gradient_checkpointing")
+
+
+def _often(steps: float) -> int | float:
+    """Steps as a person writes them: whole ones, or below 1 a share of the run."""
+    return steps if 0 < steps < 1 else int(steps)
+
+
+def special_tokens(done: Translation) -> None:
+    """new_special_tokens_config: a YAML file of tokens and what they mean."""
+    path = done.values.get("new_special_tokens_config")
+    if path is None:
+        return
+    try:
+        found = path if isinstance(path, dict) else _yaml(path)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        done.refuse("new_special_tokens_config", f"{path} cannot be read as YAML: {error}")
+        return
+    if not isinstance(found, dict) or not found:
+        told = f'{path} must hold lines such as "<tool>": "Begins a tool".'
+        done.refuse("new_special_tokens_config", told)
+        return
+    tokens = list(map(str, found))
+    done.put("model.new_special_tokens", tokens, "new_special_tokens_config")
+    done.put("model.resize_vocab", True, "new_special_tokens_config")
+
+
+def _yaml(path: Any) -> Any:
+    return yaml.safe_load(Path(str(path)).read_text(encoding="utf-8"))
 
 
 def verbs(done: Translation) -> None:
@@ -207,6 +250,17 @@ def verbs(done: Translation) -> None:
         done.put("do_train", done.values["do_train"], "do_train")
     elif done.is_on("do_predict"):
         done.put("do_train", False, "do_predict")
+    if done.is_on("do_eval") and not (done.is_on("do_train") or done.is_on("do_predict")):
+        done.put("do_predict", True, "do_eval")
+        done.put("do_train", False, "do_eval")
+    if done.settings.get("do_predict"):
+        _answers_of_any_length(done)
+
+
+def _answers_of_any_length(done: Translation) -> None:
+    """LLaMA-Factory's longest answer holds where answers are what a run is for."""
+    if "max_new_tokens" not in done.given and not done.base:
+        done.put("evaluation.max_new_tokens", LONGEST_ANSWER, "max_new_tokens")
 
 
 def reports(done: Translation) -> None:
@@ -235,15 +289,18 @@ def evaluation(done: Translation) -> None:
     key = "evaluation_strategy" if "evaluation_strategy" in done.given else "eval_strategy"
     wanted = done.values.get(key, "no")
     steps = done.values.get("eval_steps", done.values.get("logging_steps", 500))
+    is_best = done.is_on("load_best_model_at_end") or done.values.get("save_strategy") == "best"
     if wanted == "epoch":
-        done.refuse(key, "'epoch' is not supported. Give steps, and eval_steps.")
-    elif wanted == "steps" and steps != int(steps):
-        done.refuse("eval_steps", f"{steps:g} is a fraction of the run; give a number of steps.")
+        done.put("training.eval_steps", "epoch", key)
     elif wanted == "steps":
-        done.put("training.eval_steps", int(steps), key)
+        done.put("training.eval_steps", _often(steps), key)
+    elif is_best:
+        done.refuse("load_best_model_at_end", "needs eval_strategy steps or epoch.")
+    if is_best and wanted != "no":
+        done.put("training.keep_best", True, "load_best_model_at_end")
     if "early_stopping_steps" not in done.given:
         return
-    if wanted == "steps":
+    if wanted != "no":
         wait = done.values["early_stopping_steps"]
         done.put("training.early_stopping_steps", wait, "early_stopping_steps")
     else:
@@ -306,6 +363,7 @@ def _type_of(written: Any) -> Any:
 RULES: tuple[Callable[[Translation], None], ...] = (
     adapter,
     precision,
+    special_tokens,
     programs,
     held_out,
     rows,

@@ -5,18 +5,16 @@ from llama_factory.config.dialects.values import (
     boolean,
     count,
     ignored,
-    limited,
-    missing,
     names,
     number,
     one_of,
     part,
     setting,
+    settings_text,
     text,
     text_or_boolean,
 )
 
-RAY = "run one process; many machines come with an issue of their own."
 STAGES = ("pt", "sft", "rm", "ppo", "dpo", "kto")
 PREFERENCES = ("sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo")
 
@@ -59,7 +57,7 @@ COURSE: dict[str, Key] = {
         "training.optimizer",
         text,
         "adamw_torch",
-        about="AdamW in its fused form, of 8 bits, Adafactor, SGD or Muon.",
+        about="AdamW in its fused form or of 8 bits (also for paged kinds), Adafactor, SGD, Muon.",
     ),
     "adam_beta1": part("training.optimizer.betas", number, 0.9),
     "adam_beta2": part("training.optimizer.betas", number, 0.999),
@@ -69,14 +67,16 @@ COURSE: dict[str, Key] = {
         "training.early_stopping_steps", count, 3, about="Needs eval_strategy steps."
     ),
     "seed": setting("training.seed", count, 42),
-    "lr_scheduler_kwargs": missing("set `training.schedule` with its own settings.", None),
+    "lr_scheduler_kwargs": part(
+        "training.schedule",
+        settings_text,
+        {},
+        about="num_cycles, power, min_lr, min_lr_rate or lr_end, as the schedule knows them.",
+    ),
+    "use_muon": part("training.optimizer", boolean, True, about="The same as optim muon."),
     "group_by_length": ignored("micro-batches are cut from rows of like length.", boolean, True),
     "torch_compile": setting("training.compile", boolean, True),
     "tf32": ignored("float32 products take the fast way where there is one.", boolean, True),
-    "use_galore": missing("use optim adamw_torch."),
-    "use_apollo": missing("use optim adamw_torch."),
-    "use_badam": missing("use optim adamw_torch."),
-    "use_llama_pro": missing("use finetuning_type lora."),
 }
 """How long, how fast, with what."""
 
@@ -92,7 +92,13 @@ OUTPUT: dict[str, Key] = {
     "save_steps": part(
         "training.checkpoint_steps", number, 500, about="A fraction is one of the whole run."
     ),
-    "save_strategy": limited(("steps",), "give save_steps; whole runs are saved at the end."),
+    "save_strategy": part(
+        "training.checkpoint_steps",
+        one_of("steps", "epoch", "no", "best"),
+        "steps",
+        about="With `no` one is written half-way: a run that breaks goes on from it. `best` is as "
+        "load_best_model_at_end.",
+    ),
     "save_total_limit": ignored("the two newest checkpoints are kept until a run is done.",
                                 count, 1),
     "save_only_model": ignored("a checkpoint holds what going on needs, and goes with the end.",
@@ -119,16 +125,17 @@ OUTPUT: dict[str, Key] = {
     "dataloader_pin_memory": ignored("batches are small beside the model.", boolean, True),
     "remove_unused_columns": ignored("only known columns are read.", boolean, False),
     "ddp_timeout": ignored("one process waits for nobody.", number, 180000000),
-    "deepspeed": missing(RAY, None),
-    "fsdp": missing(RAY, None),
-    "fsdp_config": missing(RAY, None),
     "save_safetensors": ignored("weights are always safetensors.", boolean, True),
-    "push_to_hub": missing("upload the output folder yourself."),
 }  # fmt: skip
 """What a run writes, and where it runs."""
 
 EVALUATION: dict[str, Key] = {
-    "do_eval": ignored("held-out rows are tested before and after training.", boolean, True),
+    "do_eval": part(
+        "do_predict",
+        boolean,
+        True,
+        about="Without `do_train` the held-out rows are answered and judged.",
+    ),
     "do_predict": part("do_predict", boolean, True, about="Without `do_train` nothing is trained."),
     "predict_with_generate": ignored("held-out rows are always answered.", boolean, True),
     "eval_strategy": part("training.eval_steps", one_of("no", "steps", "epoch"), "no"),
@@ -136,8 +143,8 @@ EVALUATION: dict[str, Key] = {
     "eval_steps": part("training.eval_steps", number, 500),
     "per_device_eval_batch_size": ignored("evaluation.batch_tokens bounds it.", count, 1),
     "eval_on_each_dataset": ignored("scores are shown for each set.", boolean, True),
-    "load_best_model_at_end": missing(
-        "give early_stopping_steps: the best weights are put back then."
+    "load_best_model_at_end": part(
+        "training.keep_best", boolean, False, about="Needs eval_strategy steps or epoch."
     ),
     "metric_for_best_model": ignored("the loss on held-out rows decides.", text, "eval_loss"),
     "max_new_tokens": setting("evaluation.max_new_tokens", count, 512),
@@ -145,7 +152,8 @@ EVALUATION: dict[str, Key] = {
 """Tests during and after a run."""
 
 GENERATION: dict[str, Key] = {
-    "infer_backend": limited(("huggingface", "hf"), "use huggingface."),
+    "infer_backend": ignored("the API's engine is serving.engine; training needs none.", text,
+                             "huggingface"),
     "do_sample": ignored("tests take the likeliest answer; the API takes it with a request.",
                          boolean, True),
     "temperature": ignored("tests take the likeliest answer; the API takes it with a request.",
@@ -155,11 +163,8 @@ GENERATION: dict[str, Key] = {
     "top_k": ignored("tests take the likeliest answer, and the API draws by top_p.", count, 50),
     "repetition_penalty": ignored("tests take the likeliest answer, and the API has none.",
                                   number, 1.0),
-    "export_dir": missing("a run exports nothing: `python src/export_model.py`.", None),
+    "export_dir": ignored("it matters to `export`, which takes this file too.", text, "merged"),
     "export_size": ignored("it matters to an export.", count, 5),
     "export_device": ignored("it matters to an export.", text, "cpu"),
-    "export_legacy_format": missing("weights are always safetensors; the older format is pickled."),
-    "export_quantization_bit": missing("quantise the exported folder yourself.", None),
-    "export_hub_model_id": missing("upload the exported folder yourself.", None),
 }  # fmt: skip
 """Answers and exports, which other commands make."""

@@ -14,8 +14,8 @@ OBJECTIVE_KEYS = {
         "pref_ftx": "sft_weight",
         "dpo_label_smoothing": "label_smoothing",
     },
-    "orpo": {"pref_beta": "beta"},
-    "simpo": {"pref_beta": "beta", "simpo_gamma": "gamma"},
+    "orpo": {"pref_beta": "beta", "pref_ftx": "sft_weight"},
+    "simpo": {"pref_beta": "beta", "simpo_gamma": "gamma", "pref_ftx": "sft_weight"},
     "kto": {
         "pref_beta": "beta",
         "kto_chosen_weight": "chosen_weight",
@@ -36,8 +36,21 @@ SCHEDULES = {
     "cosine": "cosine",
     "constant": "constant",
     "constant_with_warmup": "constant",
+    "cosine_with_restarts": "cosine_with_restarts",
+    "cosine_with_min_lr": "cosine",
+    "cosine_warmup_with_min_lr": "cosine",
+    "polynomial": "polynomial",
+    "inverse_sqrt": "inverse_sqrt",
     "warmup_stable_decay": "wsd",
 }
+"""lr_scheduler_type -> ours."""
+SCHEDULE_SETTINGS = {
+    "cosine_with_restarts": ("num_cycles",),
+    "polynomial": ("power",),
+}
+"""Schedule -> settings that have the same name in lr_scheduler_kwargs."""
+LOWEST = ("min_lr", "min_lr_rate", "min_lr_ratio", "lr_end")
+"""What lr_scheduler_kwargs call the last rate, or its share of the first."""
 OPTIMIZERS = {
     "adamw_torch": "adamw",
     "adamw_torch_fused": "adamw",
@@ -45,6 +58,14 @@ OPTIMIZERS = {
     "adamw_8bit": "adamw_8bit",
     "adamw_bnb_8bit": "adamw_8bit",
     "paged_adamw_8bit": "adamw_8bit",
+    "paged_adamw": "adamw_8bit",
+    "paged_adamw_32bit": "adamw",
+    "adamw_torch_8bit": "adamw_8bit",
+    "adamw_torch_4bit": "adamw_8bit",
+    "adamw_apex_fused": "adamw",
+    "adamw_anyprecision": "adamw",
+    "adamw_torch_xla": "adamw",
+    "adamw_torch_npu_fused": "adamw",
     "adafactor": "adafactor",
     "sgd": "sgd",
     "muon": "muon",
@@ -69,6 +90,8 @@ def objective(done: Translation) -> None:
     done.put("training.objective.type", kind, "stage")
     if kind == "dpo":
         done.put("training.objective.loss", loss, "pref_loss")
+    if done.values.get("pref_ftx") and "pref_ftx" not in OBJECTIVE_KEYS.get(kind, {}):
+        done.refuse("pref_ftx", f"the objective {kind} has no weight of the plain loss. Use 0.")
     for name, field in OBJECTIVE_KEYS.get(kind, {}).items():
         value = done.values.get(name, THEIR_DEFAULTS.get((kind, name)))
         if value is not None:
@@ -133,12 +156,30 @@ def course(done: Translation) -> None:
     if schedule is not None:
         known = {name: ours for name, ours in SCHEDULES.items() if _has_schedule(ours)}
         if schedule in known:
-            done.put("training.schedule", known[schedule], "lr_scheduler_type")
+            done.put("training.schedule", _schedule(done, known[schedule]), "lr_scheduler_type")
         else:
             done.refuse(
                 "lr_scheduler_type", f"'{schedule}' is not supported. Use {', '.join(known)}."
             )
     _warmup(done, is_constant=schedule == "constant")
+
+
+def _schedule(done: Translation, kind: str) -> str | dict[str, object]:
+    """The schedule with what lr_scheduler_kwargs say of it; a last rate is a setting of its own."""
+    given = dict(done.values.get("lr_scheduler_kwargs", {}))
+    for name in LOWEST:
+        if name in given:
+            lowest = float(given.pop(name))
+            is_rate = name in ("min_lr", "lr_end")
+            peak = float(done.values.get("learning_rate", 1.0))
+            share = lowest / peak if is_rate else lowest
+            done.put("training.final_lr_fraction", share, "lr_scheduler_kwargs")
+    known = SCHEDULE_SETTINGS.get(kind, ())
+    if unknown := [name for name in given if name not in known]:
+        told = f"the schedule knows {', '.join(known) or 'no settings'}, and not {unknown[0]}."
+        done.refuse("lr_scheduler_kwargs", told)
+    chosen = {name: given[name] for name in known if name in given}
+    return {"type": kind} | chosen if chosen else kind
 
 
 def _has_schedule(name: str) -> bool:
@@ -164,14 +205,15 @@ def _warmup(done: Translation, *, is_constant: bool) -> None:
 
 def optimizer(done: Translation) -> None:
     """optim, and Adam's own numbers."""
-    name = done.values.get("optim")
+    name = "muon" if done.is_on("use_muon") else done.values.get("optim")
     if name is not None and OPTIMIZERS.get(name) not in schema.choices("training.optimizer"):
         known = ", ".join(OPTIMIZERS)
         told = f"'{name}' is not supported.{suggest(name, OPTIMIZERS)} Known: {known}."
         done.refuse("optim", told)
         return
     if name is not None:
-        done.put("training.optimizer.type", OPTIMIZERS[name], "optim")
+        source = "use_muon" if done.is_on("use_muon") else "optim"
+        done.put("training.optimizer.type", OPTIMIZERS[name], source)
     _adam(done, OPTIMIZERS[name or "adamw_torch"])
 
 

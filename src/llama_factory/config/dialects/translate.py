@@ -5,13 +5,12 @@ from typing import Any
 
 from llama_factory.config.dialects.keys import (
     DEFAULTS,
-    FAMILIES,
     KEYS,
     NATIVE_DEFAULTS,
 )
 from llama_factory.config.dialects.rules import RULES
 from llama_factory.config.dialects.translation import Translation
-from llama_factory.config.dialects.values import Key
+from llama_factory.config.dialects.values import Key, is_same
 from llama_factory.core.errors import suggest
 
 NATIVE_TOO = frozenset({"output_dir", "overwrite_output_dir", "resume_from_checkpoint"})
@@ -28,7 +27,11 @@ def is_flat(key: str) -> bool:
 
 
 def translate(
-    flat: Mapping[str, Any], base: Mapping[str, Any] | None = None, *, num_processes: int = 1
+    flat: Mapping[str, Any],
+    base: Mapping[str, Any] | None = None,
+    *,
+    num_processes: int = 1,
+    allows_unknown: bool = False,
 ) -> Translation:
     """The native settings of flat keys.
 
@@ -37,8 +40,11 @@ def translate(
         base: settings of a native file that the keys are added to. None: the keys are all there
             is, and LLaMA-Factory's defaults hold.
         num_processes: that train together; a batch is given for each of them.
+        allows_unknown: keys that nobody knows are notes and no problems.
     """
     given = {name: value for name, value in flat.items() if value is not None}
+    unknown = sorted(given.keys() - KEYS.keys()) if allows_unknown else []
+    given = {name: value for name, value in given.items() if name not in unknown}
     problems: list[tuple[str, str]] = []
     values = _read(given, problems)
     done = Translation(
@@ -48,6 +54,7 @@ def translate(
         num_processes,
         problems=problems,
     )
+    done.notes += [f"{name}: nobody knows this key; it changes nothing." for name in unknown]
     if base is None:
         _begin(done)
     for rule in RULES:
@@ -70,9 +77,6 @@ def _read(given: Mapping[str, Any], problems: list[tuple[str, str]]) -> dict[str
 def _known(name: str) -> Key:
     if name in KEYS:
         return KEYS[name]
-    advice = next((text for start, text in FAMILIES.items() if name.startswith(start)), None)
-    if advice is not None:
-        raise ValueError(f"known, but not supported: {advice}")
     raise ValueError(f"no such key.{suggest(name, KEYS)}")
 
 
@@ -89,6 +93,8 @@ def _apply(done: Translation, name: str, key: Key, value: Any) -> None:
         done.put(key.target, value, name)
     elif key.kind == "ignored":
         done.ignored.append(f"{name}: {key.about}")
+    elif key.kind == "noted" and not any(is_same(value, each) for each in key.off):
+        done.note(name, key.about)
 
 
 def translate_article(values: dict[str, Any]) -> dict[str, Any]:

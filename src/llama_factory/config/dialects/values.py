@@ -1,5 +1,6 @@
 """What a flat key is: how its value is read, and the native setting it becomes."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,7 +8,7 @@ from typing import Any, Literal
 from llama_factory.core.errors import suggest
 
 Converter = Callable[[Any], Any]
-Kind = Literal["setting", "part", "ignored", "limited"]
+Kind = Literal["setting", "part", "ignored", "noted", "limited"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Key:
 
     Attributes:
         kind: `setting` sets `target`; `part` is read by a rule together with others; `ignored`
-            needs nothing from us; `limited` takes only the values that `convert` lets through.
+            needs nothing from us; `noted` is accepted, and what differs is said; `limited` takes
+            only the values that `convert` lets through.
         convert: reads the value; raises ValueError with what it must be.
         example: a value that is accepted.
         target: the native settings, for `setting` the one that is set.
@@ -61,6 +63,11 @@ def ignored(why: str, convert: Converter, example: Any) -> Key:
     return Key("ignored", convert, example, about=why)
 
 
+def noted(note: str, default: Any) -> Key:
+    """A key that is accepted and works differently here, which is said unless it is the default."""
+    return Key("noted", anything, default, about=note, off=(default,))
+
+
 def limited(values: tuple[Any, ...], advice: str) -> Key:
     """A key that is known and supported for some values only, its default among them.
 
@@ -76,11 +83,28 @@ def missing(advice: str, default: Any = False) -> Key:
     return limited((default,), advice)
 
 
+def anything(value: Any) -> Any:
+    """Any value at all."""
+    return value
+
+
 def text(value: Any) -> str:
     """Any single value as text."""
     if isinstance(value, list | dict | bool):
         raise ValueError(f"must be text; it is {value!r}.")
     return str(value)
+
+
+def settings_text(value: Any) -> dict[str, Any]:
+    """Names with values: a mapping, or JSON text of one."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"must be names with values, as in {{num_cycles: 2}}; it is {value!r}.")
+    return value
 
 
 def text_or_boolean(value: Any) -> str | bool:
@@ -139,15 +163,15 @@ def one_of(*known: str) -> Converter:
 
 def _among(values: tuple[Any, ...], advice: str) -> Converter:
     def convert(value: Any) -> Any:
-        if any(_is_same(value, each) for each in values):
+        if any(is_same(value, each) for each in values):
             return value
         raise ValueError(f"{value!r} is not supported: {advice}")
 
     return convert
 
 
-def _is_same(value: Any, known: Any) -> bool:
-    """Equal, with flags' spellings of numbers and truth allowed."""
+def is_same(value: Any, known: Any) -> bool:
+    """Whether values are equal, with flags' spellings of numbers and truth allowed."""
     if isinstance(value, bool) != isinstance(known, bool):
         return isinstance(known, bool) and str(value).lower() in (
             str(known).lower(),

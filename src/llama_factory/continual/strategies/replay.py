@@ -75,6 +75,10 @@ class Replay(Strategy):
         seed: int,
     ) -> Memory:
         """Keep the rows of all rounds whose hashes come first, evenly by group."""
+        return self.keep(rows, memory, seed=seed)
+
+    def keep(self, rows: Sequence[Example], memory: Memory, *, seed: int) -> Memory:
+        """See `Strategy.keep`."""
         old, num_edited = strategy_rows.intact(memory, NAME)
         seed = int(memory.numbers.get(SEED, seed))
         kept = choose((*old, *rows), self.buffer_size, seed=seed, balance=self.balance)

@@ -23,6 +23,9 @@ class FreezeTuning(OwnWeights):
     where `lowest` or `extra_modules` is given."""
     lowest: int | None = Field(None, ge=0)
     """How many of the lowest layers train."""
+    spread: bool = False
+    """Spread the layers that `highest` counts evenly over the model, the last one among them: for
+    models that were made longer by copied layers (LLaMA-Pro)."""
     modules: Literal["all"] | list[str] = "all"
     """Which parts of those layers train, by name (`[self_attn, down_proj]`), or `all`."""
     extra_modules: list[str] = []
@@ -56,6 +59,9 @@ class FreezeTuning(OwnWeights):
     def _chosen(self, num_layers: int, freeze_layers: int) -> list[int]:
         """Numbers of the layers that train."""
         highest, lowest = self._counts(num_layers, freeze_layers)
+        if self.spread:
+            stride = max(1, num_layers // max(1, highest))
+            return list(range(num_layers - 1, -1, -stride))[:highest][::-1]
         chosen = [i for i in range(num_layers) if i < lowest or i >= num_layers - highest]
         if chosen and freeze_layers > chosen[0]:
             raise ModelError(

@@ -40,7 +40,7 @@ def encode_options(settings: DataSettings) -> EncodeOptions:
         max_tokens=settings.max_tokens,
         train_on_prompt=settings.train_on_prompt,
         mask_history=settings.mask_history,
-        format=PromptFormat(settings.enable_thinking),
+        format=PromptFormat(settings.enable_thinking, default_system=settings.default_system or ""),
     )
 
 

@@ -16,6 +16,7 @@ import yaml
 from llama_factory.core import files
 from llama_factory.core.errors import ModelError
 from llama_factory.model.chat.templates import find, is_named
+from llama_factory.model.chat.templates.format import default_system
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,12 +40,15 @@ class PromptFormat:
             there, and tokens only where the chat template writes them.
         template: the chat template, or several by name; None for the tokenizer's own.
         end_token: ends an answer; empty for the tokenizer's own.
+        default_system: the system prompt of conversations that have none; empty for none but the
+            template's own.
     """
 
     enable_thinking: bool | None = None
     text_tokens: tuple[str, ...] = ()
     template: str | Mapping[str, str] | None = None
     end_token: str = ""
+    default_system: str = ""
 
     def filled(self, tokenizer: PreTrainedTokenizerBase) -> PromptFormat:
         """The same with nothing left to the tokenizer: a later change of settings cannot show."""
@@ -81,9 +85,11 @@ class PromptFormat:
         return replace(self, text_tokens=tuple(dict.fromkeys([*self.text_tokens, *words])))
 
     def portable(self, template: str | Mapping[str, str]) -> str | Mapping[str, str]:
-        """A template that thinks, or not, as set here, wherever it is used."""
+        """A template with thoughts and system prompt as they are set here, wherever it is used."""
         if not isinstance(template, str):
             return {name: str(self.portable(each)) for name, each in template.items()}
+        if self.default_system:
+            template = default_system(self.default_system) + template
         if self.enable_thinking is None or "enable_thinking" not in template:
             return template
         thinks = str(self.enable_thinking).lower()

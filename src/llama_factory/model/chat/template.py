@@ -118,6 +118,8 @@ class Renderer:
     def turns(self, messages: Sequence[Message]) -> tuple[list[Turn], list[Turn] | None]:
         """What the template is given: the turns, and the tools if it shows them itself."""
         habits, control = self.habits, self.control
+        if self.format.default_system and messages[0].role != "system":
+            messages = [Message("system", self.format.default_system), *messages]
         turns, tools = _turns(messages, habits), _tools(self.tools)
         if tools and not habits.shows_tools:
             turns[0] = turns[0] | {"content": _with_tools(self.tools, turns[0]["content"])}

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses
-from llama_factory.training.objectives.paired import PairObjective, compared, split
+from llama_factory.training.objectives.paired import PreferenceObjective, compared, split
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @OBJECTIVES.register("dpo")
-class Dpo(PairObjective):
+class Dpo(PreferenceObjective):
     """Preference pairs against the model as it was at the start of the run."""
 
     needs_reference: ClassVar[bool] = True
@@ -27,19 +27,13 @@ class Dpo(PairObjective):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Fraction of pairs that are taken to be the wrong way round (conservative DPO), for noisy
     preferences. With `sigmoid` only."""
-    sft_weight: float = Field(0.0, ge=0)
-    """Weight of the better answer's own mean loss, added to each pair's. Higher keeps the better
-    answers likely in absolute terms."""
 
     def losses(self, scored: ForwardPass) -> Losses:
         """See `Objective.losses`."""
         ratios = scored.sums - scored.batch.reference
         better, worse = split(ratios)
         values = self._loss(*split(ratios / scored.num_trained if self.loss == "ipo" else ratios))
-        if self.sft_weight:
-            chosen, _ = split(scored.sums / scored.num_trained)
-            values = values - self.sft_weight * chosen
-        return Losses(values, compared(self.beta * better, self.beta * worse))
+        return Losses(self.taught(scored, values), compared(self.beta * better, self.beta * worse))
 
     def _loss(self, better: "Tensor", worse: "Tensor") -> "Tensor":
         """[rows] out of the log-ratios of both answers.

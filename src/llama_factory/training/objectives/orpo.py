@@ -5,11 +5,11 @@ Hong et al. 2024, https://arxiv.org/abs/2403.07691.
 from pydantic import Field
 
 from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses
-from llama_factory.training.objectives.paired import PairObjective, compared, split
+from llama_factory.training.objectives.paired import PreferenceObjective, compared, split
 
 
 @OBJECTIVES.register("orpo")
-class Orpo(PairObjective):
+class Orpo(PreferenceObjective):
     """The better answer's mean loss, and `beta` times that of the odds between both answers."""
 
     beta: float = Field(0.1, gt=0)
@@ -26,4 +26,4 @@ class Orpo(PairObjective):
         odds = means - torch.log(-torch.expm1(means.clamp(max=-1e-7)))
         preferred, refused = split(odds)
         values = -better - self.beta * logsigmoid(preferred - refused)
-        return Losses(values, compared(self.beta * better, self.beta * worse))
+        return Losses(self.taught(scored, values), compared(self.beta * better, self.beta * worse))

@@ -5,11 +5,11 @@ reference. Meng et al. 2024, https://arxiv.org/abs/2405.14734.
 from pydantic import Field
 
 from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses
-from llama_factory.training.objectives.paired import PairObjective, compared, split
+from llama_factory.training.objectives.paired import PreferenceObjective, compared, split
 
 
 @OBJECTIVES.register("simpo")
-class Simpo(PairObjective):
+class Simpo(PreferenceObjective):
     """The better answer's reward must be higher than the worse one's by a margin."""
 
     beta: float = Field(2.0, gt=0)
@@ -22,4 +22,5 @@ class Simpo(PairObjective):
         from torch.nn.functional import logsigmoid
 
         better, worse = split(self.beta * scored.sums / scored.num_trained)
-        return Losses(-logsigmoid(better - worse - self.gamma), compared(better, worse))
+        values = self.taught(scored, -logsigmoid(better - worse - self.gamma))
+        return Losses(values, compared(better, worse))

@@ -1,37 +1,18 @@
-"""Named chat templates, one file each, for tokenizers that have none. Loads no heavy library.
+"""Named chat templates for tokenizers that have none: families.yaml. Loads no heavy library."""
 
-A file's first comment ends with `Tokens:`, the pieces that should be single tokens of the
-vocabulary, the one that ends an answer last. The formats are those of the models' documentation.
-"""
-
-import re
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from llama_factory.core.errors import ModelError, suggest
+from llama_factory.model.chat.templates.format import ChatFormat, jinja
 
-ALIASES = {
-    "chatglm": "chatglm3",
-    "command": "cohere",
-    "deepseekv3": "deepseek3",
-    "gemma2": "gemma",
-    "gemma3": "gemma",
-    "glm-4": "glm4",
-    "intern2": "internlm2",
-    "llama3.1": "llama3",
-    "llama3.2": "llama3",
-    "mixtral": "mistral",
-    "phi": "phi3",
-    "phi3.5": "phi3",
-    "qwen": "chatml",
-    "qwen2": "chatml",
-    "qwen2.5": "chatml",
-    "smollm2": "chatml",
-    "yi": "chatml",
-}
-"""Other names of the same formats."""
-
-TOKENS = re.compile(r"Tokens:([^#]*?)-#\}", re.DOTALL)
+FILE = Path(__file__).parent / "families.yaml"
+NO_THOUGHTS = "_nothink"
+"""Ends the name of a template for the models of a family that do not think."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +20,7 @@ class NamedTemplate:
     """A chat format.
 
     Attributes:
-        name: of its file.
+        name: as `model.template` has it.
         jinja: the template; it marks the assistant's tokens.
         tokens: pieces that should be single tokens; `eos_token` stands for the tokenizer's own. The
             last one ends an answer.
@@ -52,16 +33,12 @@ class NamedTemplate:
 
 def names() -> list[str]:
     """Every name that `model.template` may have."""
-    return sorted([*(path.stem for path in _files()), *ALIASES])
+    return sorted(_table())
 
 
-def is_named(jinja: object) -> bool:
+def is_named(template: object) -> bool:
     """Whether a template is one of ours, and not a tokenizer's own."""
-    return any(jinja == path.read_text(encoding="utf-8") for path in _files())
-
-
-def _files() -> list[Path]:
-    return sorted(Path(__file__).parent.glob("*.jinja"))
+    return isinstance(template, str) and template in _all_jinja()
 
 
 def find(name: str) -> NamedTemplate:
@@ -70,13 +47,34 @@ def find(name: str) -> NamedTemplate:
     Raises:
         ModelError: there is none.
     """
-    if name not in names():
+    if name not in _table():
         raise ModelError(
-            f"model.template: '{name}' is no template known here.{suggest(name, names())} Known "
-            f"names: {', '.join(names())}."
+            f"model.template: '{name}' is no template known here.{suggest(name, names())} Leave it "
+            "out where the model's tokenizer has a template of its own, or take one of: "
+            f"{', '.join(names())}."
         )
-    file = ALIASES.get(name, name)
-    jinja = (Path(__file__).parent / f"{file}.jinja").read_text(encoding="utf-8")
-    listed = TOKENS.search(jinja)
-    assert listed is not None, f"{file}.jinja lists no tokens"
-    return NamedTemplate(file, jinja, tuple(listed[1].split()))
+    form = format_of(name)
+    return NamedTemplate(name, jinja(name, form), tuple(form.tokens.split()))
+
+
+@cache
+def format_of(name: str) -> ChatFormat:
+    """The format of a name in the table."""
+    return ChatFormat.read(_fields(name))
+
+
+def _fields(name: str) -> dict[str, Any]:
+    own = dict(_table()[name])
+    other = own.pop("like", None)
+    return (_fields(other) if other else {}) | own
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return found
+
+
+@lru_cache(maxsize=1)
+def _all_jinja() -> frozenset[str]:
+    return frozenset(find(name).jinja for name in names())

@@ -1,0 +1,87 @@
+"""LLaMA-Factory's own commands: a model named by its YAML, `key=value` and flags."""
+
+import pytest
+from typer.testing import CliRunner
+
+from llama_factory.cli.app import app
+from llama_factory.cli.peer import is_theirs
+from llama_factory.config.dialects.answering import answer_request
+from llama_factory.core.errors import ConfigError
+
+INFERENCE = """\
+model_name_or_path: Qwen/Qwen3-4B-Instruct-2507
+adapter_name_or_path: saves/qwen3-4b/lora/sft
+template: qwen3_nothink
+infer_backend: huggingface  # choices: [huggingface, vllm, sglang, ktransformers]
+trust_remote_code: true
+"""
+
+
+def command(*words, **options):
+    return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False, **options)
+
+
+def test_a_file_for_answers_names_the_model_and_how_it_is_asked(tmp_path):
+    path = tmp_path / "chat.yaml"
+    path.write_text(INFERENCE)
+    asked = answer_request(path, ["default_system=Be kind.", "serving.port=1"])
+    assert asked.source == "saves/qwen3-4b/lora/sft"
+    assert asked.base == "Qwen/Qwen3-4B-Instruct-2507"
+    assert set(asked.changes) == {
+        "model.template=qwen3_nothink",
+        "model.trust_remote_code=True",
+        "data.enable_thinking=False",
+        "data.default_system=Be kind.",
+        "serving.port=1",
+    }
+
+
+def test_a_whole_model_is_its_own_source_and_wrong_keys_are_told():
+    assert answer_request(None, ["model_name_or_path=tiny"]).source == "tiny"
+    with pytest.raises(ConfigError, match="settings: templat: no such key. Did you mean 'templa"):
+        answer_request(None, ["model_name_or_path=tiny", "templat=qwen"])
+    with pytest.raises(ConfigError, match="model_name_or_path: not given. Name the base model"):
+        answer_request(None, ["template=qwen"])
+
+
+def test_a_workspace_is_told_from_their_files_and_flags(tmp_path):
+    assert not is_theirs([str(tmp_path)])
+    assert is_theirs(["chat.yaml"])
+    assert is_theirs(["--model_name_or_path", "tiny"])
+    assert is_theirs(["model_name_or_path=tiny"])
+
+
+def test_one_talks_to_a_model_that_flags_name(tiny_model):
+    done = command("chat", "--model_name_or_path", tiny_model, input="/exit\n")
+    assert done.exit_code == 0
+    assert "/new begins again, /exit leaves." in done.stdout
+
+
+def test_the_commands_are_known_by_their_names():
+    told = command("help").stdout
+    for name in ("train", "chat", "api", "export", "env", "evaluate", "version"):
+        assert f" {name} " in told
+    assert "Python version" in command("env").stdout
+    assert command("webui", "--help").exit_code == 0
+
+
+def test_tests_of_the_harness_are_known_by_their_names(tmp_path):
+    path = tmp_path / "eval.yaml"
+    path.write_text("model_name_or_path: smollm2\ntask: mlu_test\nlang: en\nn_shot: 5\n")
+    with pytest.raises(ConfigError, match="task: 'mlu' is not known. Known: mmlu, cmmlu, ceval."):
+        command("eval", path)
+    with pytest.raises(ConfigError, match="templat: no such key"):
+        command("eval", path, "task=mmlu_test", "templat=qwen")
+
+
+def test_an_export_may_be_asked_for_with_changes(tmp_path, monkeypatch):
+    path = tmp_path / "merge.yaml"
+    path.write_text("model_name_or_path: none-such-model\nexport_dir: a\n")
+    with pytest.raises(ConfigError, match="nonsense: no such key"):
+        command("export", path, "export_dir=b", "nonsense=1")
+    from llama_factory.cli.jobs import _export_request
+
+    assert _export_request([str(path), "export_dir=b"]).output == "b"
+    assert _export_request([str(path), "--export_dir", "c"]).output == "c"
+    assert _export_request([str(path), "d"]).output == "d"
+    assert _export_request([str(path)]).output == "a"
