@@ -14,7 +14,7 @@ import typer
 from llama_factory.cli.options import read_words
 from llama_factory.cli.terminal import TerminalProgress
 from llama_factory.config.changes import Change, read_changes
-from llama_factory.config.dialects.answering import AnswerRequest, answer_request
+from llama_factory.config.dialects.answering import ModelRequest, answer_request
 from llama_factory.config.dialects.exporting import read_flat
 from llama_factory.core import __version__
 from llama_factory.core.errors import ConfigError
@@ -50,7 +50,7 @@ def is_theirs(words: Sequence[str]) -> bool:
     )
 
 
-def read_model(words: Sequence[str]) -> AnswerRequest:
+def read_model(words: Sequence[str]) -> ModelRequest:
     """The model that a YAML, `key=value` and flags name; what differs is said."""
     said = read_words(words)
     asked = answer_request(said.path, said.changes)
@@ -59,7 +59,7 @@ def read_model(words: Sequence[str]) -> AnswerRequest:
     return asked
 
 
-def reference(asked: AnswerRequest) -> "ModelReference":
+def reference(asked: ModelRequest) -> "ModelReference":
     """The model as the verbs take it."""
     from llama_factory.jobs.model_reference import ModelReference
 

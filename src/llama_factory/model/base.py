@@ -225,7 +225,7 @@ def _warn_if_other(tokenizer: PreTrainedTokenizerBase, named: NamedTemplate, whe
     finally:
         tokenizer.chat_template = kept
     if ours != theirs:
-        _say(_difference(tokenizer, named.name, where, ours, theirs))
+        _warn_once(_difference(tokenizer, named.name, where, ours, theirs))
 
 
 def _difference(
@@ -244,7 +244,7 @@ def _difference(
 
 
 @lru_cache(maxsize=64)
-def _say(message: str) -> None:
+def _warn_once(message: str) -> None:
     """Warn, but of the same thing once."""
     logger.warning("%s", message)
 

@@ -17,7 +17,7 @@ TRAINED = ("model.adapter", "model.adapter_paths", "model.base_model", "model.cr
 
 
 @dataclass(frozen=True)
-class AnswerRequest:
+class ModelRequest:
     """Which model is to answer.
 
     Attributes:
@@ -33,7 +33,7 @@ class AnswerRequest:
     notes: tuple[str, ...]
 
 
-def answer_request(path: Path | None, changes: Changes) -> AnswerRequest:
+def answer_request(path: Path | None, changes: Changes) -> ModelRequest:
     """Read the keys of a chat or of an API; those of a training are checked and change nothing.
 
     Args:
@@ -53,7 +53,7 @@ def answer_request(path: Path | None, changes: Changes) -> AnswerRequest:
         raise ConfigError("\n".join(f"{where}: {name}: {told}" for name, told in done.problems))
     adapters, model = done.values.get("adapter_name_or_path"), done.values["model_name_or_path"]
     chosen = [f"{name}={value}" for name, value in _settings(done.settings).items()]
-    return AnswerRequest(
+    return ModelRequest(
         source=",".join(adapters) if adapters else model,
         base=model if adapters else None,
         changes=(*chosen, *(f"{each.name}={each.value}" for each in native)),

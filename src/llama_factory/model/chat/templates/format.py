@@ -163,7 +163,7 @@ def _beginning(form: ChatFormat) -> str:
 
 
 def _listed(tools: ToolList) -> str:
-    each = _write(tools.each) + _apart(tools.between)
+    each = _write(tools.each) + _between(tools.between)
     listed = f"{{%- for tool in tools %}}{each}{{%- endfor %}}"
     return _write(tools.before) + listed + _write(tools.after)
 
@@ -260,7 +260,7 @@ def _called(form: ChatFormat) -> str:
     before, each, between, after = form.calls
     gap = _if("said", _write(form.call_gap)) if form.call_gap else ""
     one = "{%- set arguments = call.function.arguments %}" + _macro(form) + _write(each)
-    loop = f"{{%- for call in message.tool_calls %}}{one}{_apart(between)}{{%- endfor %}}"
+    loop = f"{{%- for call in message.tool_calls %}}{one}{_between(between)}{{%- endfor %}}"
     return _if("message.tool_calls", gap + _write(before) + loop + _write(after))
 
 
@@ -269,7 +269,7 @@ def _macro(form: ChatFormat) -> str:
     each, between = form.parameter
     if not each:
         return ""
-    one = _write(each) + _apart(between)
+    one = _write(each) + _between(between)
     loop = f"{{%- for key, value in arguments.items() %}}{one}{{%- endfor %}}"
     named = f"{{%- if arguments is mapping %}}{loop}{{%- else %}}{{{{- arguments }}}}{{%- endif %}}"
     return f"{{%- macro parameters() %}}{named}{{%- endmacro %}}"
@@ -279,7 +279,7 @@ def _if(condition: str, written: str) -> str:
     return f"{{%- if {condition} %}}{written}{{%- endif %}}"
 
 
-def _apart(between: str) -> str:
+def _between(between: str) -> str:
     """What stands between two of a loop."""
     return _if("not loop.last", _write(between)) if between else ""
 
