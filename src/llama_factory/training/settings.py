@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.training.mirror import require_mirror
@@ -14,7 +14,22 @@ from llama_factory.training.reporters import REPORTERS, Reporter
 from llama_factory.training.reporters.tensorboard import TensorBoard
 from llama_factory.training.schedules import SCHEDULES, Cosine, Schedule
 
-Every = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | Literal["epoch"]
+
+def _often(value: Any) -> Any:
+    if value is None or value == "epoch":
+        return value
+    try:
+        number = 0.0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not (0 < number < 1 or (number >= 1 and number.is_integer())):
+        raise ValueError(
+            "must be a number of updates from 1, a share of the run below 1, or `epoch`"
+        )
+    return number if number < 1 else int(number)
+
+
+Every = int | float | Literal["epoch"]
 """How often something is done: every so many updates, after a share of the run, or each epoch."""
 
 
@@ -85,7 +100,7 @@ class TrainingSettings(Settings):
     of old ones, whose shares hold whatever the lengths; `row`: each row instead, so that long
     answers do not drown short ones; `all_tokens`: each token of an update, new or old, so that
     sources share the loss by length (those with a `weight` of their own keep it)."""
-    eval_steps: Every | None = None
+    eval_steps: Annotated[Every | None, BeforeValidator(_often)] = None
     """Updates between two measurements of the loss on held-out rows; below 1 a share of the run,
     `epoch` once in each. Empty: none is measured."""
     keep_best: bool = False
@@ -102,7 +117,7 @@ class TrainingSettings(Settings):
     report_to: list[Annotated[Reporter, OneOf(REPORTERS)]] = [TensorBoard()]
     """Where the numbers of every update go besides the run's own files: `tensorboard`, `wandb`,
     `mlflow`. An empty list: nowhere."""
-    checkpoint_steps: Every = 50
+    checkpoint_steps: Annotated[Every, BeforeValidator(_often)] = 50
     """Updates between two checkpoints; below 1 a share of the run, `epoch` at the end of each.
     Lower loses less in a crash and writes more."""
     checkpoint_minutes: float | None = Field(None, gt=0)

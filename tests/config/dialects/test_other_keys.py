@@ -81,6 +81,15 @@ def test_checkpoints_and_tests_each_epoch_or_share_of_the_run():
     assert training("save_strategy=no").checkpoint_steps == 0.5
 
 
+@pytest.mark.parametrize("wrong", ["0", "1.5", "often", "true", "-1"])
+def test_how_often_must_be_updates_a_share_or_each_epoch(wrong):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [f"training.eval_steps={wrong}"])
+    told = str(caught.value)
+    assert "must be a number of updates from 1, a share of the run below 1, or `epoch`" in told
+    assert "1 problem" in told
+
+
 @pytest.mark.parametrize(
     ("often", "steps"), [(50, 50), (0.1, 12), ("epoch", 40), (0.001, 1), (1, 1)]
 )

@@ -371,7 +371,10 @@ def test_the_replay_buffer_of_the_article_is_the_replay_strategy():
         (["lr_scheduler_type=greedy"], "'greedy' is not supported. Use linear, cosine"),
         (["lr_scheduler_kwargs={power: 2}"], "the schedule knows no settings, and not power."),
         (["load_best_model_at_end=true"], "needs eval_strategy steps or epoch."),
-        (["use_galore=true"], "True is not supported: use optim adamw_torch, or quantization_bit"),
+        (
+            ["use_galore=true"],
+            "True is not supported: use optim adamw_torch. Where memory is short",
+        ),
         (["use_mca=true"], "needs Megatron. Leave it out"),
         (["stage=kto", "pref_ftx=0.5"], "the objective kto has no weight of the plain loss. Use 0"),
         (["optim=adamw_torh"], "is not supported. Did you mean 'adamw_torch'?"),
