@@ -13,7 +13,7 @@ TYPES = {
     "model.adapter": 8,
     "training.objective": 8,
     "training.optimizer": 5,
-    "training.schedule": 4,
+    "training.schedule": 7,
 }
 
 
