@@ -32,7 +32,7 @@ from llama_factory.web.routes import (
     train,
     versions,
 )
-from llama_factory.web.site import Site
+from llama_factory.web.site import Site, visit_of
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +109,10 @@ def is_of_api(path: str) -> bool:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    """What a person can mend."""
-    return render(request, "problem", status=409, problem=str(error))
+    """What a person can mend; where the folder lies on the machine is not theirs to know."""
+    folder = visit_of(request).site.folder
+    said = str(error).replace(f"{folder}: ", "").replace(str(folder), folder.name)
+    return render(request, "problem", status=409, problem=said)
 
 
 def _no_page(request: Request, error: Exception) -> Response:
