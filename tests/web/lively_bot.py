@@ -5,12 +5,13 @@ import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from llama_factory import operate, upkeep
+from llama_factory import curate, operate, upkeep
 from llama_factory.core import files
 from llama_factory.core.types import Example, Message
 from llama_factory.data.conflict_rules import Conflict, ConflictSettings
 from llama_factory.data.review.folder import add_cases
-from llama_factory.jobs import background
+from llama_factory.jobs import background, votes
+from llama_factory.jobs.votes import Contestant, PairedAnswer
 from llama_factory.monitoring import series
 from llama_factory.training.monitor import TRAINER_LOG
 from llama_factory.versions import store
@@ -30,7 +31,8 @@ ROWS = (
 )
 NEWEST = f"v{NUM_ROUNDS - 1:04d}"
 PAGES = {each: "" if each == "overview" else each for each in NAV} | {
-    "data": "data?check=returns.jsonl&q=warranty",
+    "data": "data?check=returns.jsonl&q=warranty&statistics=true",
+    "pairs": "chat/pairs",
     "version": f"versions/{NEWEST}",
     "refused": f"versions/v{NUM_ROUNDS:04d}",
     "compare": f"compare?before=v0003&after={NEWEST}",
@@ -48,6 +50,7 @@ def make_lively_bot(folder: Path) -> Workspace:
     upkeep.note(bot, NEWEST, "Answers about returns read well; the shop was told.", "ben")
     upkeep.tag(bot, "spring", "v0003")
     _rows(bot)
+    _votes(bot)
     _dispute(bot)
     _job(bot)
     _monitor(bot)
@@ -61,9 +64,24 @@ def _rows(bot: Workspace) -> None:
     files.write_jsonl(bot.inbox / "returns.jsonl", [*waiting, {"instruction": "Who?"}])
     turns = [{"role": "user", "content": ROWS[0][0]}, {"role": "assistant", "content": ROWS[0][1]}]
     taught = {"messages": turns, "group": "warranty", "file": "warranty.jsonl", "line": 7}
-    files.write_jsonl(bot.versions / "v0001" / "data" / "train.jsonl", [taught])
+    files.write_jsonl(
+        bot.versions / "v0001" / "data" / "train.jsonl", [taught, taught | {"line": 9}]
+    )
+    curate.forget(bot, Example.from_json(taught).key, "ben", "The lamp is sold no more.")
     refused = {"line": 3, "reason": "not valid JSON: ',' expected", "row": '{"instruction": "Who?"'}
     files.write_jsonl(bot.quarantine / "stores.jsonl.rows.jsonl", [refused])
+
+
+def _votes(bot: Workspace) -> None:
+    """Two answers that were judged side by side, and two that wait."""
+    for choice in ("left", "left", "right", "tie", None):
+        answers = [
+            PairedAnswer(Contestant(version), answer)
+            for version, (_, answer) in zip((NEWEST, "v0003"), ROWS, strict=False)
+        ]
+        pair = votes.keep_pair(bot, USER, ROWS[0][0], answers, lambda: False)
+        if choice is not None:
+            votes.vote(bot, pair.id, USER, choice)
 
 
 def _dispute(bot: Workspace) -> None:
