@@ -38,12 +38,15 @@ function filter() {
   }
 }
 
-settings.addEventListener("input", (event) => {
+function written(event) {
   if (event.target === search) return filter();
   clearTimeout(pause);
   const part = event.target.matches("[data-part]") ? event.target.id.replace("f-", "p-") : "";
   pause = setTimeout(() => show(part).catch(() => {}), part ? 0 : TYPING_MS);
-});
+}
+
+settings.addEventListener("input", written);
+settings.addEventListener("change", written); // not every way to choose in a list tells both
 settings.addEventListener("submit", async (event) => {
   const button = event.submitter;
   if (!button || button.formAction === settings.action) return;
