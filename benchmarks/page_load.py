@@ -42,7 +42,7 @@ FOLLOWED = ("rounds", "", "versions", "monitor")
 TURN_UPDATES = 8
 """Updates of the round for which people stay, and stay away."""
 SETTLE_SECONDS = 0.3
-LEAST_PAUSE_SECONDS = 2.0
+LEAST_PAUSE_SECONDS = 3.0
 """The page's script waits so long after a change, and so long between two refreshes."""
 VIEWS = 3000
 SHARE = "share_of_the_processors"

@@ -114,8 +114,14 @@ def _logged_in(bot, name):
 @pytest.mark.parametrize(
     ("role", "allowed"),
     [
-        ("viewer", ("/chat",)),
-        ("reviewer", ("/chat", "/review", "/data/mend", "/versions/v0001/note")),
+        ("viewer", ("/chat", "/train/show", "/train/read")),
+        (
+            "reviewer",
+            (
+                *("/chat", "/train/show", "/train/read"),
+                *("/review", "/data/mend", "/versions/v0001/note"),
+            ),
+        ),
     ],
 )
 def test_no_role_does_more_than_it_may(staffed, role, allowed):

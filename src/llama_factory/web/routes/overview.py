@@ -11,7 +11,7 @@ from llama_factory.reports.listing import VersionRow
 from llama_factory.versions.releases import PRODUCTION, Release, Releases
 from llama_factory.versions.workspace import Workspace
 from llama_factory.web.pages import attempt, back, may, render, words
-from llama_factory.web.shared import OF_HEALTH, OF_LOOP
+from llama_factory.web.shared import OF_HEALTH, OF_LOOP, OF_VERSIONS
 from llama_factory.web.site import Here, visit_of
 
 NUM_VERDICTS = 3
@@ -21,15 +21,13 @@ router = APIRouter()
 @router.get("/")
 def overview(request: Request, workspace: Here) -> Response:
     """The first page of a workspace."""
-    shared = visit_of(request).site.shared
+    shared = partial(visit_of(request).site.shared.read, workspace)
     sections: dict[str, Callable[[], Any]] = {
         "releases": partial(upkeep.released, workspace),
-        "verdicts": partial(_verdicts, workspace),
-        "loop": partial(shared.read, workspace, "loop", OF_LOOP, partial(operate.why, workspace)),
-        "canary": partial(operate.canary, workspace),
-        "health": partial(
-            shared.read, workspace, "health", OF_HEALTH, partial(operate.health, workspace)
-        ),
+        "verdicts": partial(shared, "verdicts", OF_VERSIONS, partial(_verdicts, workspace)),
+        "loop": partial(shared, "loop", OF_LOOP, partial(operate.why, workspace)),
+        "canary": partial(shared, "canary", OF_HEALTH, partial(operate.canary, workspace)),
+        "health": partial(shared, "health", OF_HEALTH, partial(operate.health, workspace)),
     }
     read = {name: attempt(each) for name, each in sections.items()}
     values: dict[str, Any] = {name: value for name, (value, _) in read.items()}

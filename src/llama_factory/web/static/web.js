@@ -3,7 +3,7 @@
 
 const POLL_SECONDS = 15;
 const SETTLE_MS = 300;
-const PAUSE_MS = 2000; // between two refreshes: a round changes every second, and many may look on
+const PAUSE_MS = 3000; // between two refreshes: a round changes every second, and many may look on
 
 // Parts with `data-live="topic topic"` and an id are replaced when one of their topics changes.
 let waiting = new Set();
