@@ -227,7 +227,20 @@ class Watched:
             "poisoned_rows": len(self.poisoned),
             "versions": len(store.ids(self.workspace)) - 1,
             "events": dict(events),
+            "verdicts_on_poison": self._verdicts_on_poison(),
         } | self._served()
+
+    def _verdicts_on_poison(self):
+        """What the gate said of every version that a poisoned file was taught to."""
+        reports = (
+            (version_id, store.get(self.workspace, version_id, verify=False).report)
+            for version_id in store.ids(self.workspace)[1:]
+        )
+        return {
+            version_id: [check["reason"] for check in report["verdict"]["checks"]]
+            for version_id, report in reports
+            if any(" poisoned." in name for name in report["taken"])
+        }
 
     def _served(self):
         if self.server is None:
