@@ -177,10 +177,10 @@ class Person:
             f"{selector} has no '{text}'",
         )
 
-    def find(self, selector: str) -> WebElement:
+    def find(self, selector: str, seconds: float = PATIENCE) -> WebElement:
         """What a CSS selector finds, once it is there."""
         found: WebElement = self._until(
-            lambda: self.driver.find_element(By.CSS_SELECTOR, selector), f"no {selector}"
+            lambda: self.driver.find_element(By.CSS_SELECTOR, selector), f"no {selector}", seconds
         )
         return found
 

@@ -5,6 +5,7 @@ template cannot express are left to the template inside the model file.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
@@ -100,8 +101,8 @@ def turn_format(tokenizer: PreTrainedTokenizerBase) -> TurnFormat | None:
         whole = renderer.text(turns, ask=True).removeprefix(bos)
     except REFUSALS:
         return None
-    form = _derived(plain, renderer.habits.end)
-    forms = [] if form is None else [_with_system(form, whole), _with_system_inside(form, whole)]
+    derived = _derived(plain, renderer.habits.end)
+    forms = (add(form, whole) for form in derived for add in (_with_system, _with_system_inside))
     exact = (f for f in forms if f.text(talk) == plain and f.text(turns) == whole)
     return next((f for f in exact if _is_writable(f)), None)
 
@@ -112,22 +113,25 @@ def _added_at_the_start(tokenizer: PreTrainedTokenizerBase) -> str:
     return str(tokenizer.bos_token) if first == tokenizer.bos_token_id else ""
 
 
-def _derived(plain: str, end_tokens: str) -> TurnFormat | None:
-    """The format without its system turn, from question, answer and question.
+def _derived(plain: str, end_tokens: str) -> Iterator[TurnFormat]:
+    """Formats without a system turn, from question, answer and question; the likeliest first.
 
-    What comes before both questions opens a user's turn, but for the end of the answer.
+    What comes before both questions opens a user's turn, but for the end of the answer; where the
+    mark at the start and the one that ends an answer end alike, less of it does.
     """
     pieces = []
     for content in (FIRST, ANSWER, SECOND):
         before, found, plain = plain.partition(content)
         if not found:
-            return None
+            return
         pieces.append(before)
     head, after_user, between = pieces
-    opening = _common_end(head, between.removeprefix(end_tokens))
+    longest = _common_end(head, between.removeprefix(end_tokens))
     lead = after_user.removeprefix(plain)  # what a finished answer has before it, as a space
-    answer = (lead, between.removesuffix(opening))
-    return TurnFormat(head.removesuffix(opening), (opening, plain), answer)
+    for begin in range(len(longest) + 1):
+        opening = longest[begin:]
+        answer = (lead, between.removesuffix(opening))
+        yield TurnFormat(head.removesuffix(opening), (opening, plain), answer)
 
 
 def _with_system(form: TurnFormat, text: str) -> TurnFormat:
