@@ -102,10 +102,10 @@ def test_a_limit_of_compared_rows_is_reported(monkeypatch):
 
 
 @given(st.lists(st.integers(0, 10**7), min_size=1, max_size=60), st.integers(1, 100))
-def test_percentiles_from_bins_are_within_four_percent(values, percent):
+def test_percentiles_from_bins_are_within_three_percent_and_rounding(values, percent):
     exact = np.percentile(values, percent, method="inverted_cdf")
     told = histogram_of(values).percentile(percent)
-    assert told == pytest.approx(exact, rel=0.04, abs=0.51)
+    assert abs(told - exact) <= 0.03 * exact + 0.51  # half of a bin, then rounded
 
 
 def test_ends_mean_and_bins_are_exact():

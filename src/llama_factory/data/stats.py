@@ -55,7 +55,7 @@ class Histogram:
         return self.total / max(self.num_values, 1)
 
     def percentile(self, percent: float) -> int:
-        """The length that `percent` of all lengths do not exceed, to within 3 %."""
+        """The length that `percent` of all lengths do not exceed, to within 3 % and rounding."""
         wanted = percent / 100 * self.num_values
         reached = 0
         for place, count in enumerate(self.counts):
