@@ -49,9 +49,13 @@ def nginx(page: str, path: str, folder: Path) -> Iterator[str]:
     lines = lines.replace("/bots/", path).replace("http://127.0.0.1:8000/", page)
     port = _free_port()
     settings = folder / "nginx.conf"
+    scratch = "".join(
+        f"{each}_temp_path {folder}/{each};"
+        for each in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     settings.write_text(
         f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}\n"
-        f"http {{ access_log off; server {{ listen 127.0.0.1:{port} ssl;\n"
+        f"http {{ access_log off; {scratch} server {{ listen 127.0.0.1:{port} ssl;\n"
         f"ssl_certificate {certificate}; ssl_certificate_key {key};\n{lines} }} }}\n"
     )
     log = folder / "error.log"
