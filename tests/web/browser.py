@@ -14,12 +14,7 @@ from typing import Any
 
 import uvicorn
 from selenium import webdriver
-from selenium.common.exceptions import (
-    ElementClickInterceptedException,
-    ElementNotInteractableException,
-    NoSuchElementException,
-    StaleElementReferenceException,
-)
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from starlette.types import ASGIApp
@@ -35,12 +30,8 @@ OWN = ("data:", "blob:", "about:", "chrome:", "devtools:")
 """Addresses that are no request to anybody."""
 PATIENCE = 60.0
 """Seconds in which a page must show what it is to show; a busy machine is slow."""
-NOT_YET = (
-    NoSuchElementException,
-    StaleElementReferenceException,
-    ElementNotInteractableException,
-    ElementClickInterceptedException,
-)
+NOT_YET = WebDriverException
+"""Not there, not to be pressed, or replaced while it was read: the page is live."""
 
 
 @contextmanager

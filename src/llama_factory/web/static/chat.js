@@ -157,7 +157,7 @@ function hear(block, calls, deltas) {
 function take(block, chunk, calls) {
   if (chunk.error) throw new Error(chunk.error.message);
   const choice = chunk.choices?.[0];
-  if (chunk.id) block.querySelector('[name="completion_id"]').value = chunk.id;
+  if (chunk.id) block.dataset.id = chunk.id;
   block.querySelector("footer").textContent = chunk.model || "";
   block.querySelector(".text").textContent += choice?.delta?.content || "";
   if (choice?.delta?.tool_calls) hear(block, calls, choice.delta.tool_calls);
@@ -179,6 +179,8 @@ async function answer(prompt) {
   if (!reply.ok) throw new Error(await problemOf(reply));
   turns.forEach((turn) => add(turn.role === "tool" ? "tool-result" : "question", turn.content));
   const block = add("answer", "");
+  const rating = block.querySelector("form"); // only whole answers are kept, so only they are rated
+  rating.hidden = true;
   const calls = [];
   ask.elements.prompt.value = "";
   let isWhole = false;
@@ -187,8 +189,11 @@ async function answer(prompt) {
   } catch (error) {
     if (error.name !== "AbortError") throw error;
     isWhole = true;
+    block.dataset.id = "";
   }
   if (!isWhole) throw new Error(ask.dataset.cut);
+  rating.elements.completion_id.value = block.dataset.id;
+  rating.hidden = !block.dataset.id;
   turns.forEach(remember);
   const content = block.querySelector(".text").textContent;
   remember({ role: "assistant", content, ...(calls.length ? { tool_calls: calls } : {}) });
