@@ -16,7 +16,6 @@ from typing import Any, Literal, get_args
 from llama_factory.core import files
 from llama_factory.core.errors import DataError
 from llama_factory.core.times import now
-from llama_factory.core.types import Example, Message
 from llama_factory.data.cleaning.private_data import PrivateData
 from llama_factory.data.review.case_book import append_records
 from llama_factory.evaluation.statistics import Estimate, proportion
@@ -217,7 +216,7 @@ def vote(
         DataError: no such pair waits for this person.
     """
     pair = replace(read_pair(workspace, pair_id, who), choice=choice, when=now())
-    mask = _masking(private or PrivateData()) if keep_texts else lambda text: ""
+    mask = (private or PrivateData()).mask_text if keep_texts else lambda text: ""
     with files.locked(workspace.cache / ".votes.lock", what="storing a vote", seconds=10):
         read_pair(workspace, pair_id, who)  # nobody voted meanwhile
         append_records(workspace.votes, [asdict(pair.with_texts(mask))])
@@ -259,10 +258,3 @@ def _remove_old(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime < oldest:
                 path.unlink()
-
-
-def _masking(private: PrivateData) -> Callable[[str], str]:
-    def masked(text: str) -> str:
-        return private.mask(Example((Message("assistant", text),), "", "", 0)).answer
-
-    return masked

@@ -16,7 +16,6 @@ from typing import Any
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.times import now
-from llama_factory.core.types import Example, Message
 from llama_factory.data.cleaning.private_data import PrivateData
 from llama_factory.data.review.case_book import append_records
 from llama_factory.data.sources.feedback import Feedback, Rating
@@ -129,7 +128,7 @@ class FeedbackStore:
         self._folder = workspace.feedback
         self._journal = Journal(workspace.journal)
         self._conversations = conversations
-        self._mask = (private or PrivateData()).mask
+        self._masked = (private or PrivateData()).mask_text
         self._known = _Known(self._folder)
         self._lock = threading.Lock()
 
@@ -220,10 +219,6 @@ class FeedbackStore:
             comment=self._masked(given.comment),
             index=given.index,
         )
-
-    def _masked(self, text: str) -> str:
-        row = Example((Message("assistant", text),), "", "", 0)
-        return self._mask(row).answer if text else ""
 
 
 @dataclass(frozen=True)

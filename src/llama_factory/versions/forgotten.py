@@ -8,13 +8,13 @@ import contextlib
 import json
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from llama_factory.core import files
 from llama_factory.core.errors import DataError
 from llama_factory.core.times import now
 from llama_factory.core.types import Memory
+from llama_factory.data.review.case_book import append_records
 from llama_factory.versions.workspace import Workspace
 
 FILE = "forgotten.jsonl"
@@ -97,7 +97,7 @@ def mark_forgotten(workspace: Workspace, marks: Iterable[ForgottenRow]) -> list[
     with _writing(workspace):
         known = read_forgotten(workspace)
         new = [mark for mark in listed if mark.key not in known]
-        _append(workspace, new)
+        append_records(workspace.folder / FILE, map(asdict, new))
     return new
 
 
@@ -112,7 +112,7 @@ def take_back(workspace: Workspace, key: str, who: str) -> ForgottenRow:
         if known is None:
             raise DataError(f"no row with the key '{key[:40]}' is marked to be forgotten.")
         mark = replace(known, who=who, when=now(), is_back=True)
-        _append(workspace, [mark])
+        append_records(workspace.folder / FILE, [asdict(mark)])
     return mark
 
 
@@ -128,13 +128,3 @@ def without_rows(memory: Memory, keys: Container[str]) -> Memory:
 def _writing(workspace: Workspace) -> contextlib.AbstractContextManager[None]:
     lock = (workspace.folder / FILE).with_suffix(".lock")
     return files.locked(lock, what="marking rows to be forgotten", seconds=10)
-
-
-def _append(workspace: Workspace, marks: Iterable[ForgottenRow]) -> None:
-    path: Path = workspace.folder / FILE
-    kept = path.read_bytes() if path.exists() else b""
-    if kept and not kept.endswith(b"\n"):
-        kept += b"\n"
-    lines = "".join(json.dumps(asdict(mark), ensure_ascii=False) + "\n" for mark in marks)
-    with files.writing(path) as file:
-        file.write(kept + lines.encode(errors="surrogatepass"))

@@ -72,7 +72,7 @@ class Site:
             ServingError: it is damaged: nobody gets in then.
         """
         path = self.folder / FILE
-        stamp = files.stamp(path.stat()) if path.exists() else None
+        stamp = files.stamp_of(path)
         if stamp != self._users[0]:
             self._users = stamp, read_users(path)
         return self._users[1]

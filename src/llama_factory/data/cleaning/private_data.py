@@ -83,6 +83,10 @@ class PrivateData(RowStep):
         assert isinstance(masked, Example)
         return masked
 
+    def mask_text(self, text: str) -> str:
+        """The same of a text that belongs to no row."""
+        return self.mask(Example((Message("assistant", text),), "", "", 0)).answer if text else ""
+
     def _mark(self, kind: str, value: str) -> str:
         if self.kinds.get(kind) != "hash":
             return f"[{kind.upper()}]"
