@@ -70,7 +70,10 @@ def test_names_of_any_characters_come_back_as_they_were(journal):
 
 
 def test_many_writers_lose_nothing(journal):
+    start = threading.Barrier(4)
+
     def write(number):
+        start.wait()
         for each in range(20):
             journal.add(JournalEntry("alert", "server", key=f"{number}-{each}"))
 

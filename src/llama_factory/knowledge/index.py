@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from llama_factory.core.databases import use_write_ahead_log
 from llama_factory.knowledge.chunks import Chunk
 from llama_factory.text.words import search_words
 
@@ -109,7 +110,7 @@ class KnowledgeIndex:
             raise
 
     def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
+        use_write_ahead_log(self._db, seconds=BUSY_SECONDS)
         self._db.execute("PRAGMA synchronous = NORMAL")
         if not self._schema():
             with self.writing():

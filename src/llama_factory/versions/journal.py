@@ -14,6 +14,7 @@ from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any, Literal
 
+from llama_factory.core.databases import use_write_ahead_log
 from llama_factory.core.errors import ConfigError, VersionError
 from llama_factory.core.sentences import keep_kinds, restore_kinds
 from llama_factory.core.times import now
@@ -216,7 +217,7 @@ class Journal:
 def _in_transaction(database: sqlite3.Connection, kind: str) -> Iterator[sqlite3.Connection]:
     database.execute("PRAGMA synchronous=FULL")
     if database.execute("PRAGMA user_version").fetchone()[0] < 1:
-        database.execute("PRAGMA journal_mode=WAL")
+        use_write_ahead_log(database, seconds=BUSY_SECONDS)
         database.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version=1; COMMIT;")
     database.execute(f"BEGIN {kind}")
     try:
