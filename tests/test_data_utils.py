@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import datasets
+import pytest
 
 ROWS = [
     {
@@ -34,6 +35,7 @@ def test_the_lines_of_the_article_work(tmp_path, monkeypatch):
     assert chinese == "请说明一个非常关键的问题。"
 
 
+@pytest.mark.slow
 def test_importing_is_light():
     code = """
 import sys

@@ -96,6 +96,7 @@ def answering_model(answering):
     return lf.load(answering)
 
 
+@pytest.mark.slow
 def test_every_way_to_name_a_model_answers(answering, tiny_model):
     expected = lf.load(answering).chat("hello", max_tokens=8)
     assert lf.load(answering, "v0001").chat("hello", max_tokens=8) == expected
@@ -126,6 +127,7 @@ def test_an_answer_comes_in_pieces_and_may_be_left(answering):
         list(model.stream("hello " * 600))
 
 
+@pytest.mark.slow
 def test_a_stop_string_alone_is_one_string(answering):
     model = lf.load(answering)
     whole = model.chat("hello", max_tokens=16)
@@ -211,6 +213,7 @@ def test_what_cannot_be_loaded_is_one_message(tmp_path, answering):
         lf.learn(tmp_path / "empty")
 
 
+@pytest.mark.slow
 def test_a_run_from_a_file_with_changes(tmp_path, tiny_model):
     rows = [{"instruction": f"Question {n}?", "output": f"{n}."} for n in range(8)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))

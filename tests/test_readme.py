@@ -48,6 +48,7 @@ def names(group, before=()):
         )
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", [*READMES, *GUIDES])
 def test_every_command_and_option_exists(name):
     for words in commands(name):
@@ -56,6 +57,7 @@ def test_every_command_and_option_exists(name):
         assert {word for word in rest if word.startswith("--")} <= options, words
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", OVERVIEWS)
 def test_every_command_is_shown(name):
     shown = {find(words)[0].name for words in commands(name)}

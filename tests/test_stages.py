@@ -92,6 +92,7 @@ def rows(path, count=6):
     return path
 
 
+@pytest.mark.slow
 def test_do_predict_answers_the_test_rows_after_training(tiny, tmp_path):
     named = [
         f"data_path={rows(tmp_path / 'train.jsonl')}",
@@ -114,6 +115,7 @@ def test_do_predict_answers_the_test_rows_after_training(tiny, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_do_predict_alone_answers_with_a_saved_adapter(tiny, tmp_path):
     named = [f"data_path={rows(tmp_path / 'train.jsonl')}"]
     train(tiny, tmp_path / "adapter", *named)
@@ -143,6 +145,7 @@ def test_do_predict_alone_answers_questions_without_an_answer(tiny, tmp_path):
         train(tiny, tmp_path / "taught", f"data_path={path}")
 
 
+@pytest.mark.slow
 def test_logs_go_where_log_dir_says(tiny, tmp_path):
     named = [f"data_path={rows(tmp_path / 'train.jsonl')}", f"logging_dir={tmp_path / 'logs'}"]
     train(tiny, tmp_path / "out", *named, "report_to=tensorboard")

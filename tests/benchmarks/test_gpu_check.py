@@ -40,6 +40,7 @@ def test_each_format_learns_the_same_and_recomputing_changes_no_loss(models):
     assert models.measure(recomputing, models.TINY, CPU, 3).losses == pytest.approx(exact.losses)
 
 
+@pytest.mark.variants
 @pytest.mark.skipif(torch.cuda.is_available(), reason="they can run where there is a GPU")
 @pytest.mark.parametrize("options", [{"uses_liger": True}, {"attention": "flash_attention_2"}])
 def test_what_cannot_run_here_says_why(models, options):

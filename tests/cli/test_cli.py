@@ -49,6 +49,7 @@ print("heavy", heavy, file=sys.stderr)
 """
 
 
+@pytest.mark.slow
 def test_help_and_bad_settings_answer_without_torch(tmp_path):
     (tmp_path / "bad.yaml").write_text("model: {base_modle: x}\n")
     run = subprocess.run(
@@ -228,6 +229,7 @@ guarded(lambda: print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT
 """
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

@@ -71,6 +71,7 @@ def test_the_page_of_a_version_needs_no_other_file(bot, tmp_path):
     assert "general perplexity x" in page  # a reason of the verdict
 
 
+@pytest.mark.slow
 def test_texts_in_the_page_are_escaped(bot, tmp_path):
     path = run.report(bot, "v0002", tmp_path / "page.html")
     assert "<b>" not in path.read_text(encoding="utf-8")

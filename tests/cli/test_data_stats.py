@@ -53,6 +53,7 @@ def test_json_is_for_programs(folder):
     assert values["refused"]["rows"] == 1
 
 
+@pytest.mark.slow
 def test_a_picture_is_drawn(folder):
     told = run(folder / "pets.jsonl", "--picture", folder / "stats.png")
     assert told.output.endswith(f"Picture: {folder / 'stats.png'}\n")

@@ -35,6 +35,7 @@ def suite(tmp_path):
     return tmp_path / "shop.yaml"
 
 
+@pytest.mark.slow
 def test_a_version_is_measured_by_suites_of_ones_own(bot, suite, tmp_path):
     output = tmp_path / "out"
     told = invoke(
@@ -64,6 +65,7 @@ def test_a_version_without_suites_named_gets_the_usual_ones(bot):
     assert (bot / "evaluations/v0001/results.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_plain_adapter_is_measured_too(bot, suite, tmp_path):
     source = ModelReference(str(bot / "versions/v0002/adapter"))
     (found,) = run.evaluate(source, [str(suite)], tmp_path / "out", SILENT)

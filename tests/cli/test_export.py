@@ -58,6 +58,7 @@ def test_a_version_is_exported_and_answers_with_plain_transformers(workspace, tm
     assert answer.shape[1] > ids.shape[1]
 
 
+@pytest.mark.slow
 def test_json_tells_folder_sizes_and_parity(workspace, tmp_path):
     run = command("export", workspace, tmp_path / "out", "--version", "2", "--json")
     told = json.loads(run.stdout)
@@ -93,6 +94,7 @@ def test_a_workspace_whose_base_model_was_changed_is_refused(workspace, tmp_path
         settings.write_text(kept)
 
 
+@pytest.mark.slow
 def test_rows_are_answered_by_a_version(workspace, rows, tmp_path):
     answered = {}
     for version in ("v0000", "v0001"):
@@ -108,6 +110,7 @@ def test_rows_are_answered_by_a_version(workspace, rows, tmp_path):
     assert answered["v0000"] != answered["v0001"]
 
 
+@pytest.mark.slow
 def test_questions_without_an_answer_are_answered_and_not_judged(workspace, tmp_path):
     (tmp_path / "asked.csv").write_text("question\nWhich gate?\nWhat time?\n")
     words = ["predict", workspace, tmp_path / "asked.csv", tmp_path / "out", "--version", "v0001"]

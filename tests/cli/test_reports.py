@@ -93,6 +93,7 @@ def test_general_drift_has_intervals(versions):
             assert found["value"] == pytest.approx(value, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_intervals_are_told_in_the_table_and_on_the_page(bot, capsys):
     story = run.show(bot, "v0002")
     found = {name: Estimate(0.5, 0.4 - 0.01 * n, 0.61, 8) for n, name in enumerate(SUMMARY)}
@@ -110,6 +111,7 @@ def test_intervals_are_told_in_the_table_and_on_the_page(bot, capsys):
         assert f"<small>{sides}</small>" in shown
 
 
+@pytest.mark.slow
 def test_show_and_the_page_have_the_base_model_and_the_scores_before_teaching(bot):
     matrix = next(m for m in run.show(bot, "v0002").matrices if m.metric == "token_f1")
     told, shown = invoke("show", bot, "v0002"), paged(run.show(bot, "v0002"))

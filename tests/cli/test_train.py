@@ -41,6 +41,7 @@ def test_overwriting_runs_again_where_a_run_is_finished(tmp_path, tiny_model):
     assert (tmp_path / "out/adapter_model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_fields_that_nothing_reads_are_told(tmp_path, tiny_model, capsys):
     rows = [
         {"instruction": f"问题 {number}？", "output": "好的。", "context": "店"}

@@ -141,6 +141,7 @@ def test_problems_name_the_setting_or_what_set_it(settings, changes, message):
         load_config(settings, changes)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -109,6 +109,7 @@ def factors_by_hand(model, layer, codes, answers=None):
     return r, squares / num_tokens
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("kind", [EMPIRICAL, SAMPLED])
 def test_the_factors_of_layers_equal_sums_over_rows_and_tokens(tiny_model, kind):
     model = shake(make(tiny_model))

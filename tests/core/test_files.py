@@ -35,6 +35,7 @@ def hold(path, ready, release):
         release.wait(20)
 
 
+@pytest.mark.slow
 def test_the_second_process_is_told_who_holds_the_lock(tmp_path):
     context = multiprocessing.get_context("spawn")
     ready, release = context.Event(), context.Event()

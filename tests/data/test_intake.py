@@ -71,6 +71,7 @@ def test_a_file_is_read_once_and_again_when_content_or_steps_change(tmp_path, mo
     assert len(read) == 2
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_rows_in_the_same_order(tmp_path, monkeypatch):
     monkeypatch.setattr(intake, "BYTES_WORTH_WORKERS", 0)
     monkeypatch.setattr(intake, "BATCH_ROWS", 7)

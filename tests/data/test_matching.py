@@ -109,6 +109,7 @@ def test_of_many_rows_of_one_template_no_pair_is_lost(tmp_path, monkeypatch, ban
     assert len(found) >= 20
 
 
+@pytest.mark.slow
 def test_rows_of_one_template_are_not_all_compared(tmp_path):
     table, other = (
         table_of(tmp_path / "a", templated(600, 0, 8)),
@@ -118,6 +119,7 @@ def test_rows_of_one_template_are_not_all_compared(tmp_path):
     assert num_pairs < 20 * 600  # of 600 * 600, most of which share a band
 
 
+@pytest.mark.slow
 def test_a_row_that_is_out_is_not_compared_any_more(tmp_path):
     same = [chat(TEMPLATE + "this is fine", "yes")] * 40
     table, other = table_of(tmp_path / "a", same), table_of(tmp_path / "b", same)

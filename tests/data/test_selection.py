@@ -52,6 +52,7 @@ def plainly_held_out(selection, fraction, *, by_answer):
     return held_out
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("by_answer", [False, True])
 @pytest.mark.parametrize("fraction", [1e-9, 0.01, 0.1, 0.5])
 @pytest.mark.parametrize("shape", [(0, 1, 1), (3, 1, 1), (40, 1, 3), (3000, 60, 8), (3000, 999, 2)])

@@ -101,6 +101,7 @@ def test_a_limit_of_compared_rows_is_reported(monkeypatch):
     assert (counted.num_compared, counted.num_duplicates) == (4, 3)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 10**7), min_size=1, max_size=60), st.integers(1, 100))
 def test_percentiles_from_bins_are_within_three_percent_and_rounding(values, percent):
     exact = np.percentile(values, percent, method="inverted_cdf")

@@ -103,6 +103,7 @@ def test_few_tokens_at_once_change_no_answer(model):
     assert given[0] == given[1]
 
 
+@pytest.mark.slow
 def test_a_report_scores_every_task_and_keeps_the_answers(model):
     tasks = [Task("v0001", "g", tuple(ROWS)), Task("v0002", "h", (ROWS[0],))]
     settings = EvaluationSettings(max_new_tokens=4, max_rows=2)

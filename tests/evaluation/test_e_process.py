@@ -49,6 +49,7 @@ def expectation(process, sizes, rates):
     return total
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(
     null=HYPOTHESES,
@@ -155,10 +156,12 @@ def test_two_to_six_percent_is_noticed():
     assert np.median(noticed) < 300
 
 
+@pytest.mark.slow
 def test_a_candidate_that_is_as_good_is_proven_so():
     assert len(crossings(not_worse_by(0.1), (0.1, 0.1), 100, num_candidate=600)) >= 95
 
 
+@pytest.mark.slow
 @given(past=OUTCOMES, bads=st.lists(st.booleans(), min_size=1, max_size=20))
 def test_outcomes_that_come_together_are_as_one_by_one(past, bads):
     process = after(not_worse_by(0.05), past)
@@ -223,6 +226,7 @@ def test_the_number_of_outcomes_still_needed_is_about_right():
     assert sure.outcomes_needed(ALPHA) == 0
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_difference_at_every_look():
     missed = 0
     for run in range(200):

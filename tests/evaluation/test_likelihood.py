@@ -51,6 +51,7 @@ def differences(sums):
     return [each - sums[0] for each in sums]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("batch_tokens", [16, 4096])
 def test_options_differ_as_they_do_by_hand(tmp_path, architecture, batch_tokens):

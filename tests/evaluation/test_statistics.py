@@ -37,6 +37,7 @@ def test_the_bootstrap_of_a_mean_is_near_the_normal_interval():
     assert found.high - found.low == pytest.approx(2 * half, rel=0.1)
 
 
+@pytest.mark.slow
 def test_95_percent_intervals_hold_the_truth_about_95_times_in_100():
     rng = np.random.default_rng(0)
     samples = rng.beta(2, 3, size=(300, 60))

@@ -63,6 +63,7 @@ def test_rows_that_were_answered_are_not_asked_again(model, tmp_path):
     assert written == [each.answer for each in again]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     ("changes", "model_id"),
     [({"max_new_tokens": 4}, "m"), ({}, "another"), ({"rows": tuple(map(TaskRow, ROWS[1:]))}, "m")],
@@ -105,6 +106,7 @@ def test_plain_text_is_judged_by_its_likelihood_alone(model):
     assert all(each.tokens > 5 for each in predictions[:3])
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_a_round_goes_on_where_it_was_killed(model, tmp_path):
     tasks = [Task("v0001", "售后", tuple(ROWS))]
     settings = EvaluationSettings(max_new_tokens=4)

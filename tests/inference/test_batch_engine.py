@@ -77,6 +77,7 @@ def require_same(answer, expected):
             assert dict(ours.alternatives).keys() == dict(theirs.alternatives).keys()
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(
     limits=st.fixed_dictionaries(
@@ -133,6 +134,7 @@ class Guessing(PackedNetwork):
         return super().read(spans)
 
 
+@pytest.mark.slow
 def test_guesses_are_made_and_change_nothing(llama):
     prompt = tuple([5, 9, 14, 3, 77, 21] * 6)
     few = {5: 20.0, 9: 20.0, 14: 20.0}
@@ -160,6 +162,7 @@ def random_traffic(engine, requests, random):
     return {numbers[ticket]: answer for ticket, answer in heard(events).items()}
 
 
+@pytest.mark.slow
 def test_random_arrivals_and_cancellations_change_no_answer(llama, alone):
     import random
 

@@ -58,6 +58,7 @@ def answer(compiler, tokenizer, constraint, *, seed=0, most=400, logits=None):
     return tokenizer.decode(ids, skip_special_tokens=True), chosen.is_end
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("seed", range(10))
 def test_random_tokens_under_a_schema_are_valid(compiler, tokenizer, seed):
     constraint = Constraint("json_schema", json.dumps(PERSON, ensure_ascii=False))
@@ -70,6 +71,7 @@ def test_random_tokens_under_a_schema_are_valid(compiler, tokenizer, seed):
     assert all(len(tag) <= 5 for tag in value["tags"])
 
 
+@pytest.mark.slow
 def test_a_choice_is_one_of_the_list(compiler, tokenizer):
     choices = ["yes", "no", "是的", '也许 "so"\n', "nowhere"]
     constraint = Constraint("choice", json.dumps(choices))

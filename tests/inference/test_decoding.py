@@ -81,6 +81,7 @@ def test_answers_come_as_soon_as_they_have_ended(tmp_path):
     assert len(set(lengths)) > 2
 
 
+@pytest.mark.slow
 def test_answers_end_where_the_model_can_read_no_further(tmp_path):
     network = load(tmp_path, "gpt2")
     long = [list(range(20, 29)) * 56 + list(range(n)) for n in (3, 5, 6, 7)]

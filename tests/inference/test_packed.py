@@ -30,6 +30,7 @@ REQUESTS = [
 ]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", PACKED)
 def test_packed_answers_are_those_of_plain_passes(name):
     network = network_of(name)
@@ -41,6 +42,7 @@ def test_packed_answers_are_those_of_plain_passes(name):
     assert len({tuple(answer.ids) for answer in answers}) > 3
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", ONE_BY_ONE)
 def test_answers_one_by_one_are_those_of_plain_passes(name):
     network = network_of(name)

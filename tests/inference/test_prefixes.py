@@ -1,5 +1,6 @@
 """What was read before is reused, never by another version, and within its bounds of memory."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,6 +103,7 @@ PROMPTS = st.lists(st.integers(0, 1), min_size=1, max_size=5).map(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(
     steps=st.lists(st.tuples(st.sampled_from(["keep", "reuse", "forget"]), st.booleans(), PROMPTS)),
@@ -149,6 +151,7 @@ class Counted(PackedNetwork):
         return super().read(spans)
 
 
+@pytest.mark.slow
 def test_the_tenth_turn_of_a_chat_reads_only_what_is_new():
     network = network_of("llama")
     reader = Counted(network)

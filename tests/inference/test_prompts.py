@@ -95,6 +95,7 @@ def asked_by_chat(engine, messages):
     return engine.asked[-1]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("template", [*NAMED, *TEMPLATES])
 def test_training_tests_chat_and_server_ask_with_the_same_tokens(template):
     tokenizer = tokenizer_of(template)
@@ -153,6 +154,7 @@ def texts(engine, *versions):
     return [engine.text(each).partition("assistant\n")[2] for each in tokens]
 
 
+@pytest.mark.slow
 def test_every_version_is_asked_as_it_was_taught_whatever_the_settings_say_now(model, tmp_path):
     workspace = make_workspace(tmp_path / "w", model)
     other = PromptFormat(False, template=TEMPLATES["opened thought"], end_token=START)

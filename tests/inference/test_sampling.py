@@ -106,6 +106,7 @@ samplings = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(samplings, min_size=1, max_size=6), st.integers(0, 9), st.booleans())
 @settings(max_examples=30)
 def test_a_row_is_the_same_alone_and_beside_others(several, seed, is_coarse):
@@ -232,6 +233,7 @@ def test_extreme_numbers_still_choose_a_token(sampling):
         assert choose(some_logits(), [one])[0].error is None
 
 
+@pytest.mark.slow
 @given(st.lists(samplings, min_size=1, max_size=3), st.integers(0, 9), st.data())
 @settings(max_examples=30)
 def test_guesses_change_no_answer(several, seed, data):
@@ -260,6 +262,7 @@ def test_guesses_change_no_answer(several, seed, data):
     assert answers(some) == answers(list)
 
 
+@pytest.mark.slow
 @given(st.lists(samplings, min_size=1, max_size=4), st.integers(0, 9), st.booleans())
 @settings(max_examples=30)
 def test_what_is_sorted_first_changes_no_draw(several, seed, is_coarse):

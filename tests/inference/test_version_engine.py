@@ -122,6 +122,7 @@ def test_an_answer_stops_where_it_is_told_to(engine: VersionEngine) -> None:
     assert len(heard) <= 4
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_answer_again(engine: VersionEngine) -> None:
     drawn = Options(max_tokens=16, temperature=1.5, seed=7)
     first = ask(engine, "v0000", drawn)
@@ -130,6 +131,7 @@ def test_a_seed_gives_the_same_answer_again(engine: VersionEngine) -> None:
     assert first.text not in others
 
 
+@pytest.mark.slow
 def test_a_tiny_temperature_and_top_p_are_greedy(engine: VersionEngine) -> None:
     greedy = ask(engine, "v0000")
     assert ask(engine, "v0000", Options(max_tokens=16, temperature=1e-30)) == greedy
@@ -172,6 +174,7 @@ def test_a_version_of_another_base_model_is_refused(
         engine.load(store.get(workspace, "v0001"))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("is_first", [True, False])
 def test_an_adapter_that_cannot_be_read_leaves_no_trace(
     tmp_path: Path, tiny_model: Path, is_first: bool

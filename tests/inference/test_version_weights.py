@@ -179,6 +179,7 @@ def test_matrices_that_do_not_fit_are_refused(versions, change, message):
     torch.testing.assert_close(last_logits(reader, plain), before)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "options",
     [

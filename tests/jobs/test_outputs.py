@@ -142,6 +142,7 @@ def test_a_stopped_run_leaves_the_old_one_and_goes_on(train, finished, monkeypat
     assert not list(finished.parent.glob(".out*"))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("named", ["out", "out/checkpoints"])
 def test_a_runs_own_folder_may_be_named_before_there_is_a_checkpoint(train, tmp_path, named):
     train(f"resume_from_checkpoint={tmp_path / named}")
@@ -155,6 +156,7 @@ def test_another_path_that_holds_no_checkpoint_is_refused(train, tmp_path, named
     assert not (tmp_path / "out/adapter_model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_true_and_false_are_taken(train, tmp_path):
     with pytest.raises(ConfigError, match="resume_from_checkpoint: .* does not exist"):
         train("resume_from_checkpoint=true")

@@ -119,6 +119,7 @@ def test_a_killed_run_goes_on_with_what_it_has_answered(model, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.jsonl", "whole.jsonl"]
 
 
+@pytest.mark.slow
 def test_rows_are_on_disk_while_the_others_are_still_answered(model, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROWS_AT_A_TIME", 2)
     options = PredictOptions([ExactMatch()], 6, "m")
@@ -300,6 +301,7 @@ def test_bleu_and_rouge_come_with_the_metrics_of_the_settings():
     assert named == ["rouge-l", "bleu-4", "rouge-1", "rouge-2"]
 
 
+@pytest.mark.slow
 def test_metrics_load_no_library_until_they_score():
     code = "import sys; from llama_factory.evaluation.settings import EvaluationSettings as E\n"
     code += "E(metrics=['bleu-4', 'rouge-l'])\n"

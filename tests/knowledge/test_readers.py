@@ -108,6 +108,7 @@ def test_a_small_word_file_that_becomes_a_huge_one_is_refused():
         texts(docx(paragraph("&c;"), head=bomb), "a.docx")
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     ("data", "name", "why"),
     [
@@ -128,6 +129,7 @@ def test_broken_files_are_refused_with_the_reason(data, name, why):
         texts(data, name)
 
 
+@pytest.mark.slow
 def test_a_pdf_with_too_many_pages_or_too_much_text_is_refused():
     with pytest.raises(DocumentError, match=r"3 pages are more than 2 .*max_pages"):
         texts(pdf("a", "b", "c"), "a.pdf", max_pages=2)

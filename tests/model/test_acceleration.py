@@ -45,6 +45,7 @@ def logits(folder, attention, ids):
         return network(input_ids=ids.to(network.device)).logits.cpu()
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("attention", HERE)
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])
 def test_a_padded_row_answers_as_it_does_alone(models, architecture, attention):
@@ -55,6 +56,7 @@ def test_a_padded_row_answers_as_it_does_alone(models, architecture, attention):
         torch.testing.assert_close(together[number, : len(row)], alone, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_answers_alike_with_each_attention(models, architecture):
     ids = rows()[-1][None]
@@ -190,6 +192,7 @@ def run(folder, adapter, *, again):
     return {name: weight.grad for name, weight in model.trainable().items()}, kept
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "adapter",
     ["lora", "full", {"type": "lora", "dropout": 0.3}, {"type": "freeze", "highest": 1}],

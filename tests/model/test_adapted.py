@@ -19,6 +19,7 @@ def llama(tmp_path_factory):
     return make_tiny_model(tmp_path_factory.mktemp("llama"))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_adapts_without_being_named(tmp_path, architecture):
     folder = make_tiny_model(tmp_path / "m", architecture)

@@ -375,6 +375,7 @@ TALK = [
 ]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", sorted({find(name).name for name in names()}))
 def test_ollamas_template_writes_every_known_format_exactly(name):
     tokenizer = make_tokenizer()

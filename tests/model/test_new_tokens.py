@@ -91,6 +91,7 @@ def test_answers_to_old_tokens_stay_what_they_were(llama):
     torch.testing.assert_close(after[..., : before.shape[-1]], before)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "form", [LORA, {"type": "lora", "rank": 4, "init": "pissa"}, "freeze", "full"]
 )
@@ -102,6 +103,7 @@ def test_what_was_saved_answers_the_same_when_it_is_opened_again(llama, tmp_path
     torch.testing.assert_close(logits(model.network, ids), answers, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_tied_head_trains_with_the_embeddings(tied, tmp_path):
     model = begin(tied, LORA, **WORDS)
     assert sum("trainable_tok" in name for name in model.trainable()) == 1
@@ -112,6 +114,7 @@ def test_a_tied_head_trains_with_the_embeddings(tied, tmp_path):
     )
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("base", ["llama", "tied"])
 def test_an_export_needs_no_adapter_and_knows_the_tokens(base, tmp_path, request):
     ids, answers = saved_with_tokens(request.getfixturevalue(base), tmp_path / "a")
@@ -133,6 +136,7 @@ def test_training_goes_on_with_the_tokens_of_the_saved_adapter(llama, tmp_path):
     assert sum("trainable_tok" in name for name in model.trainable()) == 2
 
 
+@pytest.mark.slow
 def test_a_new_adapter_may_add_more_tokens_to_those_it_is_trained_on(llama, tmp_path):
     saved_with_tokens(llama, tmp_path / "a")
     more = {"new_tokens": [*WORDS["new_tokens"], "快递包裹"]}
@@ -158,6 +162,7 @@ def test_adapters_that_cannot_train_rows_say_so(llama, form):
     assert "does not train the rows of new tokens (3 of them). Use lora or full" in str(error.value)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_takes_new_tokens_or_says_why_not(architecture, tmp_path):
     base = make_tiny_model(tmp_path / "base", architecture)

@@ -37,6 +37,7 @@ def test_chunked_head_equals_the_plain_one_in_value_and_gradient(
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_right_padding_without_a_mask_equals_each_row_alone(tmp_path, architecture):
     folder = make_tiny_model(tmp_path / "m", architecture)

@@ -73,6 +73,7 @@ def test_an_adapter_on_a_plain_base_records_the_base_and_nothing_else(llama, sta
     assert not (first / "merged_adapters").exists()
 
 
+@pytest.mark.slow
 def test_each_adapter_alone_answers_with_all_that_it_was_trained_on(stack):
     for number, (folder, answers) in enumerate(stack.items()):
         saved, found = reopened(str(folder))
@@ -80,6 +81,7 @@ def test_each_adapter_alone_answers_with_all_that_it_was_trained_on(stack):
         torch.testing.assert_close(found, answers, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_naming_the_merged_adapters_too_changes_nothing(stack):
     first, second, third = stack
     for names in ([first, second], [first, second, third], [second, third]):
@@ -88,6 +90,7 @@ def test_naming_the_merged_adapters_too_changes_nothing(stack):
         torch.testing.assert_close(found, stack[names[-1]], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_folder_is_complete_when_the_merged_adapters_are_gone(llama, tmp_path):
     trained(tmp_path / "gone", llama)
     answers = trained(tmp_path / "kept", llama, "lora", tmp_path / "gone", new=True, seed=2)
@@ -95,6 +98,7 @@ def test_the_folder_is_complete_when_the_merged_adapters_are_gone(llama, tmp_pat
     torch.testing.assert_close(reopened(str(tmp_path / "kept"))[1], answers, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_going_on_starts_where_the_adapter_ended_and_keeps_what_is_under_it(llama, stack, tmp_path):
     _, second, _ = stack
     model = begin(llama, "dora", second)

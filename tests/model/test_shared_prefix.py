@@ -38,6 +38,7 @@ def lengths_read(network):
     return seen
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_states_and_gradients_are_those_of_whole_sequences(tmp_path, architecture, ids):
     network = network_of(tmp_path, architecture).double()

@@ -28,6 +28,7 @@ def stacked(base, form, parent=None, merged=()):
     return adapt(chosen, parent, options=EncodeOptions(128), seed=0, merged=merged)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("form", ["lora", "pissa", "full"])
 def test_a_new_adapter_starts_where_the_merged_one_ended(llama, random, form):
     folder, answers = random

@@ -97,6 +97,7 @@ def test_decay_after_a_release_by_hand_is_an_alarm_that_says_what_to_do(bot):
     assert "rollback" in found.diagnosis[0]
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_json_and_a_picture(bot, tmp_path):
     teach(bot, "faq")
     drop_chinese(bot)
@@ -114,6 +115,7 @@ def test_the_command_prints_a_table_json_and_a_picture(bot, tmp_path):
         run.monitor(bot.folder, picture=tmp_path / "m.pdf")
 
 
+@pytest.mark.slow
 def test_the_released_version_is_measured_again(bot):
     teach(bot, "faq")
     drop_chinese(bot)

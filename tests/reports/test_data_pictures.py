@@ -10,6 +10,7 @@ from llama_factory.reports.data_pictures import _quality, _short, _top, draw_sta
 from tests.data.test_stats import ROWS, chat
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("rows", [[], ROWS[:1], ROWS, [ROWS[-1]]], ids=len)
 def test_the_picture_is_drawn_whatever_there_is(tmp_path, rows):
     draw_stats(collect(rows), tmp_path / "stats.png")

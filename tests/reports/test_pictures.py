@@ -99,6 +99,7 @@ def test_general_ability_that_was_not_measured_has_no_panel():
     assert len(scores.lines) == 1
 
 
+@pytest.mark.slow
 def test_pictures_are_png_files(tmp_path):
     draw_matrix(MATRIX, tmp_path / "m.png")
     nan = float("nan")

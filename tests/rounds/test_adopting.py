@@ -49,6 +49,7 @@ def test_an_adapter_with_its_rows_becomes_the_released_version(adapter):
     assert settings["data"]["max_tokens"] == 128
 
 
+@pytest.mark.slow
 def test_what_an_adapter_was_taught_is_not_taught_again(adapter):
     bot = adapter.parent / "bot"
     run.adopt(adapter, bot, data=[adapter.parent / "faq.json"])

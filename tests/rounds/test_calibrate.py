@@ -41,6 +41,7 @@ def test_limits_below_the_noise_are_named_with_the_rows_that_would_do(bot):
     assert values["tasks"][0]["task"] == "v0001 faq"
 
 
+@pytest.mark.slow
 def test_known_drops_pass_as_often_as_the_limits_say():
     changes = {"v0001 a": np.zeros(50), "v0002 b": np.array([1.0, -1.0] + [0.0] * 48)}
     sizes = dict.fromkeys(changes, 300)

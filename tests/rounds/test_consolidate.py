@@ -53,6 +53,7 @@ def answer(engine, version):
     return engine.answer(version.id, asked, options, pieces.append, lambda: False).text
 
 
+@pytest.mark.slow
 def test_answers_stay_rounds_go_on_and_rollback_undoes_it(bot, tiny):
     before = teach(bot, "faq")
     version, said = consolidate(bot)
@@ -222,6 +223,7 @@ def test_a_rank_of_its_own_may_begin(bot):
     assert taught(bot, "news", "model.adapter.rank=8").parent == version.id
 
 
+@pytest.mark.slow
 def test_a_gate_that_refuses_it_keeps_the_released_version(bot):
     teach(bot, "faq")
     version, _ = consolidate(bot, "gate.max_guard_ratio=0.01")
@@ -231,6 +233,7 @@ def test_a_gate_that_refuses_it_keeps_the_released_version(bot):
     assert [check["name"] for check in version.report["verdict"]["checks"]] == ["kept", "general"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_consolidated_is_told_at_once(bot, tmp_path):
     with pytest.raises(VersionError, match="v0000, the released version, is the untouched base"):
         consolidate(bot)

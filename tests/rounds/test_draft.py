@@ -279,6 +279,7 @@ def test_a_section_that_the_plan_does_not_know_has_changed(bot):
     assert said == ["The interrupted round is begun anew: gate changed since."]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("text", ["", "{", "3", "null", "{}", '{"id": "v0007"}'])
 def test_a_plan_that_is_none_is_begun_anew_without_a_word(bot, text):
     put(bot, "faq.jsonl", rows("faq"))
@@ -363,6 +364,7 @@ def test_another_parent_is_another_round(bot):
     assert begin(bot)[0].id == "v0001"
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -49,6 +49,7 @@ def test_an_accepted_correction_is_taught_and_never_held_out(bot):
     assert {row["group"] for row in held} == {"faq"}
 
 
+@pytest.mark.slow
 def test_what_was_taught_is_kept_with_who_when_and_which_version(bot):
     each = give(bot, "How long?", "12 months", "24 months", key="ann", user="9f", version="v0000")
     decide(bot, each, reviewer="bob")
@@ -66,6 +67,7 @@ def test_rejected_feedback_is_not_taught(bot):
     assert learn(bot)[0] is None
 
 
+@pytest.mark.slow
 def test_a_reviewer_may_write_the_right_answer_to_a_thumb_down(bot):
     decide(bot, give(bot, "How long?", "12 months"), Choice(edited="36 months"))
     done, _ = learn(bot)
@@ -123,12 +125,14 @@ def test_contradicting_corrections_wait_for_people(bot):
     assert [line for line in lines if "cases wait" in line]
 
 
+@pytest.mark.slow
 def test_private_data_in_what_a_reviewer_wrote_is_masked(bot):
     decide(bot, give(bot, "Who?", "nobody"), Choice(edited="Ask ann.smith@example.com."))
     done, _ = learn(bot)
     assert taught(done.version)[0]["messages"][-1]["content"] == "Ask [EMAIL]."
 
 
+@pytest.mark.slow
 def test_all_feedback_can_be_taken_without_review(bot):
     give(bot, "How long?", "12 months", "24 months")
     decide(bot, give(bot, "How much?", "5", "6"), DROP)
@@ -214,6 +218,7 @@ def test_complaints_of_earlier_rounds_are_asked_again(bot):
     assert rows[0]["before"] == first.version.report["complaints"]["rows"][0]["after"]
 
 
+@pytest.mark.slow
 def test_where_no_row_may_be_kept_only_who_and_when_stay(bot):
     decide(bot, give(bot, "How long?", "12 months", "24 months", key="ann"))
     done, _ = learn(bot, "data.keep_rows=false", "strategies=naive")
@@ -238,6 +243,7 @@ def test_a_line_that_cannot_be_read_is_left_out_and_named(bot):
     assert any("feedback-2026-11-30.jsonl:2" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_page_lists_complaints_with_the_answers_before_and_now(bot):
     decide(bot, give(bot, "How long is it <really>?", "12 months", "24 months"))
     done, _ = learn(bot, *EAGER)

@@ -330,6 +330,7 @@ def live(life, **options):
     sys.stdout.write(f"\nwhat happened: {dict(life.happened)}\n")
 
 
+@pytest.mark.slow
 def test_a_short_life(life):
     live(life, max_examples=3, stateful_step_count=8, derandomize=True)
 

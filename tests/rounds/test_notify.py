@@ -90,6 +90,7 @@ def test_one_that_fails_neither_repeats_nor_blocks_the_others(outbox, journal):
     assert taken["bad"] == [("event-1", "released")] * 3 + [("event-2", "parked")]
 
 
+@pytest.mark.slow
 def test_waits_grow_and_a_message_is_given_up_with_an_alert_for_the_others(outbox, journal):
     both = [Taker(title="good"), Taker(title="bad")]
     send(outbox, both)

@@ -27,6 +27,7 @@ def base_network(tiny):
     return AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
 
 
+@pytest.mark.slow
 def test_a_round_stores_the_losses_that_transformers_computes(bot, tiny):
     version = teach(bot, "refunds")
     kept = proof.read(version)
@@ -50,6 +51,7 @@ def test_the_base_version_is_known_by_what_a_round_measured_of_it(bot, tiny):
     assert kept.version_id == "v0000"
 
 
+@pytest.mark.slow
 def test_a_consolidated_version_has_a_proof_against_the_untouched_base(bot, tiny):
     teach(bot, "refunds")
     version = run.consolidate(bot.folder, ["gate.max_drop=1"]).version
@@ -64,6 +66,7 @@ def test_a_consolidated_version_has_a_proof_against_the_untouched_base(bot, tiny
     assert [row.nll for row in both] == pytest.approx([same[row.prompt] for row in both], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_where_rows_may_not_be_kept_the_proof_holds_no_taught_row(bot):
     bot.settings.write_text(
         bot.settings.read_text().replace("held_out_fraction: 0.2", "held_out_fraction: 0")

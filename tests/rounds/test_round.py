@@ -119,6 +119,7 @@ def test_rows_taught_before_are_dropped_and_counted(bot):
     assert sum(dropped.values()) == 20
 
 
+@pytest.mark.slow
 def test_bad_rows_and_files_are_quarantined_and_the_round_goes_on(bot):
     path = drop(bot, "faq")
     path.write_text(path.read_text() + '{"instruction": "half')
@@ -140,6 +141,7 @@ def test_bad_rows_and_files_are_quarantined_and_the_round_goes_on(bot):
     }
 
 
+@pytest.mark.slow
 def test_a_refused_version_is_the_candidate_and_its_files_stay(bot):
     drop(bot, "faq")
     done, _ = learn(bot, "gate.max_guard_ratio=0.01")
@@ -267,6 +269,7 @@ def test_a_kept_row_that_somebody_edited_is_left_out_of_the_next_round_and_count
     assert "假的" not in (done.version.folder / "memory/rows.jsonl").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_kept_row_that_is_none_any_more_is_named(bot):
     version = teach(bot, "faq")
     path = version.folder / "memory/rows.jsonl"

@@ -162,6 +162,7 @@ def test_a_release_that_a_crash_left_over_does_not_override_an_operator(bot, mon
 # --- what arrives while a round reads
 
 
+@pytest.mark.slow
 def test_rows_appended_while_a_round_reads_are_taught_by_the_next(bot, monkeypatch):
     path = drop(bot, "faq")
     real = round.measure_before_round
@@ -211,6 +212,7 @@ def taught(done):
     }
 
 
+@pytest.mark.slow
 def test_rows_that_arrive_while_the_release_is_moved_are_not_lost(bot, meanwhile):
     path = drop(bot, "faq")
     late = {"instruction": "a late question?", "output": "a late answer."}
@@ -224,6 +226,7 @@ def test_rows_that_arrive_while_the_release_is_moved_are_not_lost(bot, meanwhile
     assert taught(done) == {"a late question?"}
 
 
+@pytest.mark.slow
 def test_a_file_of_tests_waits_for_rows_to_teach(bot):
     drop(bot, "faq.test", 6)
     done, said = said_by(bot)
@@ -362,6 +365,7 @@ def test_scores_kept_by_an_interrupted_round_are_not_used_when_the_guard_s_rows_
 REFUSED = "gate.max_guard_ratio=0.01"
 
 
+@pytest.mark.slow
 def test_a_refused_round_is_not_trained_again_until_something_changes(bot):
     drop(bot, "faq")
     first, _ = learn(bot, REFUSED)

@@ -95,6 +95,7 @@ def test_what_was_refused_because_of_another_file_is_tried_without_it(bot, monke
     assert set(store.get(bot, "v0002").report["taken"]) == {"faq.jsonl"}
 
 
+@pytest.mark.slow
 def test_broken_and_empty_files_begin_no_round_and_are_named(taught):
     inbox = taught.workspace.inbox
     at_rest_with(inbox / "empty.jsonl", b"")
@@ -258,6 +259,7 @@ def test_wrong_settings_are_an_alert_and_those_before_go_on(bench):
     assert bench.tick().decision.sentence == "6 of 600 rows"
 
 
+@pytest.mark.slow
 def test_an_inbox_that_goes_away_is_waited_for(bench):
     drop(bench.workspace, "faq", 12)
     away = bench.workspace.inbox.with_name("away")
@@ -268,6 +270,7 @@ def test_an_inbox_that_goes_away_is_waited_for(bench):
     assert releases.read(bench.workspace.releases).production == "v0001"
 
 
+@pytest.mark.slow
 def test_a_full_disk_begins_nothing_is_said_once_and_waited_for(bench, monkeypatch):
     def full(*_args):
         raise sqlite3.OperationalError("database or disk is full")
@@ -302,6 +305,7 @@ def test_rows_that_people_accepted_are_learned_without_any_file(taught):
     assert taught.watcher.status.decision.sentence == "nothing waits to be taught"
 
 
+@pytest.mark.slow
 def test_consolidation_comes_by_the_calendar_and_once(taught, bot, monkeypatch):
     bench = make_bench(bot, monkeypatch, LOOP + "  consolidate: {every: 0s}\n")
     bench.tick(4)
@@ -335,6 +339,7 @@ def test_it_stops_when_asked_and_sees_files_at_once(bench):
     assert not watching.is_alive()
 
 
+@pytest.mark.slow
 def test_the_process_that_watches_loads_no_torch(taught):
     write_jsonl(taught.workspace.inbox / "new.jsonl", [{"instruction": "a?", "output": "b"}])
     at_rest(taught.workspace.inbox / "new.jsonl")

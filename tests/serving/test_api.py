@@ -269,6 +269,7 @@ HALF = "cut emoji \ud83d"
 ASKED = {"role": "user", "content": "hello"}
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize(
     ("body", "place"),

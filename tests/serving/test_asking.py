@@ -102,6 +102,7 @@ class BrokenEngine(LocalEngine):
         yield
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_an_unforeseen_failure_is_told_without_its_cause(
     own_workspace: Workspace,

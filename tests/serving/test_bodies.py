@@ -16,6 +16,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(VALUES.filter(lambda value: "Infinity" not in json.dumps(value)))
 def test_plain_json_passes(value: object) -> None:
     require_plain(json.dumps(value).encode())

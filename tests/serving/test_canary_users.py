@@ -193,6 +193,7 @@ def test_an_operator_wins_over_a_canary_that_runs(own_workspace: Workspace) -> N
     assert releases.read(own_workspace.releases).production == "v0000"
 
 
+@pytest.mark.slow
 def test_a_damaged_state_costs_nobody_an_answer(own_workspace: Workspace, tmp_path: Path) -> None:
     with served(own_workspace, {}) as (users, engine):
         begin(own_workspace, users, engine)

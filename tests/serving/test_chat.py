@@ -13,6 +13,7 @@ from llama_factory.versions.workspace import Workspace
 from tests.serving.running import MAX_TOKENS, answer_alone
 
 
+@pytest.mark.slow
 def test_a_conversation_remembers_its_turns(workspace: Workspace, tiny_model: Path) -> None:
     settings = ModelSettings(base_model=str(tiny_model), dtype="float32")
     version = store.get(workspace, "production")

@@ -52,10 +52,12 @@ def check_openai_package(client: OpenAI, python: str | Path) -> None:
     assert lines["parsed"] in MOODS
 
 
+@pytest.mark.slow
 def test_the_openai_package(client: OpenAI) -> None:
     check_openai_package(client, sys.executable)
 
 
+@pytest.mark.slow
 def test_the_anthropic_package(client: OpenAI) -> None:
     lines = lines_of("anthropic_package.py", client)
     assert lines["whole"].startswith("v0001 ")
@@ -65,6 +67,7 @@ def test_the_anthropic_package(client: OpenAI) -> None:
     assert lines["counted"] == "True"
 
 
+@pytest.mark.slow
 def test_the_calls_of_open_webui(client: OpenAI) -> None:
     lines = lines_of("open_webui_calls.py", client)
     assert lines["models"].startswith("True ")

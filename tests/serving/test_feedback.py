@@ -53,6 +53,7 @@ def test_an_answer_is_rated_and_corrected(bot: Workspace, tiny_model: Path) -> N
     assert each.user == user_hash(bot.feedback, "ann@example.com")
 
 
+@pytest.mark.slow
 def test_streamed_and_several_answers_are_rated(bot: Workspace, tiny_model: Path) -> None:
     with serving(bot, make_engine(tiny_model)) as client:
         chunks = [*ask(client, stream=True)]
@@ -83,6 +84,7 @@ def test_it_may_come_after_a_restart_and_through_another_server(
     assert len(read_feedback(bot.feedback).all) == 1
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     ("body", "place"),
     [
@@ -118,6 +120,7 @@ def feedback_client(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) 
         yield client
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", ["chatcmpl-x", "../../etc/passwd", "七", 'x"y', "x/0", "\n"])
 def test_unknown_answers_are_not_found(feedback_client: OpenAI, name: str) -> None:
     response = say(feedback_client, name, rating="up")
@@ -133,6 +136,7 @@ def test_an_idempotency_key_is_plain_and_short(feedback_client: OpenAI, key: str
     assert response.json()["error"]["param"] == "Idempotency-Key"
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_answers_go_on(
     bot: Workspace, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +176,7 @@ class Listening:
             raise RuntimeError("a fault of the observer")
 
 
+@pytest.mark.slow
 def test_observers_are_told_of_new_ratings_on_the_event_loop(
     bot: Workspace, tiny_model: Path
 ) -> None:
@@ -185,6 +190,7 @@ def test_observers_are_told_of_new_ratings_on_the_event_loop(
     assert len(listening.threads) == 1
 
 
+@pytest.mark.slow
 def test_nothing_of_conversations_goes_to_the_log(
     bot: Workspace, tiny_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -197,6 +203,7 @@ def test_nothing_of_conversations_goes_to_the_log(
     assert not [line for line in own if "private" in line or "secret" in line]
 
 
+@pytest.mark.slow
 def test_no_days_means_no_feedback(bot: Workspace, tiny_model: Path) -> None:
     with serving(bot, make_engine(tiny_model), feedback_days=0) as client:
         assert say(client, ask(client), rating="up").status_code == 404

@@ -153,6 +153,7 @@ except NotStoredError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_line_that_does_not_fit_on_the_disk_is_gone_again(bot, desk):
     desk.give(Given("c1", "down"), "ann")
     (path,) = bot.feedback.glob("feedback-*.jsonl")

@@ -121,6 +121,7 @@ def test_tokens_are_counted(client: anthropic.Anthropic) -> None:
     assert counted.input_tokens == len("Hi")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_named(client: anthropic.Anthropic) -> None:
     picture = {"type": "image", "source": {"type": "url", "url": "http://127.0.0.1/x.png"}}
     wrong: dict[str, dict[str, Any]] = {
@@ -161,6 +162,7 @@ def test_a_failure_in_a_stream_is_an_event(
     assert "broken" not in "".join(lines)
 
 
+@pytest.mark.slow
 def test_the_key_may_come_as_anthropics_clients_send_it(
     workspace: Workspace, engine: ScriptedEngine
 ) -> None:

@@ -110,6 +110,7 @@ def test_a_body_within_the_limit_is_read(guarded: OpenAI, headers: dict[str, str
     assert httpx.post(url(guarded), json=body, headers=headers).status_code == 200
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "path", ["/v1/models", "/v1/nothing", "/", "/docs", "/health/../v1/models"]
 )
@@ -256,6 +257,7 @@ def test_every_request_has_an_id_and_a_line_in_the_log(
     )
 
 
+@pytest.mark.slow
 def test_streams_and_refusals_are_logged_too(
     client: OpenAI, caplog: pytest.LogCaptureFixture
 ) -> None:

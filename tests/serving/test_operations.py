@@ -49,6 +49,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
         yield SimpleNamespace(client=client, keys=made, workspace=workspace)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     ("path", "scopes"),
     [

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import pytest
 from openai.types import completion_create_params as of_completions
 from openai.types.chat import completion_create_params as of_chat
 
@@ -18,6 +19,7 @@ def test_the_table_holds_every_parameter_that_openais_package_knows() -> None:
     assert completions - COMPLETIONS.keys() == set()
 
 
+@pytest.mark.slow
 def test_the_table_is_what_the_server_does(tmp_path: Path) -> None:
     written = asyncio.run(table(small_workspace(tmp_path)))
     assert written == DOCUMENT.read_text(encoding="utf-8"), "run `make docs`"

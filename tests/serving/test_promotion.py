@@ -91,6 +91,7 @@ def asking(client: OpenAI, num_threads: int = 4) -> Iterator[Load]:
         each.result()
 
 
+@pytest.mark.slow
 def test_promotion_under_load_fails_no_request(tmp_path: Path, tiny_model: Path) -> None:
     workspace = make_released_workspace(tmp_path / "my-bot", tiny_model)
     alone = {
@@ -120,6 +121,7 @@ def test_promotion_under_load_fails_no_request(tmp_path: Path, tiny_model: Path)
     assert {a.version for a in load.since(back)} == {"v0001"}
 
 
+@pytest.mark.slow
 def test_a_request_ends_on_the_version_it_began_with(tmp_path: Path, tiny_model: Path) -> None:
     """v0001 is promoted away twice, so that no alias names it while its answer is under way."""
     workspace = make_released_workspace(tmp_path / "my-bot", tiny_model)
@@ -172,6 +174,7 @@ class StuckEngine(HeldEngine):
         await super().unload(version_id)
 
 
+@pytest.mark.slow
 def test_a_rollback_waits_neither_for_an_answer_nor_for_an_unloading(
     tmp_path: Path, tiny_model: Path
 ) -> None:
@@ -191,6 +194,7 @@ def test_a_rollback_waits_neither_for_an_answer_nor_for_an_unloading(
         assert begun.result().version == "v0002"
 
 
+@pytest.mark.slow
 def test_a_long_answer_does_not_hold_up_a_release(tmp_path: Path, tiny_model: Path) -> None:
     workspace = make_released_workspace(tmp_path / "my-bot", tiny_model)
     engine = HeldEngine(tiny_model)
@@ -208,6 +212,7 @@ def test_a_long_answer_does_not_hold_up_a_release(tmp_path: Path, tiny_model: Pa
     assert after.result().text == answer_alone(tiny_model, workspace, "v0002", "hello")
 
 
+@pytest.mark.slow
 def test_a_version_that_computes_no_numbers_never_takes_over_a_busy_server(
     tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

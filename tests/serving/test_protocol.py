@@ -303,6 +303,7 @@ def test_a_streamed_completion_adds_up(server: OpenAI, scripted: ScriptedEngine)
     assert logprobs.top_logprobs == [{"lo 0": -1.0}]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -104,6 +104,7 @@ def touched(workspace: Workspace) -> None:
     releases.promote(workspace.releases, "v0002", "again")
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("step", ["releases.read", "store.get", "engine.load", "state", "ids"])
 def test_whatever_fails_the_old_version_answers_and_a_later_release_arrives(
@@ -216,6 +217,7 @@ DAMAGES = (
 )
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.strip("_"))
 def test_a_damaged_version_does_not_take_over_until_its_files_are_mended(
     own_workspace: Workspace,
@@ -237,6 +239,7 @@ def test_a_damaged_version_does_not_take_over_until_its_files_are_mended(
     assert "v0001 goes on answering: v0002 cannot be served" in said[0].getMessage()
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "text",
     [
@@ -357,6 +360,7 @@ def test_releases_are_logged(
     assert caplog.messages == ["v0002 is released and answers instead of v0001"]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     ("broken", "expected"),
     [((), "v0003"), (("v0003",), "v0002"), (("v0003", "v0002"), "v0001")],

@@ -82,6 +82,7 @@ def test_nothing_is_shadowed_unless_it_is_asked_for(own_workspace: Workspace) ->
     assert summary_of(own_workspace) is None
 
 
+@pytest.mark.slow
 def test_a_shadow_makes_way_for_whoever_waits_and_is_counted(own_workspace: Workspace) -> None:
     engine = HeldCandidate({"v0001": Behaviour(seconds=0.3)})
     with shadowed(own_workspace, engine, max_running=1) as users:

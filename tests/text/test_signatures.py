@@ -61,6 +61,7 @@ def test_different_texts_share_no_band():
     assert all(len(np.unique(column)) == len(texts) for column in bands.T)
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(), max_size=8))
 def test_a_text_has_the_same_bands_whatever_stands_beside_it(texts):
     together = signatures.band_hashes(texts)

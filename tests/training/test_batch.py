@@ -344,6 +344,7 @@ def real(ids):
     return tuple(token for token in ids if token)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("width", [1, 2])
 def test_rows_that_begin_alike_are_put_together_as_cheaply_as_can_be(width):
     for seed in range(12):

@@ -73,6 +73,7 @@ def test_true_is_refused_where_there_is_nothing(tiny, tmp_path):
         fit(tiny, tmp_path, True)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_of_another_run_is_refused_with_what_changed(tiny, stopped):
     for resume in (True, stopped / "checkpoints", stopped / "checkpoints/step-00000002"):
         with pytest.raises(

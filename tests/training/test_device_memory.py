@@ -51,6 +51,7 @@ def prepared(tiny, folder, **options):
     return start(model, settings, Protection()), plan_run(rows, settings), rows
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("options", [{}, {"micro_batch_tokens": 100}, {"micro_batch_size": 2}])
 def test_the_longest_micro_batch_is_found(tiny, tmp_path, options):
     run, plan, rows = prepared(tiny, tmp_path, **options)

@@ -25,6 +25,7 @@ def outlined(tiny, like, **settings):
     return outline(known, tiny, like.options)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("options", [{}, {"micro_batch_size": 2, "optimizer": "sgd"}])
 def test_it_comes_to_what_the_run_finds(tiny, tmp_path, options):
     settings = TrainingSettings.model_validate({"share_prefixes": False} | options)
@@ -49,6 +50,7 @@ def test_it_comes_to_what_the_run_finds(tiny, tmp_path, options):
     assert str(found.num_updates) in str(found)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("form", [name for name in FORMS if name != "qlora"])
 def test_each_adapter_is_outlined_without_numbers(tiny, form):
     model = make(tiny)
@@ -66,6 +68,7 @@ def test_packed_weights_count_by_their_bits(tiny):
     assert whole.weight_bytes - packed.weight_bytes == layers * 4 - layers // 2
 
 
+@pytest.mark.slow
 def test_the_verb_reads_the_rows_and_says_what_is_wrong(tiny, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(f'{{"prompt": "Q{n}?", "response": "A{n}."}}\n' for n in range(9)))

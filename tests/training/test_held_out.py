@@ -17,6 +17,7 @@ def numbers(path):
     return list(read_jsonl(path / "metrics.jsonl"))
 
 
+@pytest.mark.slow
 def test_the_held_out_loss_is_the_mean_over_its_tokens_without_dropout(tiny, tmp_path):
     from llama_factory.model.chat.encoding import EncodeOptions, encode
     from llama_factory.model.output_head import TokenLogProbs
@@ -35,6 +36,7 @@ def test_the_held_out_loss_is_the_mean_over_its_tokens_without_dropout(tiny, tmp
     assert told[6] == pytest.approx(-float(values.mean()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_measuring_changes_no_update(tiny, tmp_path):
     plain = fit(tiny, tmp_path / "a", model=make(tiny, dropout=0.3))
     options = {"held_out": examples(3), "eval_steps": 1}
@@ -45,6 +47,7 @@ def test_measuring_changes_no_update(tiny, tmp_path):
 STOPPING = {"eval_steps": 1, "early_stopping_steps": 2, "learning_rate": 0.3, "max_steps": 40}
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_the_run_and_puts_the_best_weights_back(tiny, tmp_path):
     options = {**STOPPING, "rows": examples(8), "held_out": examples(6, "held")}
     done = fit(tiny, tmp_path, **options)

@@ -81,6 +81,7 @@ def test_a_run_is_adamw_on_the_mean_over_trained_tokens(tiny, tmp_path):
     assert float((weights(trained) - by_hand).norm()) < 1e-3 * float(moved)
 
 
+@pytest.mark.slow
 def test_gradients_are_turned_before_they_are_clipped(tiny, tmp_path, monkeypatch):
     seen = []
 
@@ -97,6 +98,7 @@ def test_gradients_are_turned_before_they_are_clipped(tiny, tmp_path, monkeypatc
     assert min(seen) > 0.5  # the norm before it is cut is what strategies left
 
 
+@pytest.mark.slow
 def test_replay_mixes_old_rows_into_the_loss_and_keeps_new_ones(tiny, tmp_path):
     memory = Memory(rows={"replay": tuple(examples(9, "old"))})
     protection = Protection((Replay(fraction=0.25),), memory)
@@ -120,6 +122,7 @@ def test_resume_equals_uninterrupted(tiny, tmp_path, dropout):
     assert again.num_tokens == whole.num_tokens
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(tiny, tmp_path):
     first = fit(tiny, tmp_path)
     written = (tmp_path / "metrics.jsonl").read_text()
@@ -154,6 +157,7 @@ def test_a_checkpoint_of_another_base_model_is_put_aside(tiny, tmp_path):
     assert "Changed since: the base model's files. They" in line
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_are_skipped(tiny, tmp_path, caplog):
     whole = fit(tiny, tmp_path, max_steps=8, checkpoint_steps=3)
     newest = tmp_path / "checkpoints/step-00000008/weights.safetensors"
@@ -163,6 +167,7 @@ def test_damaged_checkpoints_are_skipped(tiny, tmp_path, caplog):
     assert torch.equal(weights(whole), weights(again))
 
 
+@pytest.mark.slow
 def test_only_the_newest_checkpoints_stay(tiny, tmp_path):
     fit(tiny, tmp_path, max_steps=8, checkpoint_steps=2)
     names = sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*"))
@@ -170,6 +175,7 @@ def test_only_the_newest_checkpoints_stay(tiny, tmp_path):
     assert len(names) == checkpoints.KEPT
 
 
+@pytest.mark.slow
 def test_rows_that_are_too_long_are_left_out_and_counted(tiny, tmp_path):
     long = Example((Message("user", "word " * 300), Message("assistant", "a")), "g", "f", 1)
     done = fit(tiny, tmp_path, rows=[*examples(5), long])
@@ -200,6 +206,7 @@ def test_a_time_limit_ends_with_a_checkpoint_and_a_later_start_goes_on(tiny, tmp
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_padding_is_reported(tiny, tmp_path):
     fit(tiny, tmp_path, micro_batch_size=8, batch_size=8)
     for row in read_jsonl(tmp_path / "metrics.jsonl"):

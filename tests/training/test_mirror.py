@@ -26,6 +26,7 @@ def lose_the_disk(folder):
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_a_machine_with_an_empty_disk_goes_on_from_the_copy(tiny, tmp_path):
     far, said = tmp_path / "far", []
     whole = fit(tiny, tmp_path / "a", **STEPS)
@@ -94,6 +95,7 @@ def test_an_address_without_its_package_is_refused_by_name(address):
             settings.check()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_due_by_time_as_well(tiny, tmp_path, monkeypatch):
     saved, save = [], _Fit._save
 

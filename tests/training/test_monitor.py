@@ -26,6 +26,7 @@ def trainer_log(path):
     return list(read_jsonl(path / "trainer_log.jsonl"))
 
 
+@pytest.mark.slow
 def test_the_trainer_log_has_llama_factorys_fields(tiny, tmp_path):
     memory = Memory(rows={"replay": tuple(examples(9, "old"))})
     protection = Protection((Replay(fraction=0.25),), memory)
@@ -46,6 +47,7 @@ def test_the_trainer_log_has_llama_factorys_fields(tiny, tmp_path):
     assert tokens == sorted(set(tokens))
 
 
+@pytest.mark.slow
 def test_the_logs_of_a_resumed_run_have_every_step_once(tiny, tmp_path):
     options = {"max_steps": 5, "checkpoint_steps": 2}
     fit(tiny, tmp_path, **options)
@@ -66,6 +68,7 @@ def test_a_loss_that_is_not_finite_is_null_for_readers_of_plain_json(tmp_path):
     assert json.loads(text, parse_constant=pytest.fail)["loss"] is None
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_speed_memory_and_padding(tiny, tmp_path):
     fit(tiny, tmp_path, max_steps=3)
     events = EventAccumulator(str(tmp_path / "runs"))
@@ -199,6 +202,7 @@ class Ruin(Strategy):
         head.data.add_(2 * torch.randn(head.shape, generator=draw))
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_says_so_and_keeps_it_in_its_report(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(STRATEGIES.parts, "ruin", Ruin)
     said = []
@@ -208,6 +212,7 @@ def test_a_run_that_diverges_says_so_and_keeps_it_in_its_report(tiny, tmp_path, 
     assert done.to_json()["divergence"] == done.divergence
 
 
+@pytest.mark.slow
 def test_a_run_that_learns_says_nothing(tiny, tmp_path):
     said = []
     done = fit(tiny, tmp_path, max_steps=8, say=said)

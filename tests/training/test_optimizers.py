@@ -98,6 +98,7 @@ def test_norms_and_biases_never_decay(tiny):
         assert all(group.decay == (0.1 if weight.ndim > 1 else 0.0) for weight in group.weights)
 
 
+@pytest.mark.slow
 def test_loraplus_gives_the_b_matrices_a_higher_rate(tiny, tmp_path):
     groups = names_by_group(make(tiny), loraplus_ratio=16)
     factors = {group.factor: names for group, names in groups}

@@ -102,6 +102,7 @@ def test_a_run_ends_with_the_update_that_reaches_its_tokens(tiny, tmp_path):
     assert exact.position.step == 2
 
 
+@pytest.mark.slow
 def test_the_schedule_is_that_of_the_run_cut_by_tokens(tiny, tmp_path):
     fit(tiny, tmp_path, max_train_tokens=3000, final_lr_fraction=0.1, max_steps=50)
     rates = [row["learning_rate"] for row in numbers(tmp_path)]

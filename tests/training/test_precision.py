@@ -52,6 +52,7 @@ def gradients(model, fabric):
     return loss.item(), found
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("adapter", ["lora", {"type": "lora", "use_dora": True}, "full"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "pure_bfloat16"])
 def test_loss_and_gradient_are_those_of_float32_within_rounding(tiny, dtype, adapter):

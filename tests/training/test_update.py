@@ -34,6 +34,7 @@ def kick(monkeypatch):
     return lambda at: Protection((Kick(at=at),))
 
 
+@pytest.mark.slow
 def test_a_gradient_spike_is_reported_and_counted(tiny, tmp_path, kick):
     said = []
     done = fit(tiny, tmp_path, max_steps=14, protection=kick({12: 1000.0}), say=said)
@@ -74,6 +75,7 @@ def test_strategies_hear_of_no_update_that_was_skipped(tiny, tmp_path, kick, mon
     assert len(MADE) == 4
 
 
+@pytest.mark.slow
 def test_a_run_that_stays_infinite_stops_and_names_the_last_rows(tiny, tmp_path, kick):
     nan = float("nan")
     with pytest.raises(FactoryError, match=r"in 3 updates in a row \(last: .*its rows: f.jsonl:\d"):
@@ -112,6 +114,7 @@ def waits_of(tiny, path, monkeypatch, **options):
     return counts
 
 
+@pytest.mark.slow
 def test_the_device_is_waited_for_as_often_however_many_micro_batches(tiny, tmp_path, monkeypatch):
     one = waits_of(tiny, tmp_path / "one", monkeypatch, micro_batch_tokens=10_000)
     many = waits_of(tiny, tmp_path / "many", monkeypatch, micro_batch_size=1)

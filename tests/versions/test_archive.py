@@ -200,6 +200,7 @@ def test_a_changed_file_in_an_archive_is_noticed(workspace, tmp_path):
     assert store.ids(other) == ["v0000"]
 
 
+@pytest.mark.slow
 def test_a_round_in_progress_and_an_archive_name_each_other(workspace, tmp_path):
     path = tmp_path / "bot.tar.zst"
     archive.pack(workspace, "v0003", path)

@@ -60,6 +60,7 @@ def _begin_round(bot, mark):
     files.write_text(bot.building / TRAINER_LOG, json.dumps(update | {f"{mark}_loss": 1.0}) + "\n")
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "path",
     [
@@ -111,6 +112,7 @@ def _logged_in(bot, name):
     return visitor
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     ("role", "allowed"),
     [
@@ -139,6 +141,7 @@ def test_no_role_does_more_than_it_may(staffed, role, allowed):
     assert files.hash_folder(staffed.versions) == before
 
 
+@pytest.mark.slow
 def test_a_name_in_other_letters_is_nobody(staffed):
     for name in ("OPERATOR", "operator ", "operator\0", "opérator", "local"):
         assert Visitor.of(staffed.folder).log_in(name, PASSWORD).status_code == 403
@@ -211,6 +214,7 @@ BEGIN = ("/rounds/learn", "/rounds/consolidate", "/monitor/observe")
 """Changes that begin a command whose words no form chooses."""
 
 
+@pytest.mark.slow
 def test_no_shell_reads_what_a_form_says(bot, page, tmp_path, monkeypatch):
     """LLaMA-Factory's CVE-2024-52803: a folder's name in a form was run as a command."""
     monkeypatch.chdir(tmp_path)

@@ -59,6 +59,7 @@ def row(text, line=7, file="faq.jsonl"):
     return {"messages": turns, "group": "faq", "file": file, "line": line}
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("language", "word"), [("en", "Who was taught this?"), ("zh", "谁学过")])
 def test_the_page_answers_in_both_languages(bot, page, language, word):
     put(bot)
@@ -177,6 +178,7 @@ def test_a_form_without_a_script_sends_files(bot, page):
     assert sorted(each.name for each in bot.inbox.iterdir()) == ["a.jsonl", "b.jsonl"]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_no_name_leaves_the_inbox(bot, page, name):
     before = sorted(bot.folder.rglob("*"))
@@ -212,6 +214,7 @@ def test_a_file_that_breaks_off_leaves_nothing(bot):
     assert list(bot.inbox.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_is_sent_needs_the_token_and_the_role(bot, page):
     assert send(page, "a.jsonl", **{"x-csrf-token": "0"}).status_code == 403
     begun = begin(page, "a.jsonl", 3).json()["id"]

@@ -22,6 +22,7 @@ PAGES = [
 LANGUAGES = {"en": "Overview", "zh": "概览"}
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("path", [*PAGES, "/versions/v0001", "/versions/v0003"])
 def test_each_page_answers_in_both_languages(page, path, language):
@@ -29,6 +30,7 @@ def test_each_page_answers_in_both_languages(page, path, language):
     assert LANGUAGES[language] in text
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("path", PAGES)
 def test_a_new_workspace_has_all_pages(tmp_path, path):
     new = store.create_workspace(tmp_path / "new", "tiny", settings_file("tiny"))

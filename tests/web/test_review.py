@@ -93,6 +93,7 @@ def test_an_unknown_case_is_refused(page):
     assert page.get("/review?case=../../x").status_code == 200
 
 
+@pytest.mark.slow
 def test_two_reviewers_who_disagree_need_a_referee(bot):
     case = dispute(bot, always_second=True, rule="none")
     ann, ben, cat = (user(bot, name) for name in ("ann", "ben", "cat"))
@@ -106,6 +107,7 @@ def test_two_reviewers_who_disagree_need_a_referee(bot):
     assert curate.case(bot, case.id).state == "unresolved"
 
 
+@pytest.mark.slow
 def test_only_one_s_own_last_decision_is_taken_back(bot):
     case = dispute(bot)
     ann, ben = user(bot, "ann"), user(bot, "ben")

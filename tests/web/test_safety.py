@@ -146,6 +146,7 @@ def test_roles_hold(people):
     assert upkeep.describe(people, "v0001").notes[0].who == "reviewer"
 
 
+@pytest.mark.slow
 def test_wrong_passwords_are_made_to_wait(people):
     guest = visitor(people)
     for _ in range(kept.FREE_TRIES):
@@ -217,6 +218,7 @@ def test_users_that_cannot_be_are_refused(bot, name, role, password, words):
     assert operate.users(bot) == ()
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "path",
     [

@@ -147,6 +147,7 @@ def test_what_the_form_does_not_have_cannot_be_sent(bot_with_rows, sent):
     assert blocks(text)[1] == "data:\n  dataset: [faq]\noutput_dir: outputs/x\n"
 
 
+@pytest.mark.slow
 def test_runs_wait_for_each_other_and_are_taken_out(busy):
     page = Visitor.of(busy.folder)
     sent = {"name": "first", "data.dataset": "faq", "training.max_steps": "2"}
@@ -199,6 +200,7 @@ def test_a_viewer_looks_and_starts_nothing(bot_with_rows):
     assert operate.jobs(bot_with_rows) == []
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("path", ["show", "read", "start", "estimate", "again", "jobs/0001/stop"])
 def test_no_change_is_made_without_the_token(bot_with_rows, path):
     page = Visitor.of(bot_with_rows.folder.parent)
@@ -206,6 +208,7 @@ def test_no_change_is_made_without_the_token(bot_with_rows, path):
     assert page.client.post(f"/w/bot/train/{path}", data={"name": "x"}).status_code in (403, 422)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "path",
     [

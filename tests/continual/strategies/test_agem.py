@@ -182,6 +182,7 @@ def test_its_own_rows_that_were_edited_are_left_out_and_told(tiny_model, caplog)
     assert after.numbers["agem.edited"] == 1
 
 
+@pytest.mark.slow
 def test_beside_olora_it_turns_what_olora_trains_and_nothing_else(tiny_model, tmp_path):
     first = fit(make(tiny_model), tmp_path, rows("a", 8), [OLora(rank=2), Agem(rows=4)])
     model, olora, agem = first.model, OLora(rank=2), Agem(rows=8)

@@ -80,6 +80,7 @@ def test_a_first_round_begins_at_the_base(tiny_model):
     assert terms_of(strategy, model, batch_of(model), state)["distill_anchor"].abs() < 1e-7
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("source", ["replay", "anchor"])
 def test_term_and_gradient_are_those_of_full_logits(tiny_model, parent, source, temperature):
@@ -227,6 +228,7 @@ def test_logits_of_all_tokens_are_never_held(tiny_model, parent, monkeypatch):
     assert (batch.sources == 2).sum() > 4
 
 
+@pytest.mark.slow
 def test_models_that_cap_their_logits_are_compared_by_them(tmp_path):
     model = make(make_tiny_model(tmp_path, "gemma2"))
     assert model.network.config.final_logit_softcapping
@@ -252,6 +254,7 @@ ADAPTERS = [
 ]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("adapter", ADAPTERS, ids=str)
 def test_every_adapter_is_switched_off_as_peft_does_it(tiny_model, adapter):
     model = make(tiny_model, **adapter)

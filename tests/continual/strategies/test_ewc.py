@@ -122,6 +122,7 @@ def test_its_terms_and_its_cost_are_told(tiny_model, tmp_path):
     assert second.to_json()["hook_seconds"]["ewc"] > 0
 
 
+@pytest.mark.slow
 def test_importance_fades_by_the_decay_and_its_mean_stays_one(tiny_model):
     ewc, model = Ewc(form="adapter", decay=0.5), shake(make(tiny_model))
     first = remember(model, ewc, seed=1)
@@ -205,6 +206,7 @@ def test_the_adapter_form_holds_any_adapter(tiny_model, tmp_path):
     assert pull(model, ewc, state) > 0
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("form", ["delta", "adapter"])
 def test_after_a_change_of_the_adapter_only_the_adapter_form_starts_empty(tiny_model, caplog, form):
     ewc, model = Ewc(form=form), shake(make(tiny_model))
@@ -251,6 +253,7 @@ def test_a_penalty_that_cannot_do_its_work_is_told(tiny_model, tmp_path, caplog,
     assert said in caplog.text
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("form", ["delta", "adapter"])
 def test_weights_that_are_new_or_of_another_shape_are_told_and_not_held(tiny_model, caplog, form):
     ewc, model = Ewc(form=form), shake(make(tiny_model))
@@ -268,6 +271,7 @@ def test_weights_that_are_new_or_of_another_shape_are_told_and_not_held(tiny_mod
     assert gone in kept.tensors
 
 
+@pytest.mark.slow
 def test_what_is_remembered_holds_a_base_model_that_took_the_adapter_up(tiny_model, tmp_path):
     """The same later change is as dear beside the adapter as after it became part of the base."""
     ewc, model = Ewc(), shake(make(tiny_model, rank=8))

@@ -149,6 +149,7 @@ BY_ELEMENT = {
 }
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("method", METHODS)
 def test_weights_that_are_no_product_are_merged_element_by_element(tiny_model, method):
     merge = Merge(method=method, alphas=(0.75,), density=0.5, start="merged")
@@ -218,6 +219,7 @@ def test_weights_changed_since_the_merge_are_where_training_begins_and_it_is_sai
     assert "the released weights were changed since they were merged" in caplog.text
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     ("options", "kept"),
     [
@@ -233,6 +235,7 @@ def test_only_what_is_needed_is_kept(tiny_model, options, kept):
     assert {name.split(".")[1] for name in memory.tensors} == kept
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("method", METHODS)
 def test_it_goes_on_from_disk_as_if_it_had_never_been_saved(tiny_model, tmp_path, method):
     merge = Merge(method=method, alphas=(0.5, 1.0))
@@ -292,6 +295,7 @@ def test_frozen_layers_do_not_lose_where_training_begins(tiny_model, tmp_path, c
     assert "were changed since they were merged" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_round_with_nothing_to_merge_with_loses_nothing(tiny_model):
     for method in METHODS:
         memory, _, _ = one_round(make(tiny_model), Merge(method=method, alphas=(0.5,)))
@@ -300,6 +304,7 @@ def test_a_round_with_nothing_to_merge_with_loses_nothing(tiny_model):
     assert (memory.numbers["merge.error"], memory.numbers["merge.rounds"]) == (0, 2)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     ("options", "kinds"),
     [
@@ -332,6 +337,7 @@ def test_weights_outside_products_are_remembered_as_they_were_at_first_where_tha
     }
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("place", ["trained", "merged"])
 def test_training_begins_where_the_setting_says(tiny_model, method, place):

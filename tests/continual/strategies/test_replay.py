@@ -67,6 +67,7 @@ def test_the_buffer_is_uniform_within_a_group():
     assert chi_square(counts, expected) < 72.1  # 99.9 % point for 39 degrees of freedom
 
 
+@pytest.mark.slow
 def test_rows_that_came_round_by_round_are_kept_with_the_same_chance():
     counts = Counter()
     for seed in range(200):

@@ -75,6 +75,7 @@ def test_strategies_are_called_by_their_turns_whatever_their_place_in_the_list()
         assert list(Protection(listed).strategies) == every
 
 
+@pytest.mark.slow
 def test_importance_is_measured_where_merging_left_the_weights(tiny_model, tmp_path):
     strategies = [Merge(alphas=(0.5,)), Ewc(form="adapter")]
     _, memory = rounds(tiny_model, tmp_path, 3, strategies)[-1]

@@ -59,18 +59,21 @@ def test_the_help_of_the_rate_explains_higher_and_lower(name):
     assert "igher" in told
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("text", [ENGLISH, CHINESE], ids=["en", "zh"])
 @pytest.mark.parametrize("name", OFFLINE)
 def test_each_method_changes_english_and_chinese(name, text):
     assert changed(name, text) != text
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", OFFLINE)
 @given(text=st.text(), seed=st.integers(0, 9))
 def test_rate_zero_is_the_identity(name, text, seed):
     assert changed(name, text, seed=seed, rate=0) == text
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", OFFLINE)
 @given(
     text=st.one_of(st.text(), st.text("，。！？,.!? 不中国 ab'’-\n<>{}`", min_size=1)),

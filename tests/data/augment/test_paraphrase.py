@@ -242,6 +242,7 @@ def test_there_is_one_writer(settings):
         parse_methods([{"type": "paraphrase", **settings}])
 
 
+@pytest.mark.slow
 def test_the_command_paraphrases_with_a_local_model(tiny_model, tmp_path):
     asked = tmp_path / "rows.jsonl"
     asked.write_text('{"instruction": "How are you?", "output": "Fine."}\n', "utf-8")

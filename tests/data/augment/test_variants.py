@@ -85,6 +85,7 @@ def is_user(turn):
     return (turn.get("role") or turn.get("from")) in USERS
 
 
+@pytest.mark.slow
 @given(row=ROWS, more=FIXED, name=st.sampled_from(OFFLINE), seed=st.integers(0, 3))
 def test_only_the_prompt_ever_changes(row, more, name, seed):
     row = more | row
@@ -221,6 +222,7 @@ def without_user_turns(example):
     return replace(example, messages=tuple(turns), augmented_by="")
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", OFFLINE)
 def test_user_turns_alone_are_changed(name):
     made = augment_example(TALK, AUGMENTATIONS.parse(name), seed=0)

@@ -109,6 +109,7 @@ def test_short_texts_are_not_judged():
     assert isinstance(RepeatedText(min_characters=50).clean(row), Dropped)
 
 
+@pytest.mark.slow
 @given(st.text(min_size=1, max_size=9), st.integers(1, 400))
 @settings(max_examples=200, deadline=None)
 def test_no_text_makes_it_fail(text, times):

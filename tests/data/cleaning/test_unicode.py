@@ -20,6 +20,7 @@ NASTY_TEXT = st.text(
 clean = Unicode().clean_text
 
 
+@pytest.mark.slow
 @given(ANY_TEXT | NASTY_TEXT)
 @settings(max_examples=400, deadline=None)
 def test_cleaning_again_changes_nothing_whatever_the_text(text):

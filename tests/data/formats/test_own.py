@@ -47,6 +47,7 @@ examples = st.builds(
 ) | st.builds(Example, plain, texts, texts, st.integers(1, 9), augmented_by=texts)
 
 
+@pytest.mark.slow
 @given(examples)
 def test_what_is_written_is_read_back_exactly(example):
     row = json.loads(json.dumps(example.to_json(), ensure_ascii=False))

@@ -73,6 +73,7 @@ def assert_all_there(good, found):
         assert said(row) in answered
 
 
+@pytest.mark.slow
 @quick
 @given(before=rows, damage=garbage.map(lambda b: b.replace(b"\n", b" ")), after=rows)
 def test_json_lines_around_a_damaged_line_are_kept(before, damage, after):
@@ -81,6 +82,7 @@ def test_json_lines_around_a_damaged_line_are_kept(before, damage, after):
     assert_all_there([*before, *after], read("a.jsonl", b"\n".join(lines)))
 
 
+@pytest.mark.slow
 @quick
 @given(around=around, damage=garbage, indent=st.sampled_from([None, 1, 2]))
 def test_rows_of_a_list_around_the_damage_are_kept(around, damage, indent):
@@ -91,6 +93,7 @@ def test_rows_of_a_list_around_the_damage_are_kept(around, damage, indent):
     assert_all_there([*before, *after], found)
 
 
+@pytest.mark.slow
 @quick
 @given(around=around, cut=st.integers(1, 30), indent=st.sampled_from([None, 1, 2]))
 def test_rows_of_a_list_after_a_cut_row_are_kept(around, cut, indent):
@@ -102,6 +105,7 @@ def test_rows_of_a_list_after_a_cut_row_are_kept(around, cut, indent):
     assert_all_there([*before, *after], found)
 
 
+@pytest.mark.slow
 @quick
 @given(before=st.lists(alpaca, min_size=1), damage=garbage, after=st.lists(alpaca, min_size=1))
 def test_csv_records_around_a_damaged_line_are_kept(before, damage, after):
@@ -124,6 +128,7 @@ def written(rows):
     return text.getvalue().encode()
 
 
+@pytest.mark.variants
 @quick
 @given(good=rows, place=st.floats(0, 1), damage=st.binary(min_size=1, max_size=8))
 @pytest.mark.parametrize("packed", ["gz", "zst"])
@@ -141,6 +146,7 @@ def test_a_damaged_archive_is_never_a_crash(packed, good, place, damage):
         read(f"a.jsonl.{packed}", broken)
 
 
+@pytest.mark.variants
 @quick
 @given(content=st.binary(max_size=300))
 @pytest.mark.parametrize("name", ["a.json", "a.csv", "a.tsv", "a.txt", "a.parquet", "a.arrow", "a"])
@@ -184,6 +190,7 @@ LAYOUTS = [
 ]
 
 
+@pytest.mark.variants
 @settings(quick, max_examples=40)
 @given(row=st.dictionaries(st.sampled_from(FIELDS), values, max_size=6))
 @pytest.mark.parametrize("entry", LAYOUTS)
@@ -201,6 +208,7 @@ def assert_read(row, layout):
     assert asked == found or isinstance(found, Refused)
 
 
+@pytest.mark.slow
 @settings(quick, max_examples=150)
 @given(row=st.dictionaries(st.sampled_from(FIELDS), values, max_size=6) | values)
 def test_any_values_are_a_row_or_refused(row):
@@ -209,6 +217,7 @@ def test_any_values_are_a_row_or_refused(row):
     assert len(found) == 1 or not isinstance(row, dict)
 
 
+@pytest.mark.slow
 @settings(quick, max_examples=100)
 @given(row=st.dictionaries(st.sampled_from(FIELDS), values, max_size=6))
 def test_no_object_of_arrows_has_nulls_that_are_not_meant(row):

@@ -14,6 +14,7 @@ ROW = {"instruction": "问" * 600, "output": "a" * 500}
 LINE = json.dumps(ROW, ensure_ascii=False)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     ("name", "text"),
     [

@@ -115,6 +115,7 @@ def changed(value, path, new):
     return copy
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", [review.CASES, review.DECISIONS])
 @pytest.mark.parametrize("junk", [None, -1, "x", [], {}, [None], [{}]], ids=str)
 def test_no_line_changed_by_hand_stops_the_review(tmp_path, name, junk):
@@ -132,6 +133,7 @@ def test_no_line_changed_by_hand_stops_the_review(tmp_path, name, junk):
         assert other.id in [each.id for each in review.open_cases(tmp_path, "bob")]
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_loses_what_is_being_decided_and_nothing_else(tmp_path):
     found, other = add(tmp_path, RETURNS, WARRANTY)
     review.decide(tmp_path, found.id, "alice", found.keep(2))
@@ -156,6 +158,7 @@ except VersionError as error:
     assert case(tmp_path, other).state == "open"
 
 
+@pytest.mark.slow
 def test_what_a_rule_settled_is_never_asked_because_of_a_crash(tmp_path):
     program = """
 import resource, sys
@@ -187,6 +190,7 @@ def vote(folder, case_id, name, ready):
         review.decide(folder, found.id, f"{name}", choice)
 
 
+@pytest.mark.slow
 def test_two_who_decide_at_the_same_time_are_first_and_second(tmp_path):
     sets = [[row(f"question {n}", "a"), row(f"question {n}", "b")] for n in range(20)]
     settings = ConflictSettings(always_second=True)

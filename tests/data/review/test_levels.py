@@ -2,6 +2,7 @@ import contextlib
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from tests.data.disputes import (
 PEOPLE = ("ann", "ben", "cem", "dee")
 
 
+@pytest.mark.slow
 @given(
     st.booleans(),
     st.booleans(),

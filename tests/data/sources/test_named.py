@@ -52,6 +52,7 @@ def test_every_row_of_the_public_demo_sets_is_an_example(name, count):
     assert all(isinstance(example, Example) for example in examples)
 
 
+@pytest.mark.slow
 @needs_real
 def test_the_demo_sets_are_what_their_entries_say():
     sets = {source.name: examples_of(source) for source in named_sources(local_names(REAL), REAL)}

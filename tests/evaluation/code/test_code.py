@@ -118,6 +118,7 @@ ATTACKS = {
 }
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", ATTACKS)
 def test_no_trick_of_a_program_makes_its_tests_pass(name):
     run = PassRate(allow_code=True, seconds=1, memory_mb=256)
@@ -163,6 +164,7 @@ def test_an_iteration_that_ends_early_is_no_pass():
     assert RUN.score(tests, "def check(x):\n    raise StopIteration") == 0
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     ("program", "tests"),
     [
@@ -215,6 +217,7 @@ def test_right_programs_pass(program, tests):
     assert RUN.score(tests, program) == 1
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "program",
     [
@@ -233,6 +236,7 @@ def test_a_program_is_given_little(program):
     assert RUN.score("", program) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="what a program leaves is found on Linux")
 def test_what_a_program_leaves_behind_is_ended(tmp_path):
     alive = tmp_path / "alive"

@@ -28,6 +28,7 @@ ALIKE |= {"accuracy", "macro_f1", "micro_f1", "length"}
 """Metrics that compare with the expected text: it scores best itself."""
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", OF_TEXT)
 def test_scores_and_totals_stay_in_their_range(name):
     metric = METRICS.parse(name)
@@ -115,6 +116,7 @@ def test_rows_without_options_are_refused_by_metrics_that_choose():
     assert reason == "rows.jsonl:7 has no options to choose from."
 
 
+@pytest.mark.slow
 def test_settings_load_no_library_until_they_score():
     heavy = {"sacrebleu", "nltk", "jieba", "torch", "httpx", "transformers"}
     code = "import sys; from llama_factory.evaluation.metrics import METRICS\n"

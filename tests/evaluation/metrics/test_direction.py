@@ -82,6 +82,7 @@ OTHERS = {
 """Metrics that need more than an expected text and an answer, or judge something else."""
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", METRICS.parts)
 def test_a_right_answer_is_better_in_the_declared_direction_and_all_lie_in_the_range(
     name, tmp_path

@@ -27,6 +27,7 @@ def test_answers_pass_whose_code_passes_the_expected_tests():
     assert total == pytest.approx(1 / 3)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "bad",
     [
@@ -43,6 +44,7 @@ def test_endless_greedy_and_sly_programs_fail(bad):
     assert PassRate(allow_code=True, seconds=1, memory_mb=256).score("", bad) == 0
 
 
+@pytest.mark.slow
 def test_a_program_that_sleeps_is_ended(monkeypatch):
     monkeypatch.setattr(pass_rate, "START_SECONDS", 1)
     started = time.monotonic()

@@ -59,6 +59,7 @@ def test_rounds_score_the_held_out_rows_of_every_round(model, tmp_path):
     assert all(score.low <= score.value <= score.high for score in found.scores.values())
 
 
+@pytest.mark.slow
 def test_the_guard_tells_perplexity_its_ratio_and_the_divergence(model, tmp_path):
     (found,) = measure(model, tmp_path, "guard")
     rows = load_guard(BUILT_IN_GUARD)
@@ -212,6 +213,7 @@ def test_the_harness_scores_tasks_of_ones_own(model, tmp_path):
         Harness(tasks=["skye"], folder=tmp_path).check(())
 
 
+@pytest.mark.slow
 def test_results_are_on_disk_as_valid_json(model, tmp_path):
     suites = choose_suites(["rounds", "canaries"], TASKS)
     found = run_suites(suites, bench(model, tmp_path))

@@ -98,6 +98,7 @@ def test_training_sees_the_same_probabilities_as_the_model_gives(taught):
     torch.testing.assert_close(seen, given, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_next_round_goes_on_where_the_last_one_ended(base, taught, tmp_path):
     form, model, _, folder = taught
     if form in OWN_WEIGHTS:
@@ -125,6 +126,7 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(base, tmp_path,
         torch.testing.assert_close(again[name], weight, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "form", ["lora", "dora", "pissa", "olora", "ia3", "oft", "bottleneck", "full"]
 )

@@ -203,6 +203,7 @@ def test_a_parent_folder_without_an_adapter_is_told(llama, tmp_path):
         make(llama, parent=tmp_path)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("form", ["lora", "ia3", "oft", "bottleneck", "prompt"])
 def test_a_damaged_parent_is_told(llama, tmp_path, form):
     make(llama, form).save(tmp_path)

@@ -55,6 +55,7 @@ def test_pissa_starts_at_the_largest_singular_parts_and_leaves_the_base_alone(ll
     torch.testing.assert_close(rest, best, rtol=1e-4 if form == "pissa" else 0.02, atol=0)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("form", ["pissa", "quick pissa", "olora"])
 def test_starts_inside_the_weights_are_saved_as_a_plain_lora_of_twice_the_rank(
     llama, tmp_path, form
@@ -111,6 +112,7 @@ def test_prompt_tuning_can_start_at_a_text(llama):
     torch.testing.assert_close(vectors, (embeddings[(tokens * 3)[:3]]))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("form", [name for name in FORMS if name not in ("prompt", "freeze")])
 @pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
 def test_frozen_layers_carry_no_trained_weight(tmp_path, form, architecture):
@@ -121,6 +123,7 @@ def test_frozen_layers_carry_no_trained_weight(tmp_path, form, architecture):
     assert [name for name, w in blocks[1].named_parameters() if w.requires_grad]
 
 
+@pytest.mark.slow
 def test_layers_frozen_later_keep_what_their_adapter_learned(llama, tmp_path):
     model = make(llama)
     fit(model, tmp_path)
@@ -171,6 +174,7 @@ def test_own_weights_train_in_float32_and_say_so(llama):
     assert str(model.precision) == told
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("form", ["lora", "dora", "pissa", "ia3", "oft", "prompt"])
 def test_adapters_train_in_float32_on_a_bfloat16_base(llama, tmp_path, form):
     model = make(llama, form, dtype="bfloat16")
@@ -187,6 +191,7 @@ def test_excluded_layers_carry_no_adapter(llama):
     assert "up_proj" not in names
 
 
+@pytest.mark.slow
 def test_embeddings_and_head_can_be_trained_and_saved_with_the_adapter(llama, tmp_path):
     form = {"type": "lora", "rank": 4, "modules_to_save": ["embed_tokens", "lm_head"]}
     model = make(llama, form)

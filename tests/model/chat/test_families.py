@@ -55,6 +55,7 @@ def written(tokenizer, name, talk, **options):
     return text
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", CARDS)
 def test_a_family_is_written_and_taught_as_its_model_card_shows(tokenizer, name):
     assert {talk: written(tokenizer, name, talk) for talk in CARDS[name]} == CARDS[name]
@@ -65,6 +66,7 @@ def test_many_families_are_written_out():
     assert sum("tools" in texts for texts in CARDS.values()) >= 14
 
 
+@pytest.mark.slow
 def test_every_name_writes_what_is_asked_and_teaches_the_answers_with_their_end(tokenizer):
     for name in names():
         text = written(tokenizer, name, "three")

@@ -67,6 +67,7 @@ def unmarked(template):
     return re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", template)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("example", ROWS)
 def test_prefixes_find_the_tokens_that_the_template_marks(name, example):

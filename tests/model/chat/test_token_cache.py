@@ -127,6 +127,7 @@ def test_several_threads_that_begin_one_cache_all_get_every_row(tokenizer, tmp_p
             assert [each.result() == expected for each in done] == [True] * 6
 
 
+@pytest.mark.slow
 def test_a_cache_can_be_begun_by_many_at_the_same_moment(tmp_path):
     barrier = threading.Barrier(6)
 

@@ -37,6 +37,7 @@ def on_engine(settings, workspace, model, work):
     asyncio.run(whole())
 
 
+@pytest.mark.slow
 def test_named_versions_answer_through_another_server(client, workspace, tiny_model):
     url = str(client.base_url)
     settings = Openai(url=url, model="v0000", models={"v0001": "production"})

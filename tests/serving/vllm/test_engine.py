@@ -61,6 +61,7 @@ def on_engine(workspace, model, work, **settings):
     asyncio.run(whole())
 
 
+@pytest.mark.slow
 def test_versions_and_the_base_answer_as_transformers_computes(workspace, tiny_model):
     async def work(engine):
         for version_id in ("v0001", "v0002", "v0000"):
@@ -238,6 +239,7 @@ def test_status_500_tells_clients_to_come_again(workspace, tiny_model):
     on_engine(workspace, tiny_model, work)
 
 
+@pytest.mark.slow
 def test_a_forgotten_adapter_is_loaded_and_proven_again_before_the_answer(workspace, tiny_model):
     async def work(engine):
         await engine.load(store.get(workspace, "v0001"))
@@ -249,6 +251,7 @@ def test_a_forgotten_adapter_is_loaded_and_proven_again_before_the_answer(worksp
     on_engine(workspace, tiny_model, work)
 
 
+@pytest.mark.slow
 def test_base_answers_under_an_adapters_name_never_reach_anybody(workspace, tiny_model):
     async def work(engine):
         await engine.load(store.get(workspace, "v0001"))
@@ -363,6 +366,7 @@ def test_an_engine_at_an_address_may_come_back_without_its_adapters(workspace, t
     on_engine(workspace, tiny_model, work, python="", url=f"http://127.0.0.1:{port}")
 
 
+@pytest.mark.slow
 def test_an_address_without_runtime_loading_says_what_is_missing(workspace, tiny_model):
     async def work(engine):
         with pytest.raises(VersionError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"):
@@ -458,6 +462,7 @@ def test_a_version_of_an_earlier_program_needs_only_numbers(own_workspace, tiny_
     on_engine(own_workspace, tiny_model, work)
 
 
+@pytest.mark.slow
 def test_closing_ends_the_process(workspace, tiny_model):
     async def work(engine):
         await engine.load(store.get(workspace, "v0001"))

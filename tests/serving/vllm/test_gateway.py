@@ -31,6 +31,7 @@ def gateway(workspace, model, **settings):
         yield client, engine
 
 
+@pytest.mark.slow
 def test_answers_name_their_version_and_releases_move_them(workspace, tiny_model):
     with gateway(workspace, tiny_model) as (client, engine):
         first = ask(client)
@@ -44,6 +45,7 @@ def test_answers_name_their_version_and_releases_move_them(workspace, tiny_model
         assert seen(url_of(engine))["asked"][-1]["model"].startswith("bot-v0001-")
 
 
+@pytest.mark.slow
 def test_a_dead_engine_is_503_with_a_pause_and_the_clients_own_retry_succeeds(
     workspace, tiny_model
 ):

@@ -15,6 +15,7 @@ import planted_private as planted
 TARGET = 0.98
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("part", planted.PARTS)
 def test_recall_and_precision_reach_the_target(part):
     private = planted.make_planted(1000, seed=7, part=part)

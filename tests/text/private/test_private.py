@@ -1,5 +1,6 @@
 """All kinds together."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +35,7 @@ def test_only_the_kinds_asked_for_are_sought():
     assert not may_hold("电话13812345678", frozenset({"email"}))
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(PIECES, st.text(max_size=8)), max_size=12).map("".join))
 def test_spans_are_in_order_inside_the_text_and_apart(text):
     end = 0

@@ -234,6 +234,7 @@ def test_kto_estimates_how_far_the_model_moved_from_answers_to_other_questions(t
     assert float(survey(run, batch)) == 0.0 == float(survey(run, one_by_one))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("kind", ["dpo", "kto"])
 def test_a_comparison_begins_where_nothing_has_moved(tiny, tmp_path, kind):
     fit(tiny, tmp_path, rows_for(kind), objective={"type": kind}, max_steps=1)
@@ -260,6 +261,7 @@ def test_distilling_from_itself_has_nothing_to_teach_at_first(tiny, tmp_path):
     assert losses(tmp_path)[0] == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_the_teacher_computes_in_the_number_format_of_the_student(tiny, name):
     student = replace(make(tiny), precision=choose(name))
@@ -268,6 +270,7 @@ def test_the_teacher_computes_in_the_number_format_of_the_student(tiny, name):
     }
 
 
+@pytest.mark.slow
 def test_distillation_equals_the_divergence_of_whole_distributions(tiny, tmp_path):
     other = make_tiny_model(tmp_path / "teacher", seed=5)
     row = examples(1)
@@ -312,6 +315,7 @@ def test_dft_weighs_a_token_by_its_own_probability():
     assert log_probs.grad.tolist() == pytest.approx([-math.exp(-0.1), -math.exp(-3.0)])
 
 
+@pytest.mark.slow
 def test_a_reward_head_is_saved_beside_the_adapter_and_read_again(tiny, tmp_path):
     done = fit(tiny, tmp_path, rows_for("reward"), objective="reward")
     done.model.save(tmp_path / "out")
@@ -350,6 +354,7 @@ def test_rows_that_do_not_fit_the_objective_are_named_with_the_reason(tiny, tmp_
         fit(tiny, tmp_path, examples(3), objective={"type": kind})
 
 
+@pytest.mark.slow
 def test_rows_that_fit_are_taught_and_the_others_left_out(tiny, tmp_path):
     said = []
     rows = [*rows_for("dpo", 4), *examples(6)[4:]]
@@ -365,6 +370,7 @@ class Beside(Strategy):
         return (ExtraSource("beside", tuple(examples(4)), 0.25),)
 
 
+@pytest.mark.slow
 def test_plain_rows_protect_a_round_on_preferences(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(STRATEGIES.parts, "beside", Beside)
     fit(tiny, tmp_path, rows_for("dpo"), objective="dpo", protection=Protection((Beside(),)))
