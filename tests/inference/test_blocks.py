@@ -4,16 +4,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from llama_factory.inference.blocks import quicken
+from llama_factory.inference.blocks import plain_blocks
 from llama_factory.inference.packed import PackedNetwork, Span
+from llama_factory.inference.version_weights import VersionedNetwork
 from tests.tiny import make_tiny_model
 
 PROMPTS = ([5, 3, 7, 4, 6, 2, 8, 1, 9], [4, 8, 5])
 
 
-def read(network):
+def read(reader):
     """Logits of two prompts in one pass, and of their next tokens."""
-    reader = PackedNetwork(network)
     sequences = [reader.begin() for _ in PROMPTS]
     first = reader.read([Span(s, p, len(p)) for s, p in zip(sequences, PROMPTS, strict=True)])
     for sequence in sequences:
@@ -29,20 +29,32 @@ def load(folder, kind):
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2"])
 def test_logits_are_those_of_the_plain_layers(tmp_path, kind):
     network = load(tmp_path, kind)
-    plain, hidden = read(network), PackedNetwork(network).hidden("", PROMPTS[0])
-    assert quicken(network.modules()) == network.config.num_hidden_layers
-    torch.testing.assert_close(read(network), plain, rtol=1e-5, atol=1e-5)
-    again = PackedNetwork(network).hidden("", PROMPTS[0])
-    torch.testing.assert_close(again, hidden, rtol=1e-5, atol=1e-5)
+    assert len(plain_blocks(network)) == network.config.num_hidden_layers
+    reader = PackedNetwork(network)
+    plain, hidden = read(reader), reader.hidden("", PROMPTS[0])
+    quick = VersionedNetwork(network, "float32")
+    torch.testing.assert_close(read(quick), plain, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(quick.hidden("", PROMPTS[0]), hidden, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_of_which_some_have_a_bias_are_joined(tmp_path):
+    network = load(tmp_path, "qwen2")
+    for layer in network.model.layers:
+        layer.self_attn.k_proj.bias = None
+        torch.nn.init.normal_(layer.self_attn.q_proj.bias)
+    plain = read(PackedNetwork(network))
+    torch.testing.assert_close(
+        read(VersionedNetwork(network, "float32")), plain, rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", ["gemma", "phi", "gpt_neox"])
 def test_other_layers_stay_as_they_are(tmp_path, kind):
-    assert quicken(load(tmp_path, kind).modules()) == 0
+    assert plain_blocks(load(tmp_path, kind)) == {}
 
 
 def test_a_layer_that_norms_otherwise_stays_as_it_is(tmp_path):
     network = load(tmp_path, "llama")
     norm = network.model.layers[0].input_layernorm
     norm.forward = lambda x: x * norm.weight
-    assert quicken(network.modules()) == network.config.num_hidden_layers - 1
+    assert len(plain_blocks(network)) == network.config.num_hidden_layers - 1

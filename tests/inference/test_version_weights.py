@@ -132,10 +132,9 @@ def last_logits(reader, versions, ids=(5, 9, 14)):
 def test_a_version_that_is_removed_or_replaced_changes_no_other(versions):
     reader, plain = versions
     before = last_logits(reader, plain)
-    layers = {name: layer.shape for name, layer in reader._layers.items()}
     torch.manual_seed(0)
     matrices = {
-        n: LoraMatrices(torch.randn(1, i), torch.randn(o, 1)) for n, (o, i) in layers.items()
+        n: LoraMatrices(torch.randn(1, i), torch.randn(o, 1)) for n, (o, i) in reader.shapes.items()
     }
     reader.add("new", [matrices])
     torch.testing.assert_close(last_logits(reader, plain), before)
@@ -152,8 +151,8 @@ def test_a_version_that_is_removed_or_replaced_changes_no_other(versions):
 def test_huge_weights_of_one_version_leave_the_rows_of_others(versions):
     reader, plain = versions
     before = last_logits(reader, plain)
-    name, layer = next(iter(reader._layers.items()))
-    huge = LoraMatrices(torch.full((1, layer.shape[1]), 3e38), torch.zeros(layer.shape[0], 1))
+    name, (outputs, inputs) = next(iter(reader.shapes.items()))
+    huge = LoraMatrices(torch.full((1, inputs), 3e38), torch.zeros(outputs, 1))
     reader.add("huge", [{name: huge}])
     torch.testing.assert_close(
         last_logits(reader, [*plain, "huge"])[:-1], before, atol=1e-5, rtol=1e-5
@@ -172,8 +171,8 @@ def test_huge_weights_of_one_version_leave_the_rows_of_others(versions):
 def test_matrices_that_do_not_fit_are_refused(versions, change, message):
     reader, plain = versions
     before = last_logits(reader, plain)
-    name, layer = next(iter(reader._layers.items()))
-    matrices = change(name, torch.ones(2, layer.shape[1]), torch.ones(layer.shape[0], 2))
+    name, (outputs, inputs) = next(iter(reader.shapes.items()))
+    matrices = change(name, torch.ones(2, inputs), torch.ones(outputs, 2))
     with pytest.raises(ModelError, match=message):
         reader.add("wrong", [matrices])
     torch.testing.assert_close(last_logits(reader, plain), before)

@@ -6,7 +6,7 @@ products are called without what modules do around them. Results differ by round
 a network's layers are others they stay as they are: this is tried on random inputs.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,22 +17,34 @@ from llama_factory.inference.attention import packed_attention
 
 KINDS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
 """Layers whose forward pass is: norm, attention, residual, norm, gated feed-forward, residual."""
+JOINED = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("mlp.gate_proj", "mlp.up_proj"),
+)
+"""Linear layers that read the same input: one larger product takes less time than several."""
 TOLERANCE = 1e-4
 """Largest difference of a normalisation or activation on random inputs, in float32."""
+Call = Callable[[Tensor], Tensor]
 
 
-def quicken(layers: Iterable[nn.Module]) -> int:
-    """Give layers of the known kinds their forward pass in few operations; how many got it.
+def plain_blocks(network: nn.Module) -> dict[str, nn.Module]:
+    """The decoder layers of a network whose forward pass is known here, by name."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if type(module).__name__ in KINDS and _is_plain(module)
+    }
+
+
+def quicken(block: nn.Module, inputs: Call, gates: Call) -> None:
+    """Give one of `plain_blocks` its forward pass in few operations.
 
     Args:
-        layers: modules of a network in eval mode that nobody else uses.
+        block: in eval mode; nobody else uses it.
+        inputs: [1, tokens, width] -> queries, keys and values one behind the other.
+        gates: [1, tokens, width] -> the gate and what it lets through, one behind the other.
     """
-    num_changed = 0
-    for layer in layers:
-        if type(layer).__name__ in KINDS and _is_plain(layer):
-            layer.forward = _forward_of(layer)
-            num_changed += 1
-    return num_changed
+    block.forward = _forward_of(block, inputs, gates)
 
 
 def _is_plain(layer: Any) -> bool:
@@ -51,44 +63,53 @@ def _is_plain(layer: Any) -> bool:
     return all(bool((one - other).abs().max() < TOLERANCE) for one, other in pairs)
 
 
-def _norm_of(norm: Any) -> Callable[[Tensor], Tensor]:
+def _norm_of(norm: Any) -> Call:
     weight, epsilon = norm.weight, norm.variance_epsilon
-    shape = tuple(weight.shape)
-    return lambda x: F.rms_norm(x, shape, weight, epsilon)
+    scale = weight.shape[0] ** -0.5
+
+    def normalised(x: Tensor) -> Tensor:
+        # several times as fast as `F.rms_norm` is on a CPU
+        root = torch.linalg.vector_norm(x, dim=-1, keepdim=True).mul_(scale)
+        return (x * root.square_().add_(epsilon).rsqrt_()).mul_(weight)
+
+    return normalised
 
 
-def _forward_of(layer: Any) -> Callable[..., Tensor]:
+def _forward_of(layer: Any, inputs: Call, gates: Call) -> Callable[..., Tensor]:
     attention, mlp = layer.self_attn, layer.mlp
     first, second = _norm_of(layer.input_layernorm), _norm_of(layer.post_attention_layernorm)
-    query, key, value = (_call_of(getattr(attention, f"{n}_proj")) for n in "qkv")
-    output = _call_of(attention.o_proj)
-    gate, up, down = (_call_of(getattr(mlp, f"{n}_proj")) for n in ("gate", "up", "down"))
+    output, down = _call_of(attention.o_proj), _call_of(mlp.down_proj)
     width, scale = attention.head_dim, attention.scaling
+    groups = attention.num_key_value_groups
 
     def forward(
         hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: Any
     ) -> Tensor:
         """hidden_states: [1, tokens, width of the model]."""
         num_tokens = hidden_states.shape[1]
-        x = first(hidden_states)
-        queries = query(x)
-        num_heads = queries.shape[-1] // width
-        both = torch.cat((queries, key(x)), -1).view(num_tokens, -1, width)
-        both = _rotated(both, *position_embeddings).transpose(0, 1)[None]
-        values = value(x).view(1, num_tokens, -1, width).transpose(1, 2)
+        heads = inputs(first(hidden_states)).view(num_tokens, -1, width)
+        num_values = heads.shape[1] // (groups + 2)
+        num_queries = num_values * groups
+        rotated = _rotated(heads[:, :-num_values], *position_embeddings).transpose(0, 1)[None]
+        values = heads[:, -num_values:].transpose(0, 1)[None]
         given, _weights = packed_attention(
-            attention, both[:, :num_heads], both[:, num_heads:], values, None, scaling=scale
+            attention,
+            rotated[:, :num_queries],
+            rotated[:, num_queries:],
+            values,
+            None,
+            scaling=scale,
         )
         hidden = output(given.reshape(1, num_tokens, -1)).add_(hidden_states)
-        x = second(hidden)
-        return down(F.silu(gate(x), inplace=True).mul_(up(x))).add_(hidden)
+        gate, passing = gates(second(hidden)).chunk(2, -1)
+        return down(F.silu(gate).mul_(passing)).add_(hidden)
 
     return forward
 
 
-def _call_of(module: nn.Module) -> Callable[[Tensor], Tensor]:
+def _call_of(module: nn.Module) -> Call:
     """The module's computation without its hooks, of which inference has none."""
-    call: Callable[[Tensor], Tensor] = module.forward
+    call: Call = module.forward
     return call
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from llama_factory.core.errors import ModelError
-from llama_factory.inference.blocks import quicken
+from llama_factory.inference.blocks import JOINED, plain_blocks, quicken
 from llama_factory.inference.linear import Product, plain_suits_few_rows, product
 from llama_factory.inference.packed import PackedNetwork, Span
 from llama_factory.inference.settings import Weights
@@ -74,11 +74,14 @@ class _Stack:
 
 
 class VersionedLinear(nn.Module):
-    """A linear layer, with the LoRA matrices of all versions that change it."""
+    """Linear layers that read the same input, with the LoRA matrices of all versions.
+
+    Their outputs lie one behind the other.
+    """
 
     def __init__(
         self,
-        layer: nn.Module,
+        layers: Several[nn.Module],
         weights: Weights,
         active: _Active,
         *,
@@ -87,21 +90,31 @@ class VersionedLinear(nn.Module):
     ) -> None:
         super().__init__()
         self._is_head = is_head
-        weight = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
-        assert isinstance(weight, Tensor)
-        bias = layer.bias if isinstance(layer.bias, Tensor) else None
-        self.product: Product = product(weight, bias, weights, keeps_plain=keeps_plain)
-        self.shape = tuple(weight.shape)
+        parts = [_weight_of(layer) for layer in layers]
+        self.shapes = [(part.shape[0], part.shape[1]) for part in parts]
+        weight = parts[0] if len(parts) == 1 else torch.cat(parts)
+        self.product: Product = product(
+            weight, _bias_of(layers, weight), weights, keeps_plain=keeps_plain
+        )
         self._like = weight.new_empty(0)
         self._active = active
         self._versions: dict[str, LoraMatrices] = {}
         self._stacks: OrderedDict[tuple[str, ...], _Stack | None] = OrderedDict()
 
-    def add(self, version: str, parts: Several[LoraMatrices]) -> None:
-        """Take the matrices of a version; several add up."""
-        down = torch.cat([each.down.to(self._like) for each in parts])
-        up = torch.cat([each.up.to(self._like) for each in parts], dim=1)
-        self._versions[version] = LoraMatrices(down, up.t().contiguous())
+    def add(self, version: str, parts: Several[tuple[int, LoraMatrices]]) -> None:
+        """Take the matrices of a version, each with the number of the layer that they are of.
+
+        Several of one layer add up.
+        """
+        down = torch.cat([each.down.to(self._like) for _, each in parts])
+        up = self._like.new_zeros(len(down), sum(outputs for outputs, _ in self.shapes))
+        rank = 0
+        for number, each in parts:
+            first = sum(outputs for outputs, _ in self.shapes[:number])
+            rows, columns = each.down.shape[0], each.up.shape[0]
+            up[rank : rank + rows, first : first + columns] = each.up.to(self._like).t()
+            rank += rows
+        self._versions[version] = LoraMatrices(down, up)
         self._stacks.clear()
 
     def remove(self, version: str) -> None:
@@ -144,6 +157,25 @@ class VersionedLinear(nn.Module):
         return _Stack(down, up, ranks)
 
 
+def _weight_of(layer: nn.Module) -> Tensor:
+    """[out, in]"""
+    weight = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach()
+
+
+def _bias_of(layers: Several[nn.Module], weight: Tensor) -> Tensor | None:
+    """[sum of out], 0 where a layer has none; None where none has one."""
+    biases = [layer.bias if isinstance(layer.bias, Tensor) else None for layer in layers]
+    if all(bias is None for bias in biases):
+        return None
+    pairs = zip(layers, biases, strict=True)
+    zeros = (weight.new_zeros(_weight_of(layer).shape[0]) for layer, _ in pairs)
+    return torch.cat(
+        [zero if bias is None else bias.detach() for zero, bias in zip(zeros, biases, strict=True)]
+    )
+
+
 class VersionedNetwork(PackedNetwork):
     """A base model and the LoRA matrices of its versions. See `SequenceReader`."""
 
@@ -156,23 +188,41 @@ class VersionedNetwork(PackedNetwork):
         """
         super().__init__(network)
         self._active = _Active()
-        self._layers: dict[str, VersionedLinear] = {}
+        self._layers: dict[str, tuple[VersionedLinear, int]] = {}
         self._versions: set[str] = set()
+        self._weights, self._has_plain = weights, self._keeps_plain(weights)
+        blocks = plain_blocks(network)
+        joined = {name: self._join(name) for name in blocks}
         head = network.get_output_embeddings()
-        keeps_plain = self._keeps_plain(weights)
         for name, layer in list(network.named_modules()):
             # A coarse head stays as it is: the likeliest tokens are compared in float32.
             is_kept = layer is head and head.weight.dtype != torch.float32
             if type(layer) in LINEAR and not is_kept:
-                self._layers[name] = VersionedLinear(
-                    layer,
-                    weights,
-                    self._active,
-                    is_head=layer is head,
-                    keeps_plain=keeps_plain,
-                )
-                network.set_submodule(name, self._layers[name])
-        quicken(network.modules())
+                network.set_submodule(name, self._take([name], is_head=layer is head))
+        for name, block in blocks.items():
+            quicken(block, *joined[name])
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(out, in) of every linear layer that a version may change."""
+        return {name: layer.shapes[number] for name, (layer, number) in self._layers.items()}
+
+    def _join(self, block: str) -> list[VersionedLinear]:
+        """Take over what reads the same input in a block; the layers themselves are freed."""
+        taken = []
+        for names in JOINED:
+            taken.append(self._take([f"{block}.{name}" for name in names]))
+            for name in names:
+                self._network.set_submodule(f"{block}.{name}", nn.Identity())
+        return taken
+
+    def _take(self, names: Several[str], *, is_head: bool = False) -> VersionedLinear:
+        layers = [self._network.get_submodule(name) for name in names]
+        taken = VersionedLinear(
+            layers, self._weights, self._active, is_head=is_head, keeps_plain=self._has_plain
+        )
+        self._layers |= {name: (taken, number) for number, name in enumerate(names)}
+        return taken
 
     def _keeps_plain(self, weights: Weights) -> bool:
         """Whether weights are kept in two layouts: it helps here, and there is much memory."""
@@ -190,26 +240,27 @@ class VersionedNetwork(PackedNetwork):
         Raises:
             ModelError: they are of another model.
         """
-        parts: dict[str, list[LoraMatrices]] = {}
+        parts: dict[VersionedLinear, list[tuple[int, LoraMatrices]]] = {}
         for matrices in chain:
             for name, each in matrices.items():
                 self._require_fit(name, each)
-                parts.setdefault(name, []).append(each)
-        for name, several in parts.items():
-            self._layers[name].add(version, several)
+                layer, number = self._layers[name]
+                parts.setdefault(layer, []).append((number, each))
+        for layer, several in parts.items():
+            layer.add(version, several)
         self._versions.add(version)
 
     def remove(self, version: str) -> None:
         """Forget a version."""
         self._versions.discard(version)
-        for layer in self._layers.values():
+        for layer, _ in self._layers.values():
             layer.remove(version)
 
     def _require_fit(self, name: str, matrices: LoraMatrices) -> None:
-        layer = self._layers.get(name)
         shape = (matrices.up.shape[0], matrices.down.shape[1])
-        if layer is None or layer.shape != shape:
-            what = "has no such linear layer" if layer is None else f"its shape is {layer.shape}"
+        own = self.shapes.get(name)
+        if own != shape:
+            what = f"its shape is {own}" if own else "has no such linear layer"
             raise ModelError(
                 f"the adapter changes {name} with shape {shape}, and the base model {what}: it "
                 "belongs to another model"
