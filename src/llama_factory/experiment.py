@@ -24,10 +24,11 @@ from llama_factory.versions.workspace import SETTINGS_FILE, PathLike, Workspace
 
 if TYPE_CHECKING:
     from llama_factory.jobs.background import BackgroundJob
+    from llama_factory.jobs.planning.model_plan import ModelPlan
+    from llama_factory.jobs.planning.run_plan import RunPlan
     from llama_factory.jobs.row_choices import RowChoices
     from llama_factory.jobs.run_comparison import RunComparison
     from llama_factory.jobs.single_runs import QueuedRun
-    from llama_factory.training.forecast import Forecast
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def estimate(
     settings: SettingsSource,
     changes: Changes = (),
     progress: Progress = SILENT,
-) -> Forecast:
+) -> RunPlan:
     """Memory and time of a run, before it begins: rows are read, weights are not.
 
     Args:
@@ -211,9 +212,41 @@ def estimate(
         progress: shows how far it is.
     """
     config = load_config(settings, changes)
-    from llama_factory.jobs.forecast import forecast_run
+    from llama_factory.jobs.planning.run_plan import plan_this_run
 
-    return forecast_run(config, progress)
+    return plan_this_run(config, progress)
+
+
+def plan(
+    settings: SettingsSource,
+    changes: Changes = (),
+    *,
+    gpus: str,
+    tokens: int | None = None,
+    trained_tokens: int | None = None,
+    accelerators: Path | None = None,
+) -> ModelPlan:
+    """Memory, time and cost of training a model on accelerators, from its config alone.
+
+    Args:
+        settings: see `run.train`; rows are not read, and may be left out.
+        changes: the same.
+        gpus: which and how many, as `8xA100-40`, or `2x24G` for any of 24 GiB.
+        tokens: that each computes at once; None for `data.max_tokens`.
+        trained_tokens: of the whole run, for time and cost; None for a million.
+        accelerators: a file with more of them, see `accelerators.yaml`.
+
+    Raises:
+        ConfigError: the accelerators are not known.
+        ModelError: nothing is known of the model.
+    """
+    config = load_config(settings, changes)
+    from llama_factory.jobs.planning.accelerators import read_cluster
+    from llama_factory.jobs.planning.model_plan import PlanQuestion, plan_model
+
+    cluster = read_cluster(gpus, accelerators)
+    longest = config.data.max_tokens if tokens is None else tokens
+    return plan_model(PlanQuestion(config.model, config.training, cluster, longest, trained_tokens))
 
 
 def estimate_run(folder: PathLike, values: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -224,7 +257,7 @@ def estimate_run(folder: PathLike, values: Mapping[str, Any], name: str) -> dict
     Raises:
         ConfigError: something is wrong with the run, see `check_run`.
     """
-    from llama_factory.jobs.estimating import earlier_speed, estimate_outside
+    from llama_factory.jobs.planning.outside import earlier_speed, estimate_outside
     from llama_factory.jobs.single_runs import OUTPUTS
 
     checked = check_run(folder, values, name)

@@ -22,6 +22,7 @@ from llama_factory.cli import (
     knowledge,
     monitor,
     peer,
+    planning,
     review,
     rounds,
     up,
@@ -84,7 +85,7 @@ def version() -> None:
     print(__version__)
 
 
-for free in (jobs.train, jobs.export, rounds.chat, peer.api):
+for free in (jobs.train, jobs.export, rounds.chat, peer.api, planning.plan):
     app.command(context_settings=jobs.WORDS)(free)
 app.command()(peer.env)
 app.command("eval", context_settings=jobs.WORDS, hidden=True)(peer.evaluate_tasks)

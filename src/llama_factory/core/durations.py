@@ -43,6 +43,14 @@ def show_roughly(span: timedelta) -> str:
     return " ".join(parts[:2]) or "0s"
 
 
+def shown_seconds(seconds: float) -> str:
+    """A time worked out, for people, in one unit: `2.5 h`."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def _not_negative(span: timedelta) -> timedelta:
     if span < timedelta(0):
         raise ValueError("a span of time cannot be negative.")

@@ -4,22 +4,22 @@ It is built of torch's fake tensors: its layers are those of the model, and take
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from llama_factory.core.errors import ModelError
-from llama_factory.model.acceleration import attention_implementation
-from llama_factory.model.adapted import AdaptedModel
-from llama_factory.model.base import load_tokenizer, loaded_dtype
-from llama_factory.model.chat.encoding import EncodeOptions
-from llama_factory.model.dtypes import choose, settle
+from llama_factory.model.base import loaded_dtype
+from llama_factory.model.dtypes import Precision, choose, computing, settle
 from llama_factory.model.layers import linear_layers
 from llama_factory.model.settings import ModelSettings
+
+SCALES = {True: 0.0159, False: 0.0625}
+"""Bytes of the scales of a weight of 4 bits, by whether they are packed as well: one of 32 bits for
+64 weights; packed 8 bits, and one of 32 for 256 of those (Dettmers et al. 2023, section 3)."""
 
 
 @dataclass(frozen=True)
@@ -27,52 +27,72 @@ class Outline:
     """A model as it would train.
 
     Attributes:
-        model: with its adapter; nothing can be computed with it.
+        network: with its adapter; nothing can be computed with it.
+        precision: that its products would have.
         mode: in which alone something can be asked of its layers.
-        bits: of a packed weight, where an adapter packs those that are frozen.
+        packed_bytes: of a frozen weight of a layer, where an adapter packs those; else None.
     """
 
-    model: AdaptedModel
+    network: Any
+    precision: Precision
     mode: FakeTensorMode
-    bits: int | None
+    packed_bytes: float | None
 
     @property
     def num_trained(self) -> int:
         """Weights that train."""
-        return sum(each.numel() for each in self.model.trainable().values())
+        return sum(each.numel() for each in self._trained())
 
     @property
     def num_weights(self) -> int:
         """All weights."""
-        return sum(each.numel() for each in self.model.network.parameters())
+        return sum(each.numel() for each in self.network.parameters())
+
+    @property
+    def num_multiplied(self) -> int:
+        """Weights of products that each token takes part in."""
+        head = self.network.get_output_embeddings().weight
+        return sum(each.numel() for each in self.layers()) + int(head.numel())
 
     @property
     def trained_bytes(self) -> int:
         """Bytes of the weights that train."""
-        return sum(map(_num_bytes, self.model.trainable().values()))
+        return sum(map(_num_bytes, self._trained()))
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of all weights, as loaded."""
-        whole = sum(map(_num_bytes, self.model.network.parameters()))
-        if self.bits is None:
+        whole = sum(map(_num_bytes, self.network.parameters()))
+        if self.packed_bytes is None:
             return whole
-        packed = (each for each in self.layers() if not each.requires_grad)
-        return whole + sum(each.numel() * self.bits // 8 - _num_bytes(each) for each in packed)
+        saved = (_num_bytes(each) - each.numel() * self.packed_bytes for each in self._packed())
+        return int(whole - sum(saved))
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Bytes of the largest packed matrix when it is computed with; 0 where none is packed."""
+        if self.packed_bytes is None:
+            return 0
+        return max(each.numel() * self.precision.dtype.itemsize for each in self._packed())
 
     @property
     def vocabulary(self) -> int:
         """Rows of the output head."""
-        return int(self.model.network.get_output_embeddings().weight.shape[0])
+        return int(self.network.get_output_embeddings().weight.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Of the stream between layers."""
+        return int(self.network.config.get_text_config().hidden_size)
 
     def layers(self) -> list[nn.Parameter]:
         """The weights of all linear layers but the head."""
-        found: list[Any] = [each.weight for each in linear_layers(self.model.network).values()]
+        found: list[Any] = [each.weight for each in linear_layers(self.network).values()]
         return found
 
     def bytes_kept(self, num_tokens: int) -> int:
         """Bytes that a forward pass of so many tokens keeps for its backward pass."""
-        own = {_storage(weight) for weight in self.model.network.parameters()}
+        own = {_storage(weight) for weight in self.network.parameters()}
         kept: dict[int, int] = {}
 
         def keep(tensor: Tensor) -> Tensor:
@@ -80,51 +100,58 @@ class Outline:
                 kept[_storage(tensor)] = tensor.untyped_storage().nbytes()
             return tensor
 
-        self.model.network.train()
+        self.network.train()
         counting = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-        with self.mode, counting:
+        with self.mode, computing(self.precision, torch.device("cpu")), counting:
             ids = torch.ones((1, num_tokens), dtype=torch.long)
             # held until counted, or the memory of one tensor is counted as that of another
-            alive = self.model.network(input_ids=ids, use_cache=False)
+            alive = self.network(input_ids=ids, use_cache=False)
         num_bytes = sum(kept.values())
         del alive
         return num_bytes
 
+    def _trained(self) -> list[nn.Parameter]:
+        return [weight for weight in self.network.parameters() if weight.requires_grad]
 
-def outline(settings: ModelSettings, folder: Path, options: EncodeOptions) -> Outline:
+    def _packed(self) -> list[nn.Parameter]:
+        return [each for each in self.layers() if not each.requires_grad]
+
+
+def outline_of(config: Any, settings: ModelSettings) -> Outline:
     """Build a model with its adapter.
 
     Args:
+        config: of Transformers; no file of weights is read.
         settings: which adapter, which number format.
-        folder: of the base model; its weights are not read.
-        options: how rows become tokens.
 
     Raises:
-        ModelError: the folder holds no model of a known kind, or it cannot carry the adapter.
+        ModelError: it is of no known kind, or it cannot carry the adapter.
     """
     precision, mode = choose(settings.dtype), FakeTensorMode(allow_non_fake_inputs=True)
-    tokenizer = load_tokenizer(
-        folder,
-        trust_remote_code=settings.trust_remote_code,
-        template=settings.template,
-        replaces=settings.replace_template,
-    )
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
         with torch.device("meta"):
             network = AutoModelForCausalLM.from_config(
                 config,
                 dtype=loaded_dtype(settings),
-                attn_implementation=attention_implementation(settings.attention, precision.dtype),
+                # the kernels of all others keep what this one keeps
+                attn_implementation="eager" if settings.attention == "eager" else None,
                 trust_remote_code=settings.trust_remote_code,
             )
             network = _plain(settings).apply(network, freeze_layers=settings.freeze_layers, seed=0)
             settle(network, precision)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{folder}: nothing can be known of this model: {error}") from error
+        name = config.name_or_path or config.model_type
+        raise ModelError(f"{name}: nothing can be known of this model: {error}") from error
     _pretend(network, mode)
-    bits = getattr(settings.adapter, "bits", None)
-    return Outline(AdaptedModel(network, tokenizer, "", options, precision), mode, bits)
+    return Outline(network, precision, mode, _packed_bytes(settings))
+
+
+def _packed_bytes(settings: ModelSettings) -> float | None:
+    adapter: Any = settings.adapter
+    bits = getattr(adapter, "bits", None)
+    if bits is None:
+        return None
+    return bits / 8 + (SCALES[adapter.double_quant] if bits == 4 else 0.0)
 
 
 def _pretend(network: nn.Module, mode: FakeTensorMode) -> None:
@@ -150,8 +177,10 @@ def _like(tensor: Tensor, mode: FakeTensorMode) -> Tensor:
 
 
 def _plain(settings: ModelSettings) -> Any:
-    """The adapter, with a start of the same size that looks at no numbers."""
+    """The adapter, with a start of the same size that looks at no numbers and no texts."""
     adapter: Any = settings.adapter
+    if getattr(adapter, "text", None) is not None:
+        return adapter.model_copy(update={"text": None})
     if not getattr(adapter, "is_principal", False):
         return adapter
     return adapter.model_copy(update={"init": "default", "rank": 2 * adapter.rank})

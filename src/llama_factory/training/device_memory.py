@@ -3,8 +3,8 @@
 import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,58 +17,23 @@ from llama_factory.model.output_head import CHUNK_ROWS
 from llama_factory.model.padding import IGNORED
 from llama_factory.training.batch import Batch, BatchOptions, make_batch
 from llama_factory.training.items import NEW, Items, RowRef, Rows
+from llama_factory.training.memory import (
+    GIB,
+    SCORES,
+    Choice,
+    MemoryEstimate,
+    needs_recomputation,
+    shown_bytes,
+)
 from llama_factory.training.objectives import MicroBatch, Objective
 from llama_factory.training.plan import Plan
 from llama_factory.training.setup import Run
 from llama_factory.training.update import forward, unsynchronised
 
-Choice = bool | Literal["auto"]
-USABLE = 0.9
-"""Fraction of the free memory that an estimate may fill: the allocator needs some room as well."""
 NVML = "pynvml"
 PROBE_TOKENS = 64
 MOST_STEPS_SOUGHT = 50
 """Updates among which the longest micro-batch is sought: those with the longest rows."""
-GIB = 2**30
-
-
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """Bytes that a run needs at its peak.
-
-    Attributes:
-        weights: of the whole model, as loaded.
-        gradients: of the trained weights.
-        optimizer: what it keeps for the trained weights.
-        activations: what the longest micro-batch keeps for its backward pass.
-    """
-
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-
-    @property
-    def total(self) -> int:
-        """All together."""
-        return self.weights + self.to_come
-
-    @property
-    def to_come(self) -> int:
-        """All but the weights, which are loaded already."""
-        return self.gradients + self.optimizer + self.activations
-
-    def __str__(self) -> str:
-        return (
-            f"about {shown_bytes(self.total)} (weights {shown_bytes(self.weights)}, gradients "
-            f"{shown_bytes(self.gradients)}, optimizer {shown_bytes(self.optimizer)}, activations "
-            f"of the longest micro-batch {shown_bytes(self.activations)})"
-        )
-
-
-def shown_bytes(num_bytes: int) -> str:
-    """As people read it."""
-    return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB else f"{num_bytes / 2**20:.0f} MiB"
 
 
 def estimate_memory(run: Run, longest: MicroBatch) -> MemoryEstimate:
@@ -89,7 +54,7 @@ def estimate_memory(run: Run, longest: MicroBatch) -> MemoryEstimate:
         weights=sum(_num_bytes(tensor) for tensor in run.model.network.parameters()),
         gradients=num_trained_bytes,
         optimizer=int(num_trained_bytes / 4 * run.settings.optimizer.bytes_per_weight),
-        activations=int(per_token * num_tokens) + 3 * 4 * num_scored * vocabulary,
+        activations=int(per_token * num_tokens) + SCORES * num_scored * vocabulary,
     )
 
 
@@ -236,17 +201,6 @@ def is_worth_trying(run: Run, estimate: MemoryEstimate) -> bool:
         return run.settings.try_longest_first
     device = run.model.device
     return device.type == "cuda" or estimate.to_come > free_bytes(device) / 2
-
-
-def needs_recomputation(choice: Choice, estimate: MemoryEstimate, free: int) -> bool:
-    """Whether activations are computed again in the backward pass.
-
-    Args:
-        choice: `training.gradient_checkpointing`; `auto` decides by the estimate.
-        estimate: of the run with all activations kept.
-        free: bytes left once the weights are loaded.
-    """
-    return choice if isinstance(choice, bool) else estimate.to_come > USABLE * free
 
 
 def with_recomputation(estimate: MemoryEstimate, network: Any, num_tokens: int) -> MemoryEstimate:

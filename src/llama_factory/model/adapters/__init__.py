@@ -28,9 +28,11 @@ class Adapter(Settings):
     Attributes:
         peft_type: PEFT's name for what `apply` makes; None for parts that train the base model's
             own weights and save a whole model instead of an adapter folder.
+        treats_layers_alike: what it trains in a layer does not depend on the layer's number.
     """
 
     peft_type: ClassVar[str | None] = None
+    treats_layers_alike: ClassVar[bool] = True
 
     def require_hardware(self) -> None:
         """Make sure, before any file is read, that this machine can run it.

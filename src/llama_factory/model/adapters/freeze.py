@@ -1,7 +1,7 @@
 """Partial fine-tuning: some layers of the base model train, in float32; all others are frozen."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class FreezeTuning(OwnWeights):
     """The highest or lowest layers train, and all others are frozen; the output is a whole
     model."""
+
+    treats_layers_alike: ClassVar[bool] = False
 
     highest: int | None = Field(None, ge=0)
     """How many of the highest layers train. Higher learns more and forgets more. Empty: 2, or none

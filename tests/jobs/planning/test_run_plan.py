@@ -1,14 +1,15 @@
 """What a run needs, known before its weights are read: held against the run itself."""
 
 import pytest
-from torch._subclasses.fake_tensor import FakeTensor
 
 from llama_factory import experiment
+from llama_factory.core.durations import shown_seconds
 from llama_factory.core.errors import ConfigError, FactoryError
-from llama_factory.model.outline import outline
+from llama_factory.jobs.planning.run_plan import plan_rows
+from llama_factory.model.known_configs import config_of
 from llama_factory.model.settings import ModelSettings
+from llama_factory.model.shape import shape_of
 from llama_factory.training.device_memory import estimate_memory, find_longest
-from llama_factory.training.forecast import forecast, shown_seconds
 from llama_factory.training.items import Encoding, encode_all
 from llama_factory.training.plan import plan_run
 from llama_factory.training.settings import TrainingSettings
@@ -20,28 +21,21 @@ from tests.training.short_runs import SILENT, examples, make
 ROWS = examples(30)
 
 
-def outlined(tiny, like, **settings):
-    known = ModelSettings(base_model=str(tiny), dtype="float32", **settings)
-    return outline(known, tiny, like.options)
-
-
 @pytest.mark.variants
 @pytest.mark.parametrize("options", [{}, {"micro_batch_size": 2, "optimizer": "sgd"}])
-def test_it_comes_to_what_the_run_finds(tiny, tmp_path, options):
+def test_it_comes_to_what_the_run_finds(tiny_model, tmp_path, options):
     settings = TrainingSettings.model_validate({"share_prefixes": False} | options)
-    model = make(tiny)
+    model = make(tiny_model)
     rows = encode_all(Encoding(model, settings, tmp_path), ROWS, Protection(), SILENT)
     plan = plan_run(rows, settings)
     run = start(model, settings, Protection())
     with run.prefix.on():
         measured = estimate_memory(run, find_longest(run, plan, rows))
-    about = outlined(tiny, model, adapter=FORMS["lora"])
-    found = forecast(about, ROWS, settings, tokens=tmp_path, progress=SILENT)
+    known = ModelSettings(base_model=str(tiny_model), dtype="float32", adapter=FORMS["lora"])
+    found = plan_rows(shape_of(config_of(str(tiny_model)), known), rows, known, settings)
     assert found.memory.weights == measured.weights
-    assert (found.memory.gradients, found.memory.optimizer) == (
-        measured.gradients,
-        measured.optimizer,
-    )
+    assert found.memory.gradients == measured.gradients
+    assert found.memory.optimizer == measured.optimizer
     assert found.memory.activations == pytest.approx(measured.activations, rel=0.3)
     assert found.num_updates == len(plan)
     assert found.num_tokens == sum(rows.num_tokens(each) for refs in plan for each in refs)
@@ -50,29 +44,11 @@ def test_it_comes_to_what_the_run_finds(tiny, tmp_path, options):
     assert str(found.num_updates) in str(found)
 
 
-@pytest.mark.variants
-@pytest.mark.parametrize("form", [name for name in FORMS if name != "qlora"])
-def test_each_adapter_is_outlined_without_numbers(tiny, form):
-    model = make(tiny)
-    about = outlined(tiny, model, adapter=FORMS[form])
-    assert 0 < about.num_trained <= about.num_weights
-    assert all(isinstance(each, FakeTensor) for each in about.layers())
-    assert about.bytes_kept(16) > 0
-
-
-def test_packed_weights_count_by_their_bits(tiny):
-    model = make(tiny)
-    whole = outlined(tiny, model)
-    packed = outlined(tiny, model, adapter={"type": "qlora"})
-    layers = sum(each.numel() for each in whole.layers() if not each.requires_grad)
-    assert whole.weight_bytes - packed.weight_bytes == layers * 4 - layers // 2
-
-
 @pytest.mark.slow
-def test_the_verb_reads_the_rows_and_says_what_is_wrong(tiny, tmp_path):
+def test_the_verb_reads_the_rows_and_says_what_is_wrong(tiny_model, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(f'{{"prompt": "Q{n}?", "response": "A{n}."}}\n' for n in range(9)))
-    values = {"model": {"base_model": str(tiny)}, "data": {"train_path": str(rows)}}
+    values = {"model": {"base_model": str(tiny_model)}, "data": {"train_path": str(rows)}}
     found = experiment.estimate(values, {"training.max_steps": 4})
     assert (found.num_updates, found.device) == (4, "cpu")
     with pytest.raises(ConfigError, match="does not exist"):

@@ -1,7 +1,7 @@
-"""What a run will need and how long it may take, before any weight is read."""
+"""The plan of one run on this machine: its rows are read as the run would, its weights are not."""
 
+import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,23 +9,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llama_factory.core import files
+from llama_factory.core.durations import shown_seconds
 from llama_factory.core.progress import Progress
-from llama_factory.core.types import Example
+from llama_factory.jobs.train import prepare_rows
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.model.outline import Outline
-from llama_factory.model.output_head import CHUNK_ROWS
+from llama_factory.model.base import load_tokenizer
+from llama_factory.model.chat.encoding import encode_options
+from llama_factory.model.dtypes import choose
+from llama_factory.model.known_configs import config_of
 from llama_factory.model.padding import IGNORED
+from llama_factory.model.settings import ModelSettings
+from llama_factory.model.shape import ModelShape, shape_of
+from llama_factory.model.source import resolve_outline
+from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.batch import BatchOptions
-from llama_factory.training.device_memory import (
-    PROBE_TOKENS,
+from llama_factory.training.device_memory import free_bytes, longest_of
+from llama_factory.training.items import NEW, Encoding, Rows, encode_all
+from llama_factory.training.memory import (
+    NAMES,
+    Load,
     MemoryEstimate,
-    free_bytes,
-    longest_of,
+    memory_needed,
     needs_recomputation,
     shown_bytes,
-    with_recomputation,
 )
-from llama_factory.training.items import NEW, Encoding, Rows, encode_all
 from llama_factory.training.plan import Plan, plan_run
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.setup import most_tokens
@@ -38,7 +46,7 @@ MEASURE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Forecast:
+class RunPlan:
     """A run before it begins.
 
     Attributes:
@@ -79,7 +87,7 @@ class Forecast:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; bytes and seconds."""
-        memory = {name: getattr(self.memory, name) for name in PARTS}
+        memory = {name: getattr(self.memory, name) for name in (*NAMES, "total")}
         own = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "memory"}
         return {"memory": memory, **own, "seconds": self.seconds, "fits": self.fits}
 
@@ -98,49 +106,52 @@ class Forecast:
         )
 
 
-PARTS = ("weights", "gradients", "optimizer", "activations", "total")
+def plan_this_run(config: LearningConfig, progress: Progress) -> RunPlan:
+    """Read and clean the rows as the run would, and work out memory and time.
 
-
-def shown_seconds(seconds: float) -> str:
-    """As people read it."""
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def forecast(
-    about: Outline,
-    examples: Sequence[Example],
-    settings: TrainingSettings,
-    *,
-    tokens: Path,
-    progress: Progress,
-) -> Forecast:
-    """What a run of these rows will need.
+    What was read and made tokens is kept in the cache, so the run has it then.
 
     Args:
-        about: the model.
-        examples: the rows to teach.
-        settings: of training.
-        tokens: folder of rows that are tokens already.
+        config: of the run.
         progress: shows how far it is.
 
     Raises:
-        DataError: no row can be taught.
+        FactoryError: the message says what is wrong with model or rows.
+    """
+    settings, training = config.model, config.training
+    folder = resolve_outline(settings.base_model)
+    shape = shape_of(config_of(str(folder), trust_remote_code=settings.trust_remote_code), settings)
+    reader = _reader(settings, folder, config)
+    with tempfile.TemporaryDirectory() as place:
+        data = prepare_rows(config, Path(place) / "rows", progress)
+        tokens = files.cache_folder() / "tokens"
+        encoding = Encoding(reader, training, tokens)
+        rows = encode_all(encoding, data.train, Protection(()), progress)
+    return plan_rows(shape, rows, settings, training)
+
+
+def plan_rows(
+    shape: ModelShape, rows: Rows, settings: ModelSettings, training: TrainingSettings
+) -> RunPlan:
+    """Memory and time of teaching rows to a model of this shape.
+
+    Args:
+        shape: of the model with its adapter.
+        rows: of the run.
+        settings: which number format.
+        training: length, batch, optimizer.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows = encode_all(Encoding(about.model, settings, tokens), examples, Protection(()), progress)
-    plan = plan_run(rows, settings)
-    memory, num_read = _memory(about, settings, plan, rows, device)
-    free = free_bytes(torch.device(device))
+    plan = plan_run(rows, training)
+    load = _load(training, plan, rows, device)
+    memory, free = memory_needed(shape, load), free_bytes(torch.device(device))
     is_recomputed = needs_recomputation(
-        settings.gradient_checkpointing, memory, max(0, free - memory.weights)
+        training.gradient_checkpointing, memory, max(0, free - memory.weights)
     )
     if is_recomputed:
-        memory = with_recomputation(memory, about.model.network, num_read)
+        memory = memory_needed(shape, load.recomputing())
     items = rows.items[NEW]
-    return Forecast(
+    return RunPlan(
         memory,
         free,
         device,
@@ -148,17 +159,26 @@ def forecast(
         len(plan),
         sum(rows.num_tokens(each) for refs in plan for each in refs),
         max(items.num_tokens(number) for number in range(len(items))),
-        about.num_trained,
-        about.num_weights,
-        _worked_out(about, device),
+        shape.num_trained,
+        shape.num_weights,
+        _worked_out(shape, choose(settings.dtype).dtype, device),
         is_recomputed,
     )
 
 
-def _memory(
-    about: Outline, settings: TrainingSettings, plan: Plan, rows: Rows, device: str
-) -> tuple[MemoryEstimate, int]:
-    """The estimate, and the tokens of the longest micro-batch.
+def _reader(settings: ModelSettings, folder: Path, config: LearningConfig) -> AdaptedModel:
+    """What makes tokens of rows: the model as far as its tokenizer goes."""
+    tokenizer = load_tokenizer(
+        folder,
+        trust_remote_code=settings.trust_remote_code,
+        template=settings.template,
+        replaces=settings.replace_template,
+    )
+    return AdaptedModel(torch.nn.Identity(), tokenizer, "", encode_options(config.data))
+
+
+def _load(settings: TrainingSettings, plan: Plan, rows: Rows, device: str) -> Load:
+    """What the longest micro-batch computes.
 
     What rows share at their beginning counts for each of them, though it may be read once.
     """
@@ -166,34 +186,22 @@ def _memory(
         most_tokens(settings, device), settings.micro_batch_size, settings.weighting, rows.weights
     )
     longest = longest_of(plan, rows, options, Tensor.numel)
-    num_read = longest.ids.numel()
-    num_scored = min(CHUNK_ROWS, int((longest.targets != IGNORED).sum()))
-    kept = about.bytes_kept(PROBE_TOKENS) / PROBE_TOKENS * num_read
-    memory = MemoryEstimate(
-        weights=about.weight_bytes,
-        gradients=about.trained_bytes,
-        optimizer=int(about.trained_bytes / 4 * settings.optimizer.bytes_per_weight),
-        activations=int(kept) + 3 * 4 * num_scored * about.vocabulary,
-    )
-    return memory, num_read
+    num_scored = int((longest.targets != IGNORED).sum())
+    return Load(longest.ids.numel(), num_scored, settings.optimizer.bytes_per_weight)
 
 
-def _worked_out(about: Outline, device: str) -> float:
+def _worked_out(shape: ModelShape, dtype: torch.dtype, device: str) -> float:
     """Tokens per second of products alone, of which a run reaches a share.
 
     Counted for a token: each frozen weight once forward and once for the gradient of its input,
     each trained one once more for its own; once is a product and a sum.
     """
-    frozen = sum(each.numel() for each in about.layers() if not each.requires_grad)
-    head = int(about.model.network.get_output_embeddings().weight.numel())
-    per_token = 4 * (frozen + head) + 6 * about.num_trained
-    return USUAL_SHARE * _rate(about.model, device) / per_token
+    per_token = 4 * shape.multiplied.of(shape.num_layers) + 2 * shape.num_trained
+    return USUAL_SHARE * _rate(shape.width, dtype, device) / per_token
 
 
-def _rate(model: AdaptedModel, device: str) -> float:
+def _rate(width: int, dtype: torch.dtype, device: str) -> float:
     """Operations per second of a product as the model has them, measured."""
-    width = int(model.network.config.get_text_config().hidden_size)
-    dtype = model.precision.dtype
     left = torch.randn(512, width, device=device).to(dtype)
     right = torch.randn(width, 4 * width, device=device).to(dtype)
     count, start = 0, 0.0

@@ -1,0 +1,22 @@
+"""The command `plan`."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from llama_factory.cli.app import app
+
+PLAN = ["plan", "--model", "smollm2-135m", "--gpus", "2x24G", "--tokens", "512"]
+
+
+def test_it_is_shown_for_people():
+    shown = CliRunner().invoke(app, PLAN).output
+    assert "Fewest that fit: 1 x 24G." in shown
+
+
+@pytest.mark.slow
+def test_it_is_shown_for_programs():
+    found = json.loads(CliRunner().invoke(app, [*PLAN, "--json", "--method", "full"]).output)
+    assert (found["chosen"]["adapter"], found["count"], found["run"]) == ("full", 2, None)
+    assert found["fits"]
