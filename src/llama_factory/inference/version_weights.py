@@ -66,7 +66,7 @@ IN_CACHE = 64_000_000
 
 @dataclass(frozen=True)
 class _Stack:
-    """Matrices of several versions: [sum of ranks, in] and [sum of ranks, out]."""
+    """Matrices of several versions: [in, sum of ranks] and [sum of ranks, out]."""
 
     down: Tensor
     up: Tensor
@@ -129,7 +129,7 @@ class VersionedLinear(nn.Module):
         if stack is None:
             return y
         rows = x.reshape(-1, x.shape[-1])
-        inner = rows @ stack.down.t()  # [tokens, ranks]
+        inner = rows @ stack.down  # [tokens, ranks]
         mask = self._active.mask(stack.ranks, self._is_head, inner)
         if mask is not None:
             # Not multiplied by 0: what another version's matrices make of a row may be infinite.
@@ -151,10 +151,9 @@ class VersionedLinear(nn.Module):
         if not own:
             return None
         ranks = tuple(0 if part is None else part.down.shape[0] for part in parts)
-        if len(own) == 1:
-            return _Stack(own[0].down, own[0].up, ranks)
-        down, up = torch.cat([p.down for p in own]), torch.cat([p.up for p in own])
-        return _Stack(down, up, ranks)
+        # laid out as they are multiplied: half the time for a few rows
+        down = torch.cat([part.down for part in own]).t().contiguous()
+        return _Stack(down, torch.cat([part.up for part in own]), ranks)
 
 
 def _weight_of(layer: nn.Module) -> Tensor:
