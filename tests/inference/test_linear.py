@@ -163,10 +163,11 @@ def test_int8_is_refused_where_nothing_computes_it():
 
 @pytest.mark.parametrize("count", [1, 2, 3, 16])
 @pytest.mark.parametrize("has_bias", [True, False])
-def test_a_weight_in_two_layouts_gives_the_same_products(count, has_bias):
+@pytest.mark.parametrize("num_parts", [1, 3])
+def test_a_weight_in_two_layouts_gives_the_same_products(count, has_bias, num_parts):
     weight, bias = weight_of(24, 40)
     bias = bias if has_bias else None
-    both = product(weight, bias, "float32", keeps_plain=True)
+    both = product(weight, bias, "float32", plain=weight.chunk(num_parts))
     rows = rows_of(count, 40)
     assert error(both(rows), F.linear(rows, weight, bias)) < EXACT["float32"]
     assert both(rows[None]).shape == (1, count, 24)

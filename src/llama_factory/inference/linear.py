@@ -69,7 +69,7 @@ class Product(Protocol):
 
 
 def product(
-    weight: Tensor, bias: Tensor | None, weights: Weights, *, keeps_plain: bool = False
+    weight: Tensor, bias: Tensor | None, weights: Weights, *, plain: Sequence[Tensor] = ()
 ) -> Product:
     """The product with a weight, in the number format of the settings.
 
@@ -78,8 +78,8 @@ def product(
             layout changes, so that it may be freed.
         bias: [out].
         weights: number format.
-        keeps_plain: also keep the weight as it is where another layout is used, for products of
-            one or two rows: twice the memory.
+        plain: the weight's rows as they were read, in parts, to be kept for products of one or two
+            rows where another layout is used: twice the memory. None: they are not kept.
 
     Raises:
         ConfigError: this device has no fast products in that format.
@@ -91,7 +91,7 @@ def product(
     weight = weight.detach().to(dtype)
     bias = None if bias is None else bias.detach().to(dtype)
     if dtype == torch.float32 and weight.device.type == "cpu" and _can_pack():
-        return _Packed(weight, bias, keeps_plain=keeps_plain)
+        return _Packed(weight, bias, plain)
     return _Plain(weight, bias)
 
 
@@ -128,9 +128,9 @@ class _Packed:
     the slower one on some processors, which `plain_suits_few_rows` finds out.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, keeps_plain: bool = False) -> None:
-        self._num_bytes = weight.nbytes * (1 + keeps_plain) + _num_bytes(bias)
-        self._plain = weight if keeps_plain else None
+    def __init__(self, weight: Tensor, bias: Tensor | None, plain: Sequence[Tensor] = ()) -> None:
+        self._num_bytes = weight.nbytes * (1 + bool(plain)) + _num_bytes(bias)
+        self._plain = [part.detach().float() for part in plain]
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_ROWS)
         self._bias = bias
         self._num_outputs = weight.shape[0]
@@ -147,8 +147,8 @@ class _Packed:
         rows = x.reshape(num_given, num_inputs)
         if rows.dtype != torch.float32:
             rows = rows.float()
-        if self._plain is not None and num_given <= FEW_ROWS:
-            few = F.linear(rows, self._plain, self._bias).view(*outer, self._num_outputs)
+        if self._plain and num_given <= FEW_ROWS:
+            few = self._few(rows).view(*outer, self._num_outputs)
             return few if x.dtype == torch.float32 else few.to(x.dtype)
         num_rows = _rounded(num_given)
         if num_rows > num_given:
@@ -158,6 +158,12 @@ class _Packed:
             result = result[:num_given]
         result = result.view(*outer, self._num_outputs)
         return result if x.dtype == torch.float32 else result.to(x.dtype)
+
+    def _few(self, rows: Tensor) -> Tensor:
+        if len(self._plain) == 1:
+            return F.linear(rows, self._plain[0], self._bias)
+        result = torch.cat([F.linear(rows, part) for part in self._plain], -1)
+        return result if self._bias is None else result.add_(self._bias)
 
 
 @lru_cache(maxsize=1)

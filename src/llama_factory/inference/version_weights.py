@@ -94,7 +94,7 @@ class VersionedLinear(nn.Module):
         self.shapes = [(part.shape[0], part.shape[1]) for part in parts]
         weight = parts[0] if len(parts) == 1 else torch.cat(parts)
         self.product: Product = product(
-            weight, _bias_of(layers, weight), weights, keeps_plain=keeps_plain
+            weight, _bias_of(layers, weight), weights, plain=parts if keeps_plain else ()
         )
         self._like = weight.new_empty(0)
         self._active = active
