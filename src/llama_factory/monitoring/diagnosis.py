@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llama_factory.core.sentences import listed
+from llama_factory.monitoring import sentences
 from llama_factory.monitoring.inputs import LABELS, LANGUAGE, LENGTH, LOSS, WORDS
 from llama_factory.monitoring.outputs import ANSWER_LENGTH, FEEDBACK, REFUSALS
 from llama_factory.monitoring.series import Point
@@ -25,49 +27,33 @@ def diagnose(points: Mapping[str, Point], report: Mapping[str, Any]) -> list[str
     found = _of_loss(lost, report) if lost else []
     shifted = [alerts[name] for name in (LANGUAGE, LABELS, LENGTH, WORDS, LOSS) if name in alerts]
     if shifted:
-        found.append(
-            "The data shifted: " + "; ".join(point.words for point in shifted) + ". Look at the "
-            "newest rows before they are taught; if they are meant, a round teaches them."
-        )
+        found.append(sentences.SHIFTED(words=listed(point.words for point in shifted)))
     if FEEDBACK in alerts:
         found.append(_of_users(alerts[FEEDBACK], has_loss=bool(lost)))
-    found += [f"{alerts[n].words}." for n in (REFUSALS, ANSWER_LENGTH) if n in alerts]
-    others = (point for name, point in alerts.items() if name.startswith("machine."))
-    return [*found, *(f"{point.words}." for point in others)]
+    last = [alerts[name] for name in (REFUSALS, ANSWER_LENGTH) if name in alerts]
+    last += [point for name, point in alerts.items() if name.startswith("machine.")]
+    return [*found, *(sentences.STATED(words=point.words) for point in last)]
 
 
 def _of_loss(lost: Sequence[Point], report: Mapping[str, Any]) -> list[str]:
     """Why earlier knowledge went: too high a rate, or nothing that protects it."""
-    told = "; ".join(point.words for point in lost)
-    version = lost[0].version
-    found = [f"Knowledge was lost in {version}: {told}. `llama-factory rollback` goes back."]
+    told = listed(point.words for point in lost)
+    found: list[str] = [sentences.KNOWLEDGE_LOST(version=lost[0].version, words=told)]
     ratio = _guard_ratio(report)
     if ratio is not None and ratio > MUCH_DRIFT:
         steps = report.get("training", {}).get("steps")
-        after = f" after {steps} updates" if steps else ""
-        found.append(
-            f"The learning rate may be too high: general perplexity is x {ratio:.2f} of the base "
-            f"model's{after}, so the round moved more than what it taught. Lower "
-            "training.learning_rate."
-        )
+        after = sentences.AFTER_UPDATES(steps=steps) if steps else ""
+        found.append(sentences.RATE_TOO_HIGH(ratio=f"{ratio:.2f}", after=after))
     strategies = report.get("strategies", {})
     if not set(strategies) & set(REPLAYING):
-        names = ", ".join(strategies) or "none"
-        found.append(
-            f"Replay is missing: no earlier row was taught again (strategies: {names}). Set "
-            "strategies to default or safe."
-        )
+        names = ", ".join(strategies) or sentences.NONE()
+        found.append(sentences.NO_REPLAY(names=names))
     return found
 
 
 def _of_users(point: Point, *, has_loss: bool) -> str:
-    text = f"Users are unhappy since release {point.version}: {point.words}."
-    if has_loss:
-        return text
-    return (
-        f"{text} The held-out rows show no loss, so they do not ask what users ask: look at "
-        "`llama-factory feedback`, and accept corrections as rows."
-    )
+    text = sentences.UNHAPPY(version=point.version, words=point.words)
+    return text if has_loss else sentences.NOT_WHAT_USERS_ASK(text=text)
 
 
 def _guard_ratio(report: Mapping[str, Any]) -> float | None:

@@ -12,6 +12,7 @@ from llama_factory.data.seen import TRAIN, rows_file
 from llama_factory.data.store import RowFile
 from llama_factory.evaluation.e_process import log_mean, worse
 from llama_factory.evaluation.task_rows import Prediction
+from llama_factory.monitoring import sentences
 from llama_factory.monitoring.profile import (
     MOST_ROWS,
     NO_LABEL,
@@ -75,10 +76,13 @@ def row_drift(
 
     def point(name: str, shift: Callable[[Sequence[float]], Shift], what: str) -> Point:
         found = shift(_of_rounds(past, name))
-        sign = "above" if found.is_alert else "within"
-        words = (
-            f"{what} {found.value:.2f}, {sign} the {found.limit:.2f} that chance explains with "
-            f"{len(after)} rows: {found.words}"
+        kind = sentences.ABOVE_CHANCE if found.is_alert else sentences.WITHIN_CHANCE
+        words = kind(
+            what=what,
+            value=f"{found.value:.2f}",
+            limit=f"{found.limit:.2f}",
+            rows=len(after),
+            words=found.words,
         )
         rounded = round(found.value, 6), round(found.limit, 6)
         return Point(at, name, rounded[0], found.is_alert, words, rounded[1], version, len(after))
@@ -89,13 +93,13 @@ def row_drift(
         )
 
     points = [
-        point(LANGUAGE, of(lambda each: each.language), "languages: PSI"),
-        point(LENGTH, of(lambda each: each.length), "lengths: PSI"),
+        point(LANGUAGE, of(lambda each: each.language), sentences.LANGUAGES()),
+        point(LENGTH, of(lambda each: each.length), sentences.LENGTHS()),
     ]
     if labels := labels_of(before, after):
         label = of(lambda each: each.answer if each.answer in labels else NO_LABEL)
-        points.append(point(LABELS, label, "labels: PSI"))
-    words = point(WORDS, lambda series: unseen_words(before, after, series), "unseen words:")
+        points.append(point(LABELS, label, sentences.LABELS()))
+    words = point(WORDS, lambda series: unseen_words(before, after, series), sentences.UNSEEN())
     return [*points, words]
 
 
@@ -126,10 +130,12 @@ def loss_drift(
     rate = sum(n > high for n in new) / len(new)
     earlier = _of_rounds(past, LOSS)
     is_alert = e_value > E_ALARM and rate > max(earlier[-TRAILING_ROUNDS:], default=0.0)
-    words = (
-        f"{rate:.0%} of {len(new)} new rows are less likely to the released version than 90 % of "
-        f"the {len(old)} it was tested on before (evidence e = {e_value:.3g}; {E_ALARM:g} is an "
-        "alert)"
+    words = sentences.UNLIKELY(
+        rate=f"{rate:.0%}",
+        rows=len(new),
+        tested=len(old),
+        e=f"{e_value:.3g}",
+        alarm=f"{E_ALARM:g}",
     )
     more = {"e": min(e_value, 1e300)}
     return [Point(at, LOSS, round(rate, 6), is_alert, words, None, version, len(new), more)]

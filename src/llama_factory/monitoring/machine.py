@@ -3,6 +3,7 @@
 import shutil
 
 from llama_factory.core import files
+from llama_factory.monitoring import sentences
 from llama_factory.monitoring.series import Point
 from llama_factory.versions.workspace import Workspace
 
@@ -18,10 +19,10 @@ def disk(workspace: Workspace, at: str) -> Point:
     largest = max((files.num_bytes(path) for path in workspace.versions.glob("v*")), default=0)
     wanted = max(FEWEST_BYTES, ROUNDS_OF_SPACE * largest)
     is_alert = usage.free < wanted
-    words = (
-        f"{usage.free / 1e9:.1f} GB of {usage.total / 1e9:.1f} GB are free, "
-        f"{'less than' if is_alert else 'and'} the {wanted / 1e9:.1f} GB that rounds want"
-        f"{'' if is_alert else ' are there'}"
+    words = (sentences.LITTLE_SPACE if is_alert else sentences.ENOUGH_SPACE)(
+        free=f"{usage.free / 1e9:.1f}",
+        total=f"{usage.total / 1e9:.1f}",
+        wanted=f"{wanted / 1e9:.1f}",
     )
     used = 1 - usage.free / usage.total if usage.total else 1.0
     return Point(at, DISK, round(used, 3), is_alert, words)

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llama_factory.core import times
+from llama_factory.core.sentences import listed
 from llama_factory.data.sources.feedback import read_feedback
 from llama_factory.evaluation.lineage_scores import BEFORE, PREDICTIONS
 from llama_factory.evaluation.task_rows import Prediction, read_predictions
-from llama_factory.monitoring import inputs, machine, outputs, series
+from llama_factory.monitoring import inputs, machine, outputs, sentences, series
 from llama_factory.monitoring.diagnosis import diagnose
 from llama_factory.monitoring.profile import traits_of
 from llama_factory.monitoring.series import Point
@@ -147,8 +148,8 @@ def sentence(points: Sequence[Point]) -> str:
     """What a round says of its rows; empty where there was nothing to compare them with."""
     alerts = [point for point in points if point.alert]
     if alerts:
-        return "Unlike what was taught before: " + "; ".join(point.words for point in alerts) + "."
+        return sentences.UNLIKE_BEFORE(words=listed(point.words for point in alerts))
     if not points:
         return ""
     told = ", ".join(f"{p.name.removeprefix('drift.')} {p.value:.2f}" for p in points)
-    return f"Rows like those taught before ({told}; no alert)."
+    return sentences.LIKE_BEFORE(told=told)

@@ -16,6 +16,7 @@ from llama_factory.evaluation.e_process import EProcess, worse
 from llama_factory.evaluation.paired_rows import pair_rows
 from llama_factory.evaluation.paired_tests import change_bounds, holm, p_below
 from llama_factory.evaluation.task_rows import Prediction, by_task
+from llama_factory.monitoring import sentences
 from llama_factory.monitoring.series import Point
 
 FEEDBACK = "feedback.down"
@@ -81,11 +82,13 @@ def decay(
         is_alert = drop > max_drop and p_value < 1 - SURE
         assert bounds.low is not None
         assert bounds.high is not None
-        words = (
-            f"{group}: {metric} {-drop:+.2f} since it was learned (90 %: "
-            f"{max(-1.0, bounds.low):+.2f} – {min(1.0, bounds.high):+.2f}, {len(each)} rows), "
-            f"{'more than' if drop > max_drop else 'within'} the loss of {max_drop:g} that the "
-            "gate allows"
+        words = (sentences.LOST if drop > max_drop else sentences.KEPT)(
+            group=group,
+            metric=metric,
+            change=f"{-drop:+.2f}",
+            between=f"{max(-1.0, bounds.low):+.2f} – {min(1.0, bounds.high):+.2f}",
+            rows=len(each),
+            limit=f"{max_drop:g}",
         )
         name, value = f"decay.{group}", round(drop, 6)
         points.append(Point(at, name, value, is_alert, words, max_drop, version, len(each)))
@@ -119,11 +122,16 @@ def thumbs(book: Sequence[Feedback], version: str, at: str) -> list[Point]:
         return []
     rate = sum(new) / len(new)
     e_value = _e_value(old, new)
-    words = f"users rate {sum(new)} of {len(new)} answers of {version} down ({rate:.0%})"
+    words = sentences.RATED_DOWN(down=sum(new), all=len(new), version=version, rate=f"{rate:.0%}")
     if len(old) >= FEWEST:
-        before = sum(old) / len(old)
-        words += f", {sum(old)} of {len(old)} of the versions before ({before:.0%}; evidence of "
-        words += f"more e = {e_value:.3g}, {E_ALARM:g} is an alert)"
+        words = sentences.RATED_DOWN_BEFORE(
+            text=words,
+            down=sum(old),
+            all=len(old),
+            rate=f"{sum(old) / len(old):.0%}",
+            e=f"{e_value:.3g}",
+            alarm=f"{E_ALARM:g}",
+        )
     is_alert = e_value > E_ALARM
     more = {"e": e_value}
     return [Point(at, FEEDBACK, round(rate, 6), is_alert, words, None, version, len(new), more)]
@@ -138,21 +146,26 @@ def traffic(answers: Sequence[Answered], version: str, at: str) -> list[Point]:
     refused = [[bool(_REFUSAL.search(text)) for text in side] for side in (old, new)]
     rate = sum(refused[1]) / len(new)
     e_value = _e_value(*refused)
-    words = f"{version} refuses {sum(refused[1])} of {len(new)} answers ({rate:.0%})"
+    words = sentences.REFUSES(
+        version=version, refused=sum(refused[1]), all=len(new), rate=f"{rate:.0%}"
+    )
     if len(old) >= FEWEST:
-        words += f", {sum(refused[0])} of {len(old)} before (e = {e_value:.3g})"
+        words = sentences.REFUSED_BEFORE(
+            text=words, refused=sum(refused[0]), all=len(old), e=f"{e_value:.3g}"
+        )
     is_alert = e_value > E_ALARM
     points = [Point(at, REFUSALS, round(rate, 6), is_alert, words, None, version, len(new))]
     median = float(statistics.median(map(len, new)))
-    told = f"answers of {version} have {median:g} characters (median of {len(new)})"
+    told = sentences.ANSWER_LENGTHS(version=version, median=f"{median:g}", all=len(new))
     e_length = 1.0
     if len(old) >= FEWEST:
         before = float(statistics.median(map(len, old)))
         low, high = _tails([len(text) for text in old])
         odd = [[not low <= len(text) <= high for text in side] for side in (old, new)]
         e_length = _e_value(*odd)
-        told += f", {before:g} before; {sum(odd[1])} are shorter or longer than 90 % of those "
-        told += f"before (e = {e_length:.3g})"
+        told = sentences.LENGTHS_BEFORE(
+            text=told, median=f"{before:g}", odd=sum(odd[1]), e=f"{e_length:.3g}"
+        )
     is_odd = e_length > E_ALARM
     return [*points, Point(at, ANSWER_LENGTH, median, is_odd, told, None, version, len(new))]
 

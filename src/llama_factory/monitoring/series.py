@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llama_factory.core import files
+from llama_factory.core.sentences import keep_kinds, restore_kinds
 from llama_factory.data.review.case_book import append_records
 from llama_factory.versions.workspace import Workspace
 
@@ -51,7 +52,8 @@ class Point:
         """Plain values for one line; what is not set is left out, NaN becomes null."""
         known = vars(self) | {"value": _finite(self.value), "limit": _finite(self.limit)}
         always = ("at", "name", "value", "alert", "words")
-        return {name: known[name] for name in known if name in always or known[name]}
+        kept = {name: known[name] for name in known if name in always or known[name]}
+        return keep_kinds(kept)
 
     @staticmethod
     def from_json(line: Mapping[str, Any]) -> "Point":
@@ -60,7 +62,8 @@ class Point:
         Raises:
             KeyError, TypeError, ValueError: it is no point.
         """
-        known = {name: line[name] for name in Point.__dataclass_fields__ if name in line}
+        values = restore_kinds(line)
+        known = {name: values[name] for name in Point.__dataclass_fields__ if name in values}
         point = Point(**known)
         if not (isinstance(point.name, str) and isinstance(point.at, str)):
             raise ValueError("name and time are texts")

@@ -9,10 +9,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
 from llama_factory.evaluation.statistics import Array
+from llama_factory.monitoring import sentences
 from llama_factory.monitoring.profile import RowTraits
 
 FALSE_ALARM = 0.002
@@ -90,8 +92,9 @@ def unseen_words(
     unseen = sorted(word for word in words if word not in known)
     value = _mean_unseen(after, frozenset(unseen))
     limit = _unseen_by_chance(before, known, len(after))
-    examples = f", such as {', '.join(unseen[:MOST_LISTED])}" if unseen else ""
-    told = f"{len(unseen)} of {len(words)} words were in no earlier row{examples}"
+    told = sentences.UNSEEN_WORDS(count=len(unseen), all=len(words))
+    if unseen:
+        told = sentences.SUCH_AS(text=told, examples=", ".join(unseen[:MOST_LISTED]))
     return Shift(value, max(limit, _habit(past)), told)
 
 
@@ -130,5 +133,11 @@ def _moved(names: Sequence[str], before: Array, after: Array) -> str:
     """`zh 100 % (before: 2 %), en 0 % (before: 98 %)`."""
     p, q = before / before.sum(), after / after.sum()
     order = np.argsort(-np.abs(q - p), kind="stable")[:MOST_LISTED]
-    told = (f"{names[n]} {q[n]:.0%} (before: {p[n]:.0%})" for n in order if q[n] != p[n])
-    return ", ".join(told) or "no difference"
+    told = [
+        sentences.MOVED(name=names[n], now=f"{q[n]:.0%}", before=f"{p[n]:.0%}")
+        for n in order
+        if q[n] != p[n]
+    ]
+    if not told:
+        return sentences.NO_DIFFERENCE()
+    return reduce(lambda one, other: sentences.AND(one=one, other=other), told)
