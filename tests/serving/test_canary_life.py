@@ -199,4 +199,4 @@ class CanaryLife(RuleBasedStateMachine):
 
 
 TestCanaryLife = CanaryLife.TestCase
-TestCanaryLife.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestCanaryLife.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
