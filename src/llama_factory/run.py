@@ -369,12 +369,12 @@ def train(
     output = config.output_dir or Path("outputs") / name
     from llama_factory.jobs.predict import predict_only
     from llama_factory.jobs.train import TrainOptions, TrainReport, fit
-    from llama_factory.reports.pictures import draw_loss
+    from llama_factory.reports.pictures import draw_courses
 
     if not config.do_train:
         return TrainReport(output, predict_only(config, output, progress))
     overwrites, resume = config.overwrite_output_dir, config.resume_from_checkpoint
-    options = TrainOptions(config.log_dir, config.do_predict, overwrites, resume, draw_loss)
+    options = TrainOptions(config.log_dir, config.do_predict, overwrites, resume, draw_courses)
     with leaving_on_notice(config.training.preemption_notice, progress.say):
         return TrainReport(output, fit(config, output, progress, options))
 

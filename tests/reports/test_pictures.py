@@ -8,6 +8,7 @@ from llama_factory.evaluation.statistics import Estimate
 from llama_factory.reports import pictures
 from llama_factory.reports.pictures import (
     curves_figure,
+    draw_courses,
     draw_curves,
     draw_loss,
     draw_matrix,
@@ -116,6 +117,20 @@ def test_pictures_are_png_files(tmp_path):
         content = (tmp_path / name).read_bytes()
         assert content.startswith(b"\x89PNG")
         assert len(content) > 5000
+
+
+def test_each_number_of_a_run_has_a_picture_of_its_name(tmp_path):
+    rows = [
+        {"step": 1, "loss": 3.0, "reward_accuracy": 0.5, "reward_chosen": float("nan")},
+        {"step": 2, "loss": 2.0, "reward_accuracy": 1.0, "eval_loss": 1.2, "reward_chosen": 0.1},
+    ]
+    draw_courses(rows, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "training_eval_loss.png",
+        "training_loss.png",
+        "training_rewards_accuracies.png",
+        "training_rewards_chosen.png",
+    ]
 
 
 def test_names_without_a_font_are_told_once_and_drawn_all_the_same(tmp_path, monkeypatch, caplog):

@@ -6,13 +6,14 @@ import pytest
 
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import SILENT
+from llama_factory.training import checkpoints
 from llama_factory.training.checkpoints import Position
 from llama_factory.training.loop import Protection, TrainingFolders, train
 from llama_factory.training.settings import TrainingSettings
 from tests.training.short_runs import Told, examples, make, weights
 
 
-def fit(tiny, path, resume=None, say=None, **options):
+def fit(tiny, path, resume=None, say=None, on_checkpoint=None, **options):
     folders = TrainingFolders(
         path / "checkpoints", path / "metrics.jsonl", path / "runs", path / "tokens", resume
     )
@@ -26,6 +27,7 @@ def fit(tiny, path, resume=None, say=None, **options):
         Protection(),
         folders=folders,
         progress=SILENT if say is None else Told(say),
+        on_checkpoint=on_checkpoint,
     )
 
 
@@ -39,13 +41,30 @@ def stopped(tiny, tmp_path):
 
 @pytest.mark.variants
 @pytest.mark.parametrize(
-    "named", [None, True, "checkpoints/step-00000002", "checkpoints", "."], ids=str
+    "named",
+    [None, True, "checkpoint-2", "checkpoints/step-00000002", "checkpoints", "."],
+    ids=str,
 )
 def test_a_run_goes_on_from_its_own_checkpoint(tiny, stopped, named):
     said = []
     resume = stopped / named if isinstance(named, str) else named
     fit(tiny, stopped, resume, said)
     assert any("Going on after step 2 of 4" in text for text in said)
+
+
+def test_a_loadable_checkpoint_names_the_exact_one_beside_it(stopped):
+    exact = stopped / "checkpoints/step-00000002"
+    assert checkpoints._by_age(stopped / "checkpoint-2") == [exact]
+    checkpoints.require_some(stopped / "checkpoints", stopped / "checkpoint-2")
+    with pytest.raises(ConfigError, match="checkpoint-3 does not exist"):
+        checkpoints.require_some(stopped / "checkpoints", stopped / "checkpoint-3")
+
+
+def test_as_many_checkpoints_stay_as_are_asked_for(tiny, tmp_path):
+    told = []
+    fit(tiny, tmp_path, checkpoint_steps=1, checkpoints_kept=3, on_checkpoint=told.append)
+    assert len(list((tmp_path / "checkpoints").glob("step-*"))) == 3
+    assert [position.step for position in told] == [1, 2, 3, 4]
 
 
 @pytest.mark.slow

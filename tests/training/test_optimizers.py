@@ -9,13 +9,15 @@ from pydantic import ValidationError
 from llama_factory.core.errors import ConfigError
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.training import checkpoints
-from llama_factory.training.optimizers import OPTIMIZERS
+from llama_factory.training.optimizers import OPTIMIZERS, WeightGroup
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.setup import weight_groups
 from tests.training.short_runs import fit, losses, make, weights
 
 HERE = [name for name in OPTIMIZERS.parts if name != "adamw_8bit" or torch.cuda.is_available()]
 RATES = {"sgd": 0.3}
+MATRIX = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+"""A gradient."""
 
 
 @pytest.mark.variants
@@ -140,3 +142,131 @@ def test_options_of_an_optimizer_are_checked():
     with pytest.raises(ValidationError, match="Did you mean 'betas'"):
         TrainingSettings(optimizer={"type": "adamw", "beta": [0.9, 0.95]})
     assert TrainingSettings(optimizer={"type": "adamw", "betas": [0.9, 0.95]}).optimizer.eps == 1e-8
+
+
+def moved(kind, gradient, updates=1, **options):
+    """A matrix of zeros after updates by one gradient at a rate of 1, and what is kept of it."""
+    weight = torch.nn.Parameter(torch.zeros_like(gradient))
+    group = WeightGroup([weight], 1.0, 1.0, 0.0, True, ("model.layers.0.q_proj.weight",))
+    optimizer = OPTIMIZERS.parse({"type": kind} | options).build([group])
+    for _ in range(updates):
+        weight.grad = gradient.clone()
+        optimizer.step()
+    return weight.detach(), optimizer.state[weight]
+
+
+def test_galore_moves_a_matrix_in_its_main_directions_only():
+    matrix, state = moved("galore", MATRIX, rank=2, scale=0.5)
+    _, values, right = torch.linalg.svd(MATRIX)
+    main = right[:2].T @ right[:2]
+    torch.testing.assert_close(matrix @ main, matrix)
+    assert state["mean"].shape == (6, 2)
+    low = MATRIX @ state["right"]  # Adam's first step is the sign of the gradient
+    torch.testing.assert_close(matrix, -0.5 * low.sign() @ state["right"].T)
+    torch.testing.assert_close(low.norm(dim=0), values[:2])
+
+
+@pytest.mark.parametrize(
+    ("side", "shape"),
+    [("longer", (2, 4)), ("left", (2, 4)), ("right", (6, 2)), ("both", (2, 2))],
+)
+def test_galore_keeps_moments_of_fewer_numbers(side, shape):
+    _, state = moved("galore", MATRIX, rank=2, side=side)
+    assert state["mean"].shape == state["square"].shape == shape
+
+
+def test_galore_looks_for_other_directions_now_and_then():
+    weight = torch.nn.Parameter(torch.zeros(6, 4))
+    group = WeightGroup([weight], 1.0, 1.0, 0.0, True, ("a.weight",))
+    optimizer = OPTIMIZERS.parse({"type": "galore", "rank": 1, "update_interval": 2}).build([group])
+    found = []
+    for number in range(4):
+        weight.grad = torch.eye(6, 4) * torch.eye(4)[number // 2]
+        optimizer.step()
+        found.append(optimizer.state[weight]["right"].argmax().item())
+    assert found == [0, 0, 1, 1]
+
+
+def test_matrices_that_are_small_or_not_named_are_moved_by_adamw():
+    plain, _ = moved("adamw", MATRIX)
+    for options in ({"rank": 4}, {"rank": 2, "targets": ["q_proj"]}):
+        matrix, state = moved("galore", MATRIX, scale=1.0, **options)
+        assert ("right" in state) == ("targets" in options)
+        assert torch.allclose(matrix, plain) == ("targets" not in options)
+    with pytest.raises(ConfigError, match="no trained matrix is called 'k_proj'. Known: q_proj"):
+        moved("galore", MATRIX, rank=2, targets=["k_proj"])
+
+
+@pytest.mark.parametrize("directions", ["random", "main"])
+def test_apollo_moves_along_the_gradient_as_far_as_adam_would(directions):
+    matrix, state = moved("apollo", MATRIX, rank=3, directions=directions)
+    factors = -matrix / MATRIX
+    torch.testing.assert_close(factors, factors[:, :1].expand(6, 4))  # one for each channel
+    assert state["mean"].shape == (6, 3)
+    assert ("right" in state) == (directions == "main")
+    whole, _ = moved("apollo", MATRIX, rank=3, directions=directions, per="tensor", scale=4.0)
+    factors = -whole / MATRIX
+    torch.testing.assert_close(factors, factors[0, 0].expand(6, 4))
+    low = MATRIX @ (state["right"] if directions == "main" else torch.zeros(4, 3))
+    if directions == "main":
+        assert float(factors[0, 0]) == pytest.approx(2 * (18**0.5) / float(low.norm()), rel=1e-4)
+
+
+def test_an_update_of_apollo_is_hardly_longer_than_the_one_before():
+    weight = torch.nn.Parameter(torch.zeros(6, 4))
+    group = WeightGroup([weight], 1.0, 1.0, 0.0, True, ("a.weight",))
+    optimizer = OPTIMIZERS.parse({"type": "apollo", "rank": 2}).build([group])
+    lengths, before = [], torch.zeros(6, 4)
+    for size in (1.0, 100.0, 100.0):
+        weight.grad = size * MATRIX
+        optimizer.step()
+        lengths.append(float((weight.detach() - before).norm()))
+        before = weight.detach().clone()
+    assert lengths[1] <= 1.011 * lengths[0]
+    assert lengths[2] <= 1.011 * lengths[1]
+
+
+def test_adam_mini_keeps_one_square_a_row():
+    matrix, state = moved("adam_mini", MATRIX)
+    assert (state["mean"].shape, state["square"].shape) == ((6, 4), (6, 1))
+    expected = -MATRIX / MATRIX.square().mean(1, keepdim=True).sqrt()
+    torch.testing.assert_close(matrix, expected)
+
+
+def test_badam_trains_one_layer_after_the_other(tiny):
+    model = full(tiny)
+    groups = [group for group, _ in names_by_group(model)]
+    part = {"type": "badam", "switch_interval": 2, "order": "descending"}
+    optimizer = OPTIMIZERS.parse(part).build(groups)
+    trained, turns = model.trainable(), []
+    for _ in range(4):
+        before = {name: weight.detach().clone() for name, weight in trained.items()}
+        sum(weight.square().sum() for weight in trained.values()).backward()
+        with_gradient = {name for name, weight in trained.items() if weight.grad is not None}
+        optimizer.step()
+        changed = {name for name in trained if not torch.equal(before[name], trained[name])}
+        assert changed == with_gradient
+        turns.append({name.split(".")[2] for name in changed})
+        kept = {name for name, w in trained.items() if "mean" in optimizer.state.get(w, {})}
+        assert kept == changed
+        optimizer.zero_grad()
+    assert turns == [{"1"}, {"1"}, {"0"}, {"0"}]
+
+
+def test_badam_says_what_cannot_take_turns(tiny):
+    groups = [group for group, _ in names_by_group(full(tiny))]
+    with pytest.raises(ConfigError, match="start_layer is 7, and the layers that train are 0 to 1"):
+        OPTIMIZERS.parse({"type": "badam", "start_layer": 7}).build(groups)
+    with pytest.raises(ConfigError, match="no weight that trains lies in a layer"):
+        OPTIMIZERS.parse("badam").build([])
+
+
+def test_the_turns_of_badam():
+    from llama_factory.training.optimizers.badam import BAdam
+
+    layers = [2, 3, 5]
+    assert [BAdam()._turn(layers, n) for n in range(4)] == [2, 3, 5, 2]
+    assert [BAdam(order="descending")._turn(layers, n) for n in range(4)] == [5, 3, 2, 5]
+    assert [BAdam(order="fixed", start_layer=3)._turn(layers, n) for n in range(3)] == [3, 3, 3]
+    drawn = [BAdam(order="random")._turn(layers, n) for n in range(6)]
+    assert sorted(drawn[:3]) == sorted(drawn[3:]) == layers

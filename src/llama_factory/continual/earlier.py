@@ -5,7 +5,6 @@ long as a forward pass takes. The graph of the pass that trains stays as it is.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from llama_factory.core.errors import ConfigError
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.dtypes import computing
+from llama_factory.model.exchange import at_rest, exchanged
 from llama_factory.model.layers import backbone_of, causal_of, has_dropout
 from llama_factory.model.output_head import divergence
 from llama_factory.model.padding import IGNORED
@@ -68,7 +68,8 @@ class EarlierModel:
         # in the number format of the pass that trains: else the two differ by their rounding
         same_format = computing(self._model.precision, self._model.device)
         before = self._as_before(is_base=is_base)
-        with torch.no_grad(), same_format, self._without_dropout(), before:
+        rest = at_rest(self._network, is_random=self._is_random)
+        with torch.no_grad(), same_format, rest, before:
             reference = self.states.again(ids)[where, place]
         return divergence(states[sequence, place], reference, self.states.head, temperature)
 
@@ -77,18 +78,6 @@ class EarlierModel:
         if is_base and self._switches:
             return switched_off(self._switches)
         return exchanged(self._weights)
-
-    @contextlib.contextmanager
-    def _without_dropout(self) -> Iterator[None]:
-        was_training = self._network.training
-        if not (was_training and self._is_random):
-            yield
-            return
-        self._network.eval()
-        try:
-            yield
-        finally:
-            self._network.train()
 
 
 class States:
@@ -163,16 +152,3 @@ def require_fixed_head(model: AdaptedModel) -> None:
             "earlier self through one head. Leave the head out of what trains "
             "(model.adapter.modules_to_save), or leave distill out."
         )
-
-
-@contextlib.contextmanager
-def exchanged(weights: Sequence[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
-    """Weights with other values, to which nothing may write meanwhile."""
-    now = [weight.data for weight, _ in weights]
-    try:
-        for weight, value in weights:
-            weight.data = value
-        yield
-    finally:
-        for (weight, _), value in zip(weights, now, strict=True):
-            weight.data = value

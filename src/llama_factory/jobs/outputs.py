@@ -6,6 +6,7 @@ a program is killed, the output is the old run or the new one, and the next star
 
 import os
 import shutil
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ OF_A_RUN = (
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.*"),
     *("metrics.jsonl", "trainer_log.jsonl", ".trainer_log.jsonl.lock", "training_loss.png", "runs"),
+    *("training_*.png", "checkpoint-*", ".checkpoint-*", "checkpoints.replaced"),
     *("trainer_state.json", "train_results.json", "eval_results.json"),
     *(RESULTS, "predict_results.json", "generated_predictions.jsonl*", "checkpoints", ".data"),
     *(SAVING, MARK),
@@ -102,11 +104,19 @@ def finish(folder: Path, output: Path) -> None:
     _tidy(output)
 
 
-def save(model: "AdaptedModel", folder: Path) -> None:
-    """Write what was trained into a folder, whole or not at all: see `is_whole`."""
+def save(model: "AdaptedModel", folder: Path, card: Callable[[Path], None] | None = None) -> None:
+    """Write what was trained into a folder, whole or not at all: see `is_whole`.
+
+    Args:
+        model: trained.
+        folder: gets it.
+        card: writes README.md into a folder; a person's own stays.
+    """
     making = folder / SAVING
     shutil.rmtree(making, ignore_errors=True)
     model.save(making)
+    if card is not None:
+        card(making)
     paths = sorted(making.iterdir(), key=lambda path: path.suffix == ".safetensors")
     for path in paths:
         files.sync(path)

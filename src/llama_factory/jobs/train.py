@@ -14,7 +14,8 @@ from llama_factory.data.prepare import DataFolders, PreparedData, load, prepare
 from llama_factory.data.sources.named import gather, has_tests
 from llama_factory.evaluation.evaluator import evaluate
 from llama_factory.evaluation.scoring import intervals_to_json, score_intervals
-from llama_factory.jobs import outputs, trainer_files
+from llama_factory.jobs import model_card, outputs, trainer_files
+from llama_factory.jobs.loadable import LoadableCheckpoints
 from llama_factory.jobs.predict import predict_rows, require_answerable
 from llama_factory.model import provenance
 from llama_factory.model.adapted import AdaptedModel, adapt
@@ -42,14 +43,14 @@ class TrainOptions:
         do_predict: answer all held-out rows at the end and keep the answers.
         overwrites: a finished run in the output is replaced, once this one is whole.
         resume: what it goes on from, see `TrainingFolders`.
-        draw_loss: draws the rows of metrics.jsonl into a file.
+        draw_courses: draws the rows of metrics.jsonl into a folder.
     """
 
     log_dir: Path | None = None
     do_predict: bool = False
     overwrites: bool = False
     resume: Path | bool | None = None
-    draw_loss: Callable[[Sequence[Mapping[str, Any]], Path], None] | None = None
+    draw_courses: Callable[[Sequence[Mapping[str, Any]], Path], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,9 @@ def _train(run: _Run, data: PreparedData, resume: Path | bool | None) -> dict[st
         folders=_folders(run, resume),
         progress=run.progress,
         held_out=data.held_out,
+        on_checkpoint=LoadableCheckpoints(
+            run.folder, model, config.training, len(data.train)
+        ).write,
     )
     if not run.is_first:
         return {}
@@ -282,9 +286,10 @@ def _score(run: _Run, model: AdaptedModel, rows: Sequence[Example], title: str) 
 def _write(run: _Run, trained: TrainedModel, results: dict[str, Any]) -> None:
     folder = run.folder
     trained.model.tokenizer.save_pretrained(folder)
-    if run.options.draw_loss is not None:
-        rows = list(files.read_jsonl(folder / "metrics.jsonl"))
-        run.options.draw_loss(rows, folder / "training_loss.png")
+    if run.options.draw_courses is not None:
+        run.options.draw_courses(list(files.read_jsonl(folder / "metrics.jsonl")), folder)
     files.write_json(folder / outputs.RESULTS, results)
     shutil.rmtree(folder / ROWS)
-    outputs.save(trained.model, folder)  # last: a folder with weights is complete
+    outputs.save(
+        trained.model, folder, card=lambda place: model_card.write(place, run.config, results)
+    )  # last: a folder with weights is complete

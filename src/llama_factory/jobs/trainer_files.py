@@ -26,13 +26,41 @@ def write(
         The numbers of both results together: Transformers' all_results.json.
     """
     log = list(files.read_jsonl(folder / LOG))
-    files.write_json(folder / STATE, _state(log, training, settings, num_rows))
+    write_state(folder, folder, training, settings, num_rows, is_over=True)
     results = _trained(log, training, num_rows)
     files.write_json(folder / TRAINED, results)
     tested = _tested(log)
     if tested:
         files.write_json(folder / TESTED, tested)
     return results | tested
+
+
+def write_state(
+    folder: Path,
+    run: Path,
+    training: Mapping[str, Any],
+    settings: TrainingSettings,
+    num_rows: int,
+    *,
+    is_over: bool = False,
+) -> None:
+    """Write trainer_state.json as it is after so many updates.
+
+    Args:
+        folder: it goes there.
+        run: the run's own folder, with its trainer_log.jsonl.
+        training: `steps`, `tokens`, `seconds`, and the best step and loss if any was measured.
+        settings: of the run.
+        num_rows: that are taught.
+        is_over: whether the run is; what it came to is then the last entry.
+    """
+    log = list(files.read_jsonl(run / LOG))
+    best = run / f"checkpoint-{training.get('best_step')}"
+    state = _state(log, training, settings, num_rows)
+    if is_over:
+        state["log_history"].append(_trained(log, training, num_rows) | _at(log[-1] if log else {}))
+    state["best_model_checkpoint"] = str(best) if best.is_dir() else None
+    files.write_json(folder / STATE, state)
 
 
 def _state(
@@ -47,14 +75,13 @@ def _state(
     return {
         "best_global_step": training.get("best_step"),
         "best_metric": training.get("best_loss"),
-        "best_model_checkpoint": None,
         "epoch": last.get("epoch", 0.0),
         "eval_steps": settings.eval_steps if isinstance(settings.eval_steps, int) else None,
         "global_step": training["steps"],
         "is_hyper_param_search": False,
         "is_local_process_zero": True,
         "is_world_process_zero": True,
-        "log_history": [*_history(log), _trained(log, training, num_rows) | _at(last)],
+        "log_history": _history(log),
         "logging_steps": 1,
         "max_steps": steps,
         "num_input_tokens_seen": training["tokens"],
@@ -74,10 +101,27 @@ def _history(log: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for row in log:
         place = _at(row)
         numbers = {"loss": row.get("loss"), "grad_norm": row.get("gradient_norm")}
-        found.append(numbers | {"learning_rate": row.get("lr")} | place)
+        found.append(numbers | {"learning_rate": row.get("lr")} | _rewards(row, "") | place)
         if row.get("eval_loss") is not None:
-            found.append({"eval_loss": row["eval_loss"]} | place)
+            found.append({"eval_loss": row["eval_loss"]} | _rewards(row, "eval_") | place)
     return found
+
+
+REWARDS = {
+    "reward_chosen": "rewards/chosen",
+    "reward_rejected": "rewards/rejected",
+    "reward_accuracy": "rewards/accuracies",
+    "reward_margin": "rewards/margins",
+}
+"""Number of an objective on preferences -> what other trainers call it."""
+
+
+def _rewards(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {
+        f"{prefix}{theirs}": row[f"{prefix}{ours}"]
+        for ours, theirs in REWARDS.items()
+        if row.get(f"{prefix}{ours}") is not None
+    }
 
 
 def _at(row: Mapping[str, Any]) -> dict[str, Any]:

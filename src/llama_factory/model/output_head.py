@@ -242,30 +242,39 @@ class TaughtLogProbs(nn.Module):
         self._teacher = [teacher]  # in a list: its weights are not the run's
         self._temperature = temperature
         for each in (network, teacher):
-            _require_plain_head(each)
+            require_plain_head(each, "distill")
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """[trained tokens, 2] log-probability of each token, and KL(teacher || student) there."""
         own, other = self.network.get_output_embeddings(), self._teacher[0].get_output_embeddings()
-        student = _trained_states(self.network, ids, targets)
+        student = trained_states(self.network, ids, targets)
         with torch.no_grad():
-            teacher = _trained_states(self._teacher[0], ids, targets)
+            teacher = trained_states(self._teacher[0], ids, targets)
         chosen = targets[targets != IGNORED]
         log_probs = head_log_probs(student, own.weight, own.bias, chosen)
         divergences = divergence(student, teacher, own, self._temperature, reference_head=other)
         return torch.stack([log_probs, divergences], 1)
 
 
-def _trained_states(network: Any, ids: Tensor, targets: Tensor) -> Tensor:
+def trained_states(network: Any, ids: Tensor, targets: Tensor) -> Tensor:
     """[trained tokens, width] what the output head would see where a token is trained."""
     hidden: Tensor = backbone_of(network)(input_ids=ids, use_cache=False).last_hidden_state
     return hidden[targets != IGNORED]
 
 
-def _require_plain_head(network: Any) -> None:
+def require_plain_head(network: Any, objective: str) -> None:
+    """Make sure that logits are head(hidden).
+
+    Args:
+        network: its head.
+        objective: which needs that, for the message.
+
+    Raises:
+        ModelError: the model caps or scales them afterwards.
+    """
     if not has_plain_head(network):
         name = causal_of(network).config.name_or_path
         raise ModelError(
             f"training.objective: {name} changes its logits after the output head, and the "
-            "objective distill cannot follow that. Take another model."
+            f"objective {objective} cannot follow that. Take another model, or the objective sft."
         )

@@ -141,6 +141,42 @@ def _draw_drift(axes: Any, matrix: ForgettingMatrix, drift: Drift) -> None:
     axes.grid(axis="y", alpha=0.3)
 
 
+PICTURES = {
+    "eval_loss": "eval_loss",
+    "eval_reward_accuracy": "eval_accuracy",
+    "reward_accuracy": "rewards_accuracies",
+    "reward_chosen": "rewards_chosen",
+}
+"""Number of a run -> its picture, training_NAME.png, as LLaMA-Factory names it."""
+
+
+def draw_courses(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Pictures of the course of a run: training_loss.png, and one of each other number it has.
+
+    Args:
+        rows: the numbers of every update.
+        folder: gets the pictures.
+    """
+    draw_loss(rows, folder / "training_loss.png")
+    for name, shown in PICTURES.items():
+        if any(name in row for row in rows):
+            _draw_number(rows, name, folder / f"training_{shown}.png")
+
+
+def _draw_number(rows: Sequence[Mapping[str, Any]], name: str, path: Path) -> None:
+    """One number by step, as PNG."""
+    from matplotlib.figure import Figure
+
+    measured = [row for row in rows if row.get(name) is not None and math.isfinite(row[name])]
+    figure = Figure(figsize=(7, 4))
+    axes = figure.subplots()
+    steps, values = [row["step"] for row in measured], [row[name] for row in measured]
+    axes.plot(steps, values, marker="o" if len(measured) < len(rows) else "", alpha=0.7)
+    axes.set_xlabel("step")
+    axes.set_ylabel(name.replace("_", " "))
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
 def draw_loss(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """The course of a run as PNG: loss by step with a running mean, and what was measured beside.
 

@@ -6,11 +6,12 @@ A checkpoint belongs to one run, which is described beside it.
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -28,6 +29,8 @@ from llama_factory.training.settings import WITHOUT_EFFECT
 from llama_factory.training.setup import Run
 from llama_factory.training.strategy import STRATEGIES
 
+LOADABLE = "checkpoint-"
+"""Beside the folder of checkpoints, with the number of updates: the same for other programs."""
 DESCRIPTION = "run.json"
 """Beside the checkpoints: what the run depends on, so that a change can be named."""
 
@@ -76,6 +79,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     *,
     scale: Mapping[str, float],
+    most: int | Literal["all"] = KEPT,
 ) -> Path:
     """Write a checkpoint under `folder` and remove the oldest ones; returns its own folder.
 
@@ -85,6 +89,7 @@ def save(
         weights: that train, by name.
         optimizer: over them.
         scale: of the loss in float16; empty elsewhere.
+        most: how many stay.
     """
     final = folder / f"step-{position.step:08d}"
     temporary = folder / f".{final.name}"
@@ -103,7 +108,7 @@ def save(
     files.write_json(temporary / STATE, record)
     shutil.rmtree(final, ignore_errors=True)
     files.publish(temporary, final)
-    for old in _by_age(folder)[KEPT:]:
+    for old in [] if most == "all" else _by_age(folder)[most:]:
         shutil.rmtree(old)
     return final
 
@@ -205,8 +210,8 @@ def why_not(folder: Path, description: Mapping[str, Any]) -> str:
 
 
 _INSTEAD = (
-    "Name a checkpoint of this very run (checkpoints/step-... in its output_dir); leave the key "
-    "out to go on where an interrupted run stopped; or begin at trained weights by "
+    "Name a checkpoint of this very run (checkpoint-N or checkpoints/step-... in its output_dir); "
+    "leave the key out to go on where an interrupted run stopped; or begin at trained weights by "
     "model.adapter_paths (adapter_name_or_path). Nothing was trained."
 )
 
@@ -227,6 +232,8 @@ def put_aside(folder: Path) -> dict[str, Any] | None:
     aside = folder.with_name(f"{folder.name}.replaced")
     shutil.rmtree(aside, ignore_errors=True)
     folder.replace(aside)
+    for loadable in folder.parent.glob(f"{LOADABLE}[0-9]*"):
+        loadable.replace(aside / loadable.name)
     try:
         before: dict[str, Any] = files.read_json(aside / DESCRIPTION)
         return before
@@ -290,6 +297,9 @@ def _by_age(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the newest first; or the one that the folder is."""
     if (folder / STATE).is_file():
         return [folder]
+    if number := re.fullmatch(rf"{LOADABLE}(\d+)", folder.name):
+        exact = folder.parent / "checkpoints" / f"step-{int(number[1]):08d}"
+        return [exact] if (exact / STATE).is_file() else []
     inside = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
     return sorted(inside.glob("step-*"), reverse=True)
 

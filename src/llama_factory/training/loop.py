@@ -7,7 +7,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +74,7 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
     folders: TrainingFolders,
     progress: Progress,
     held_out: Sequence[Example] = (),
+    on_checkpoint: Callable[[Position], None] | None = None,
 ) -> TrainedModel:
     """Teach the rows to the model; an interrupted run goes on from its last checkpoint.
 
@@ -85,6 +86,7 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
         folders: where checkpoints and logs go.
         progress: shows steps, tokens/s and the time left.
         held_out: for the loss that `eval_steps` asks for and early stopping goes by.
+        on_checkpoint: told after each checkpoint, in the first process.
 
     Raises:
         ConfigError: this machine lacks what a setting asks for.
@@ -106,7 +108,7 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
     if settings.compile:
         compile_layers(model.network)
     with reporting_full_disk(folders.checkpoints, what="training"), run.prefix.on():
-        fit = _Fit(run, plan, rows, folders, progress)
+        fit = _Fit(run, plan, rows, folders, progress, on_checkpoint)
         fit.add_reference(tests)
         fit.to_the_end()
         measured = measure(run, fit.tests) if fit.tests else {}
@@ -122,6 +124,7 @@ class _Fit:
         rows: of every source.
         folders: where it writes.
         progress: what people see of it.
+        on_checkpoint: told after each checkpoint.
     """
 
     mirror: Mirror
@@ -131,13 +134,20 @@ class _Fit:
     spikes: SpikeWatch
 
     def __init__(
-        self, run: Run, plan: Plan, rows: Rows, folders: TrainingFolders, progress: Progress
+        self,
+        run: Run,
+        plan: Plan,
+        rows: Rows,
+        folders: TrainingFolders,
+        progress: Progress,
+        on_checkpoint: Callable[[Position], None] | None = None,
     ) -> None:
         self.run = run
         self.plan = plan
         self.rows = rows
         self.folders = folders
         self.progress = progress
+        self.on_checkpoint = on_checkpoint
         self.description = describe_run(run, rows)
         self.position = Position(name_of(self.description))
         self.tests: Batch | None = None
@@ -236,9 +246,12 @@ class _Fit:
             self.run.model.trainable(),
             self.run.optimizer.optimizer,
             scale=parallel.scale_state(self.run.fabric),
+            most=self.run.settings.checkpoints_kept,
         )
         self.saved_at = time.monotonic()
         self.mirror.send(saved)
+        if self.on_checkpoint is not None:
+            self.on_checkpoint(self.position)
 
     def _step(self) -> None:
         """The next update, and all that is logged and kept of it."""

@@ -61,7 +61,7 @@ class TrainingSettings(Settings):
     finished adapter. The schedule is that of the planned run: the rate may still be high."""
     optimizer: Annotated[Optimizer, OneOf(OPTIMIZERS)] = AdamW()
     """How gradients become changes of the weights: `adamw`, `adamw_8bit` (GPU), `adafactor`,
-    `muon`, `sgd`."""
+    `adam_mini`, `muon`, `sgd`; for all weights with little memory `galore`, `apollo`, `badam`."""
     learning_rate: float = Field(2e-4, gt=0, lt=1)
     """Peak rate. Higher learns more in a round and forgets more of the earlier ones."""
     loraplus_ratio: float | None = Field(None, gt=0)
@@ -120,6 +120,12 @@ class TrainingSettings(Settings):
     checkpoint_steps: Annotated[Every, BeforeValidator(_often)] = 50
     """Updates between two checkpoints; below 1 a share of the run, `epoch` at the end of each.
     Lower loses less in a crash and writes more."""
+    checkpoints_kept: Annotated[int, Field(ge=2)] | Literal["all"] = 2
+    """How many of the newest checkpoints stay, at least 2: the second saves the day if the first
+    is damaged. `all`: none is removed."""
+    loadable_checkpoints: Annotated[int, Field(ge=0)] | Literal["all"] = 0
+    """Beside so many of the newest checkpoints, or `all`, a folder `checkpoint-N` is kept that PEFT
+    and Transformers read, without a workspace. 0: none."""
     checkpoint_minutes: float | None = Field(None, gt=0)
     """Minutes after which a checkpoint is due whatever `checkpoint_steps` says. On a machine that
     may vanish without a warning this is the most that is lost."""
@@ -216,7 +222,9 @@ WITHOUT_EFFECT = {
     "checkpoint_minutes",
     "checkpoint_mirror",
     "checkpoint_steps",
+    "checkpoints_kept",
     "gradient_checkpointing",
+    "loadable_checkpoints",
     "max_minutes",
     "preemption_notice",
     "process_timeout",

@@ -152,17 +152,19 @@ def weight_groups(model: AdaptedModel, settings: TrainingSettings) -> list[Weigh
         ConfigError: LoRA+ is asked for and there is no LoRA.
     """
     tables = _tables(model.network)
-    kinds: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    kinds: dict[tuple[float, float, bool], dict[str, nn.Parameter]] = {}
     trained = model.trainable()
     ratio = _ratio(trained, settings)
     for name, weight in trained.items():
         factor = ratio if LORA_B in name else 1.0
         decay = settings.weight_decay if weight.ndim > 1 else 0.0
         is_matrix = weight.ndim == 2 and id(weight) not in tables
-        kinds.setdefault((factor, decay, is_matrix), []).append(weight)
+        kinds.setdefault((factor, decay, is_matrix), {})[name] = weight
     return [
-        WeightGroup(weights, settings.learning_rate, factor, decay, is_matrix)
-        for (factor, decay, is_matrix), weights in kinds.items()
+        WeightGroup(
+            [*named.values()], settings.learning_rate, factor, decay, is_matrix, tuple(named)
+        )
+        for (factor, decay, is_matrix), named in kinds.items()
     ]
 
 

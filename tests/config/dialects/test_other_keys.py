@@ -153,3 +153,83 @@ def test_tokens_of_a_file_are_added(tmp_path):
 def test_gradients_may_be_left_as_they_are():
     assert training("max_grad_norm=0").max_grad_norm == 0
     assert type(training("use_muon=true").optimizer).__name__ == "Muon"
+
+
+def test_checkpoints_that_other_programs_read_are_kept_as_they_say():
+    def kept(*changes):
+        found = training(*changes)
+        return found.loadable_checkpoints, found.checkpoints_kept
+
+    assert kept() == ("all", "all")
+    assert kept("save_total_limit=1") == (1, 2)
+    assert kept("save_total_limit=3") == (3, 3)
+    assert kept("save_total_limit=-1", "save_only_model=true") == ("all", 2)
+    assert kept("save_strategy=no") == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "objective"),
+    [
+        (["use_asft_loss=true", "asft_alpha=0.05"], {"type": "asft", "alpha": 0.05}),
+        (["use_eaft_loss=true"], {"type": "eaft", "alpha": 1.0}),
+        (["label_smoothing_factor=0.1"], {"type": "sft", "dft": False, "label_smoothing": 0.1}),
+        (["stage=pt", "label_smoothing_factor=0.1"], {"type": "pretrain", "label_smoothing": 0.1}),
+    ],
+    ids=str,
+)
+def test_losses_of_answers(changes, objective):
+    assert training(*changes).model_dump()["objective"] == objective
+
+
+def test_one_loss_at_a_time():
+    problems = translate(flat(use_eaft_loss=True, use_asft_loss=True)).problems
+    assert problems == [
+        ("use_asft_loss", "contradicts use_eaft_loss: there is one loss. Keep one.")
+    ]
+    done = translate(flat(use_dft_loss=True, label_smoothing_factor=0.1))
+    assert done.notes == ["label_smoothing_factor: not read beside use_dft_loss."]
+    assert done.settings["training.objective.label_smoothing"] == 0.0
+    assert training("stage=dpo", "ld_alpha=0.5").objective.tail_weight == 0.5
+    (problem,) = translate(flat(stage="dpo", pref_loss="simpo", ld_alpha=0.5)).problems
+    assert problem[1].startswith("the objective simpo does not tell the longer answer's tail apart")
+
+
+def optimizer(*changes):
+    return training("finetuning_type=full", *changes).model_dump()["optimizer"]
+
+
+def test_galore_and_apollo_with_their_numbers():
+    found = optimizer("use_galore=true", "galore_target=all", "galore_proj_type=reverse_std")
+    assert (found["type"], found["rank"], found["scale"]) == ("galore", 16, 2.0)
+    assert (found["targets"], found["side"]) == ("all", "longer")
+    found = optimizer("use_apollo=true", "apollo_rank=4", "apollo_proj=svd", "apollo_target=mlp")
+    assert (found["type"], found["rank"], found["scale"]) == ("apollo", 4, 32.0)
+    assert (found["directions"], found["targets"]) == ("main", ["mlp"])
+
+
+def test_badam_and_adam_mini():
+    found = optimizer("use_badam=true", "badam_switch_mode=descending", "adam_beta2=0.95")
+    assert (found["type"], found["order"], found["betas"]) == ("badam", "descending", [0.9, 0.95])
+    found = optimizer("use_badam=true", "badam_switch_interval=-1")
+    assert (found["order"], found["switch_interval"]) == ("fixed", 50)
+    assert optimizer("use_adam_mini=true")["type"] == "adam_mini"
+
+
+def test_optimizers_that_do_not_go_together():
+    two = translate(flat(finetuning_type="full", use_galore=True, use_apollo=True)).problems
+    assert two == [("use_apollo", "contradicts use_galore: there is one optimizer. Keep one.")]
+    (problem,) = translate(flat(use_galore=True)).problems
+    assert problem[1].startswith("saves memory where all weights train. Use finetuning_type full")
+    (problem,) = translate(
+        flat(finetuning_type="full", use_badam=True, badam_mode="ratio")
+    ).problems
+    assert problem == ("badam_mode", "only whole layers take turns: use layer.")
+    done = translate(flat(finetuning_type="full", use_galore=True, optim="adafactor"))
+    assert done.notes == ["optim: not read beside use_galore, which keeps moments as AdamW does."]
+
+
+def test_rotations_beside_a_packed_base():
+    done = translate(flat(finetuning_type="oft", quantization_bit=4, double_quantization=False))
+    assert done.problems == []
+    assert done.settings["model.adapter.type"] == "qoft"
+    assert done.settings["model.adapter.double_quant"] is False

@@ -47,6 +47,8 @@ BESIDE = {
     "quantization_type": {"quantization_bit": 4},
     "double_quantization": {"quantization_bit": 4},
     "pissa_iter": {"pissa_init": True},
+    "ld_alpha": {"stage": "dpo"},
+    **{name: {"finetuning_type": "full"} for name in ("use_galore", "use_apollo", "use_badam")},
     "run_name": {"report_to": "wandb"},
 }
 """What some keys need beside them to mean anything."""
@@ -373,10 +375,10 @@ def test_the_replay_buffer_of_the_article_is_the_replay_strategy():
         (["load_best_model_at_end=true"], "needs eval_strategy steps or epoch."),
         (
             ["use_galore=true"],
-            "True is not supported: use optim adamw_torch. Where memory is short",
+            "use_galore true: saves memory where all weights train. Use finetuning_type full",
         ),
         (["use_mca=true"], "needs Megatron. Leave it out"),
-        (["stage=kto", "pref_ftx=0.5"], "the objective kto has no weight of the plain loss. Use 0"),
+        (["stage=rm", "pref_ftx=0.5"], "the objective reward has no weight of the plain loss"),
         (["optim=adamw_torh"], "is not supported. Did you mean 'adamw_torch'?"),
         (["quantization_bit=4", "finetuning_type=full"], "a quantised base cannot be trained as"),
         (["early_stopping_steps=3"], "counts tests in a run. Give eval_strategy steps too."),
@@ -423,15 +425,32 @@ def test_what_is_not_asked_for_is_not_done():
     assert (config_of().do_train, config_of().do_predict) == (True, False)
 
 
+DPO = {
+    "type": "dpo",
+    "beta": 0.1,
+    "loss": "sigmoid",
+    "sft_weight": 0.0,
+    "label_smoothing": 0.0,
+    "tail_weight": 1.0,
+}
+KTO = {
+    "type": "kto",
+    "beta": 0.1,
+    "chosen_weight": 1.0,
+    "rejected_weight": 1.0,
+    "sft_weight": 0.0,
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "objective"),
     [
-        (["stage=pt"], {"type": "pretrain"}),
-        (["stage=sft", "use_dft_loss=true"], {"type": "sft", "dft": True}),
+        (["stage=pt"], {"type": "pretrain", "label_smoothing": 0.0}),
+        (["stage=sft", "use_dft_loss=true"], {"type": "sft", "dft": True, "label_smoothing": 0.0}),
         (["stage=rm"], {"type": "reward"}),
         (
             ["stage=dpo", "pref_beta=0.2", "pref_loss=ipo", "pref_ftx=0.5"],
-            {"type": "dpo", "beta": 0.2, "loss": "ipo", "sft_weight": 0.5, "label_smoothing": 0.0},
+            DPO | {"beta": 0.2, "loss": "ipo", "sft_weight": 0.5},
         ),
         (["stage=dpo", "pref_loss=orpo"], {"type": "orpo", "beta": 0.1, "sft_weight": 0.0}),
         (
@@ -440,7 +459,7 @@ def test_what_is_not_asked_for_is_not_done():
         ),
         (
             ["stage=kto", "kto_rejected_weight=2"],
-            {"type": "kto", "beta": 0.1, "chosen_weight": 1.0, "rejected_weight": 2.0},
+            KTO | {"rejected_weight": 2.0},
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

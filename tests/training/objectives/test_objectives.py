@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn import functional as F
 
 from llama_factory.core.errors import DataError, ModelError
@@ -20,6 +21,7 @@ from llama_factory.model.dtypes import choose
 from llama_factory.training.batch import BatchOptions, make_batch
 from llama_factory.training.items import NEW, Encoding, RowRef, encode_all
 from llama_factory.training.objectives import OBJECTIVES, ForwardPass
+from llama_factory.training.plan import plan_run
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.setup import start
 from llama_factory.training.strategy import STRATEGIES, ExtraSource, Protection, Strategy
@@ -52,10 +54,12 @@ def settings_of(kind, tiny, **options):
 
 
 KINDS = sorted(OBJECTIVES.parts)
+FALLING = [kind for kind in KINDS if kind != "asft"]
+"""p log(1 / p) of a random model rises first, as its answers become likely."""
 
 
 @pytest.mark.variants
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FALLING)
 def test_the_model_learns_what_is_asked(tiny, tmp_path, kind):
     options = {"objective": settings_of(kind, tiny), "max_steps": 12, "eval_steps": 12}
     fit(tiny, tmp_path, rows_for(kind), held_out=rows_for(kind), **options)
@@ -313,6 +317,101 @@ def test_dft_weighs_a_token_by_its_own_probability():
     assert made.tolist() == pytest.approx(expected)
     made.sum().backward()
     assert log_probs.grad.tolist() == pytest.approx([-math.exp(-0.1), -math.exp(-3.0)])
+
+
+def test_liked_answers_of_kto_may_be_taught_besides():
+    liked, found = [True, False, True, True], torch.tensor(0.2)
+    args = ("kto", SUMS, REFERENCE, LENGTHS, liked, found)
+    besides = scored(*args, sft_weight=0.5).values - scored(*args).values
+    assert besides.tolist() == pytest.approx([0.5 * 2, 0.0, 0.5 * 1.5, 0.5 * 1])
+
+
+def test_smoothed_labels_teach_all_tokens_a_little(tiny, tmp_path):
+    fit(tiny, tmp_path, objective={"type": "sft", "label_smoothing": 0.25}, **ONE_ROW)
+    logits, wanted = first_logits(tiny, tmp_path)
+    expected = F.cross_entropy(logits, wanted, label_smoothing=0.25)
+    assert losses(tmp_path)[0] == pytest.approx(expected.item(), rel=1e-5)
+    with pytest.raises(ValidationError, match="leave label_smoothing out, or dft"):
+        TrainingSettings(objective={"type": "sft", "label_smoothing": 0.25, "dft": True})
+
+
+def test_eaft_weighs_a_token_by_the_entropy_of_the_likeliest(tiny, tmp_path):
+    fit(tiny, tmp_path, objective={"type": "eaft", "alpha": 2.0}, **ONE_ROW)
+    logits, wanted = first_logits(tiny, tmp_path)
+    likeliest = logits.topk(20, dim=-1).values.softmax(-1)
+    weights = (torch.distributions.Categorical(likeliest).entropy() / 3) ** 2
+    expected = (weights * F.cross_entropy(logits, wanted, reduction="none")).mean()
+    assert losses(tmp_path)[0] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_entropy_of_eaft_gets_no_gradient():
+    from llama_factory.training.objectives.eaft import Eaft
+
+    outputs = torch.tensor([[-1.0, 1.5], [-2.0, 3.0]], requires_grad=True)
+    made = Eaft().losses(ForwardPass(None, outputs)).values
+    assert made.tolist() == pytest.approx([0.5, 2.0])
+    made.sum().backward()
+    assert outputs.grad.tolist() == [[-0.5, 0.0], [-1.0, 0.0]]
+
+
+@pytest.mark.parametrize("head_trains", [False, True])
+def test_asft_holds_the_model_to_its_start(tiny, head_trains):
+    from llama_factory.model.token_scores import ComparedWithStart
+
+    model = make(tiny, dropout=0.2)
+    head = model.network.get_output_embeddings()
+    head.weight.requires_grad_(head_trains)
+    kernel = ComparedWithStart(model, "asft")
+    ids = torch.randint(5, 90, (2, 9), generator=torch.Generator().manual_seed(1))
+    targets = ids.roll(-1, 1)
+    model.network.train()
+    at_start = model.network.eval()(ids).logits.float().detach()
+    assert kernel(ids, targets)[:, 1].abs().max() < 1e-6
+    for number, weight in enumerate(model.trainable().values()):
+        generator = torch.Generator().manual_seed(number)
+        weight.data += 0.05 * torch.randn(weight.shape, generator=generator)
+    kept = [weight.detach().clone() for weight in model.trainable().values()]
+    outputs = kernel(ids, targets)
+    now = model.network(ids).logits.float()
+    moved = F.kl_div(now.log_softmax(-1), at_start.softmax(-1), reduction="none").sum(-1)
+    torch.testing.assert_close(outputs[:, 1], moved.flatten(), rtol=1e-3, atol=1e-5)
+    assert float(outputs[:, 1].detach().max()) > 1e-3
+    outputs.sum().backward()
+    for weight, value in zip(model.trainable().values(), kept, strict=True):
+        assert torch.equal(weight, value)
+        assert weight.grad is not None
+
+
+def test_asft_adds_the_divergence_to_dft():
+    from llama_factory.training.objectives.asft import Asft
+
+    outputs = torch.tensor([[-1.0, 0.5], [-2.0, 0.0]])
+    made = Asft(alpha=0.2).losses(ForwardPass(None, outputs)).values
+    assert made.tolist() == pytest.approx([math.exp(-1.0) + 0.1, 2 * math.exp(-2.0)])
+
+
+def test_the_tail_of_the_longer_answer_counts_less():
+    # two and three tokens of -2 and -3 each; four and five of -1.5 and -1
+    plain = scored("dpo", SUMS, REFERENCE, LENGTHS, tail_weight=1.0).values
+    half = scored("dpo", SUMS, REFERENCE, LENGTHS, tail_weight=0.5).values
+    margins = MARGINS + torch.tensor([-1.5, -0.5])
+    torch.testing.assert_close(half, -F.logsigmoid(0.1 * margins))
+    torch.testing.assert_close(plain, -F.logsigmoid(0.1 * MARGINS))
+
+
+ONE_ROW = {"max_steps": 1, "batch_size": 1}
+
+
+def first_logits(tiny, folder):
+    """[trained tokens, vocabulary] of the first row at the start, and what each must predict."""
+    model = make(tiny)
+    settings = TrainingSettings(**ONE_ROW)
+    rows = encode_all(Encoding(model, settings, folder), examples(13), Protection(), SILENT)
+    (ref,) = plan_run(rows, settings)[0]
+    (row,) = rows.items[NEW][ref.index]
+    ids, is_trained = torch.tensor([row.ids]), torch.tensor(row.is_trained)
+    logits = model.network(ids).logits[0].float()
+    return logits[:-1][is_trained[1:]], ids[0, 1:][is_trained[1:]]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from llama_factory.config.dialects import training_rules
+from llama_factory.config.dialects import optimizer_rules, training_rules
 from llama_factory.config.dialects.translation import Translation
 from llama_factory.continual.presets import PRESETS
 from llama_factory.model.chat.templates import NO_THOUGHTS
@@ -38,11 +38,19 @@ OFT = {
     "module_dropout": "dropout",
     "additional_target": "modules_to_save",
 }
+QOFT = OFT | {
+    "quantization_bit": "bits",
+    "quantization_type": "quant_type",
+    "double_quantization": "double_quant",
+}
+PACKED = {"lora": "qlora", "oft": "qoft"}
+"""finetuning_type -> the adapter on a packed base."""
 ADAPTER_KEYS: dict[str, dict[str, str]] = {
     "lora": LORA,
     "qlora": QLORA,
     "freeze": FREEZE,
     "oft": OFT,
+    "qoft": QOFT,
     "full": {},
 }
 """Adapter type -> flat key -> the adapter's own setting."""
@@ -80,11 +88,11 @@ def _kind(done: Translation) -> str | None:
     """The adapter's type, set where it is not that of the native file."""
     kind: str | None = done.values.get("finetuning_type")
     if done.values.get("quantization_bit"):
-        if kind not in (None, "lora"):
+        if (kind or "lora") not in PACKED:
             told = f"a quantised base cannot be trained as '{kind}'. Use finetuning_type lora."
             done.refuse("quantization_bit", told)
             return None
-        kind = "qlora"
+        kind = PACKED[kind or "lora"]
         done.put("model.adapter.type", kind, "quantization_bit")
         return kind
     if kind is not None:
@@ -207,11 +215,23 @@ def checkpoints(done: Translation) -> None:
         done.put("training.checkpoint_steps", 0.5, "save_strategy")
     elif steps is not None:
         done.put("training.checkpoint_steps", _often(steps), "save_steps")
+    if kind != "no" and not done.base:
+        _kept(done)
     if "gradient_checkpointing" in done.values:
         wanted = done.values["gradient_checkpointing"]
         done.put("training.gradient_checkpointing", wanted, "gradient_checkpointing")
     if done.is_on("disable_gradient_checkpointing"):
         done.put("training.gradient_checkpointing", False, "disable_gradient_checkpointing")
+
+
+def _kept(done: Translation) -> None:
+    """save_total_limit and save_only_model: loadable folders, and what a run goes on from."""
+    most = done.values.get("save_total_limit", "all")
+    if most != "all" and most < 1:
+        most = "all"
+    done.put("training.loadable_checkpoints", most, "save_total_limit")
+    exact = 2 if done.is_on("save_only_model") else most if most == "all" else max(2, most)
+    done.put("training.checkpoints_kept", exact, "save_only_model")
 
 
 def _often(steps: float) -> int | float:
@@ -371,7 +391,7 @@ RULES: tuple[Callable[[Translation], None], ...] = (
     training_rules.packing,
     training_rules.batch,
     training_rules.course,
-    training_rules.optimizer,
+    optimizer_rules.optimizer,
     checkpoints,
     verbs,
     reports,

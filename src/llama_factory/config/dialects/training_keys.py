@@ -16,6 +16,10 @@ from llama_factory.config.dialects.values import (
 )
 
 STAGES = ("pt", "sft", "rm", "ppo", "dpo", "kto")
+FOR_FULL = "With finetuning_type full or freeze."
+LAYERWISE = "steps are the same; a layer's gradient is kept until all are there."
+PROJECTIONS = ("std", "reverse_std", "right", "left")
+BADAM_ORDERS = ("ascending", "descending", "random", "fixed")
 PREFERENCES = ("sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo")
 
 OBJECTIVE: dict[str, Key] = {
@@ -28,6 +32,12 @@ OBJECTIVE: dict[str, Key] = {
     "kto_chosen_weight": part("training.objective.chosen_weight", number, 1.0, off=(1.0,)),
     "kto_rejected_weight": part("training.objective.rejected_weight", number, 1.0, off=(1.0,)),
     "use_dft_loss": part("training.objective.dft", boolean, True),
+    "use_asft_loss": part("training.objective.type", boolean, True, about="The objective asft."),
+    "asft_alpha": part("training.objective.alpha", number, 0.1),
+    "use_eaft_loss": part("training.objective.type", boolean, True, about="The objective eaft."),
+    "eaft_alpha": part("training.objective.alpha", number, 1.0),
+    "label_smoothing_factor": part("training.objective.label_smoothing", number, 0.0, off=(0.0,)),
+    "ld_alpha": part("training.objective.tail_weight", number, 0.5),
     "compute_accuracy": ignored("exact_match and token_f1 of held-out rows are always shown.",
                                 boolean, True),
 }  # fmt: skip
@@ -74,10 +84,37 @@ COURSE: dict[str, Key] = {
         about="num_cycles, power, min_lr, min_lr_rate or lr_end, as the schedule knows them.",
     ),
     "use_muon": part("training.optimizer", boolean, True, about="The same as optim muon."),
+    "use_adam_mini": part("training.optimizer", boolean, True),
+    "use_galore": part("training.optimizer", boolean, True, about=FOR_FULL),
+    "galore_target": part("training.optimizer.targets", names, "all"),
+    "galore_rank": part("training.optimizer.rank", count, 16),
+    "galore_update_interval": part("training.optimizer.update_interval", count, 200),
+    "galore_scale": part("training.optimizer.scale", number, 2.0),
+    "galore_proj_type": part("training.optimizer.side", one_of(*PROJECTIONS, "full"), "std"),
+    "galore_layerwise": ignored(LAYERWISE, boolean, True),
+    "use_apollo": part("training.optimizer", boolean, True, about=FOR_FULL),
+    "apollo_target": part("training.optimizer.targets", names, "all"),
+    "apollo_rank": part("training.optimizer.rank", count, 16),
+    "apollo_update_interval": part("training.optimizer.update_interval", count, 200),
+    "apollo_scale": part("training.optimizer.scale", number, 32.0),
+    "apollo_proj": part("training.optimizer.directions", one_of("random", "svd"), "random"),
+    "apollo_proj_type": part("training.optimizer.side", one_of("std", "right", "left"), "std"),
+    "apollo_scale_type": part("training.optimizer.per", one_of("channel", "tensor"), "channel"),
+    "apollo_scale_front": ignored("the growth of steps is limited the same either way.",
+                                  boolean, False),
+    "apollo_layerwise": ignored(LAYERWISE, boolean, True),
+    "use_badam": part("training.optimizer", boolean, True, about=FOR_FULL),
+    "badam_mode": part("training.optimizer", one_of("layer", "ratio"), "layer",
+                       about="Only layer."),
+    "badam_switch_mode": part("training.optimizer.order", one_of(*BADAM_ORDERS), "ascending"),
+    "badam_switch_interval": part("training.optimizer.switch_interval", count, 50,
+                                  about="-1: the first layer trains alone."),
+    "badam_start_block": part("training.optimizer.start_layer", count, 0),
+    "badam_verbose": ignored("every step is logged.", count, 0),
     "group_by_length": ignored("micro-batches are cut from rows of like length.", boolean, True),
     "torch_compile": setting("training.compile", boolean, True),
     "tf32": ignored("float32 products take the fast way where there is one.", boolean, True),
-}
+}  # fmt: skip
 """How long, how fast, with what."""
 
 OUTPUT: dict[str, Key] = {
@@ -99,14 +136,14 @@ OUTPUT: dict[str, Key] = {
         about="With `no` one is written half-way: a run that breaks goes on from it. `best` is as "
         "load_best_model_at_end.",
     ),
-    "save_total_limit": ignored("the two newest checkpoints are kept until a run is done.",
-                                count, 1),
-    "save_only_model": ignored("a checkpoint holds what going on needs, and goes with the end.",
-                               boolean, False),
+    "save_total_limit": part("training.loadable_checkpoints", count, 1,
+                             about="Of the folders checkpoint-N; two exact states stay."),
+    "save_only_model": part("training.checkpoints_kept", boolean, False,
+                            about="Only the two newest states that a run goes on from stay."),
     "resume_from_checkpoint": setting(
         "resume_from_checkpoint",
         text_or_boolean,
-        "saves/qwen/lora/sft/checkpoints/step-00000500",
+        "saves/qwen/lora/sft/checkpoint-500",
         about="Not given: a run that was interrupted goes on from its newest checkpoint by itself.",
     ),
     "logging_steps": ignored("every step is logged.", number, 10),

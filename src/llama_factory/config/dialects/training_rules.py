@@ -2,17 +2,20 @@
 
 from llama_factory.config import schema
 from llama_factory.config.dialects.translation import Translation
-from llama_factory.core.errors import suggest
 
 OBJECTIVES = {"pt": "pretrain", "sft": "sft", "rm": "reward", "ppo": "ppo", "kto": "kto"}
 PREFERENCES = {"orpo": "orpo", "simpo": "simpo"}
 """pref_loss -> objective; the others are losses of `dpo`."""
 OBJECTIVE_KEYS = {
-    "sft": {"use_dft_loss": "dft"},
+    "pretrain": {"label_smoothing_factor": "label_smoothing"},
+    "sft": {"use_dft_loss": "dft", "label_smoothing_factor": "label_smoothing"},
+    "asft": {"asft_alpha": "alpha"},
+    "eaft": {"eaft_alpha": "alpha"},
     "dpo": {
         "pref_beta": "beta",
         "pref_ftx": "sft_weight",
         "dpo_label_smoothing": "label_smoothing",
+        "ld_alpha": "tail_weight",
     },
     "orpo": {"pref_beta": "beta", "pref_ftx": "sft_weight"},
     "simpo": {"pref_beta": "beta", "simpo_gamma": "gamma", "pref_ftx": "sft_weight"},
@@ -20,9 +23,17 @@ OBJECTIVE_KEYS = {
         "pref_beta": "beta",
         "kto_chosen_weight": "chosen_weight",
         "kto_rejected_weight": "rejected_weight",
+        "pref_ftx": "sft_weight",
     },
 }
 """Objective -> flat key -> the objective's own setting."""
+ANSWER_LOSSES = {"use_dft_loss": "sft", "use_eaft_loss": "eaft", "use_asft_loss": "asft"}
+"""Key that chooses the loss of answers -> objective; there is one loss."""
+ONLY_SOME = {
+    "pref_ftx": "has no weight of the plain loss",
+    "ld_alpha": "does not tell the longer answer's tail apart",
+}
+"""Key that some objectives know -> what others lack."""
 
 THEIR_DEFAULTS = {("simpo", "pref_beta"): 0.1, ("simpo", "simpo_gamma"): 0.5}
 """Objective and key -> value in LLaMA-Factory where ours is another one."""
@@ -51,26 +62,6 @@ SCHEDULE_SETTINGS = {
 """Schedule -> settings that have the same name in lr_scheduler_kwargs."""
 LOWEST = ("min_lr", "min_lr_rate", "min_lr_ratio", "lr_end")
 """What lr_scheduler_kwargs call the last rate, or its share of the first."""
-OPTIMIZERS = {
-    "adamw_torch": "adamw",
-    "adamw_torch_fused": "adamw",
-    "adamw_hf": "adamw",
-    "adamw_8bit": "adamw_8bit",
-    "adamw_bnb_8bit": "adamw_8bit",
-    "paged_adamw_8bit": "adamw_8bit",
-    "paged_adamw": "adamw_8bit",
-    "paged_adamw_32bit": "adamw",
-    "adamw_torch_8bit": "adamw_8bit",
-    "adamw_torch_4bit": "adamw_8bit",
-    "adamw_apex_fused": "adamw",
-    "adamw_anyprecision": "adamw",
-    "adamw_torch_xla": "adamw",
-    "adamw_torch_npu_fused": "adamw",
-    "adafactor": "adafactor",
-    "sgd": "sgd",
-    "muon": "muon",
-}
-"""optim -> ours."""
 
 
 def objective(done: Translation) -> None:
@@ -79,9 +70,8 @@ def objective(done: Translation) -> None:
     if stage is None:
         return
     loss = done.values.get("pref_loss", "sigmoid")
-    kind = PREFERENCES.get(loss, "dpo") if stage == "dpo" else OBJECTIVES[stage]
-    known = schema.PARTS["training.objective"].parts
-    if kind not in known:
+    kind = _objective_of(done, stage, loss)
+    if kind not in schema.PARTS["training.objective"].parts:
         done.refuse("stage", f"'{stage}' is known, but not supported. {INSTEAD[stage]}")
         return
     if loss == "kto_pair":
@@ -90,13 +80,39 @@ def objective(done: Translation) -> None:
     done.put("training.objective.type", kind, "stage")
     if kind == "dpo":
         done.put("training.objective.loss", loss, "pref_loss")
-    if done.values.get("pref_ftx") and "pref_ftx" not in OBJECTIVE_KEYS.get(kind, {}):
-        done.refuse("pref_ftx", f"the objective {kind} has no weight of the plain loss. Use 0.")
+    _require_known(done, kind)
     for name, field in OBJECTIVE_KEYS.get(kind, {}).items():
         value = done.values.get(name, THEIR_DEFAULTS.get((kind, name)))
         if value is not None:
             source = name if name in done.values else "pref_loss"
             done.put(f"training.objective.{field}", value, source)
+
+
+def _objective_of(done: Translation, stage: str, loss: str) -> str:
+    if stage == "sft":
+        return _answer_loss(done)
+    return PREFERENCES.get(loss, "dpo") if stage == "dpo" else OBJECTIVES[stage]
+
+
+def _require_known(done: Translation, kind: str) -> None:
+    """Refuse keys that would change the loss and that the objective has not; tell the others."""
+    own = OBJECTIVE_KEYS.get(kind, {})
+    for name, lacks in ONLY_SOME.items():
+        if done.values.get(name) and name not in own:
+            done.refuse(name, f"the objective {kind} {lacks}. Leave it out.")
+    if done.values.get("label_smoothing_factor") and "label_smoothing_factor" not in own:
+        done.note("label_smoothing_factor", f"not read: {kind} has a loss of its own.")
+
+
+def _answer_loss(done: Translation) -> str:
+    """The objective of stage sft, which other losses than the plain one are named beside."""
+    chosen = [name for name in ANSWER_LOSSES if done.is_on(name)]
+    for name in chosen[1:]:
+        done.refuse(name, f"contradicts {chosen[0]}: there is one loss. Keep one.")
+    if "use_dft_loss" in chosen and done.values.get("label_smoothing_factor"):
+        done.note("label_smoothing_factor", "not read beside use_dft_loss.")
+        done.values = done.values | {"label_smoothing_factor": 0.0}  # type: ignore[operator]
+    return ANSWER_LOSSES[chosen[0]] if chosen else "sft"
 
 
 def packing(done: Translation) -> None:
@@ -201,30 +217,3 @@ def _warmup(done: Translation, *, is_constant: bool) -> None:
         done.put("training.warmup_fraction", ratio, "warmup_ratio")
     elif "warmup_steps" in done.given:
         done.put("training.warmup_steps", 0, "warmup_steps")
-
-
-def optimizer(done: Translation) -> None:
-    """optim, and Adam's own numbers."""
-    name = "muon" if done.is_on("use_muon") else done.values.get("optim")
-    if name is not None and OPTIMIZERS.get(name) not in schema.choices("training.optimizer"):
-        known = ", ".join(OPTIMIZERS)
-        told = f"'{name}' is not supported.{suggest(name, OPTIMIZERS)} Known: {known}."
-        done.refuse("optim", told)
-        return
-    if name is not None:
-        source = "use_muon" if done.is_on("use_muon") else "optim"
-        done.put("training.optimizer.type", OPTIMIZERS[name], source)
-    _adam(done, OPTIMIZERS[name or "adamw_torch"])
-
-
-def _adam(done: Translation, kind: str) -> None:
-    keys = [name for name in ("adam_beta1", "adam_beta2", "adam_epsilon") if name in done.given]
-    if not keys or kind not in ("adamw", "adamw_8bit", "muon"):
-        return
-    if "optim" not in done.values:
-        done.put("training.optimizer.type", kind, keys[0])
-    betas = [done.values.get("adam_beta1", 0.9), done.values.get("adam_beta2", 0.999)]
-    if keys != ["adam_epsilon"]:
-        done.put("training.optimizer.betas", betas, keys[0])
-    if "adam_epsilon" in keys:
-        done.put("training.optimizer.eps", done.values["adam_epsilon"], "adam_epsilon")

@@ -83,8 +83,12 @@ class ForwardPass:
     @property
     def sums(self) -> "Tensor":
         """[sequences] log-probability of each sequence's trained tokens together, in nats."""
-        zeros = self.outputs.new_zeros(len(self.batch.ids))
-        return zeros.index_add(0, self.batch.sequence_of, self.outputs)
+        return self.summed(self.outputs)
+
+    def summed(self, values: "Tensor") -> "Tensor":
+        """[trained tokens] -> [sequences] their sums."""
+        zeros = values.new_zeros(len(self.batch.ids))
+        return zeros.index_add(0, self.batch.sequence_of, values)
 
     @property
     def num_trained(self) -> "Tensor":

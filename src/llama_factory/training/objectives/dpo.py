@@ -27,13 +27,31 @@ class Dpo(PreferenceObjective):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Fraction of pairs that are taken to be the wrong way round (conservative DPO), for noisy
     preferences. With `sigmoid` only."""
+    tail_weight: float = Field(1.0, ge=0, le=1)
+    """How much the tokens count by which an answer is longer than the other of its pair (LD-DPO).
+    Lower favours length less."""
 
     def losses(self, scored: ForwardPass) -> Losses:
         """See `Objective.losses`."""
-        ratios = scored.sums - scored.batch.reference
+        sums = scored.sums if self.tail_weight == 1 else self._without_tails(scored)
+        ratios = sums - scored.batch.reference
         better, worse = split(ratios)
         values = self._loss(*split(ratios / scored.num_trained if self.loss == "ipo" else ratios))
         return Losses(self.taught(scored, values), compared(self.beta * better, self.beta * worse))
+
+    def _without_tails(self, scored: ForwardPass) -> "Tensor":
+        """[sequences] log-probabilities in which the tail of the longer answer counts less.
+
+        Liu et al. 2024, https://arxiv.org/abs/2409.06411; the reference's are counted whole.
+        """
+        import torch
+
+        sequence_of, lengths = scored.batch.sequence_of, scored.num_trained.long()
+        places = torch.arange(len(sequence_of), device=sequence_of.device)
+        places = places - (lengths.cumsum(0) - lengths)[sequence_of]
+        shorter = torch.minimum(*split(lengths)).repeat_interleave(2)
+        weights = torch.where(places < shorter[sequence_of], 1.0, self.tail_weight)
+        return scored.summed(scored.outputs * weights)
 
     def _loss(self, better: "Tensor", worse: "Tensor") -> "Tensor":
         """[rows] out of the log-ratios of both answers.

@@ -34,6 +34,9 @@ class Kto(Objective):
     """Factor on the loss of liked answers; raise it where they are few."""
     rejected_weight: float = Field(1.0, ge=0)
     """Factor on the loss of disliked answers; raise it where they are few."""
+    sft_weight: float = Field(0.0, ge=0)
+    """Weight of a liked answer's own mean loss, added to its row's. Higher keeps liked answers
+    likely in absolute terms."""
 
     def misfit(self, example: Example) -> str:
         """See `Objective.misfit`."""
@@ -58,6 +61,8 @@ class Kto(Objective):
         is_good = scored.batch.is_desirable
         weights = is_good * self.chosen_weight + ~is_good * self.rejected_weight
         values = weights * (1 - (moved * (2.0 * is_good - 1)).sigmoid())
+        if self.sft_weight:
+            values = values - self.sft_weight * is_good * scored.sums / scored.num_trained
         rewards = self.beta * ratios.detach()
         numbers = {
             "reward_chosen": rewards.where(is_good, float("nan")),

@@ -2,11 +2,12 @@
 
 from typing import ClassVar
 
-from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses, Objective
+from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses
+from llama_factory.training.objectives.smoothing import Smoothed
 
 
 @OBJECTIVES.register("pretrain")
-class Pretrain(Objective):
+class Pretrain(Smoothed):
     """Cross-entropy on every token; conversations are written with the chat template."""
 
     encoding: ClassVar[str] = "documents"
@@ -14,4 +15,4 @@ class Pretrain(Objective):
 
     def losses(self, scored: ForwardPass) -> Losses:
         """See `Objective.losses`."""
-        return Losses(-scored.outputs)
+        return Losses(self.cross_entropy(scored.outputs))

@@ -21,6 +21,7 @@ class WeightGroup:
         factor: on the course of the rate, over the usual weights'.
         decay: weight decay.
         is_matrix: [out, in] inside the network, neither an embedding nor the output head.
+        names: of the weights, in their order.
     """
 
     weights: "list[nn.Parameter]"
@@ -28,6 +29,7 @@ class WeightGroup:
     factor: float
     decay: float
     is_matrix: bool
+    names: tuple[str, ...] = ()
 
     def to_torch(self) -> dict[str, Any]:
         """As torch's optimizers take it."""
