@@ -10,9 +10,9 @@ from llama_factory.web.forms import HELP, draw_form, help_of, read_form, written
 from tests.config.test_minimal import WRITTEN
 
 TYPES = {
-    "model.adapter": 8,
-    "training.objective": 8,
-    "training.optimizer": 5,
+    "model.adapter": 9,
+    "training.objective": 10,
+    "training.optimizer": 9,
     "training.schedule": 7,
 }
 
