@@ -8,9 +8,10 @@ from typer.testing import CliRunner
 
 from llama_factory.cli.app import app
 from llama_factory.core.errors import ConfigError, VersionError
+from llama_factory.core.records import append_records
 from llama_factory.serving import canary_store
 from llama_factory.serving.canary import CanarySettings, Judged, News
-from llama_factory.serving.shadow_report import append_line, file_of
+from llama_factory.serving.shadow_report import file_of
 from llama_factory.versions import releases
 from llama_factory.versions.workspace import Workspace
 from tests.tiny import make_workspace, publish_version
@@ -55,7 +56,7 @@ def test_a_canary_is_begun_shown_and_taken_back(bot: Workspace) -> None:
     assert "3 of 60 (5.0 %)" in shown
     assert "0.50 of 72 hours" in shown
     assert "more conversations of the candidate" in shown
-    append_line(file_of(bot, "v0002"), {"day": "2026-01-01", "cost": 9, "skipped": "failed"})
+    append_records(file_of(bot, "v0002"), [{"day": "2026-01-01", "cost": 9, "skipped": "failed"}])
     assert "no answers compared; not compared: 1 failed" in run(bot)
     assert "v0002 is taken back" in run(bot, "--abort")
     assert "aborted" in run(bot)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from llama_factory.core.records import append_records
 from llama_factory.inference.question import Answer, AnswerPiece, Options, Prompt
 from llama_factory.serving.api import create_app
 from llama_factory.serving.settings import ServingSettings
-from llama_factory.serving.shadow_report import append_line, file_of, read_summary
+from llama_factory.serving.shadow_report import file_of, read_summary
 from llama_factory.versions import releases
 from llama_factory.versions.workspace import Workspace
 from tests.serving.running import running, wait_until
@@ -112,7 +113,7 @@ def test_the_tokens_of_a_day_are_limited_and_failures_are_counted(own_workspace:
 
 def test_a_line_that_a_kill_cut_is_left_out(own_workspace: Workspace) -> None:
     path = file_of(own_workspace, "v0002")
-    append_line(path, {"day": "2026-01-01", "cost": 9, "skipped": "failed"})
+    append_records(path, [{"day": "2026-01-01", "cost": 9, "skipped": "failed"}])
     with path.open("a") as file:
         file.write('{"day": "2026')
     assert summary_of(own_workspace).skipped == {"failed": 1}

@@ -112,6 +112,14 @@ def stamp_of(path: Path) -> Stamp | None:
         return None
 
 
+def state_of(path: Path) -> Stamp | int:
+    """The same; where it cannot be looked at, the number of the error that says why."""
+    try:
+        return stamp(path.stat())
+    except OSError as error:
+        return error.errno or 0
+
+
 def stamp(state: os.stat_result) -> Stamp:
     """The same of a file that was looked at already."""
     return state.st_ino, state.st_size, state.st_mtime_ns

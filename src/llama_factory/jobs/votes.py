@@ -4,7 +4,6 @@ A pair lies in the cache until somebody votes, and then in `votes.jsonl`, which 
 """
 
 import contextlib
-import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,9 +14,9 @@ from typing import Any, Literal, get_args
 
 from llama_factory.core import files
 from llama_factory.core.errors import DataError
+from llama_factory.core.records import append_records, read_records
 from llama_factory.core.times import now
 from llama_factory.data.cleaning.private_data import PrivateData
-from llama_factory.data.review.case_book import append_records
 from llama_factory.evaluation.statistics import Estimate, proportion
 from llama_factory.versions.workspace import Workspace
 
@@ -226,12 +225,7 @@ def vote(
 
 def read_votes(workspace: Workspace) -> list[AnswerPair]:
     """All votes, oldest first; lines that cannot be read are left out."""
-    listed = []
-    lines = workspace.votes.read_bytes().splitlines() if workspace.votes.exists() else []
-    for line in lines:
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            listed.append(AnswerPair.from_json(json.loads(line)))
-    return listed
+    return list(read_records(workspace.votes, AnswerPair.from_json))
 
 
 def count_votes(votes: Iterable[AnswerPair]) -> list[Duel]:

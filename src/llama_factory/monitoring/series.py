@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llama_factory.core import files
+from llama_factory.core.records import append_records
 from llama_factory.core.sentences import keep_kinds, restore_kinds
-from llama_factory.data.review.case_book import append_records
 from llama_factory.versions.workspace import Workspace
 
 LOCK_SECONDS = 10.0

@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
@@ -141,7 +140,7 @@ class CanaryWatch:
     def _files(self) -> tuple[object, ...]:
         """Changes whenever the files that a canary depends on do."""
         workspace = self._gateway.workspace
-        return tuple(_stamp(path) for path in (workspace.releases, workspace.canary))
+        return tuple(files.state_of(path) for path in (workspace.releases, workspace.canary))
 
     def _news(self, now: float) -> News | None:
         seconds = now - self._looked_at if self._keeps_time() else 0.0
@@ -225,10 +224,3 @@ class CanaryWatch:
         if (complaint := repr(error)) != self._complaint:
             self._complaint = complaint
             logger.error("the canary stands still, and production goes on: %s", error)
-
-
-def _stamp(path: Path) -> object:
-    try:
-        return files.stamp(path.stat())
-    except OSError as error:
-        return error.errno

@@ -24,9 +24,9 @@ import numpy as np
 
 from llama_factory.core import files
 from llama_factory.core.errors import FactoryError
+from llama_factory.core.records import append_records
 from llama_factory.core.types import Example, Message
 from llama_factory.data.cleaning.private_data import PrivateData
-from llama_factory.data.review.case_book import append_records
 from llama_factory.inference.question import Question
 from llama_factory.serving.outcome import Asked, Outcome
 from llama_factory.serving.settings import ServingSettings

@@ -15,9 +15,9 @@ from typing import Any
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
+from llama_factory.core.records import append_records
 from llama_factory.core.times import now
 from llama_factory.data.cleaning.private_data import PrivateData
-from llama_factory.data.review.case_book import append_records
 from llama_factory.data.sources.feedback import Feedback, Rating
 from llama_factory.serving.conversations import Conversations, KeptConversation, user_hash
 from llama_factory.serving.errors import KeyReusedError, NotStoredError, UnknownCompletionError

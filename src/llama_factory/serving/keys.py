@@ -139,7 +139,7 @@ class KeyRing:
 
     def look(self) -> None:
         """Take over what the file says now. A file that is damaged ends all of its keys."""
-        if self._path is None or (stamp := _stamp(self._path)) == self._stamp:
+        if self._path is None or (stamp := files.state_of(self._path)) == self._stamp:
             return
         self._stamp = stamp
         # Once keys were asked for they are until the end: whoever deletes the file opens nothing.
@@ -197,11 +197,3 @@ def _write(path: Path, keys: Sequence[ApiKey]) -> None:
 
 def _hash(secret: str, encoding: str = "utf-8") -> str:
     return hashlib.sha256(secret.encode(encoding, "replace")).hexdigest()
-
-
-def _stamp(path: Path) -> files.Stamp | int | None:
-    """Changes whenever the file does."""
-    try:
-        return files.stamp(path.stat())
-    except OSError as error:
-        return error.errno

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from llama_factory.core.errors import VersionError
+from llama_factory.core.records import append_records, read_records
 from llama_factory.evaluation.metrics.token_f1 import TokenF1
 from llama_factory.inference.question import Answer, Options, Prompt
 from llama_factory.serving.outcome import Asked, Outcome
 from llama_factory.serving.routing import fraction_of
 from llama_factory.serving.service import Gateway
-from llama_factory.serving.shadow_report import ShadowSettings, append_line, file_of, read_lines
+from llama_factory.serving.shadow_report import ShadowSettings, file_of
 from llama_factory.versions.releases import CANDIDATE, PRODUCTION
 
 logger = logging.getLogger(__name__)
@@ -160,13 +162,13 @@ class Shadow:
         self._used = self._day(), cost + (self._used[1] if self._used[0] == self._day() else 0)
         path = file_of(self._gateway.workspace, each.version_id)
         try:
-            append_line(path, head | line)
-        except OSError as error:
+            append_records(path, [head | line])
+        except (OSError, VersionError) as error:
             logger.error("%s: a comparison is lost: %s", path, error)
 
     def _used_today(self) -> tuple[str, int]:
         """The day, and the tokens that shadows of all candidates cost on it so far."""
         day = self._day()
         paths = self._gateway.workspace.shadow.glob("*.jsonl")
-        lines = (line for path in paths for line in read_lines(path))
+        lines = (line for path in paths for line in read_records(path, dict))
         return day, sum(line["cost"] for line in lines if line["day"] == day)

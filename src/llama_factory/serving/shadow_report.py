@@ -1,15 +1,13 @@
 """What a candidate answered beside production, as numbers: the file of a version, its summary."""
 
-import contextlib
-import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from llama_factory.core.records import read_records
 from llama_factory.core.settings import Settings
 from llama_factory.versions.workspace import Workspace
 
@@ -71,7 +69,7 @@ def read_summary(workspace: Workspace, version_id: str) -> ShadowSummary | None:
     path = file_of(workspace, version_id)
     if not path.exists():
         return None
-    lines = list(read_lines(path))
+    lines = list(read_records(path, dict))
     pairs = [line for line in lines if "skipped" not in line]
     skipped = Counter(line["skipped"] for line in lines if "skipped" in line)
     num = len(pairs)
@@ -90,17 +88,3 @@ def _ratio(pairs: list[dict[str, Any]], name: str) -> float | None:
     """Of sums: the candidate's by production's."""
     below = sum(pair["production"][name] for pair in pairs)
     return sum(pair["candidate"][name] for pair in pairs) / below if below else None
-
-
-def append_line(path: Path, row: dict[str, Any]) -> None:
-    """Add a comparison to the file of a version."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        file.write(json.dumps(row).encode() + b"\n")
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The comparisons in a file; a line that a kill left half-written is none."""
-    for line in path.read_bytes().splitlines():
-        with contextlib.suppress(ValueError):
-            yield json.loads(line)

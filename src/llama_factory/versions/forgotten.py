@@ -5,16 +5,15 @@ of all that is taught from then on: new files, what people accepted, and what st
 """
 
 import contextlib
-import json
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from llama_factory.core import files
 from llama_factory.core.errors import DataError
+from llama_factory.core.records import append_records, read_records
 from llama_factory.core.times import now
 from llama_factory.core.types import Memory
-from llama_factory.data.review.case_book import append_records
 from llama_factory.versions.workspace import Workspace
 
 FILE = "forgotten.jsonl"
@@ -67,14 +66,11 @@ class ForgottenRow:
 
 def read_forgotten(workspace: Workspace) -> dict[str, ForgottenRow]:
     """The marks that hold, by the key of their row; a line that a crash cut short is left out."""
-    path = workspace.folder / FILE
     marks: dict[str, ForgottenRow] = {}
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError, TypeError, AttributeError):
-            mark = ForgottenRow.from_json(json.loads(line))
-            marks.pop(mark.key, None)
-            if not mark.is_back:
-                marks[mark.key] = mark
+    for mark in read_records(workspace.folder / FILE, ForgottenRow.from_json):
+        marks.pop(mark.key, None)
+        if not mark.is_back:
+            marks[mark.key] = mark
     return marks
 
 

@@ -1,8 +1,6 @@
 """The files of a review folder, which only grow, and the state of all cases that follows."""
 
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any, Literal
 
 from llama_factory.core import files
 from llama_factory.core.errors import DataError, suggest
+from llama_factory.core.records import numbered_records
 from llama_factory.core.types import Example
 from llama_factory.data.conflict_rules import Conflict, claim, question_key
 from llama_factory.data.review.cases import Case, Vote, short
@@ -157,69 +156,10 @@ def _parsed(path: Path, parse: Any, _state: Any) -> tuple[tuple[Any, ...], tuple
     """Kept until the file grows: deciding many cases one by one reads them once."""
     records: list[Any] = []
     notes: list[str] = []
-    for number, line in _read_lines(path):
+    for number, line in numbered_records(path):
         try:
             records.append(parse(line))
         except (AttributeError, KeyError, TypeError, ValueError):
             what = "half-written" if line is None else "not as this program writes it"
             notes.append(f"{path.name}:{number}: this line is {what} and is left out.")
     return tuple(records), tuple(notes)
-
-
-def append_records(path: Path, records: Iterable[Any]) -> None:
-    """Add lines to a file that only grows, and force them to disk.
-
-    The caller holds the lock of the folder.
-
-    A line that a crash left half-written is ended first, so that it spoils nothing after it.
-
-    Raises:
-        VersionError: the disk is full; what had been written of these records is gone again.
-    """
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    if not lines:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        files.reporting_full_disk(path.parent, what=f"adding to {path.name}"),
-        path.open("a+b", buffering=0) as file,
-    ):
-        size = file.seek(0, os.SEEK_END)
-        try:
-            _write_all(file, _missing_end(file) + lines.encode(errors="surrogatepass"))
-        except BaseException:
-            file.truncate(size)
-            raise
-        os.fsync(file.fileno())
-
-
-def _read_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line number and value of each line; None for a line that is not whole."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, _value(line)
-
-
-def _write_all(file: Any, content: bytes) -> None:
-    """Write all bytes: on a nearly full disk a single write takes only a part, without an error."""
-    left = memoryview(content)
-    while left:
-        left = left[file.write(left) :]
-
-
-def _missing_end(file: Any) -> bytes:
-    size = file.seek(0, os.SEEK_END)
-    if not size:
-        return b""
-    file.seek(size - 1)
-    return b"" if file.read(1) == b"\n" else b"\n"
-
-
-def _value(line: bytes) -> Any:
-    try:
-        return json.loads(line.decode(errors="surrogatepass"))
-    except ValueError:
-        return None

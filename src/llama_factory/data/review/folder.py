@@ -16,6 +16,7 @@ from typing import Any
 
 from llama_factory.core import files
 from llama_factory.core.errors import DataError, suggest
+from llama_factory.core.records import append_records
 from llama_factory.core.times import now
 from llama_factory.core.types import Example
 from llama_factory.data import conflict_rules as rules
@@ -24,7 +25,6 @@ from llama_factory.data.review.case_book import (
     CASES,
     DECISIONS,
     CaseBook,
-    append_records,
     read_book,
 )
 from llama_factory.data.review.cases import Case, Choice, Level, State, Vote, refused_id, short
