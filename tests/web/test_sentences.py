@@ -10,7 +10,7 @@ import string
 
 import pytest
 
-from llama_factory import monitoring, operate, rounds, versions
+from llama_factory import data, monitoring, operate, rounds, versions
 from llama_factory.core import files
 from llama_factory.core.sentences import (
     KINDS,
@@ -37,7 +37,7 @@ def names_of(text):
 @pytest.fixture(scope="module")
 def kinds():
     """All kinds that the rooms define."""
-    for room in (monitoring, rounds, versions):
+    for room in (data, monitoring, rounds, versions):
         for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
             importlib.import_module(module.name)
     return KINDS

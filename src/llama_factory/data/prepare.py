@@ -13,6 +13,7 @@ import numpy as np
 
 from llama_factory.core import files
 from llama_factory.core.progress import Progress
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.types import Example
 from llama_factory.data.cleaning import CLEANERS, RowStep, SetStep
 from llama_factory.data.cleaning_report import MAX_SAMPLES, CleaningCounts, DataReport, SetReport
@@ -36,6 +37,11 @@ from llama_factory.data.selection import (
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sources.files import DataSource
 from llama_factory.data.store import RowFile, RowTable, join_parts
+
+LEFT_OUT_BY_MIX = kind_of_sentence("data.left_out_by_mix", "left out by data.mix")
+BEYOND_MAX_SAMPLES = kind_of_sentence(
+    "data.beyond_max_samples", "beyond data.mix.max_samples of a set to test"
+)
 
 MAX_REFUSED = 200
 """Refused rows that a report lists; all of them are in the folder's `refused.jsonl`."""
@@ -165,7 +171,7 @@ def _outcome(
     rows, findings = _compare(rows, settings, history, counts, progress)
     order = mixed(table, rows.train, clean, settings.mix)
     left_out = np.setdiff1d(rows.train, order)
-    rows = _remove(rows, "mix", [Removal(left_out, "left out by data.mix")], counts)
+    rows = _remove(rows, "mix", [Removal(left_out, LEFT_OUT_BY_MIX())], counts)
     is_plain = np.array_equal(order, rows.train)
     places = None if is_plain else np.searchsorted(rows.train, order)
     return _Outcome(rows, places, counts, findings)
@@ -175,7 +181,7 @@ def _too_many_tests(rows: Selection, sizes: Array, most: int | None) -> Removal:
     """Rows to test beyond the first so many of their set."""
     starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
     is_beyond = rows.is_test & (np.arange(len(rows.is_test)) - starts >= (most or np.inf))
-    return Removal(np.flatnonzero(is_beyond), "beyond data.mix.max_samples of a set to test")
+    return Removal(np.flatnonzero(is_beyond), BEYOND_MAX_SAMPLES())
 
 
 def _compare(

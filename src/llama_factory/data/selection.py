@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.data.conflict_rules import Conflict
 from llama_factory.data.row_columns import Array, class_runs, hash_of
 from llama_factory.data.seen import Seen
 from llama_factory.data.store import RowTable
+
+TAUGHT_BEFORE = kind_of_sentence("data.taught_before", "taught before in {version}")
+TESTED_BEFORE = kind_of_sentence("data.tested_before", "held out for testing in {version}")
+TWICE = kind_of_sentence("data.twice", "twice in this round")
+FORGOTTEN = kind_of_sentence("data.forgotten", "marked to be forgotten")
+TESTED_NOW = kind_of_sentence(
+    "data.tested_now", "its question is held out for testing in this round"
+)
 
 if TYPE_CHECKING:
     from llama_factory.data.review.case_book import CaseBook
@@ -129,12 +138,12 @@ def known_rows(rows: Selection, seen: Seen, *, teaches_tests: bool = False) -> I
         taught = np.flatnonzero(np.isin(keys, version.taught.column("key")))
         is_tested = np.isin(prompts, version.tested.column("prompt")[version.asked])
         tested = np.flatnonzero(is_tested & ~rows.is_correction)
-        yield Removal(taught, f"taught before in {version.version}")
-        yield Removal(tested, f"held out for testing in {version.version}")
+        yield Removal(taught, TAUGHT_BEFORE(version=version.version))
+        yield Removal(tested, TESTED_BEFORE(version=version.version))
         rows = rows.without(taught, tested)
     sides = (rows.test, rows.train) if teaches_tests else (np.flatnonzero(rows.is_in),)
     repeated = np.concatenate([_repeated(keys, side) for side in sides])
-    yield Removal(repeated, "twice in this round")
+    yield Removal(repeated, TWICE())
     if not teaches_tests:
         yield tested_questions(rows.without(repeated))
 
@@ -149,14 +158,14 @@ def forgotten_rows(rows: Selection, keys: Collection[str]) -> Iterator[Removal]:
     """Rows that people marked to be forgotten."""
     if keys:
         marked = np.isin(rows.table.column("key"), np.array([*map(hash_of, keys)], np.uint64))
-        yield Removal(np.flatnonzero(marked), "marked to be forgotten")
+        yield Removal(np.flatnonzero(marked), FORGOTTEN())
 
 
 def tested_questions(rows: Selection) -> Removal:
     """Rows to teach whose question is held out."""
     prompts, train = rows.table.column("prompt"), rows.train
     tested = np.isin(prompts[train], prompts[rows.test])
-    return Removal(train[tested], "its question is held out for testing in this round")
+    return Removal(train[tested], TESTED_NOW())
 
 
 def split(rows: Selection, fraction: float, *, by_answer: bool) -> Selection:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.types import Example
 from llama_factory.data.cleaning import CLEANERS, SetStep
 from llama_factory.data.conflict_rules import (
@@ -25,11 +26,13 @@ from llama_factory.data.seen import Seen
 from llama_factory.data.selection import Findings, History, Removal, Selection
 from llama_factory.data.store import RowTable
 
+WAITING = kind_of_sentence("data.waiting", "conflicting answers wait for review")
+REJECTED = kind_of_sentence("data.rejected", "another answer was chosen in review")
+RULED = kind_of_sentence("data.ruled", "another answer is right by rule {rule}")
+
 if TYPE_CHECKING:
     from llama_factory.data.review.case_book import CaseBook
 
-WAITING = "conflicting answers wait for review"
-REJECTED = "another answer was chosen in review"
 MAX_ROWS = 200
 """Rows of one question that are compared with each other; the others are left as they are."""
 
@@ -53,12 +56,12 @@ class Conflicts(ConflictSettings, SetStep):
 
     def compare(self, rows: Selection, history: History) -> Findings:
         """See `SetStep.compare`."""
-        rejected = _judged(rows, history.book, "rejected", REJECTED)
+        rejected = _judged(rows, history.book, "rejected", REJECTED())
         rows = rows.without(rejected.rows)
         conflicts = list(self._conflicts(rows))
         settled = [self._losers(conflict, places, history.book) for conflict, places in conflicts]
         rows = rows.without(*(removal.rows for removal in settled))
-        waiting = _judged(rows, history.book, "waiting", WAITING)
+        waiting = _judged(rows, history.book, "waiting", WAITING())
         corrected, retired = self._corrected(rows.without(waiting.rows), history.seen)
         removals = (rejected, *settled, waiting)
         return Findings(removals, tuple(found for found, _ in conflicts), corrected, retired)
@@ -90,11 +93,11 @@ class Conflicts(ConflictSettings, SetStep):
         ruling = book.ruling(conflict) if book else None
         decision = decide(conflict, self) if self.review == "undecided" else None
         if ruling is not None:
-            kept, reason = ruling, REJECTED
+            kept, reason = ruling, REJECTED()
         elif decision is not None:
-            kept, reason = frozenset(decision.kept), f"another answer is right by rule {self.rule}"
+            kept, reason = frozenset(decision.kept), RULED(rule=self.rule)
         else:
-            kept, reason = frozenset(), WAITING
+            kept, reason = frozenset(), WAITING()
         keys = dict.fromkeys(row.key for row in conflict.rows if row.key not in kept)
         return Removal(np.array([places[k] for k in keys if k in places], np.int64), reason)
 

@@ -4,10 +4,19 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.data.cleaning import CLEANERS, SetStep
 from llama_factory.data.matching import TextComparison, alike_between
 from llama_factory.data.row_columns import Array
 from llama_factory.data.selection import Findings, History, Removal, Selection
+
+HELD_OUT = kind_of_sentence("data.nearly_held_out", "nearly the same is held out in {version}")
+TEST_WAS_TAUGHT = kind_of_sentence(
+    "data.test_was_taught", "a test nearly the same as one taught in {version}"
+)
+HELD_OUT_NOW = kind_of_sentence(
+    "data.nearly_held_out_now", "nearly the same is held out in this round"
+)
 
 
 @CLEANERS.register("contamination")
@@ -47,13 +56,13 @@ def _contaminated(
     for version in history.seen:
         train = rows.train[(is_long & ~rows.is_correction)[rows.train]]
         alike = alike_between(texts, table, train, version.tested, version.asked)
-        yield Removal(alike, f"nearly the same is held out in {version.version}")
+        yield Removal(alike, HELD_OUT(version=version.version))
         rows = rows.without(alike)
         if texts.band == "bands":
             test = rows.test[is_long[rows.test]]
             alike = alike_between(texts, table, test, version.taught_texts)
-            yield Removal(alike, f"a test nearly the same as one taught in {version.version}")
+            yield Removal(alike, TEST_WAS_TAUGHT(version=version.version))
             rows = rows.without(alike)
     train, test = (side[is_long[side]] for side in (rows.train, rows.test))
     alike = alike_between(texts, table, train, table, test)
-    yield Removal(alike, "nearly the same is held out in this round")
+    yield Removal(alike, HELD_OUT_NOW())

@@ -4,8 +4,17 @@ import re
 import unicodedata
 from functools import cache
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.types import Example, Message
 from llama_factory.data.cleaning import CLEANERS, Dropped, RowStep
+
+PLACEHOLDER_TEXT = kind_of_sentence("data.placeholder_text", "the text is a placeholder")
+PLACEHOLDER = kind_of_sentence("data.placeholder", "the answer is a placeholder")
+EMPTY_TEXT = kind_of_sentence("data.empty_text", "the text is empty")
+EMPTY_ANSWER = kind_of_sentence("data.empty_answer", "an answer is empty")
+EMPTY_REJECTED = kind_of_sentence("data.empty_rejected", "the rejected answer is empty")
+EMPTY_QUESTION = kind_of_sentence("data.empty_question", "the question is empty")
+REPEATS_PROMPT = kind_of_sentence("data.repeats_prompt", "the answer repeats the prompt")
 
 _SHORTEST_ECHO = 15
 """In UTF-8 bytes (15 letters, 5 Chinese characters): "Good morning" may answer itself."""
@@ -42,7 +51,7 @@ class Empty(RowStep):
         if turn.tool_calls or row.is_desirable is False:
             return ""  # a bad answer that people disliked is what KTO learns from
         if self._is_placeholder(turn.content, row):
-            return "the text is a placeholder" if row.is_text else "the answer is a placeholder"
+            return PLACEHOLDER_TEXT() if row.is_text else PLACEHOLDER()
         if self.echoes and not row.is_text and len(row.prompt) == 1 and not row.images:
             return _echo(row.prompt[0].content, turn.content)
         return ""
@@ -68,13 +77,13 @@ def _bare(text: str) -> str:
 
 def _blank(row: Example) -> str:
     if row.is_text:
-        return "" if row.answer.strip() else "the text is empty"
+        return "" if row.answer.strip() else EMPTY_TEXT()
     if any(_is_blank(turn) for turn in row.messages if turn.role == "assistant"):
-        return "an answer is empty"
+        return EMPTY_ANSWER()
     if row.rejected and _is_blank(row.rejected):
-        return "the rejected answer is empty"
+        return EMPTY_REJECTED()
     if row.prompt and row.prompt[-1].role == "user" and _is_blank(row.prompt[-1]):
-        return "the question is empty"
+        return EMPTY_QUESTION()
     return ""
 
 
@@ -90,10 +99,10 @@ def _echo(prompt: str, answer: str) -> str:
         return ""
     times, rest = divmod(len(answered), len(asked))
     if rest == 0 and times >= 1 and answered == asked * times:
-        return "the answer repeats the prompt"
+        return REPEATS_PROMPT()
     added = answered.removeprefix(asked)
     if len(prompt) >= _LONG_PROMPT and added != answered and added in _LABELS:
-        return "the answer repeats the prompt"
+        return REPEATS_PROMPT()
     return ""
 
 

@@ -3,9 +3,12 @@
 from pydantic import Field, field_validator
 
 from llama_factory.core.errors import suggest
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.types import Example
 from llama_factory.data.cleaning import CLEANERS, Dropped, RowStep
 from llama_factory.text.languages import CODES, SAME_AS, language_of
+
+OTHER_LANGUAGE = kind_of_sentence("data.other_language", "language is {found}, kept are {kept}")
 
 _SECOND_LOOK = 2000
 """Characters that are read before a row is dropped."""
@@ -47,7 +50,7 @@ class Language(RowStep):
         if asked in self.keep:
             return row
         found = asked if self._is_short(row.answer) else answer
-        return Dropped(f"language is {found}, kept are {', '.join(self.keep)}") if found else row
+        return Dropped(OTHER_LANGUAGE(found=found, kept=", ".join(self.keep))) if found else row
 
     def _surely(self, text: str) -> str:
         """The language of a text, or nothing where it is short or doubtful."""

@@ -2,8 +2,15 @@
 
 from pydantic import Field
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.types import Example, Message
 from llama_factory.data.cleaning import CLEANERS, Dropped, RowStep
+
+TEXT, PROMPT = kind_of_sentence("data.text", "text"), kind_of_sentence("data.prompt", "prompt")
+ANSWER = kind_of_sentence("data.answer", "answer")
+REJECTED_ANSWER = kind_of_sentence("data.rejected_answer", "rejected answer")
+SHORTER = kind_of_sentence("data.shorter", "{what} shorter than {least} characters")
+LONGER = kind_of_sentence("data.longer", "{what} longer than {most} characters")
 
 
 @CLEANERS.register("length")
@@ -30,14 +37,14 @@ class LengthBounds(RowStep):
         return Dropped(reason) if reason else row
 
     def _text_problem(self, row: Example) -> str:
-        return _problem("text", len(row.answer), self.min_text, self.max_text)
+        return _problem(TEXT(), len(row.answer), self.min_text, self.max_text)
 
     def _turns_problem(self, row: Example) -> str:
         prompt = sum(map(_length, row.prompt))
-        reason = _problem("prompt", prompt, self.min_prompt, self.max_prompt)
-        reason = reason or self._answer_problem("answer", row.messages[-1])
+        reason = _problem(PROMPT(), prompt, self.min_prompt, self.max_prompt)
+        reason = reason or self._answer_problem(ANSWER(), row.messages[-1])
         if row.rejected and not reason:
-            reason = self._answer_problem("rejected answer", row.rejected)
+            reason = self._answer_problem(REJECTED_ANSWER(), row.rejected)
         return reason
 
     def _answer_problem(self, name: str, turn: Message) -> str:
@@ -52,5 +59,5 @@ def _length(turn: Message) -> int:
 def _problem(name: str, length: int, least: int, most: int) -> str:
     """What many rows share, so without the length itself."""
     if length < least:
-        return f"{name} shorter than {least} characters"
-    return f"{name} longer than {most} characters" if length > most else ""
+        return SHORTER(what=name, least=least)
+    return LONGER(what=name, most=most) if length > most else ""

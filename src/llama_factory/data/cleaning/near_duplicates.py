@@ -3,9 +3,13 @@
 import numpy as np
 from pydantic import Field
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.data.cleaning import CLEANERS, SetStep
 from llama_factory.data.matching import TextComparison, alike_between, alike_within
 from llama_factory.data.selection import Findings, History, Removal, Selection
+
+TAUGHT = kind_of_sentence("data.nearly_taught", "nearly the same was taught in {version}")
+IN_ROUND = kind_of_sentence("data.nearly_in_round", "nearly the same is in this round")
 
 
 @CLEANERS.register("near_duplicates")
@@ -25,9 +29,9 @@ class NearDuplicates(SetStep):
         with TextComparison(self.similarity, cache=history.cache) as texts:
             for version in history.seen:
                 alike = alike_between(texts, table, left, version.taught_texts)
-                reason = f"nearly the same was taught in {version.version}"
+                reason = TAUGHT(version=version.version)
                 removals.append(Removal(alike, reason))
                 left = np.setdiff1d(left, alike)
             alike = alike_within(texts, table, left)
-            removals.append(Removal(alike, "nearly the same is in this round"))
+            removals.append(Removal(alike, IN_ROUND()))
         return Findings(tuple(removals))

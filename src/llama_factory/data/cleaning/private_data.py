@@ -11,9 +11,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from llama_factory.core.errors import suggest
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.types import Example, Message, ToolCall
 from llama_factory.data.cleaning import CLEANERS, Dropped, RowStep
 from llama_factory.text.private import KINDS, find_all, may_hold
+
+PRIVATE = kind_of_sentence("data.private", "private data ({what})")
 
 Action = Literal["mask", "hash", "drop", "keep"]
 Mark = Callable[[str, str], str]
@@ -71,7 +74,7 @@ class PrivateData(RowStep):
         changed = _rewritten(row, mark)
         dropped = [kind for kind in sorted(seen) if self.kinds.get(kind) == "drop"]
         if dropped:
-            return Dropped(f"private data ({dropped[0]})")
+            return Dropped(PRIVATE(what=dropped[0]))
         return changed if seen else row
 
     def mask(self, row: Example) -> Example:

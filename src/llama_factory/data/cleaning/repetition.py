@@ -14,8 +14,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from pydantic import Field
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.types import Example
 from llama_factory.data.cleaning import CLEANERS, Dropped, RowStep
+
+SAME_LETTERS = kind_of_sentence("data.same_letters", "repetition: the same letters on and on")
+SAME_LINES = kind_of_sentence("data.same_lines", "repetition: the same lines")
+SAME_PHRASE = kind_of_sentence("data.same_phrase", "repetition: the same phrase again and again")
+SAME_PASSAGES = kind_of_sentence("data.same_passages", "repetition: the same passages")
+ONE_PHRASE = kind_of_sentence("data.one_phrase", "repetition: one phrase everywhere")
 
 _EASTERN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
 _WORD = re.compile(rf"[{_EASTERN}]|[^\W{_EASTERN}]+")
@@ -62,9 +69,9 @@ class RepeatedText(RowStep):
         if not _is_suspect(text):
             return ""
         if _same_letters(text) > self.max_loop * len(text):
-            return "repetition: the same letters on and on"
+            return SAME_LETTERS()
         if _duplicate_lines(text) > self.max_duplicate_lines:
-            return "repetition: the same lines"
+            return SAME_LINES()
         words = _WORD.findall(text, 0, 8 * _MAX_WORDS)
         return self._problem_of_words(words, is_json=text.lstrip()[:1] in "{[")
 
@@ -73,11 +80,11 @@ class RepeatedText(RowStep):
         total = max(int(sizes.sum()), 1)
         long, short = (16, 8) if total < 2 * len(words) else (10, 4)
         if _loop(words, sizes) / total > self.max_loop:
-            return "repetition: the same phrase again and again"
+            return SAME_PHRASE()
         if _duplicates(words, sizes, long) / total > self.max_duplicate_ngrams:
-            return "repetition: the same passages"
+            return SAME_PASSAGES()
         if not is_json and _most_frequent(words, short) / total > self.max_top_ngram:
-            return "repetition: one phrase everywhere"
+            return ONE_PHRASE()
         return ""
 
 

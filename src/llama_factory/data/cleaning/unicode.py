@@ -6,8 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.types import Example
 from llama_factory.data.cleaning import CLEANERS, Dropped, RowStep
+
+LOST_CHARACTERS = kind_of_sentence(
+    "data.lost_characters", "characters lost by wrong decoding (U+FFFD or 锟斤拷)"
+)
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_END = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
@@ -70,7 +75,7 @@ class Unicode(RowStep):
         """The row with its texts spelled well, or dropped because too much of it was lost."""
         cleaned = row.with_texts(self.clean_text)
         if any(self._is_broken(turn.content) for turn in cleaned.messages):
-            return Dropped("characters lost by wrong decoding (U+FFFD or 锟斤拷)")
+            return Dropped(LOST_CHARACTERS())
         return cleaned
 
     def clean_text(self, text: str) -> str:
