@@ -16,6 +16,7 @@ TRIED = kind(
 ENOUGH_ROUNDS = kind(
     "loop.enough_rounds", "{count} rounds in 24 hours are enough, not before {time}"
 )
+ONE_IS_GROWING = kind("loop.one_is_growing", "a file is waited for until it stands still")
 STILL_GROWING = kind("loop.still_growing", "{count} files are waited for until they stand still")
 NOBODY_WATCHES = kind("loop.nobody_watches", "nobody watches: llama-factory watch")
 PAUSED = kind("loop.paused", "paused by {name} since {time}, until `llama-factory watch --resume`")

@@ -93,7 +93,9 @@ class LoopStatus:
         """Why a round begins, or why none does."""
         parts = [self.decision.sentence]
         if self.growing:
-            parts.append(texts.STILL_GROWING(count=len(self.growing)))
+            count = len(self.growing)
+            one = texts.ONE_IS_GROWING()
+            parts.append(one if count == 1 else texts.STILL_GROWING(count=count))
         if self.watcher is None and not self.decision.held:
             parts.append(texts.NOBODY_WATCHES())
         return joined(parts)
