@@ -13,6 +13,8 @@ from llama_factory.core.types import EvalReport, TaskScores
 from llama_factory.evaluation.lineage_scores import PREDICTIONS, read_lineage_scores
 from llama_factory.evaluation.task_rows import Prediction
 from llama_factory.model.provenance import ADAPTER_FILE, WEIGHTS_FILE
+from llama_factory.rounds import gate_sentences as gate
+from llama_factory.rounds.check import Check
 from llama_factory.versions import releases, store
 from llama_factory.versions.version import MANIFEST, REPORT, ModelVersion
 from llama_factory.versions.workspace import Workspace
@@ -45,9 +47,10 @@ def make_bot(
         name = group if isinstance(group, str) else group[(number - 1) % len(group)]
         version = _version(workspace, parent, number, is_good=number not in refused, group=name)
         if number in refused:
-            releases.hold(workspace.releases, version.id, "refused by the gate")
+            why = _check(version.id, name, is_good=False).reason
+            releases.hold(workspace.releases, version.id, gate.REFUSED(why=why))
         else:
-            releases.promote(workspace.releases, version.id, "promoted by the gate")
+            releases.promote(workspace.releases, version.id, gate.PROMOTED())
             parent = version
     return workspace
 
@@ -63,7 +66,7 @@ def _version(
     _write_adapter(folder / "adapter")
     files.write_text(folder / "report.html", f"<h1>{version_id}</h1>")
     evaluation = _report(answers)
-    check = {"name": "learned", "passed": is_good, "reason": "0.90 after 0.10", "undecided": False}
+    check = _check(version_id, group, is_good=is_good).to_json()
     report = {
         "evaluation": evaluation.to_json(),
         "verdict": {"promoted": is_good, "held": False, "checks": [check]},
@@ -75,6 +78,15 @@ def _version(
     scores = read_lineage_scores([*store.lineage(parent), draft], draft)
     files.write_json(folder / REPORT, report | scores.learned())
     return store.publish(workspace, draft)
+
+
+def _check(version_id: str, group: str, *, is_good: bool) -> Check:
+    if is_good:
+        score = gate.CHANGE(metric="token_f1", before="0.10", after="0.90")
+        learned = gate.NEW_TASK(task=f"{version_id} {group}", before="5.21", after="1.48")
+        return Check("learned", True, gate.AND_METRIC(text=learned, change=score))
+    score = gate.CHANGE(metric="token_f1", before="0.82", after="0.61")
+    return Check("kept", False, gate.OLD_BEYOND(task="v0001 warranty", change=score, limit="0.1"))
 
 
 def _write_adapter(folder: Path) -> None:

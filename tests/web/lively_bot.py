@@ -12,7 +12,7 @@ from llama_factory.data.conflict_rules import Conflict, ConflictSettings
 from llama_factory.data.review.folder import add_cases
 from llama_factory.jobs import background, votes
 from llama_factory.jobs.votes import Contestant, PairedAnswer
-from llama_factory.monitoring import series
+from llama_factory.monitoring import sentences, series
 from llama_factory.training.monitor import TRAINER_LOG
 from llama_factory.versions import store
 from llama_factory.versions.workspace import Workspace
@@ -109,12 +109,20 @@ def _monitor(bot: Workspace) -> None:
     for day in range(20):
         at = (NOW - timedelta(days=20 - day)).isoformat()
         bad = 0.05 + 0.02 * math.sin(day) + (0.2 if day == 19 else 0)
-        words = f"{bad:.0%} of 120 rated answers were bad"
+        words = sentences.RATED_DOWN(
+            down=round(bad * 120), all=120, version=NEWEST, rate=f"{bad:.0%}"
+        )
         points.append(
             series.Point(at, "feedback.down", bad, bad > 0.2, words, 0.2, NEWEST, rows=120)
         )
         drift = 0.1 + 0.004 * day
-        text = f"the languages of new rows moved by {drift:.2f}"
+        text = sentences.WITHIN_CHANCE(
+            what=sentences.LANGUAGES(),
+            value=f"{drift:.2f}",
+            limit="0.30",
+            rows=400,
+            words=sentences.MOVED(name="zh", now=f"{drift:.0%}", before="9%"),
+        )
         points.append(series.Point(at, "drift.language", drift, False, text, 0.3, rows=400))
     series.append(bot, points)
 

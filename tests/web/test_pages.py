@@ -55,7 +55,7 @@ def test_a_damaged_version_says_what_is_wrong(bot):
 def test_the_overview_tells_what_answers_and_why_the_last_round_was_refused(page):
     text = page.text("/")
     assert '<p class="big"><a href="versions/v0003">v0003</a></p>' in text
-    assert "0.90 after 0.10" in text  # of v0002, the refused one
+    assert "token_f1 0.82 -&gt; 0.61" in text  # of v0002, the refused one
 
 
 def test_three_questions_take_at_most_three_clicks(page):
@@ -65,7 +65,7 @@ def test_three_questions_take_at_most_three_clicks(page):
     assert first.index("v0003") > now
     (refused,) = re.findall(r'href="(versions/v\d+)">v\d+</a> <span class="mark refused">', first)
     verdict = page.text(f"/{refused}")  # one click
-    assert "0.90 after 0.10" in verdict
+    assert "token_f1 0.82 -&gt; 0.61" in verdict
     assert f'action="{refused.split("/")[1]}/promote"' in verdict
     assert '<form method="post" action="rollback">' in first  # two: the button and its confirmation
 
