@@ -1,0 +1,160 @@
+"""Causal attention of rows that lie end to end, by matrix products in blocks; exact.
+
+Queries that share keys (grouped-query attention) are more rows of one product. Weights are computed
+again in the backward pass, so that no [tokens, tokens] matrix is kept.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from llama_factory.model.quick.layout import Stretch
+
+BLOCK = 128
+"""Tokens whose products are made together: the weights of a block stay in a core's cache."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The shape of an attention.
+
+    Attributes:
+        queries: number of query heads.
+        keys: number of heads of keys and values.
+        width: of a head.
+        scale: of the products.
+    """
+
+    queries: int
+    keys: int
+    width: int
+    scale: float
+
+    @property
+    def groups(self) -> int:
+        """Query heads that share keys."""
+        return self.queries // self.keys
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Columns of queries, keys and values that lie side by side."""
+        shared = self.keys * self.width
+        return (self.queries * self.width, shared, shared)
+
+
+def attend(joined: Tensor, stretches: Sequence[Stretch], heads: Heads) -> Tensor:
+    """What every token takes from those it sees.
+
+    Args:
+        joined: [tokens, queries + keys + values] side by side, positions applied.
+        stretches: cover the tokens.
+        heads: the shape.
+
+    Returns:
+        [tokens, query heads * width].
+    """
+    query, key, value = joined.split(heads.sizes, 1)
+    out = torch.empty_like(query)
+    for stretch in stretches:
+        queries = _grouped(query[stretch.own], heads, heads.scale)
+        keys, values = (_seen(each, stretch, heads) for each in (key, value))
+        target = _by_head(out[stretch.own], heads)
+        for start, end in _blocks(stretch.size):
+            weights = _weights(queries, keys, stretch, (start, end), heads)
+            part = weights @ values[:, : stretch.num_before + end]
+            target[:, start:end] = part.unflatten(1, (end - start, heads.groups))
+    return out
+
+
+def attend_back(
+    joined: Tensor, grad: Tensor, stretches: Sequence[Stretch], heads: Heads
+) -> Tensor:
+    """The gradient of `joined`.
+
+    Args:
+        joined: see `attend`.
+        grad: [tokens, query heads * width] of the result.
+        stretches: see `attend`.
+        heads: see `attend`.
+    """
+    query, key, value = joined.split(heads.sizes, 1)
+    result = torch.zeros_like(joined)
+    to_query, to_key, to_value = result.split(heads.sizes, 1)
+    for stretch in stretches:
+        queries = _grouped(query[stretch.own], heads, heads.scale)
+        pulls = _grouped(grad[stretch.own], heads, 1.0)
+        keys, values = (_seen(each, stretch, heads) for each in (key, value))
+        key_pulls, value_pulls = torch.zeros_like(keys), torch.zeros_like(values)
+        target = _by_head(to_query[stretch.own], heads)
+        for start, end in _blocks(stretch.size):
+            rows = slice(start * heads.groups, end * heads.groups)
+            seen = slice(stretch.num_before + end)
+            weights = _weights(queries, keys, stretch, (start, end), heads)
+            value_pulls[:, seen].baddbmm_(weights.mT, pulls[:, rows])
+            products = pulls[:, rows] @ values[:, seen].mT
+            products = torch._softmax_backward_data(products, weights, -1, weights.dtype)
+            key_pulls[:, seen].baddbmm_(products.mT, queries[:, rows])
+            part = (products @ keys[:, seen]).unflatten(1, (end - start, heads.groups))
+            torch.mul(part, heads.scale, out=target[:, start:end])
+        _add_seen(to_key, key_pulls, stretch, heads)
+        _add_seen(to_value, value_pulls, stretch, heads)
+    return result
+
+
+def _blocks(size: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, size, BLOCK):
+        yield start, min(start + BLOCK, size)
+
+
+def _by_head(x: Tensor, heads: Heads) -> Tensor:
+    """[tokens, query heads * width] -> [heads of keys, tokens, groups, width], the same memory."""
+    return x.view(len(x), heads.keys, heads.groups, heads.width).transpose(0, 1)
+
+
+def _grouped(x: Tensor, heads: Heads, scale: float) -> Tensor:
+    """[heads of keys, tokens * groups, width] times a scale, a copy."""
+    shape = (heads.keys, len(x), heads.groups, heads.width)
+    made = torch.mul(_by_head(x, heads), scale, out=x.new_empty(shape))
+    return made.flatten(1, 2)
+
+
+def _seen(x: Tensor, stretch: Stretch, heads: Heads) -> Tensor:
+    """[heads of keys, tokens, width] of all tokens that a stretch sees, a copy."""
+    parts = [x[part] for part in stretch.seen]
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return whole.view(len(whole), heads.keys, heads.width).transpose(0, 1).contiguous()
+
+
+def _add_seen(target: Tensor, pulls: Tensor, stretch: Stretch, heads: Heads) -> None:
+    """Add gradients [heads of keys, tokens, width] to those of the tokens that were seen."""
+    start = 0
+    for part in stretch.seen:
+        size = part.stop - part.start
+        place = target[part].view(size, heads.keys, heads.width)
+        place += pulls[:, start : start + size].transpose(0, 1)
+        start += size
+
+
+def _weights(
+    queries: Tensor, keys: Tensor, stretch: Stretch, block: tuple[int, int], heads: Heads
+) -> Tensor:
+    """[heads of keys, tokens of the block * groups, tokens seen], rows of which add up to 1."""
+    start, end = block
+    before = stretch.num_before
+    rows = slice(start * heads.groups, end * heads.groups)
+    products = queries[:, rows] @ keys[:, : before + end].mT
+    size = end - start
+    products[:, :, before + start :] += _later(heads.groups, queries.dtype)[
+        : size * heads.groups, :size
+    ]
+    return products.softmax(-1)
+
+
+@lru_cache(maxsize=16)
+def _later(groups: int, dtype: torch.dtype) -> Tensor:
+    """[tokens of a block * groups, tokens of a block] minus infinity where a token comes later."""
+    hidden = torch.full((BLOCK, BLOCK), -torch.inf, dtype=dtype).triu_(1)
+    return hidden.repeat_interleave(groups, 0)
