@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from llama_factory.core.errors import ModelError
 from llama_factory.model.layers import backbone_of, causal_of
 from llama_factory.model.padding import IGNORED
+from llama_factory.model.quick.network import of_lengths
 
 CHUNK_ROWS = 256
 """Positions that go through one output head at once."""
@@ -50,9 +51,11 @@ class TokenLogProbs(nn.Module):
         wanted = targets != IGNORED
         chosen = targets[wanted]
         if not self._has_plain_head:
-            logits = self._causal[0](input_ids=ids, use_cache=False).logits
+            with of_lengths(targets):
+                logits = self._causal[0](input_ids=ids, use_cache=False).logits
             return _gather(logits[wanted].float(), chosen)
-        hidden = self._backbone[0](input_ids=ids, use_cache=False).last_hidden_state
+        with of_lengths(targets):
+            hidden = self._backbone[0](input_ids=ids, use_cache=False).last_hidden_state
         head = self._causal[0].get_output_embeddings()
         return head_log_probs(hidden[wanted], head.weight, getattr(head, "bias", None), chosen)
 
@@ -258,7 +261,8 @@ class TaughtLogProbs(nn.Module):
 
 def trained_states(network: Any, ids: Tensor, targets: Tensor) -> Tensor:
     """[trained tokens, width] what the output head would see where a token is trained."""
-    hidden: Tensor = backbone_of(network)(input_ids=ids, use_cache=False).last_hidden_state
+    with of_lengths(targets):
+        hidden: Tensor = backbone_of(network)(input_ids=ids, use_cache=False).last_hidden_state
     return hidden[targets != IGNORED]
 
 

@@ -94,11 +94,44 @@ def cut_at_cost(
         cost, start = min(options)
         best.append(cost)
         start_of.append(start)
-    runs, end = [], len(lengths)
+    return _runs_of(start_of), best[-1]
+
+
+def fill(
+    sizes: Sequence[int], shared: Sequence[int], *, max_tokens: int, max_rows: int
+) -> list[tuple[int, int]]:
+    """Cut units that are read end to end, without padding, into the fewest tokens plus launches.
+
+    Args:
+        sizes: tokens of each unit when it is read alone.
+        shared: tokens of each that are not read again after the unit before it; the first is 0.
+        max_tokens: most tokens in a run; a single longer unit is a run of its own.
+        max_rows: most units in a run.
+
+    Returns:
+        Start and end of each run.
+    """
+    best, start_of = [0.0], [0]
+    for end in range(1, len(sizes) + 1):
+        options, tokens = [], 0
+        for start in range(end - 1, max(-1, end - 1 - max_rows), -1):
+            tokens += sizes[start] - (shared[start + 1] if start + 1 < end else 0)
+            if tokens > max_tokens and end - start > 1:
+                break
+            options.append((best[start] + tokens + LAUNCH_TOKENS, start))
+        cost, start = min(options)
+        best.append(cost)
+        start_of.append(start)
+    return _runs_of(start_of)
+
+
+def _runs_of(start_of: Sequence[int]) -> list[tuple[int, int]]:
+    """Start and end of each run, from where the run that ends with each unit starts."""
+    runs, end = [], len(start_of) - 1
     while end > 0:
         runs.append((start_of[end], end))
         end = start_of[end]
-    return runs[::-1], best[-1]
+    return runs[::-1]
 
 
 def _runs_to(

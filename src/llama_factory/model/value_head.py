@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from llama_factory.core.errors import ModelError
 from llama_factory.model.layers import backbone_of
 from llama_factory.model.padding import IGNORED
+from llama_factory.model.quick.network import of_lengths
 
 FILE = "value_head.safetensors"
 PREFIX = "v_head."
@@ -46,7 +47,8 @@ class SequenceScores(nn.Module):
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """[sequences] scores; a sequence ends with its last trained token."""
-        hidden = self._backbone[0](input_ids=ids, use_cache=False).last_hidden_state
+        with of_lengths(targets):
+            hidden = self._backbone[0](input_ids=ids, use_cache=False).last_hidden_state
         places = torch.arange(targets.shape[1], device=targets.device)
         last = torch.where(targets != IGNORED, places, 0).amax(1) + 1
         rows = torch.arange(len(ids), device=ids.device)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from llama_factory.model.chat.encoding import EncodedRow, Sequences
 from llama_factory.model.chat.tokens import first_difference
-from llama_factory.model.padding import Alike, cut, cut_at_cost, pad
+from llama_factory.model.padding import Alike, cut, cut_at_cost, fill, pad
+from llama_factory.model.quick.layout import shared_tokens
 from llama_factory.training.items import Items, RowRef
 from llama_factory.training.objectives import MicroBatch, Objective
 
@@ -30,6 +31,7 @@ class Batch:
         sources: names, in the order that `MicroBatch.sources` counts.
         shares: each source's share of the loss, adding up to 1.
         num_tokens: tokens without padding.
+        is_end_to_end: whether its rows are read end to end, so that nothing is padded.
     """
 
     micro_batches: tuple[MicroBatch, ...]
@@ -37,10 +39,13 @@ class Batch:
     sources: tuple[str, ...]
     shares: tuple[float, ...]
     num_tokens: int
+    is_end_to_end: bool = False
 
     @property
     def num_padded(self) -> int:
         """Tokens with padding."""
+        if self.is_end_to_end:
+            return self.num_tokens
         return sum(micro.ids.numel() for micro in self.micro_batches)
 
 
@@ -57,6 +62,7 @@ class BatchOptions:
         fewest: micro-batches that there must be at least, where there are rows enough.
         shares_prefixes: whether what the sequences of a micro-batch begin with in common is read
             once, see `SharedPrefix`.
+        is_end_to_end: whether the model reads them without padding, see `QuickNetwork`.
     """
 
     max_tokens: int
@@ -65,6 +71,7 @@ class BatchOptions:
     weights: Mapping[str, float] = field(default_factory=dict)
     fewest: int = 1
     shares_prefixes: bool = False
+    is_end_to_end: bool = False
 
 
 def make_batch(refs: Sequence[RowRef], rows: Mapping[str, Items], options: BatchOptions) -> Batch:
@@ -91,7 +98,7 @@ def make_batch(refs: Sequence[RowRef], rows: Mapping[str, Items], options: Batch
     micro_batches = tuple(_micro_batches(units, parts, options))
     survey = tuple(_micro_batches(surveyed, parts, options))
     num_tokens = sum(len(row.ids) for unit in (*units, *surveyed) for row in unit.sequences)
-    return Batch(micro_batches, survey, sources, shares, num_tokens)
+    return Batch(micro_batches, survey, sources, shares, num_tokens, options.is_end_to_end)
 
 
 class Prefetch:
@@ -234,6 +241,8 @@ def _runs(units: list[Unit], width: int, max_rows: int, options: BatchOptions) -
     Where what they begin with in common is read once, those that begin alike are side by side in
     one way or another, whichever is the cheapest.
     """
+    if options.is_end_to_end:
+        return _filled(units, max_rows, options)
     if not options.shares_prefixes:
         lengths = [unit.length for unit in units]
         cuts = cut(lengths, max_tokens=options.max_tokens // width, max_rows=max_rows)
@@ -248,6 +257,28 @@ def _runs(units: list[Unit], width: int, max_rows: int, options: BatchOptions) -
         )
         tried.append((cost, [order[start:end] for start, end in cuts]))
     return min(tried, key=lambda each: each[0])[1]
+
+
+def _filled(units: list[Unit], max_rows: int, options: BatchOptions) -> list[list[Unit]]:
+    """Units cut as they are read end to end; those that begin alike are side by side."""
+    shares = options.shares_prefixes
+    order = sorted(units, key=lambda unit: unit.sequences[0].ids) if shares else units
+    pairs = pairwise(order) if shares else ()
+    shared = [shared_tokens(one.sequences[-1].ids, other.sequences[0].ids) for one, other in pairs]
+    cuts = fill(
+        [_num_read(unit, shares=shares) for unit in order],
+        [0, *(shared or [0] * (len(order) - 1))],
+        max_tokens=options.max_tokens,
+        max_rows=max_rows,
+    )
+    return [order[start:end] for start, end in cuts]
+
+
+def _num_read(unit: Unit, *, shares: bool) -> int:
+    """Tokens of a unit that is read end to end, alone."""
+    rows = [row.ids for row in unit.sequences]
+    again = sum(shared_tokens(one, other) for one, other in pairwise(rows)) if shares else 0
+    return sum(map(len, rows)) - again
 
 
 def _orders(units: list[Unit]) -> Iterator[list[Unit]]:

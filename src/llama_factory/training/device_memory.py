@@ -48,7 +48,7 @@ def estimate_memory(run: Run, longest: MicroBatch) -> MemoryEstimate:
     share = float((longest.targets != IGNORED).float().mean())
     per_token = _bytes_kept(run, share) / PROBE_TOKENS
     vocabulary = run.model.network.get_output_embeddings().weight.shape[0]
-    num_tokens = run.prefix.num_read(longest.ids)
+    num_tokens = run.num_read(longest)
     num_scored = min(CHUNK_ROWS, int((longest.targets != IGNORED).sum()))
     return MemoryEstimate(
         weights=sum(_num_bytes(tensor) for tensor in run.model.network.parameters()),
@@ -114,11 +114,11 @@ def _probe(objective: Objective, share: float) -> MicroBatch:
 
 def find_longest(run: Run, plan: Plan, rows: Rows) -> MicroBatch:
     """The micro-batch with the most tokens, padding included, of the updates with most tokens."""
-    return longest_of(plan, rows, run.batch_options(rows.weights), run.prefix.num_read)
+    return longest_of(plan, rows, run.batch_options(rows.weights), run.num_read)
 
 
 def longest_of(
-    plan: Plan, rows: Rows, options: BatchOptions, num_read: Callable[[Tensor], int]
+    plan: Plan, rows: Rows, options: BatchOptions, num_read: Callable[[MicroBatch], int]
 ) -> MicroBatch:
     """The same, for updates that are cut in a way.
 
@@ -126,7 +126,7 @@ def longest_of(
         plan: the rows of every update.
         rows: of the run.
         options: how an update is cut.
-        num_read: tokens that are computed of token ids [rows, seq].
+        num_read: tokens that are computed of a micro-batch.
     """
 
     def num_tokens(refs: Sequence[RowRef]) -> int:
@@ -135,7 +135,7 @@ def longest_of(
     longest = sorted(plan, key=num_tokens, reverse=True)[:MOST_STEPS_SOUGHT]
     batches = (make_batch(refs, rows.items, options) for refs in longest)
     micro_batches = (micro for batch in batches for micro in batch.micro_batches)
-    return max(micro_batches, key=lambda micro: num_read(micro.ids))
+    return max(micro_batches, key=num_read)
 
 
 def try_out(run: Run, micro: MicroBatch, estimate: MemoryEstimate) -> None:
@@ -173,7 +173,7 @@ def halve(run: Run, batch: Batch) -> bool:
         torch.cuda.empty_cache()
     if run.processes.are_several or all(len(micro.ids) == 1 for micro in batch.micro_batches):
         return False
-    run.max_tokens = max(run.prefix.num_read(m.ids) for m in batch.micro_batches) // 2
+    run.max_tokens = max(map(run.num_read, batch.micro_batches)) // 2
     return True
 
 

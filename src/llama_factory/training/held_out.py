@@ -50,7 +50,10 @@ def held_out_batch(run: Run, items: Items) -> Batch:
     """All held-out rows as one big update."""
     refs = [RowRef(SOURCE, index) for index in range(len(items))]
     options = BatchOptions(
-        run.max_tokens, run.settings.micro_batch_size, shares_prefixes=run.prefix.is_on
+        run.max_tokens,
+        run.settings.micro_batch_size,
+        shares_prefixes=run.shares_prefixes,
+        is_end_to_end=run.quick.is_possible,
     )
     return make_batch(refs, {SOURCE: items}, options)
 

@@ -102,12 +102,12 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
         rows = encode_all(encoding, examples, protection, progress)
         tests = encode_held_out(run, held_out, encoding)
     plan = plan_run(rows, settings)
-    with run.prefix.on():
+    with run.reading():
         for sentence in device_memory.look_ahead(run, plan, rows):
             progress.say(sentence)
     if settings.compile:
         compile_layers(model.network)
-    with reporting_full_disk(folders.checkpoints, what="training"), run.prefix.on():
+    with reporting_full_disk(folders.checkpoints, what="training"), run.reading():
         fit = _Fit(run, plan, rows, folders, progress, on_checkpoint)
         fit.add_reference(tests)
         fit.to_the_end()

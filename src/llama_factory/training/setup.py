@@ -1,6 +1,7 @@
 """What a training run is made of, built once: network, optimizer, precision, processes."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 from llama_factory.core.errors import ConfigError
 from llama_factory.model.acceleration import use_liger
 from llama_factory.model.adapted import AdaptedModel
+from llama_factory.model.quick.network import QuickNetwork
 from llama_factory.model.shared_prefix import SharedPrefix
 from llama_factory.training.batch import BatchOptions
 from llama_factory.training.neftune import EmbeddingNoise
-from llama_factory.training.objectives import OBJECTIVES, Objective
+from llama_factory.training.objectives import OBJECTIVES, MicroBatch, Objective
 from llama_factory.training.objectives.sft import PLAIN
 from llama_factory.training.optimizers import WeightGroup
 from llama_factory.training.parallel import Processes, current, open_fabric
@@ -38,6 +40,7 @@ class Run:
         costs: of the strategies' hooks.
         noise: on the embeddings, where asked for.
         prefix: what sequences begin with in common is read once.
+        quick: sequences are read end to end, by layers of few operations.
         max_tokens: of a micro-batch; it shrinks where memory runs out.
         processes: that share every update.
     """
@@ -52,6 +55,7 @@ class Run:
     costs: Costs
     noise: EmbeddingNoise
     prefix: SharedPrefix
+    quick: QuickNetwork
     max_tokens: int
     processes: Processes
 
@@ -63,6 +67,16 @@ class Run:
         """What each strategy counted so far, by its name."""
         names = map(STRATEGIES.name_of, self.protection.strategies)
         return {name: each.counts for name, each in zip(names, self.states, strict=True)}
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Read micro-batches in the quickest way that this network allows."""
+        return self.quick.on() if self.quick.is_possible else self.prefix.on()
+
+    def num_read(self, micro: MicroBatch) -> int:
+        """How many tokens go through the model for a micro-batch, padding included."""
+        if self.quick.is_possible:
+            return self.quick.num_read(micro.ids, micro.targets)
+        return self.prefix.num_read(micro.ids)
 
     def batch_options(self, weights: Mapping[str, float]) -> BatchOptions:
         """How an update is cut to what fits into memory at once, and weighed.
@@ -76,8 +90,14 @@ class Run:
             self.settings.weighting,
             weights,
             fewest=self.processes.count,
-            shares_prefixes=self.prefix.is_on,
+            shares_prefixes=self.shares_prefixes,
+            is_end_to_end=self.quick.is_possible,
         )
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether micro-batches that begin alike are cheaper now."""
+        return self.quick.shares if self.quick.is_possible else self.prefix.is_on
 
 
 def start(model: AdaptedModel, settings: TrainingSettings, protection: Protection) -> Run:
@@ -97,6 +117,8 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
     module, optimizer = fabric.setup(kernels, optimizer)
     model.network.train()
     device = model.device.type
+    shares = settings.shares_prefixes(device)
+    is_quick = settings.uses_quick_layers(device) and _computes_as_stored(model)
     return Run(
         fabric=fabric,
         module=module,
@@ -107,10 +129,17 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
         states=states,
         costs=costs,
         noise=EmbeddingNoise(settings.neftune_alpha),
-        prefix=SharedPrefix(model.network, is_wanted=settings.shares_prefixes(device)),
+        prefix=SharedPrefix(model.network, is_wanted=shares),
+        quick=QuickNetwork(model.network, is_wanted=is_quick, shares=shares),
         max_tokens=most_tokens(settings, device),
         processes=current(),
     )
+
+
+def _computes_as_stored(model: AdaptedModel) -> bool:
+    """Whether products are in the number format of the weights that they read."""
+    weight = model.network.get_input_embeddings().weight
+    return not model.precision.is_mixed or bool(weight.dtype == model.precision.dtype)
 
 
 def most_tokens(settings: TrainingSettings, device: str) -> int:

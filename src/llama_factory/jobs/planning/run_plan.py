@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+
 
 from llama_factory.core import files
 from llama_factory.core.durations import shown_seconds
@@ -34,6 +34,7 @@ from llama_factory.training.memory import (
     needs_recomputation,
     shown_bytes,
 )
+from llama_factory.training.objectives import MicroBatch
 from llama_factory.training.plan import Plan, plan_run
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.setup import most_tokens
@@ -185,9 +186,13 @@ def _load(settings: TrainingSettings, plan: Plan, rows: Rows, device: str) -> Lo
     options = BatchOptions(
         most_tokens(settings, device), settings.micro_batch_size, settings.weighting, rows.weights
     )
-    longest = longest_of(plan, rows, options, Tensor.numel)
+    longest = longest_of(plan, rows, options, _num_padded)
     num_scored = int((longest.targets != IGNORED).sum())
     return Load(longest.ids.numel(), num_scored, settings.optimizer.bytes_per_weight)
+
+
+def _num_padded(micro: MicroBatch) -> int:
+    return micro.ids.numel()
 
 
 def _worked_out(shape: ModelShape, dtype: torch.dtype, device: str) -> float:

@@ -40,12 +40,12 @@ def normalised_back(
         weight: see `normalised`.
         residual: [tokens, width] the gradient that reaches x on another way.
     """
-    pulled = grad * weight
-    along = torch.linalg.vecdot(pulled, x).unsqueeze(-1).to(inverse.dtype)
+    exact = inverse.dtype
+    pulled = grad.to(exact) * weight
+    along = torch.linalg.vecdot(pulled, x.to(exact)).unsqueeze(-1)
     shrink = along.mul_(inverse**3).div_(x.shape[-1])
-    if x.dtype == inverse.dtype:
-        return torch.addcmul(residual, pulled, inverse).addcmul_(x, shrink, value=-1)
-    return (residual + pulled * inverse - x * shrink).to(x.dtype)
+    summed = torch.addcmul(residual.to(exact), pulled, inverse)
+    return summed.addcmul_(x.to(exact), shrink, value=-1).to(x.dtype)
 
 
 def norm_weight_back(grad: Tensor, x: Tensor, inverse: Tensor) -> Tensor:

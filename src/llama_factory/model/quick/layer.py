@@ -139,17 +139,19 @@ class _Layer(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         found: Gradients = {}
-        middle_grad = _feed_forward_back(ctx, grad, found)
-        hidden_grad = _attention_back(ctx, middle_grad, found)
+        kept = ctx.saved_tensors  # once: what is computed again is there only once
+        middle_grad = _feed_forward_back(ctx.block, kept, grad, found)
+        hidden_grad = _attention_back(ctx, kept, middle_grad, found)
         weights = [found.get(id(weight)) for weight in ctx.block.trained()]
         return hidden_grad, None, None, *weights
 
 
-def _feed_forward_back(ctx: Any, grad: Tensor, found: Gradients) -> Tensor:
+def _feed_forward_back(
+    block: Block, kept: tuple[Tensor, ...], grad: Tensor, found: Gradients
+) -> Tensor:
     """The gradient of what the feed-forward part reads, with that of the stream beside it."""
-    middle, inverse, gate, up = ctx.saved_tensors[4:8]
-    low_gates, low_down = ctx.saved_tensors[10:12]
-    block: Block = ctx.block
+    middle, inverse, gate, up = kept[4:8]
+    low_gates, low_down = kept[10:12]
     silu = torch.nn.functional.silu(gate)
     pulled = block.down.backward(silu * up, low_down, [grad], found, needs_input=True)
     assert pulled is not None
@@ -159,10 +161,12 @@ def _feed_forward_back(ctx: Any, grad: Tensor, found: Gradients) -> Tensor:
     return _norm_back(block.second, pulled, (middle, inverse), grad, found)
 
 
-def _attention_back(ctx: Any, grad: Tensor, found: Gradients) -> Tensor | None:
+def _attention_back(
+    ctx: Any, kept: tuple[Tensor, ...], grad: Tensor, found: Gradients
+) -> Tensor | None:
     """The gradient of what the layer reads, where it is wanted."""
-    hidden, inverse, joined, taken = ctx.saved_tensors[:4]
-    low_in, low_out = ctx.saved_tensors[8:10]
+    hidden, inverse, joined, taken = kept[:4]
+    low_in, low_out = kept[8:10]
     block: Block = ctx.block
     reading: Reading = ctx.reading
     pulled = block.output.backward(taken, low_out, [grad], found, needs_input=True)

@@ -220,4 +220,4 @@ def _to_ups(part: Product, low: Tensor, grad: Tensor, found: Gradients) -> None:
     rows = torch.split(low.t() @ grad, [len(pair.down) for pair in part.pairs])
     for pair, row in zip(part.pairs, rows, strict=True):
         if pair.up.requires_grad:
-            found[id(pair.up)] = (row * pair.scale).t().to(pair.up.dtype)
+            found[id(pair.up)] = row.mul_(pair.scale).t().to(pair.up.dtype)

@@ -62,7 +62,7 @@ class QuickNetwork:
 
     def __init__(self, network: Any, *, is_wanted: bool, shares: bool) -> None:
         self._backbone = backbone_of(network)
-        self._shares = shares
+        self.shares = shares
         self.is_possible = is_wanted and _is_known(network) and self._is_exact()
         blocks = repeated_blocks(self._backbone)[1] if self.is_possible else ()
         self._linear = [each for layer in blocks for each in linear_modules(layer)]
@@ -76,7 +76,7 @@ class QuickNetwork:
             ids: [rows, seq] token ids.
             targets: [rows, seq].
         """
-        return len(end_to_end(ids, row_lengths(targets), shares=self._shares).ids)
+        return len(end_to_end(ids, row_lengths(targets), shares=self.shares).ids)
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -105,7 +105,7 @@ class QuickNetwork:
 
     def _read(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
         """[rows, seq, width] states; anything where there is padding."""
-        layout = end_to_end(ids, lengths, shares=self._shares)
+        layout = end_to_end(ids, lengths, shares=self.shares)
         backbone = self._backbone
         with torch.autocast(ids.device.type, enabled=False):
             hidden = backbone.embed_tokens(layout.ids[None])
