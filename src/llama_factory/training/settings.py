@@ -44,7 +44,7 @@ class TrainingSettings(Settings):
     """Most rows computed at once. Empty: no limit but `micro_batch_tokens`. Same results."""
     micro_batch_tokens: int | None = Field(None, ge=16)
     """Most tokens computed at once, padding included. Lower needs less memory; results are the
-    same. Empty: 512 on a CPU, 16384 on a GPU."""
+    same. Empty: 512 on a CPU (1024 with `quick_layers`), 16384 on a GPU."""
     packing: bool | None = None
     """Count short rows together as one row of an update, up to `data.max_tokens`. They never see
     each other, and nothing is padded either way: this sets how much goes into an update. Empty: on

@@ -119,6 +119,7 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
     device = model.device.type
     shares = settings.shares_prefixes(device)
     is_quick = settings.uses_quick_layers(device) and _computes_as_stored(model)
+    quick = QuickNetwork(model.network, is_wanted=is_quick, shares=shares)
     return Run(
         fabric=fabric,
         module=module,
@@ -130,8 +131,8 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
         costs=costs,
         noise=EmbeddingNoise(settings.neftune_alpha),
         prefix=SharedPrefix(model.network, is_wanted=shares),
-        quick=QuickNetwork(model.network, is_wanted=is_quick, shares=shares),
-        max_tokens=most_tokens(settings, device),
+        quick=quick,
+        max_tokens=most_tokens(settings, device, is_quick=quick.is_possible),
         processes=current(),
     )
 
@@ -142,9 +143,16 @@ def _computes_as_stored(model: AdaptedModel) -> bool:
     return not model.precision.is_mixed or bool(weight.dtype == model.precision.dtype)
 
 
-def most_tokens(settings: TrainingSettings, device: str) -> int:
-    """Tokens that are computed at once on a type of device, padding included."""
-    return settings.micro_batch_tokens or (16384 if device == "cuda" else 512)
+def most_tokens(settings: TrainingSettings, device: str, *, is_quick: bool = False) -> int:
+    """Tokens that are computed at once on a type of device, padding included.
+
+    Args:
+        settings: of the run.
+        device: `cpu` or `cuda`.
+        is_quick: whether layers are quick ones, which keep about half as much of each token.
+    """
+    on_cpu = 1024 if is_quick else 512
+    return settings.micro_batch_tokens or (16384 if device == "cuda" else on_cpu)
 
 
 class Kernels(nn.Module):

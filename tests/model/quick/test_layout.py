@@ -34,7 +34,7 @@ def test_rows_lie_one_behind_the_other_without_padding():
 
 def test_what_rows_begin_with_in_common_is_read_once_however_deep_it_goes():
     start, more = list(range(10, 40)), list(range(50, 70))
-    given = [start + [1, 2], start + more + [3], start + more + [4, 5], start, [7, 8]]
+    given = [[*start, 1, 2], [*start, *more, 3], [*start, *more, 4, 5], start, [7, 8]]
     layout = end_to_end(*rows_of(*given), shares=True)
     assert len(layout.ids) == len(given[0]) + len(more) + 1 + 2 + 2
     lengths = [*map(len, given)]

@@ -1,4 +1,4 @@
-"""Quick layers: the states and gradients of the layers they stand for, and only where that is so."""
+"""Quick layers: states and gradients of the layers they stand for, and only where that is so."""
 
 import copy
 
@@ -80,11 +80,17 @@ def one_by_one(network, ids, targets):
     found = None
     for number in range(len(ids)):
         length = int((targets[number] != IGNORED).nonzero().max()) + 2
-        some = gradients(network, ids[number : number + 1, :length], targets[number : number + 1, :length])
-        found = some if found is None else [
-            torch.cat([found[0], some[0]]),
-            *(one + other for one, other in zip(found[1:], some[1:], strict=True)),
-        ]
+        some = gradients(
+            network, ids[number : number + 1, :length], targets[number : number + 1, :length]
+        )
+        found = (
+            some
+            if found is None
+            else [
+                torch.cat([found[0], some[0]]),
+                *(one + other for one, other in zip(found[1:], some[1:], strict=True)),
+            ]
+        )
     return found
 
 
@@ -123,7 +129,9 @@ def test_networks_of_other_kinds_are_left_alone(tmp_path, architecture):
 
 @pytest.mark.parametrize("adapter", [{"dropout": 0.1}, {"use_dora": True}, {"type": "ia3"}])
 def test_adapters_that_compute_more_keep_their_layers(tmp_path, adapter):
-    assert not QuickNetwork(network_of(tmp_path, **adapter), is_wanted=True, shares=True).is_possible
+    assert not QuickNetwork(
+        network_of(tmp_path, **adapter), is_wanted=True, shares=True
+    ).is_possible
 
 
 def test_nothing_is_quick_that_is_not_wanted(tmp_path):
@@ -153,7 +161,7 @@ def test_activations_may_be_computed_again(tmp_path):
 def test_an_adapter_that_is_switched_off_is_not_computed(tmp_path):
     network = in_float64(network_of(tmp_path))
     quick = QuickNetwork(network, is_wanted=True, shares=True)
-    ids, targets = rows()
+    ids, _ = rows()
     backbone = network.get_base_model().model
     with torch.no_grad(), switched_off(switches(network)):
         plain = backbone(input_ids=ids, use_cache=False).last_hidden_state

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-
 from llama_factory.core import files
 from llama_factory.core.durations import shown_seconds
 from llama_factory.core.progress import Progress

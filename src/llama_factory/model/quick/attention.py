@@ -39,10 +39,10 @@ class Heads:
         return self.queries // self.keys
 
     @property
-    def sizes(self) -> tuple[int, int, int]:
+    def sizes(self) -> list[int]:
         """Columns of queries, keys and values that lie side by side."""
         shared = self.keys * self.width
-        return (self.queries * self.width, shared, shared)
+        return [self.queries * self.width, shared, shared]
 
 
 def attend(joined: Tensor, stretches: Sequence[Stretch], heads: Heads) -> Tensor:
@@ -56,7 +56,7 @@ def attend(joined: Tensor, stretches: Sequence[Stretch], heads: Heads) -> Tensor
     Returns:
         [tokens, query heads * width].
     """
-    query, key, value = joined.split(heads.sizes, 1)
+    query, key, value = torch.split(joined, heads.sizes, 1)
     out = torch.empty_like(query)
     for stretch in stretches:
         queries = _grouped(query[stretch.own], heads, heads.scale)
@@ -65,13 +65,11 @@ def attend(joined: Tensor, stretches: Sequence[Stretch], heads: Heads) -> Tensor
         for start, end in _blocks(stretch.size):
             weights = _weights(queries, keys, stretch, (start, end), heads)
             part = weights @ values[:, : stretch.num_before + end]
-            target[:, start:end] = part.unflatten(1, (end - start, heads.groups))
+            target[:, start:end] = _unflat(part, heads)
     return out
 
 
-def attend_back(
-    joined: Tensor, grad: Tensor, stretches: Sequence[Stretch], heads: Heads
-) -> Tensor:
+def attend_back(joined: Tensor, grad: Tensor, stretches: Sequence[Stretch], heads: Heads) -> Tensor:
     """The gradient of `joined`.
 
     Args:
@@ -80,9 +78,9 @@ def attend_back(
         stretches: see `attend`.
         heads: see `attend`.
     """
-    query, key, value = joined.split(heads.sizes, 1)
+    query, key, value = torch.split(joined, heads.sizes, 1)
     result = torch.zeros_like(joined)
-    to_query, to_key, to_value = result.split(heads.sizes, 1)
+    to_query, to_key, to_value = torch.split(result, heads.sizes, 1)
     for stretch in stretches:
         queries = _grouped(query[stretch.own], heads, heads.scale)
         pulls = _grouped(grad[stretch.own], heads, 1.0)
@@ -97,7 +95,7 @@ def attend_back(
             products = pulls[:, rows] @ values[:, seen].mT
             products = torch._softmax_backward_data(products, weights, -1, weights.dtype)
             key_pulls[:, seen].baddbmm_(products.mT, queries[:, rows])
-            part = (products @ keys[:, seen]).unflatten(1, (end - start, heads.groups))
+            part = _unflat(products @ keys[:, seen], heads)
             torch.mul(part, heads.scale, out=target[:, start:end])
         _add_seen(to_key, key_pulls, stretch, heads)
         _add_seen(to_value, value_pulls, stretch, heads)
@@ -107,6 +105,11 @@ def attend_back(
 def _blocks(size: int) -> Iterator[tuple[int, int]]:
     for start in range(0, size, BLOCK):
         yield start, min(start + BLOCK, size)
+
+
+def _unflat(x: Tensor, heads: Heads) -> Tensor:
+    """[heads of keys, tokens * groups, width] -> [heads of keys, tokens, groups, width]."""
+    return x.view(heads.keys, -1, heads.groups, heads.width)
 
 
 def _by_head(x: Tensor, heads: Heads) -> Tensor:

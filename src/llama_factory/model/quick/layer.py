@@ -98,12 +98,17 @@ def block_of(layer: Any) -> Block:
     width = attention.head_dim
     return Block(
         Heads(num_queries // width, num_keys // width, width, attention.scaling),
-        *(Norm(n.weight, n.variance_epsilon) for n in (getattr(layer, p) for p in PARTS[2:])),
+        _norm_of(layer.input_layernorm),
+        _norm_of(layer.post_attention_layernorm),
         projected,
         Products.of(output),
         Products.of(gate, up),
         Products.of(down),
     )
+
+
+def _norm_of(module: Any) -> Norm:
+    return Norm(module.weight, module.variance_epsilon)
 
 
 def run(hidden: Tensor, block: Block, reading: Reading) -> Tensor:
@@ -119,7 +124,7 @@ class _Layer(torch.autograd.Function):
         inverse = elementwise.inverse_size(hidden, block.first.epsilon)
         x = elementwise.normalised(hidden, inverse, block.first.weight)
         joined = x.new_empty(len(x), sum(heads.sizes))
-        _, low_in = block.attention.forward(x, joined.split(heads.sizes, 1))
+        low_in = block.attention.forward(x, torch.split(joined, heads.sizes, 1))[1]
         _rotate(joined, heads, reading.cosine, reading.sine)
         taken = attend(joined, reading.stretches, heads)
         (middle,), low_out = block.output.forward(taken, [None], residual=hidden)
@@ -175,7 +180,7 @@ def _attention_back(
     _rotate(pulls, block.heads, reading.cosine, -reading.sine)
     x = elementwise.normalised(hidden, inverse, block.first.weight)
     wanted = ctx.needs_input_grad[0] or block.first.weight.requires_grad
-    parts = pulls.split(block.heads.sizes, 1)
+    parts = torch.split(pulls, block.heads.sizes, 1)
     pulled = block.attention.backward(x, low_in, parts, found, needs_input=wanted)
     return _norm_back(block.first, pulled, (hidden, inverse), grad, found) if wanted else None
 
@@ -196,4 +201,4 @@ def _norm_back(
 def _rotate(joined: Tensor, heads: Heads, cosine: Tensor, sine: Tensor) -> None:
     """Give queries and keys their positions, in place."""
     both = joined[:, : sum(heads.sizes[:2])]
-    elementwise.rotate_(both.unflatten(1, (-1, heads.width)), cosine, sine)
+    elementwise.rotate_(both.view(len(both), -1, heads.width), cosine, sine)

@@ -78,7 +78,9 @@ def product_of(module: Any) -> Product:
     """
     if type(module) is nn.Linear:
         return _product(module, ())
-    names: Sequence[str] = () if module.disable_adapters or module.merged else module.active_adapters
+    names: Sequence[str] = (
+        () if module.disable_adapters or module.merged else module.active_adapters
+    )
     pairs = (
         Pair(module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name])
         for name in names
@@ -148,8 +150,10 @@ class Products:
             if added is None:
                 y = torch.mm(x, weight) if out is None else torch.mm(x, weight, out=out)
             else:
-                y = torch.addmm(added, x, weight) if out is None else torch.addmm(
-                    added, x, weight, out=out
+                y = (
+                    torch.addmm(added, x, weight)
+                    if out is None
+                    else torch.addmm(added, x, weight, out=out)
                 )
                 if residual is not None and part.bias is not None:
                     y += part.bias
@@ -161,7 +165,7 @@ class Products:
 
     def backward(
         self,
-        x: Tensor | None,
+        x: Tensor,
         low: Tensor,
         grads: Sequence[Tensor],
         found: Gradients,
