@@ -23,7 +23,7 @@ FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
-class Reading:
+class PassContext:
     """What all layers of a pass have in common.
 
     Attributes:
@@ -46,7 +46,7 @@ class Norm:
 
 
 @dataclass(frozen=True)
-class Block:
+class DecoderBlock:
     """A decoder layer as it is at the moment."""
 
     heads: Heads
@@ -89,14 +89,14 @@ def linear_modules(layer: Any) -> Iterator[nn.Module]:
         yield getattr(layer.mlp, name)
 
 
-def block_of(layer: Any) -> Block:
+def block_of(layer: Any) -> DecoderBlock:
     """What a layer computes at the moment, with the adapters that are switched on."""
     query, key, value, output, gate, up, down = linear_modules(layer)
     attention = layer.self_attn
     projected = Products.of(query, key, value)
     num_queries, num_keys = (len(part.weight) for part in projected.parts[:2])
     width = attention.head_dim
-    return Block(
+    return DecoderBlock(
         Heads(num_queries // width, num_keys // width, width, attention.scaling),
         _norm_of(layer.input_layernorm),
         _norm_of(layer.post_attention_layernorm),
@@ -111,7 +111,7 @@ def _norm_of(module: Any) -> Norm:
     return Norm(module.weight, module.variance_epsilon)
 
 
-def run(hidden: Tensor, block: Block, reading: Reading) -> Tensor:
+def run(hidden: Tensor, block: DecoderBlock, reading: PassContext) -> Tensor:
     """[tokens, width] -> [tokens, width] through a layer."""
     out: Tensor = _Layer.apply(hidden, block, reading, *block.trained())  # type: ignore[no-untyped-call]
     return out
@@ -119,7 +119,9 @@ def run(hidden: Tensor, block: Block, reading: Reading) -> Tensor:
 
 class _Layer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, block: Block, reading: Reading, *_: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, block: DecoderBlock, reading: PassContext, *_: Tensor
+    ) -> Tensor:
         heads = block.heads
         inverse = elementwise.inverse_size(hidden, block.first.epsilon)
         x = elementwise.normalised(hidden, inverse, block.first.weight)
@@ -152,7 +154,7 @@ class _Layer(torch.autograd.Function):
 
 
 def _feed_forward_back(
-    block: Block, kept: tuple[Tensor, ...], grad: Tensor, found: Gradients
+    block: DecoderBlock, kept: tuple[Tensor, ...], grad: Tensor, found: Gradients
 ) -> Tensor:
     """The gradient of what the feed-forward part reads, with that of the stream beside it."""
     middle, inverse, gate, up = kept[4:8]
@@ -172,8 +174,8 @@ def _attention_back(
     """The gradient of what the layer reads, where it is wanted."""
     hidden, inverse, joined, taken = kept[:4]
     low_in, low_out = kept[8:10]
-    block: Block = ctx.block
-    reading: Reading = ctx.reading
+    block: DecoderBlock = ctx.block
+    reading: PassContext = ctx.reading
     pulled = block.output.backward(taken, low_out, [grad], found, needs_input=True)
     assert pulled is not None
     pulls = attend_back(joined, pulled, reading.stretches, block.heads)

@@ -44,7 +44,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Layout:
+class RowLayout:
     """What one pass through a network reads.
 
     Attributes:
@@ -61,7 +61,7 @@ class Layout:
     stretches: tuple[Stretch, ...]
 
 
-def end_to_end(ids: Tensor, lengths: Sequence[int], *, shares: bool) -> Layout:
+def end_to_end(ids: Tensor, lengths: Sequence[int], *, shares: bool) -> RowLayout:
     """Lay rows one behind the other.
 
     Args:
@@ -86,7 +86,7 @@ def end_to_end(ids: Tensor, lengths: Sequence[int], *, shares: bool) -> Layout:
         stretches.append(stretch)
     made = [torch.tensor(values, device=ids.device) for values in (tokens, positions)]
     some = tuple(stretch for stretch in stretches if stretch.size)
-    return Layout(made[0], made[1], places.to(ids.device), some)
+    return RowLayout(made[0], made[1], places.to(ids.device), some)
 
 
 def shared_tokens(row: Sequence[int], other: Sequence[int]) -> int:

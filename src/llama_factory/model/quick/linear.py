@@ -32,7 +32,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Product:
+class AdaptedLinear:
     """A linear layer as it is at the moment.
 
     Attributes:
@@ -70,7 +70,7 @@ def is_readable(module: Any) -> bool:
     return is_plain and all(isinstance(each, nn.Identity) for each in module.lora_dropout.values())
 
 
-def product_of(module: Any) -> Product:
+def product_of(module: Any) -> AdaptedLinear:
     """The layer with the adapters that are active in it.
 
     Args:
@@ -89,12 +89,12 @@ def product_of(module: Any) -> Product:
     return _product(module.base_layer, tuple(pairs))
 
 
-def _product(layer: nn.Linear, pairs: tuple[Pair, ...]) -> Product:
+def _product(layer: nn.Linear, pairs: tuple[Pair, ...]) -> AdaptedLinear:
     weight = layer.weight
     with torch.no_grad():
         downs = [pair.down.to(weight.dtype) for pair in pairs]
         ups = [(pair.up * pair.scale).to(weight.dtype).t().contiguous() for pair in pairs]
-        return Product(
+        return AdaptedLinear(
             weight,
             layer.bias,
             pairs,
@@ -118,7 +118,7 @@ class Products:
         downs: [ranks of all, in].
     """
 
-    parts: tuple[Product, ...]
+    parts: tuple[AdaptedLinear, ...]
     downs: Tensor
 
     @classmethod
@@ -217,7 +217,7 @@ class Products:
         return [weight for part in self.parts for weight in part.weights()]
 
 
-def _to_ups(part: Product, low: Tensor, grad: Tensor, found: Gradients) -> None:
+def _to_ups(part: AdaptedLinear, low: Tensor, grad: Tensor, found: Gradients) -> None:
     """The gradients of B, as [rank, out]: the other way round the product is many times slower."""
     if not any(pair.up.requires_grad for pair in part.pairs):
         return

@@ -13,13 +13,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from llama_factory.model.layers import backbone_of, causal_of, has_dropout, repeated_blocks
 from llama_factory.model.padding import IGNORED
 from llama_factory.model.quick.layer import (
-    Reading,
+    PassContext,
     block_of,
     is_known,
     linear_modules,
     run,
 )
-from llama_factory.model.quick.layout import Layout, end_to_end
+from llama_factory.model.quick.layout import RowLayout, end_to_end
 
 CHILDREN = {"embed_tokens", "layers", "norm", "rotary_emb"}
 TOLERANCE = 2e-3
@@ -140,10 +140,10 @@ class QuickNetwork:
         return difference <= TOLERANCE * float(whole.abs().max())
 
 
-def _reading(backbone: Any, hidden: Tensor, layout: Layout) -> Reading:
+def _reading(backbone: Any, hidden: Tensor, layout: RowLayout) -> PassContext:
     cosine, sine = backbone.rotary_emb(hidden, layout.positions[None])
     half = cosine.shape[-1] // 2
-    return Reading(layout.stretches, cosine[0, :, None, :half], sine[0, :, None, :half])
+    return PassContext(layout.stretches, cosine[0, :, None, :half], sine[0, :, None, :half])
 
 
 def _is_known(network: Any) -> bool:
