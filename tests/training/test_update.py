@@ -99,6 +99,37 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+class Calls(TorchDispatchMode):
+    """Counts the operations that torch is asked for, views aside."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not function.is_view
+        return function(*args, **(kwargs or {}))
+
+
+MOST_CALLS = 700
+"""Operations of an update of four short rows by a model of two layers: a bit above today's number,
+so that an update that suddenly makes more calls is noticed."""
+
+
+def test_an_update_makes_no_more_calls_than_it_did(tiny, tmp_path, monkeypatch):
+    counts, update = [], loop.update
+
+    def counted(*arguments):
+        with Calls() as calls:
+            result = update(*arguments)
+        counts.append(calls.count)
+        return result
+
+    monkeypatch.setattr(loop, "update", counted)
+    fit(tiny, tmp_path, max_steps=2, batch_size=4, report_to=[])
+    assert counts[1] < MOST_CALLS, counts
+
+
 def waits_of(tiny, path, monkeypatch, **options):
     counts, update = [], loop.update
 

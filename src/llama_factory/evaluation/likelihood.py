@@ -18,6 +18,7 @@ from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.chat.encoding import EncodedRow, encode
 from llama_factory.model.output_head import TokenLogProbs
 from llama_factory.model.padding import IGNORED, by_length, cut, pad
+from llama_factory.model.quick.network import QuickNetwork
 from llama_factory.model.wrapping import without_adapter
 
 MAX_DRIFT_TOKENS = 512
@@ -54,6 +55,8 @@ def row_likelihoods(
         batch_tokens: most tokens that go through the model at once.
     """
     kernel = TokenLogProbs(model.network)
+    is_wanted = model.device.type == "cpu" and not model.precision.is_mixed
+    quick = QuickNetwork(model.network, is_wanted=is_wanted, shares=True)
 
     def measure(codes: Sequence[EncodedRow]) -> list[Likelihood]:
         ids, targets = pad(codes)
@@ -62,7 +65,8 @@ def row_likelihoods(
         parts = torch.split(log_probs, counts)
         return [Likelihood(-float(p.sum()), n) for p, n in zip(parts, counts, strict=True)]
 
-    return _row_by_row(model, rows, batch_tokens, measure, Likelihood(0.0, 0))
+    with quick.on():
+        return _row_by_row(model, rows, batch_tokens, measure, Likelihood(0.0, 0))
 
 
 def perplexity(model: AdaptedModel, rows: Sequence[Example], *, batch_tokens: int) -> float:
