@@ -208,7 +208,10 @@ def test_a_time_limit_ends_with_a_checkpoint_and_a_later_start_goes_on(tiny, tmp
 
 @pytest.mark.slow
 def test_padding_is_reported(tiny, tmp_path):
-    fit(tiny, tmp_path, micro_batch_size=8, batch_size=8)
+    fit(tiny, tmp_path, micro_batch_size=8, batch_size=8, quick_layers=False)
     for row in read_jsonl(tmp_path / "metrics.jsonl"):
         assert 0 <= row["padding_fraction"] < 1
     assert any(row["padding_fraction"] > 0 for row in read_jsonl(tmp_path / "metrics.jsonl"))
+    fit(tiny, tmp_path / "quick")
+    rows = read_jsonl(tmp_path / "quick" / "metrics.jsonl")
+    assert all(row["padding_fraction"] == 0 for row in rows)
