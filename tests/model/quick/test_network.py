@@ -139,6 +139,16 @@ def test_nothing_is_quick_that_is_not_wanted(tmp_path):
     assert not quick.is_possible
 
 
+def test_weights_of_another_kind_are_left_to_the_layers_that_know_them(tmp_path):
+    class Packed(torch.nn.Parameter):
+        pass
+
+    network = network_of(tmp_path)
+    layer = network.get_base_model().model.layers[0].mlp.up_proj.base_layer
+    layer.weight = Packed(layer.weight.data, requires_grad=False)
+    assert not QuickNetwork(network, is_wanted=True, shares=True).is_possible
+
+
 def test_layers_that_compute_something_else_are_found_out(tmp_path):
     network = network_of(tmp_path)
     layers = network.get_base_model().model.layers

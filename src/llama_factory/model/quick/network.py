@@ -157,6 +157,8 @@ def _is_known(network: Any) -> bool:
     config = backbone.config.get_text_config()
     if getattr(config, "sliding_window", None) is not None or _is_stretched(backbone.rotary_emb):
         return False
+    if any(type(weight) is not torch.nn.Parameter for weight in network.parameters()):
+        return False  # a part of a weight that processes share, or one of packed bits
     return all(is_known(layer) for layer in backbone.layers)
 
 
