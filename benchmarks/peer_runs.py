@@ -2,7 +2,8 @@
 
 Usage: peer_runs.py EXAMPLES DATA [--only PART] [--rows N] [--quick] [--out FILE], where EXAMPLES
 and DATA are `examples/` and `data/` of a checkout of LLaMA-Factory. Of each file only the model (a
-tiny random one), the number of updates and the folder that it writes to are replaced; adapters and
+tiny random one), the number of updates and the folder that it writes to are replaced, and sets that
+do not come with LLaMA-Factory; nothing is reported to services, and answers are short. Adapters and
 models that a file expects from an earlier run are those that the files before it made. Nothing is
 downloaded.
 """
@@ -162,7 +163,9 @@ def _ran(path: Path, place: Place) -> Ran:
 def _trained(name: str, values: dict[str, Any], place: Place) -> Ran:
     output = place.work / _slug(name)
     changes = [*place.model_of(values), f"max_steps={UPDATES}", f"output_dir={output}"]
-    changes.append(f"dataset_dir={place.data}")
+    changes += [f"dataset_dir={place.data}", "report_to=none", "max_new_tokens=16"]
+    if _are_elsewhere(values, place):
+        changes.append("dataset=identity")
     if place.rows is not None:
         changes.append(f"max_samples={place.rows}")
     if "tokenized_path" in values:
@@ -175,6 +178,12 @@ def _trained(name: str, values: dict[str, Any], place: Place) -> Ran:
         missing = [each for each in missing if not each.endswith("model.safetensors")]
     loss = round(results["training"]["loss"], 3)
     return Ran(name, "train", "runs", loss=loss, missing=tuple(missing))
+
+
+def _are_elsewhere(values: dict[str, Any], place: Place) -> bool:
+    """Whether a file names sets that do not come with LLaMA-Factory."""
+    known = json.loads((place.data / "dataset_info.json").read_text(encoding="utf-8"))
+    return not {name.strip() for name in str(values["dataset"]).split(",")} <= known.keys()
 
 
 def _exported(name: str, values: dict[str, Any], place: Place) -> Ran:

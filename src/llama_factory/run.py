@@ -21,8 +21,9 @@ from llama_factory.config import template
 from llama_factory.config.changes import Changes, read_changes, unused
 from llama_factory.config.explain import explain as explained
 from llama_factory.config.loading import SettingsSource, load_config, load_to_answer, resolve
+from llama_factory.config.wording import Reworded, reworded, words_of
 from llama_factory.core import files
-from llama_factory.core.errors import ConfigError, DataError, VersionError
+from llama_factory.core.errors import ConfigError, DataError, FactoryError, VersionError
 from llama_factory.core.preemption import leaving_on_notice
 from llama_factory.core.progress import SILENT, Progress
 from llama_factory.core.types import BASE_VERSION
@@ -361,7 +362,15 @@ def train(
     resolved = resolve(settings, changes)
     for note in [*resolved.notes, *unused(os.environ)]:
         progress.say(note)
-    config = resolved.config
+    words = words_of(resolved.origins)
+    try:
+        return _train(resolved.config, settings, Reworded(progress, words))
+    except FactoryError as error:
+        error.args = (reworded(str(error), words), *error.args[1:])
+        raise
+
+
+def _train(config: RunConfig, settings: SettingsSource, progress: Progress) -> TrainReport:
     config.training.check()
     if config.do_train:
         config.model.adapter.require_hardware()  # before rows are read
@@ -376,7 +385,12 @@ def train(
     overwrites, resume = config.overwrite_output_dir, config.resume_from_checkpoint
     options = TrainOptions(config.log_dir, config.do_predict, overwrites, resume, draw_courses)
     with leaving_on_notice(config.training.preemption_notice, progress.say):
-        return TrainReport(output, fit(config, output, progress, options))
+        done = TrainReport(output, fit(config, output, progress, options))
+    if config.upload_to and done.results:
+        from llama_factory.jobs.upload import upload
+
+        upload(output, config.upload_to, is_private=config.upload_is_private, say=progress.say)
+    return done
 
 
 def explain(

@@ -7,7 +7,7 @@ import torch
 
 from llama_factory.core.errors import ModelError
 from llama_factory.core.files import read_json
-from llama_factory.jobs.train import start_of
+from llama_factory.jobs.starting import start_of
 from llama_factory.model import provenance
 from llama_factory.model.adapted import adapt
 from llama_factory.model.base import fingerprint

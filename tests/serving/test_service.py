@@ -303,6 +303,21 @@ def test_a_candidate_that_cannot_be_served_is_named_in_health(
     assert "so the candidate answers nobody" in caplog.text
 
 
+def test_a_name_of_its_own_and_any_name_where_that_is_wished(workspace: Workspace) -> None:
+    async def named(asking: Asking) -> None:
+        assert asking.gateway.released.names()["gpt-mine"] == "v0001"
+        assert asking.gateway.released.version_named("gpt-mine") == "v0001"
+        with pytest.raises(UnknownModelError):
+            asking.gateway.released.version_named("gpt-3.5-turbo")
+
+    async def taken(asking: Asking) -> None:
+        assert asking.gateway.released.version_named("gpt-3.5-turbo") == "v0001"
+        assert "gpt-3.5-turbo" not in asking.gateway.released.names()
+
+    live(named, workspace, model_name="gpt-mine")
+    live(taken, workspace, any_model=True)
+
+
 def test_unknown_names_and_a_missing_engine_are_refused_at_once(workspace: Workspace) -> None:
     async def work(asking: Asking) -> None:
         with pytest.raises(UnknownModelError):

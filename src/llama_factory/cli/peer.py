@@ -75,7 +75,8 @@ def api(words: ModelWords = None) -> None:
         operate.serve(given[0], (), lambda text: print(text, flush=True))
         return
     asked = read_model(given)
-    operate.serve(reference(asked), list(asked.changes), lambda text: print(text, flush=True))
+    changes = ["serving.any_model=true", *asked.changes]  # a fixed name is what their clients send
+    operate.serve(reference(asked), changes, lambda text: print(text, flush=True))
 
 
 def evaluate_tasks(words: ModelWords = None) -> None:

@@ -17,7 +17,12 @@ PARTS = frozenset({"adapter", "engine", "objective", "optimizer", "schedule"})
 """Settings that may be given by the name of a part alone."""
 LISTS = frozenset({("strategies",), ("data", "cleaning"), ("evaluation", "metrics")})
 """Lists of parts, which may be left to a default or given by the name of a preset."""
-VARIABLES = {"API_HOST": "serving.host", "API_PORT": "serving.port"}
+VARIABLES = {
+    "API_HOST": "serving.host",
+    "API_PORT": "serving.port",
+    "API_MODEL_NAME": "serving.model_name",
+    "MAX_CONCURRENT": "serving.max_running",
+}
 """Environment variables that are settings; flags go before them, and they before the file."""
 
 

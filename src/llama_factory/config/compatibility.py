@@ -71,8 +71,10 @@ the API for one adapter, or for an exported model |
 | variable | meaning here |
 |---|---|
 | `API_HOST`, `API_PORT` | `serving.host`, `serving.port`; before the file's, after flags' |
+| `API_MODEL_NAME`, `MAX_CONCURRENT` | `serving.model_name`, `serving.max_running`; with `api` \
+any name of a model is answered |
 | `API_KEY` | what clients of the API must send |
-| `USE_MODELSCOPE_HUB` | sets of rows are looked for on ModelScope first |
+| `USE_MODELSCOPE_HUB` | models come from ModelScope, and sets of rows that lie there too |
 | `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT` | as in Hugging Face's libraries |
 | `LLAMA_FACTORY_CACHE` | folder of our caches |
 | `GRADIO_SERVER_NAME` | nothing yet: there is no page |

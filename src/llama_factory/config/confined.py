@@ -22,6 +22,7 @@ REFUSED = {
     "model.trust_remote_code": "runs programs that come with a model",
     "training.checkpoint_mirror": "copies files to other places",
     "training.preemption_notice": "asks other addresses",
+    "upload_to": "sends the model to another address",
 }
 """Settings that are left to the settings file and the command line, and why."""
 REFUSED_PARTS = {

@@ -31,6 +31,8 @@ KEPT_OUT = {
     "plugins": "names Python files that would be run; they are named in the settings file of the "
     "workspace, by whoever may run programs on this machine",
     "output_dir": "the page gives a run its folder, by its name",
+    "upload_to": "whoever may run programs on this machine uploads models from it",
+    "upload_is_private": "it belongs to upload_to",
 }
 """Settings that a text cannot bring, and why."""
 WITHOUT_MEANING = {

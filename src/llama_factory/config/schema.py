@@ -49,6 +49,12 @@ class RunConfig(LearningConfig):
     """Answer the held-out rows at the end: `generated_predictions.jsonl` with every answer,
     `predict_results.json` with BLEU and ROUGE."""
 
+    upload_to: str = ""
+    """Where `llama-factory train` puts the finished adapter or model: a repository of Hugging Face,
+    as OWNER/NAME, which is made where there is none. HF_TOKEN must allow it. Empty: nowhere."""
+    upload_is_private: bool = True
+    """Whether a repository that is made for it is seen by its owner alone."""
+
     @model_validator(mode="after")
     def _does_something(self) -> Self:
         if not self.do_train and not self.do_predict:

@@ -68,6 +68,12 @@ class DataSettings(Settings):
     max_tokens: int = Field(1024, ge=16)
     """Longest row in tokens. Longer conversations lose their oldest exchanges, then the end of the
     last answer. Higher needs more memory."""
+    tokenized_path: Path | None = None
+    """A folder of rows as tokens, for runs without a workspace: where there is none they are
+    prepared, written there, and nothing is trained; else they are what is trained on."""
+    long_prompts: Literal["drop", "cut"] = "drop"
+    """What becomes of a row whose prompt fills all of `max_tokens`: it is left out, or the end of
+    its question is `cut` out and the answer taught all the same."""
     train_on_prompt: bool = False
     """Teach every token of a row, not the answers alone. Plain text is taught whole in any case."""
     mask_history: bool = False

@@ -7,26 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from llama_factory.core import files
-from llama_factory.core.errors import DataError, FactoryError, ModelError
+from llama_factory.core.errors import FactoryError
 from llama_factory.core.progress import SILENT, Progress
 from llama_factory.core.types import EvalReport, Example, tasks_by_group
-from llama_factory.data.prepare import DataFolders, PreparedData, load, prepare
-from llama_factory.data.sources.named import gather, has_tests
+from llama_factory.data.prepare import PreparedData, load
 from llama_factory.evaluation.evaluator import evaluate
 from llama_factory.evaluation.scoring import intervals_to_json, score_intervals
 from llama_factory.jobs import model_card, outputs, trainer_files
 from llama_factory.jobs.loadable import LoadableCheckpoints
 from llama_factory.jobs.predict import predict_rows, require_answerable
-from llama_factory.model import provenance
+from llama_factory.jobs.starting import prepare_rows, start_of
+from llama_factory.jobs.tokenized import TokenizedRows
 from llama_factory.model.adapted import AdaptedModel, adapt
-from llama_factory.model.base import fingerprint
 from llama_factory.model.chat.encoding import encode_options
-from llama_factory.model.settings import ModelSettings
-from llama_factory.model.source import resolve
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training import checkpoints
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
-from llama_factory.training.objectives import require_fitting
 from llama_factory.training.parallel import process_group
 
 CHECKPOINTS = "checkpoints"
@@ -76,21 +72,6 @@ class TrainReport:
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where a run starts: at the base model, or at adapters that were saved.
-
-    Attributes:
-        settings: with what they leave open taken from the adapter that is trained on.
-        parent: the adapter to go on with; None for a fresh one.
-        merged: adapters to merge into the base before, in their order.
-    """
-
-    settings: ModelSettings
-    parent: Path | None = None
-    merged: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True)
 class _Run:
     """A single run in one of its processes, which writes into a folder until it is whole."""
 
@@ -116,6 +97,9 @@ def fit(
     """
     with process_group(timeout=config.training.process_timeout) as processes:
         is_first = processes.is_first
+        if rows := _unwritten(config):
+            with processes.in_turn():
+                return rows.write(config, progress) if is_first else {}
         progress = progress if is_first else SILENT
         with processes.in_turn():
             folder = _begin(output, options, progress, is_first=is_first)
@@ -123,7 +107,7 @@ def fit(
         try:
             resume = _resume(run, output)
             with processes.in_turn():
-                data = _prepare(run) if is_first else load(folder / ROWS)
+                data = _prepare(run)
             if options.do_predict:
                 require_answerable(data.held_out, config)
             results = _train(run, data, resume)
@@ -134,6 +118,15 @@ def fit(
         if is_first:
             outputs.finish(folder, output)
         return results
+
+
+def _unwritten(config: LearningConfig) -> TokenizedRows | None:
+    """Where rows are to be written as tokens instead of a training."""
+    path = config.data.tokenized_path
+    if path is None:
+        return None
+    rows = TokenizedRows(path)
+    return None if rows.is_written else rows
 
 
 def _begin(output: Path, options: TrainOptions, progress: Progress, *, is_first: bool) -> Path:
@@ -154,38 +147,14 @@ def _resume(run: _Run, output: Path) -> Path | bool | None:
 
 
 def _prepare(run: _Run) -> PreparedData:
+    """The rows: as they were written before, or of the first process, which prepares them."""
+    tokenized = run.config.data.tokenized_path
+    if tokenized is not None:
+        run.progress.say(f"The rows are those in {tokenized}, whatever the settings of data say.")
+        return TokenizedRows(tokenized).load()
+    if not run.is_first:
+        return load(run.folder / ROWS)
     return prepare_rows(run.config, run.folder / ROWS, run.progress)
-
-
-def prepare_rows(config: LearningConfig, folder: Path, progress: Progress) -> PreparedData:
-    """Read and clean the rows of a single run, and report those left out.
-
-    Args:
-        config: of the run.
-        folder: a new one for them.
-        progress: shows how far it is.
-
-    Raises:
-        DataError: there is no usable row.
-    """
-    settings = config.data
-    sources = gather(settings)
-    if has_tests(settings):
-        settings = settings.model_copy(update={"held_out_fraction": 0.0, "held_out_rows": None})
-    data = prepare(
-        sources, settings, DataFolders(folder, files.cache_folder() / "data"), progress=progress
-    )
-    for refused in data.report.refused:
-        progress.say(f"Left out: {refused}")
-    for warning in data.report.unread_warnings:
-        progress.say(f"Unread: {warning}")
-    for reason, count in data.report.dropped.items():
-        progress.say(f"Dropped: {count} rows, {reason}.")
-    if not len(data.train):
-        named = settings.train_path or ", ".join(settings.dataset)
-        raise DataError(f"data.train_path: {named} holds no usable row.")
-    require_fitting(config.training.objective, data.train)
-    return data
 
 
 def _train(run: _Run, data: PreparedData, resume: Path | bool | None) -> dict[str, Any]:
@@ -226,49 +195,13 @@ def _train(run: _Run, data: PreparedData, resume: Path | bool | None) -> dict[st
     return results
 
 
-def start_of(settings: ModelSettings) -> Start:
-    """Read `adapter_paths` and `create_new_adapter`, before any model is loaded.
-
-    All adapters but the last are merged and training goes on with that one; a new adapter is
-    trained on all of them merged.
-
-    Raises:
-        ModelError: a folder holds no adapter, or one that was trained on another base model.
-    """
-    folders = [path.expanduser() for path in settings.adapter_paths]
-    for folder in folders:
-        _require_adapter(folder)
-    order = provenance.with_merged(folders)
-    if order:
-        base = fingerprint(resolve(settings.base_model))
-        for folder in order:
-            provenance.require_base(folder, base, settings.base_model)
-    if settings.create_new_adapter or not order:
-        return Start(settings, merged=order)
-    adopted = settings.adapter.adopt(order[-1])
-    return Start(settings.model_copy(update={"adapter": adopted}), order[-1], order[:-1])
-
-
-def _require_adapter(folder: Path) -> None:
-    if (folder / provenance.ADAPTER_FILE).is_file():
-        return
-    if (folder / "config.json").is_file():
-        raise ModelError(
-            f"model.adapter_paths: {folder} holds a whole model and no adapter. Name it as "
-            "model.base_model instead."
-        )
-    raise ModelError(
-        f"model.adapter_paths: {folder} is no adapter: it {provenance.describe_missing(folder)} "
-        "Give the folder that training wrote (output_dir)."
-    )
-
-
 def _folders(run: _Run, resume: Path | bool | None) -> TrainingFolders:
+    written = run.config.data.tokenized_path
     return TrainingFolders(
         checkpoints=run.folder / CHECKPOINTS,
         metrics=run.folder / "metrics.jsonl",
         events=run.options.log_dir or run.folder / "runs",
-        tokens=files.cache_folder() / "tokens",
+        tokens=TokenizedRows(written).tokens if written else files.cache_folder() / "tokens",
         resume=resume,
     )
 
@@ -289,7 +222,7 @@ def _write(run: _Run, trained: TrainedModel, results: dict[str, Any]) -> None:
     if run.options.draw_courses is not None:
         run.options.draw_courses(list(files.read_jsonl(folder / "metrics.jsonl")), folder)
     files.write_json(folder / outputs.RESULTS, results)
-    shutil.rmtree(folder / ROWS)
+    shutil.rmtree(folder / ROWS, ignore_errors=True)
     outputs.save(
         trained.model, folder, card=lambda place: model_card.write(place, run.config, results)
     )  # last: a folder with weights is complete

@@ -27,7 +27,7 @@ from llama_factory.model.dtypes import AS_LOADED, Precision, choose, settle
 from llama_factory.model.new_tokens import NewTokens
 from llama_factory.model.provenance import Provenance
 from llama_factory.model.settings import ModelSettings
-from llama_factory.model.source import resolve
+from llama_factory.model.source import resolve, resolve_tokenizer
 from llama_factory.model.wrapping import with_merged
 
 
@@ -119,9 +119,7 @@ def adapt(
     folder = resolve(settings.base_model)
     _require_trainable(folder, adapter)
     saved = [*merged, *([parent] if parent else [])]
-    tokenizer = tokenizer_of(settings, folder, saved)
-    new = _new_tokens(settings, tokenizer, parent)
-    options = _allowing(options, [*_words_of(saved), *settings.new_special_tokens])
+    tokenizer, new, options = tokens_of(settings, parent, options=options, merged=merged)
     network = load_network(folder, settings, is_exact=bool(merged))
     has_rows = any(map(provenance.has_rows, saved))
     untaught = {*new.ids}
@@ -140,6 +138,25 @@ def adapt(
     precision = choose(settings.dtype)
     settle(network, precision)
     return AdaptedModel(network, tokenizer, fingerprint(folder), options, precision, tuple(merged))
+
+
+def tokens_of(
+    settings: ModelSettings,
+    parent: Path | None,
+    *,
+    options: EncodeOptions,
+    merged: Sequence[Path] = (),
+) -> tuple[PreTrainedTokenizerBase, NewTokens, EncodeOptions]:
+    """The tokenizer that `adapt` gives a model, what is new in it, and how rows become tokens.
+
+    Raises:
+        ModelError: there is none, or tokens are new to an adapter that goes on.
+    """
+    saved = [*merged, *([parent] if parent else [])]
+    tokenizer = tokenizer_of(settings, resolve_tokenizer(settings.base_model), saved)
+    new = _new_tokens(settings, tokenizer, parent)
+    words = [*_words_of(saved), *settings.new_special_tokens]
+    return tokenizer, new, _allowing(options, words)
 
 
 def _words_of(saved: Sequence[Path]) -> list[str]:

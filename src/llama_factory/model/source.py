@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llama_factory.core import files
 from llama_factory.core.errors import ModelError, suggest
+from llama_factory.core.hubs import prefers_modelscope
 
 EMBEDDED = "smollm2"
 """The model that ships as a Python package and needs no hub."""
@@ -132,6 +133,8 @@ def find_tokenizer(name: str) -> Path | None:
 
 
 def _from_hub(hub_id: str, wanted: Sequence[str] = (*TOKENIZER_FILES, "*.safetensors")) -> Path:
+    if prefers_modelscope():
+        return _from_modelscope(hub_id, wanted)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -142,6 +145,26 @@ def _from_hub(hub_id: str, wanted: Sequence[str] = (*TOKENIZER_FILES, "*.safeten
             f"model.base_model: '{hub_id}' is no folder here and could not be fetched from the "
             f"hub ({type(error).__name__}).{suggest(hub_id, [*SHORT_NAMES, *HUB_IDS.values()])} "
             "Check the name and the connection, or give a local folder."
+        ) from error
+
+
+def _from_modelscope(hub_id: str, wanted: Sequence[str]) -> Path:
+    """The same from ModelScope, as USE_MODELSCOPE_HUB asks."""
+    try:
+        from modelscope import snapshot_download  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise ModelError(
+            f"model.base_model: '{hub_id}' is to come from ModelScope (USE_MODELSCOPE_HUB), and "
+            "the package that fetches it is missing. Do `pip install modelscope`, or unset the "
+            "variable."
+        ) from error
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=list(wanted)))
+    except Exception as error:  # its own errors come from several packages
+        raise ModelError(
+            f"model.base_model: '{hub_id}' is no folder here and could not be fetched from "
+            f"ModelScope ({type(error).__name__}). Names there differ from those on Hugging Face: "
+            "check it and the connection, or give a local folder."
         ) from error
 
 

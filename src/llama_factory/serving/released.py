@@ -50,9 +50,24 @@ class ReleasedVersions:
 
     They differ from releases.json for the moment in which a newly released version is loaded, and
     for as long as the file names a version that cannot be served.
+
+    Args:
+        workspace: whose releases are followed.
+        versions: what is loaded.
+        name: one more of the released version.
+        takes_any: names that nothing has mean the released version too.
     """
 
-    def __init__(self, workspace: Workspace, versions: LoadedVersions) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        versions: LoadedVersions,
+        *,
+        name: str = "",
+        takes_any: bool = False,
+    ) -> None:
+        self._name = name
+        self._takes_any = takes_any
         self._workspace = workspace
         self._versions = versions
         self._complaints: dict[str, str] = {}
@@ -92,7 +107,8 @@ class ReleasedVersions:
     def names(self) -> dict[str, str]:
         """Every name that a request may use, with the version it means."""
         versions = {version_id: version_id for version_id in store.ids(self._workspace)}
-        return {self._workspace.folder.name: self.production, **versions, **self.aliases}
+        own = {each: self.production for each in (self._workspace.folder.name, self._name) if each}
+        return {**own, **versions, **self.aliases}
 
     def version_named(self, name: str) -> str:
         """The version that a name means now.
@@ -103,6 +119,8 @@ class ReleasedVersions:
         if name in self.aliases:  # found without the disk, which may have a bad moment
             return self.aliases[name]
         names = self.names()
+        if name not in names and self._takes_any:
+            return self.production
         if name not in names:
             raise UnknownModelError(
                 f"model: there is no '{name}' here.{suggest(name, names)} "

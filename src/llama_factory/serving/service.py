@@ -48,7 +48,9 @@ class Gateway:
             settings.max_running, settings.max_queue, settings.max_queue_per_key
         )
         self.versions = LoadedVersions(workspace, engine, settings.max_versions)
-        self.released = ReleasedVersions(workspace, self.versions)
+        self.released = ReleasedVersions(
+            workspace, self.versions, name=settings.model_name, takes_any=settings.any_model
+        )
         self.choose_version: ChooseVersion = lambda name, _: self.released.version_named(name)
         self.metrics = Metrics()
         self.observers: list[Observer] = [self.metrics]

@@ -42,6 +42,12 @@ class ServingSettings(Settings):
     recently used first. More take more memory; fewer are loaded from the disk more often."""
     max_tokens: int = Field(512, ge=1)
     """Longest answer in tokens where the request does not say."""
+    model_name: str = ""
+    """One more name of the released version, which `/v1/models` lists too. Empty: the workspace's
+    own name, the aliases and the versions alone."""
+    any_model: bool = False
+    """A request that names a model which is not there gets the released version, instead of status
+    404: for programs that send a fixed name."""
     poll_seconds: float = Field(0.1, gt=0, le=2)
     """How often the server looks for a newly released version."""
     canary: CanarySettings = CanarySettings()

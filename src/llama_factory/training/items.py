@@ -230,7 +230,7 @@ class Encoding:
             max_trained: trained tokens after which each row is cut off.
         """
         model = self.model
-        fitting, misfits = _split_fitting(examples, objective)
+        fitting, misfits = split_fitting(examples, objective)
         rows, unfit = encode_rows(
             objective.rows(fitting),
             model.tokenizer,
@@ -253,7 +253,7 @@ class Encoding:
         )
 
 
-def _split_fitting(
+def split_fitting(
     examples: Sequence[Example], objective: Objective
 ) -> tuple[Sequence[Example], tuple[UnfitRow, ...]]:
     """Rows of the kind that an objective needs, and the others."""

@@ -14,6 +14,7 @@ from llama_factory.model.chat.encoding import (
     encode_pair,
     prompt_ids,
 )
+from llama_factory.model.chat.long_prompts import room
 from llama_factory.model.chat.prompt_format import PromptFormat
 from tests.model.chat.kinds import WithoutPlaces
 from tests.tiny import CHAT_TEMPLATE, END, START, make_tokenizer, render
@@ -55,6 +56,50 @@ def test_a_long_answer_loses_its_end_and_a_long_prompt_is_refused(tokenizer):
     refused = encode(talk("word " * 50, "short"), tokenizer, EncodeOptions(30))
     assert isinstance(refused, TooLong)
     assert "its prompt fills all 30 tokens" in refused.reason
+
+
+CUTTING = EncodeOptions(30, cuts_prompts=True)
+
+
+def test_a_prompt_that_fills_all_the_room_is_cut_where_that_is_asked_for(tokenizer):
+    whole = encode(talk("word " * 50, "short"), tokenizer, LONG)
+    cut = encode(talk("word " * 50, "short"), tokenizer, CUTTING)
+    assert isinstance(cut, EncodedRow)
+    assert len(cut.ids) == 29  # and the newline after the end, which is not taught
+    assert trained_text(cut, tokenizer) == f"short{END}"
+    text = tokenizer.decode(cut.ids)
+    assert text.startswith(f"{START}user\nword word")
+    assert text.endswith(f"word {END}\n{START}assistant\nshort{END}")
+    assert cut.lost_tokens in (len(whole.ids) - 30, len(whole.ids) - 29)
+    assert cut.cut_tokens == 0
+
+
+def test_of_a_long_prompt_and_a_long_answer_both_are_cut(tokenizer):
+    whole = encode(talk("word " * 50, "reply " * 50), tokenizer, LONG)
+    cut = encode(talk("word " * 50, "reply " * 50), tokenizer, CUTTING)
+    share = whole.num_trained / len(whole.ids)
+    assert len(cut.ids) == 30
+    assert cut.num_trained == pytest.approx(30 * share, abs=1)
+    assert cut.cut_tokens == whole.num_trained - cut.num_trained
+    assert END not in trained_text(cut, tokenizer)
+
+
+def test_both_answers_of_a_pair_follow_the_same_cut_prompt(tokenizer):
+    pair = talk("word " * 50, "short", rejected=Message("assistant", "reply " * 9))
+    assert isinstance(encode_pair(pair, tokenizer, EncodeOptions(30)), TooLong)
+    rows = encode_pair(pair, tokenizer, CUTTING)
+    prompts = [row.ids[: row.is_trained.index(True)] for row in rows]
+    assert prompts[0] == prompts[1]
+    assert trained_text(rows[0], tokenizer) == f"short{END}"
+    assert max(len(row.ids) for row in rows) <= 30
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "kept"),
+    [(100, 10, (20, 10)), (10, 100, (10, 20)), (60, 40, (18, 12)), (5, 5, (5, 5))],
+)
+def test_what_stays_of_a_prompt_and_an_answer(prompt, answer, kept):
+    assert room(prompt, answer, 30) == kept
 
 
 def test_a_row_may_end_after_so_many_trained_tokens(tokenizer):

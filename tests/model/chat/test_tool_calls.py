@@ -10,6 +10,14 @@ from llama_factory.core.types import Message, ToolCall
 from llama_factory.model.chat import templates
 from llama_factory.model.chat.prompt_format import PromptFormat
 from llama_factory.model.chat.template import Renderer
+from llama_factory.model.chat.tool_blocks import (
+    gemma,
+    invoked,
+    json_lines,
+    keyed,
+    pythonic,
+    tagged,
+)
 from llama_factory.model.chat.tool_calls import CallReader, Spoken, read_calls
 from tests.tiny import make_tokenizer
 
@@ -26,6 +34,16 @@ FORMS = {
     "openai": '{"type": "function", "function": {"name": "add", "arguments": "{\\"a\\": 1}"}}',
     "line": '{"name": "add", "arguments": {"a": 1}}',
     "glm4": 'add\n{"a": 1}',
+    "qwen3.5": "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n</function>\n"
+    "</tool_call>",
+    "glm4.5": "<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
+    "seed": "<seed:tool_call>\n<function=add>\n<parameter=a>1</parameter>\n</function>\n"
+    "</seed:tool_call>",
+    "minimax m2": '<minimax:tool_call>\n<invoke name="add">\n<parameter name="a">1</parameter>\n'
+    "</invoke>\n</minimax:tool_call>",
+    "minimax m1": '<tool_calls>\n{"name": "add", "arguments": {"a": 1}}\n</tool_calls>',
+    "lfm2": "<|tool_call_start|>[add(a=1)]<|tool_call_end|>",
+    "gemma4": "<|tool_call>call:add{a:1}<tool_call|>",
     "react": 'Action: add\nAction Input: {"a": 1}',
 }
 
@@ -145,3 +163,55 @@ def test_a_long_argument_is_read_in_time_that_grows_with_its_length() -> None:
     for start in range(0, len(text), 100):
         found += reader.push(text[start : start + 100])
     assert [*found, *reader.finish()] == [call]
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "calls"),
+    [
+        (tagged, "<function=f>\n<parameter=a>\nb\nc\n</parameter>\n</function>", {"a": "b\nc"}),
+        (tagged, "<function=f>\n</function>", {}),
+        (
+            invoked,
+            '<invoke name="f"><parameter name="a">[1, 2]</parameter></invoke>',
+            {"a": [1, 2]},
+        ),
+        (keyed, "f\n<arg_key>a</arg_key>\n<arg_value>北京</arg_value>\n", {"a": "北京"}),
+        (keyed, "f", {}),
+        (pythonic, "[f(a='x', b=[1, None])]", {"a": "x", "b": [1, None]}),
+        (gemma, 'call:f{a:<|"|>x, {y: 1}<|"|>,b:{c:true}}', {"a": "x, {y: 1}", "b": {"c": True}}),
+        (json_lines, '{"name": "f", "arguments": {"a": 1}}\nnonsense', {"a": 1}),
+    ],
+)
+def test_arguments_that_are_no_json(read, text, calls):
+    assert read(text) == [("f", calls)]
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (keyed, "three words here"),
+        (pythonic, "[f(1)]"),
+        (pythonic, "[f(a=g())]"),
+        (pythonic, "not python ("),
+        (gemma, "call:f{a:}"),
+        (gemma, "f{a:1}"),
+        (json_lines, "[]"),
+        (tagged, "<function=f>"),
+    ],
+)
+def test_what_is_no_call_is_none(read, text):
+    assert read(text) == []
+
+
+def test_a_block_that_calls_no_known_tool_stays_text():
+    text = "<tool_call>\n<function=rm>\n<parameter=a>1</parameter>\n</function>\n</tool_call> so"
+    assert read_calls(text, NAMES) == (text, [])
+    begun = "<seed:tool_call> is how Seed begins"
+    assert read_calls(begun, NAMES) == (begun, [])
+
+
+def test_two_calls_in_a_block_and_an_answer_that_ends_within_one():
+    two = "<|tool_call_start|>[add(a=1), get_weather(city='x')]<|tool_call_end|>"
+    assert [call.name for call in read_calls(two, NAMES)[1]] == ["add", "get_weather"]
+    cut = "<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>"
+    assert read_calls(cut, NAMES)[1] == [ToolCall("add", '{"a": 1}')]

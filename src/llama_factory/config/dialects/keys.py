@@ -155,7 +155,8 @@ DATA: dict[str, Key] = {
         "data.max_tokens",
         count,
         1024,
-        about="Longer conversations lose their oldest turns first, then the answer's end.",
+        about="Longer conversations lose their oldest turns first, then the answer's end; a prompt "
+        "that fills it is cut.",
     ),
     "max_samples": setting("data.mix.max_samples", count, 1000),
     "mix_strategy": setting("data.mix.strategy", one_of(*MIXES), "concat"),
@@ -173,8 +174,11 @@ DATA: dict[str, Key] = {
     ),
     "streaming": ignored("rows lie on disk, not in memory, in any case.", boolean, False),
     "buffer_size": ignored("all rows are shuffled, not a window of them.", count, 16384),
-    "tokenized_path": ignored(
-        "tokens are kept in a cache, found by content.", text, "saves/tokens"
+    "tokenized_path": setting(
+        "data.tokenized_path",
+        text,
+        "saves/tokens",
+        about="Where it is not there, it is written and nothing is trained.",
     ),
     "overwrite_cache": ignored("the cache goes by content and is never stale.", boolean, True),
     "preprocessing_batch_size": ignored("rows are read in pieces of a fixed size.", count, 1000),
@@ -257,7 +261,8 @@ DEFAULTS: dict[str, object] = {
 NATIVE_DEFAULTS: dict[str, object] = {
     "training.final_lr_fraction": 0.0,
     "data.cleaning": [],
+    "data.long_prompts": "cut",
     "strategies": [],
 }
-"""The same for what has no key of its own: the rate falls to zero, rows are taught as they are, and
-nothing was learned before."""
+"""The same for what has no key of its own: the rate falls to zero, rows are taught as they are, too
+long questions are cut, and nothing was learned before."""

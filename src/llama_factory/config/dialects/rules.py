@@ -293,6 +293,19 @@ def reports(done: Translation) -> None:
             done.put("log_dir", done.values[name], name)
 
 
+def upload(done: Translation) -> None:
+    """push_to_hub and what belongs to it: the name is that of output_dir where none is given."""
+    if not done.is_on("push_to_hub"):
+        return
+    name = done.values.get("hub_model_id") or Path(done.values.get("output_dir", "")).name
+    if not name:
+        done.refuse("push_to_hub", "needs output_dir or hub_model_id, which name the repository.")
+        return
+    source = "hub_model_id" if "hub_model_id" in done.given else "push_to_hub"
+    done.put("upload_to", name, source)
+    done.put("upload_is_private", done.is_on("hub_private_repo"), "push_to_hub")
+
+
 def _services(done: Translation, names: list[str]) -> list[dict[str, str]]:
     if "all" in names:
         done.note("report_to", "'all' writes TensorBoard logs; name other services one by one.")
@@ -395,6 +408,7 @@ RULES: tuple[Callable[[Translation], None], ...] = (
     checkpoints,
     verbs,
     reports,
+    upload,
     evaluation,
     strategies,
 )

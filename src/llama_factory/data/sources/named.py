@@ -4,7 +4,6 @@ The well-known names are those of `named.yaml`.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -15,8 +14,10 @@ from typing import Any
 import yaml
 
 from llama_factory.core.errors import ConfigError, DataError, suggest
+from llama_factory.core.hubs import prefers_modelscope
 from llama_factory.data.formats import Layout
 from llama_factory.data.settings import DataSettings
+from llama_factory.data.sources import remote
 from llama_factory.data.sources.files import DataSource, find_sources, leaves
 from llama_factory.data.sources.hub import HubSet
 
@@ -28,7 +29,6 @@ ENTRY_FIELDS = frozenset(
         *("columns", "tags", "file_sha1"),
     }
 )
-FALSE = ("", "0", "false", "n", "no")
 MAX_LISTED = 5
 
 
@@ -89,12 +89,19 @@ def named_sources(names: Sequence[str], dataset_dir: Path) -> list[DataSource]:
 
     Args:
         names: from the `dataset_info.json` in `dataset_dir`, or well-known ones.
-        dataset_dir: also the folder of the files that it names.
+        dataset_dir: also the folder of the files that it names; see `remote` for what else it may
+            be.
 
     Raises:
         ConfigError: there is none of a name, or its entry is wrong.
         DataError: its file is missing or lies outside the folder.
     """
+    if remote.is_online(dataset_dir):
+        return [
+            DataSource(name, hub=_hub({"hf_hub_url": name, "ms_hub_url": name})) for name in names
+        ]
+    if remote.is_remote(dataset_dir):
+        dataset_dir = remote.fetched(dataset_dir, names)
     entries = _entries(dataset_dir)
     return [_source(name, entries, dataset_dir) for name in names]
 
@@ -231,7 +238,7 @@ def _hub(entry: Mapping[str, Any]) -> HubSet:
             "script_url names a program that would run on this machine to make the rows; such "
             "programs are never run. Convert its rows to JSON lines and give file_name."
         )
-    is_modelscope = not hugging_face or (modelscope is not None and _prefers_modelscope())
+    is_modelscope = not hugging_face or (modelscope is not None and prefers_modelscope())
     return HubSet(
         (modelscope if is_modelscope else hugging_face) or "",
         split=_text(entry, "split") or "train",
@@ -240,7 +247,3 @@ def _hub(entry: Mapping[str, Any]) -> HubSet:
         revision=None if is_modelscope else _text(entry, "revision"),
         is_modelscope=is_modelscope,
     )
-
-
-def _prefers_modelscope() -> bool:
-    return os.environ.get("USE_MODELSCOPE_HUB", "").lower() not in FALSE

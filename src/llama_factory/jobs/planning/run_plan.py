@@ -11,7 +11,7 @@ import torch
 from llama_factory.core import files
 from llama_factory.core.durations import shown_seconds
 from llama_factory.core.progress import Progress
-from llama_factory.jobs.train import prepare_rows
+from llama_factory.jobs.starting import prepare_rows
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.base import load_tokenizer
 from llama_factory.model.chat.encoding import encode_options

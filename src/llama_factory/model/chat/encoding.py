@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from llama_factory.core.types import Example, Message
 from llama_factory.data.settings import DataSettings
 from llama_factory.model.chat import tokens
+from llama_factory.model.chat.long_prompts import shortened
 from llama_factory.model.chat.masks import Conversation, answer_spans, turns_to_lose, write
 from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
 from llama_factory.model.chat.template import REFUSALS, Renderer, prompt_tokens
@@ -25,6 +26,8 @@ class EncodeOptions:
         format: how conversations are written.
         max_trained: a row ends after so many trained tokens, where answers alone are trained;
             None: with its last one.
+        cuts_prompts: of a row whose prompt fills all the room the question's end is cut out; else
+            the row is left out.
     """
 
     max_tokens: int
@@ -32,6 +35,7 @@ class EncodeOptions:
     mask_history: bool = False
     format: PromptFormat = USUAL
     max_trained: int | None = None
+    cuts_prompts: bool = False
 
 
 def encode_options(settings: DataSettings) -> EncodeOptions:
@@ -41,6 +45,7 @@ def encode_options(settings: DataSettings) -> EncodeOptions:
         train_on_prompt=settings.train_on_prompt,
         mask_history=settings.mask_history,
         format=PromptFormat(settings.enable_thinking, default_system=settings.default_system or ""),
+        cuts_prompts=settings.long_prompts == "cut",
     )
 
 
@@ -140,7 +145,8 @@ def encode_pair(
     try:
         lost = max(_lost_turns(row, renderer, options.max_tokens) for row in (example, worse))
         talks = [write(row, renderer, lost_turns=lost) for row in (example, worse)]
-        chosen, rejected = (_encode_left(example, talk, options) for talk in talks)
+        longest = max(len(talk.tokens.ids) for talk in talks)
+        chosen, rejected = (_encode_left(example, talk, options, longest) for talk in talks)
     except REFUSALS as error:
         return _refused(error)
     if isinstance(chosen, Unfit):
@@ -218,13 +224,23 @@ def _encode_talk(
 
 
 def _encode_left(
-    example: Example, talk: Conversation, options: EncodeOptions
+    example: Example, talk: Conversation, options: EncodeOptions, longest: int = 0
 ) -> EncodedRow | Unfit:
-    """What is left of a row; its end is cut off where even that is too long."""
+    """What is left of a row; its end is cut off where even that is too long.
+
+    Args:
+        example: the row.
+        talk: what is left of its turns.
+        options: how long it may be.
+        longest: tokens of the longest row with the same prompt.
+    """
     ids, factors = _factors(talk, options)
     if not any(factors):
         return Unfit("no turn of this row is trained: every answer's weight is 0")
-    num_tokens, most = len(ids), options.max_tokens
+    num_tokens, most, num_factors = len(ids), options.max_tokens, _num_trained(factors)
+    if options.cuts_prompts and not any(factors[:most]):
+        longest = max(longest, num_tokens)
+        ids, factors = shortened(talk, ids, factors, most, longest)
     trained = [i for i, factor in enumerate(factors[:most]) if factor]
     if not trained:
         reason = f"its prompt fills all {most} tokens and leaves none to an answer"
@@ -240,9 +256,13 @@ def _encode_left(
         weights=None if set(weights) == {1.0} else weights,
         lost_turns=talk.lost_turns,
         lost_tokens=max(0, num_tokens - most),
-        cut_tokens=sum(factor != 0 for factor in factors[most:]),
+        cut_tokens=num_factors - _num_trained(factors[:most]),
         is_desirable=example.is_desirable is not False,
     )
+
+
+def _num_trained(factors: Sequence[float]) -> int:
+    return sum(factor != 0 for factor in factors)
 
 
 def _factors(talk: Conversation, options: EncodeOptions) -> tuple[list[int], list[float]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llama_factory.core.types import ToolCall
+from llama_factory.model.chat.tool_blocks import BLOCKS, Block, in_tool_call
 
 TAG, END_TAG, MISTRAL = "<tool_call>", "</tool_call>", "[TOOL_CALLS]"
 MISTRAL_LIST = '[{"name":'
@@ -17,6 +18,8 @@ MISTRAL_LIST = '[{"name":'
 REACT = r"Action:[ \t]*(?P<react>[^\n]+?)[ \t]*\n[ \t]*Action Input:"
 """LLaMA-Factory's form for templates that have none of their own."""
 
+TAGGED = Block(END_TAG, in_tool_call)
+"""What `<tool_call>` opens where no JSON follows."""
 BARE_KEYS = ('"name"', '"type"', '"function"')
 """What an object on a line of its own begins with, if it is a call."""
 
@@ -41,10 +44,12 @@ class CallReader:
         spelt = "|".join(sorted(map(re.escape, names), key=len, reverse=True)) or r"(?!)"
         self._marks = re.compile(
             rf"(?P<end>{END_TAG})|(?P<tag>{TAG})|(?P<list>{re.escape(MISTRAL)})|{REACT}"
+            rf"|(?P<block>{'|'.join(map(re.escape, BLOCKS))})"
             rf"|(?P<plain>{spelt})[ \t]*\n[ \t]*(?=\{{)|(?={re.escape(MISTRAL_LIST)})"
             rf"|(?<=\n)(?P<bare>[ \t]*)(?=\[?[ \t\n]*\{{)"
         )
         begun = [TAG, END_TAG, MISTRAL, MISTRAL_LIST, "Action:", *(f"{name}\n" for name in names)]
+        begun += BLOCKS
         self._begun = {each[:num] for each in begun for num in range(1, len(each) + 1)}
         self._longest = max(map(len, begun))
         self._held = ""
@@ -89,6 +94,9 @@ class CallReader:
         self, mark: "re.Match[str]", end: int, *, is_last: bool
     ) -> tuple[list[ToolCall], int] | None:
         """The calls after a mark and where they end; none where it is no call; None if unsure."""
+        if mark["block"]:
+            block = BLOCKS[mark["block"]]
+            return self._read_block(block, end, is_last=is_last)
         begin = _after_spaces(self._held, end)
         if mark["bare"] is not None:
             first = _after_spaces(self._held, begin, "[{")
@@ -98,15 +106,35 @@ class CallReader:
                 return None if is_open else ([], end)
         if begin == len(self._held):
             return ([], end) if is_last else None
-        if self._held[begin] not in "[{":
-            return [], end
+        if self._held[begin] in "[{":
+            return self._read_json(mark["react"] or mark["plain"], begin, end, is_last=is_last)
+        return self._read_block(TAGGED, end, is_last=is_last) if mark["tag"] else ([], end)
+
+    def _read_json(
+        self, name: str | None, begin: int, end: int, *, is_last: bool
+    ) -> tuple[list[ToolCall], int] | None:
+        """The same of JSON that begins at a place, with the tool's name before it or in it."""
         if self._scan.start != begin:
             self._scan = _Scan(begin)
         stop = self._scan.end_in(self._held)
         if stop is None:
             return ([], end) if is_last else None
-        calls = self._calls(self._held[begin:stop], mark["react"] or mark["plain"])
+        calls = self._calls(self._held[begin:stop], name)
         return (calls, stop) if calls else ([], end)
+
+    def _read_block(
+        self, block: Block, start: int, *, is_last: bool
+    ) -> tuple[list[ToolCall], int] | None:
+        """The same of what stands between two marks; an answer may end without the second."""
+        stop = self._held.find(block.end, start)
+        if stop < 0 and not is_last:
+            return None
+        inner = self._held[start:] if stop < 0 else self._held[start:stop]
+        found = block.read(inner)
+        if not found or any(name not in self._names for name, _ in found):
+            return [], start
+        calls = [ToolCall(name, json.dumps(each, ensure_ascii=False)) for name, each in found]
+        return calls, len(self._held) if stop < 0 else stop + len(block.end)
 
     def _calls(self, text: str, name: str | None) -> list[ToolCall]:
         try:
