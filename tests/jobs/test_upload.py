@@ -82,7 +82,7 @@ def folder(tmp_path):
 def test_a_folder_is_uploaded_without_what_is_of_the_run(hub, folder):
     said = []
     upload(folder, "me/sft", is_private=True, say=said.append)
-    assert hub.asked[0]["private"] is True
+    assert hub.asked[0]["visibility"] == "private"
     assert hub.files == {
         "adapter_config.json": b"adapter_config.json",
         "README.md": b"README.md",
