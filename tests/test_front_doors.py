@@ -102,10 +102,10 @@ def test_train_reads_the_articles_file_and_flags(place):
 
 
 def test_what_is_not_there_yet_says_so_before_anything_is_read(tmp_path):
-    words = ["--model_name_or_path", "tiny", "--use_badam", "true"]
+    words = ["--model_name_or_path", "tiny", "--mixture_of_depths", "convert"]
     done = run(tmp_path, "src/train_bash.py", *words)
     assert done.returncode == 2
-    assert "--use_badam true: True is not supported: use optim adamw_torch." in done.stderr
+    assert "--mixture_of_depths convert: 'convert' is not supported: Mixture" in done.stderr
     assert "Traceback" not in done.stderr
 
 

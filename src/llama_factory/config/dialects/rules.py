@@ -215,7 +215,7 @@ def checkpoints(done: Translation) -> None:
         done.put("training.checkpoint_steps", 0.5, "save_strategy")
     elif steps is not None:
         done.put("training.checkpoint_steps", _often(steps), "save_steps")
-    if kind != "no" and not done.base:
+    if kind != "no" and done.values and not done.base:
         _kept(done)
     if "gradient_checkpointing" in done.values:
         wanted = done.values["gradient_checkpointing"]

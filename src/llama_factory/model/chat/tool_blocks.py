@@ -27,7 +27,7 @@ GEMMA_KEY = re.compile(r"([{,]\s*)([A-Za-z_][\w.-]*)(\s*:)")
 
 
 @dataclass(frozen=True)
-class Block:
+class ToolBlock:
     """A way to write calls between two marks.
 
     Attributes:
@@ -94,12 +94,12 @@ def gemma(text: str) -> Calls:
     return [(found[1], arguments)] if isinstance(arguments, dict) else []
 
 
-BLOCKS: Mapping[str, Block] = {
-    "<seed:tool_call>": Block("</seed:tool_call>", tagged),
-    "<minimax:tool_call>": Block("</minimax:tool_call>", invoked),
-    "<tool_calls>": Block("</tool_calls>", json_lines),
-    "<|tool_call_start|>": Block("<|tool_call_end|>", pythonic),
-    "<|tool_call>": Block("<tool_call|>", gemma),
+BLOCKS: Mapping[str, ToolBlock] = {
+    "<seed:tool_call>": ToolBlock("</seed:tool_call>", tagged),
+    "<minimax:tool_call>": ToolBlock("</minimax:tool_call>", invoked),
+    "<tool_calls>": ToolBlock("</tool_calls>", json_lines),
+    "<|tool_call_start|>": ToolBlock("<|tool_call_end|>", pythonic),
+    "<|tool_call>": ToolBlock("<tool_call|>", gemma),
 }
 """What opens a block -> how it goes on. `<tool_call>` is read elsewhere: most write JSON in it."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llama_factory.core.types import ToolCall
-from llama_factory.model.chat.tool_blocks import BLOCKS, Block, in_tool_call
+from llama_factory.model.chat.tool_blocks import BLOCKS, ToolBlock, in_tool_call
 
 TAG, END_TAG, MISTRAL = "<tool_call>", "</tool_call>", "[TOOL_CALLS]"
 MISTRAL_LIST = '[{"name":'
@@ -18,7 +18,7 @@ MISTRAL_LIST = '[{"name":'
 REACT = r"Action:[ \t]*(?P<react>[^\n]+?)[ \t]*\n[ \t]*Action Input:"
 """LLaMA-Factory's form for templates that have none of their own."""
 
-TAGGED = Block(END_TAG, in_tool_call)
+TAGGED = ToolBlock(END_TAG, in_tool_call)
 """What `<tool_call>` opens where no JSON follows."""
 BARE_KEYS = ('"name"', '"type"', '"function"')
 """What an object on a line of its own begins with, if it is a call."""
@@ -123,7 +123,7 @@ class CallReader:
         return (calls, stop) if calls else ([], end)
 
     def _read_block(
-        self, block: Block, start: int, *, is_last: bool
+        self, block: ToolBlock, start: int, *, is_last: bool
     ) -> tuple[list[ToolCall], int] | None:
         """The same of what stands between two marks; an answer may end without the second."""
         stop = self._held.find(block.end, start)
