@@ -147,6 +147,13 @@ def test_a_packed_base_without_a_gpu_is_refused_where_it_only_answers(llama):
         load_network(llama, settings(llama, {"type": "qlora"}))
 
 
+def test_rotations_beside_packed_weights_need_a_gpu_too(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has what is missing here")
+    with pytest.raises(ModelError, match="adapter.type qoft with 4 bits needs a CUDA GPU"):
+        make(tmp_path / "nowhere", {"type": "qoft"})
+
+
 def test_qlora_packs_as_its_settings_say():
     packed = Qlora(quant_type="fp4", double_quant=False)
     assert packed.peft_type == "LORA"

@@ -183,6 +183,7 @@ def require_fitting(objective: Objective, rows: Sequence[Example]) -> None:
     name, row = OBJECTIVES.name_of(objective), first[0]
     parts = OBJECTIVES.parts.items()
     fitting = [each for each, part in parts if not part.misfit(part.model_construct(), row)]
+    fitting.sort(key=lambda each: (each != "sft", each))
     raise DataError(
         f"training.objective: {name} cannot be trained on these rows. {row.file}:{row.line}: "
         f"{objective.misfit(row)}. Such rows fit {', '.join(fitting)}."
