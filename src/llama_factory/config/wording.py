@@ -24,6 +24,8 @@ def words_of(origins: Origins) -> dict[str, str]:
     words = {target: name for target, name in single.items() if target}
     given = {path: name for path, name in done.sources.items() if name in done.given}
     words |= {path: name for path, name in given.items() if KEYS[name].target in ("", path)}
+    kinds = {path: name for path, name in given.items() if path.endswith(".type")}
+    words |= {path.removesuffix(".type"): name for path, name in kinds.items()}
     if "dataset" in done.given:
         words["data.train_path"] = "dataset"
     if "eval_dataset" in done.given:
