@@ -80,9 +80,7 @@ def test_the_demo_sets_train_in_every_stage(tiny, tmp_path, changes, number):
 def test_a_set_of_another_kind_is_told_before_the_model_is_read(tiny, tmp_path):
     with pytest.raises(DataError) as told:
         train(tmp_path / "no-model", tmp_path / "out", "stage=dpo", "dataset=identity")
-    assert "stage: dpo cannot be trained on these rows. identity.json:" in str(
-        told.value
-    )
+    assert "stage: dpo cannot be trained on these rows. identity.json:" in str(told.value)
     assert str(told.value).endswith("Such rows fit sft, asft, distill, eaft, pretrain.")
 
 

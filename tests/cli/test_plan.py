@@ -15,6 +15,13 @@ def test_it_is_shown_for_people():
     assert "Fewest that fit: 1 x 24G." in shown
 
 
+def test_a_way_that_train_does_not_have_yet_says_so():
+    words = ["plan", "--model", "llama3.1-70b", "--gpus", "8xA100-40", "--tokens", "4096"]
+    shown = CliRunner().invoke(app, words).output
+    assert "-> each holds a part (fsdp)" in shown
+    assert "Planned only: `train` lets each process hold the whole model so far" in shown
+
+
 @pytest.mark.slow
 def test_it_is_shown_for_programs():
     found = json.loads(CliRunner().invoke(app, [*PLAN, "--json", "--method", "full"]).output)

@@ -111,9 +111,17 @@ class ModelPlan:
         lines += [f"It would fit with {change}" for change in self.changes]
         if not self.fits and not self.changes:
             lines.append("Nothing makes it fit on this kind: take larger ones.")
+        if way.sharing.shards:
+            lines.append(NOT_TRAINED_YET)
         if self.speed is not None:
             lines.append(self.speed.shown(self.trained_tokens))
         return "\n".join(lines)
+
+
+NOT_TRAINED_YET = (
+    "Planned only: `train` lets each process hold the whole model so far; a program that divides "
+    "it (fsdp, ZeRO-3) needs what is said here."
+)
 
 
 def plan_model(question: PlanQuestion) -> ModelPlan:
