@@ -39,7 +39,7 @@ SETTINGS = {
     "training.epochs": 3,
     "gate.max_guard_ratio": 2.0,
 }
-UNPROTECTED = {"strategies": ["naive"], "training.epochs": 6}
+UNPROTECTED = {"strategies": "naive", "training.epochs": 6}
 Row = dict[str, str]
 
 
