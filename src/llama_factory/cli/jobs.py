@@ -10,7 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from llama_factory.cli import launching
-from llama_factory.cli.options import Base, Changes, Json, ModelSource, Version, read_words
+from llama_factory.cli.options import (
+    Base,
+    Changes,
+    Json,
+    ModelSource,
+    SettingsWords,
+    Version,
+    read_words,
+)
 from llama_factory.cli.peer import is_theirs
 from llama_factory.cli.terminal import TerminalProgress, console, print_json
 from llama_factory.config.dialects.exporting import ExportRequest, read_export_request
@@ -27,14 +35,7 @@ WORDS = {"ignore_unknown_options": True}
 
 
 def train(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[FILE] [KEY=VALUE]... [--KEY VALUE]...",
-            help="Settings file (YAML), ours or LLaMA-Factory's, and changes to it.",
-            show_default=False,
-        ),
-    ] = None,
+    words: SettingsWords = None,
     changes: Changes = None,
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", "--output_dir", help="Where the adapter goes.")

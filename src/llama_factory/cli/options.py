@@ -19,6 +19,14 @@ SettingsFile = Annotated[
     Path | None,
     typer.Option("--settings", help="A settings file or workspace whose `data:` section holds."),
 ]
+SettingsWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE] [KEY=VALUE]... [--KEY VALUE]...",
+        help="Settings file (YAML), ours or LLaMA-Factory's, and changes to it.",
+        show_default=False,
+    ),
+]
 ModelSource = Annotated[
     str,
     typer.Argument(

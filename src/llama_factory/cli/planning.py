@@ -5,19 +5,12 @@ from typing import Annotated
 
 import typer
 
-from llama_factory.cli.options import Changes, Json, read_words
+from llama_factory.cli.options import Changes, Json, SettingsWords, read_words
 from llama_factory.cli.terminal import print_json
 
 
 def plan(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[FILE] [KEY=VALUE]... [--KEY VALUE]...",
-            help="Settings file (YAML), ours or LLaMA-Factory's, and changes to it.",
-            show_default=False,
-        ),
-    ] = None,
+    words: SettingsWords = None,
     model: Annotated[
         str | None, typer.Option("--model", help="A model's name, folder or hub id.")
     ] = None,

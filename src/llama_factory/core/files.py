@@ -106,10 +106,8 @@ Stamp = tuple[int, int, int]
 
 def stamp_of(path: Path) -> Stamp | None:
     """What changes whenever a file does, or the names in a folder; None where nothing is there."""
-    try:
-        return stamp(path.stat())
-    except OSError:
-        return None
+    state = state_of(path)
+    return None if isinstance(state, int) else state
 
 
 def state_of(path: Path) -> Stamp | int:

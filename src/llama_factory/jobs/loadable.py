@@ -13,10 +13,10 @@ from typing import Literal
 from llama_factory.core import files
 from llama_factory.jobs import trainer_files
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.training.checkpoints import Position
+from llama_factory.training.checkpoints import LOADABLE, Position
 from llama_factory.training.settings import TrainingSettings
 
-NAME = re.compile(r"checkpoint-(\d+)")
+NAME = re.compile(rf"{LOADABLE}(\d+)")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class LoadableCheckpoints:
         most = self.settings.loadable_checkpoints
         if not most:
             return
-        final = self.folder / f"checkpoint-{position.step}"
+        final = self.folder / f"{LOADABLE}{position.step}"
         temporary = self.folder / f".{final.name}"
         shutil.rmtree(temporary, ignore_errors=True)
         self.model.save(temporary)
@@ -65,7 +65,7 @@ class LoadableCheckpoints:
         numbers = [int(match[1]) for match in map(_match, self.folder.iterdir()) if match]
         others = sorted((n for n in numbers if n != best), reverse=True)
         for number in others[most if best not in numbers else max(1, most - 1) :]:
-            yield self.folder / f"checkpoint-{number}"
+            yield self.folder / f"{LOADABLE}{number}"
 
 
 def _match(path: Path) -> re.Match[str] | None:
