@@ -77,7 +77,7 @@ any name of a model is answered |
 | `USE_MODELSCOPE_HUB` | models come from ModelScope, and sets of rows that lie there too |
 | `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT` | as in Hugging Face's libraries |
 | `LLAMA_FACTORY_CACHE` | folder of our caches |
-| `GRADIO_SERVER_NAME` | nothing yet: there is no page |
+| `GRADIO_SERVER_NAME`, `GRADIO_SERVER_PORT` | where the page listens, said with a note |
 | `FORCE_TORCHRUN`, `NNODES`, `NODE_RANK`, `NPROC_PER_NODE`, `MASTER_ADDR`, `MASTER_PORT` | \
 as there: `train` runs through torchrun in that many processes, one for each GPU by default |
 | `ALLOW_EXTRA_ARGS` | keys that nobody knows are told, and are no errors |
