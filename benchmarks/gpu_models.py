@@ -22,7 +22,8 @@ from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.dtypes import Precision, settle
 from llama_factory.model.output_head import TokenLogProbs
-from llama_factory.training.parallel import lower_scale, open_fabric
+from llama_factory.training.parallel.fabrics import alone
+from llama_factory.training.parallel.precision import lower_scale
 
 RANK = 16
 PEAKS = {
@@ -188,7 +189,7 @@ def _train(
     model: AdaptedModel, case: Case, shape: Shape, steps: int
 ) -> tuple[list[float], list[float]]:
     """Seconds and loss of each step, on the same random tokens every time."""
-    fabric = open_fabric(model)
+    fabric = alone(model)
     kernel = TokenLogProbs(model.network)
     if case.compiles:
         compile_layers(model.network)

@@ -16,11 +16,11 @@ from llama_factory.model.dtypes import Precision, choose
 from llama_factory.model.output_head import TokenLogProbs
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training.loop import Protection, TrainingFolders, train
-from llama_factory.training.parallel import (
+from llama_factory.training.parallel.fabrics import alone
+from llama_factory.training.parallel.precision import (
     ScaledPrecision,
     lower_scale,
     mixed,
-    open_fabric,
     restore_scale,
     scale_state,
     unscale,
@@ -57,9 +57,9 @@ def gradients(model, fabric):
 @pytest.mark.parametrize("dtype", ["bfloat16", "pure_bfloat16"])
 def test_loss_and_gradient_are_those_of_float32_within_rounding(tiny, dtype, adapter):
     model = make(tiny, "float32", adapter)
-    loss, exact = gradients(model, open_fabric(model))
+    loss, exact = gradients(model, alone(model))
     model = make(tiny, dtype, adapter)
-    rounded_loss, rounded = gradients(model, open_fabric(model))
+    rounded_loss, rounded = gradients(model, alone(model))
     assert rounded_loss == pytest.approx(loss, rel=0.01)
     assert rounded_loss != loss
     cosine = torch.nn.functional.cosine_similarity(rounded.float(), exact, dim=0)
@@ -69,7 +69,7 @@ def test_loss_and_gradient_are_those_of_float32_within_rounding(tiny, dtype, ada
 
 def bytes_kept(model):
     """What a forward pass of 64 tokens keeps for its backward pass."""
-    module = open_fabric(model).setup(TokenLogProbs(model.network))
+    module = alone(model).setup(TokenLogProbs(model.network))
     kept, alive = {}, []
 
     def keep(tensor):
@@ -106,7 +106,7 @@ def test_products_are_short_while_own_weights_stay_long(tiny):
     seen = []
     linear = model.network.model.layers[0].mlp.up_proj
     linear.register_forward_hook(lambda _, args, output: seen.append(output.dtype))
-    gradients(model, open_fabric(model))
+    gradients(model, alone(model))
     assert seen[-1] == torch.bfloat16
     assert linear.weight.dtype == torch.float32
 
@@ -196,7 +196,7 @@ def test_a_restored_scale_goes_on_where_it_was():
 
 
 def test_without_float16_there_is_no_scale(tiny):
-    fabric = open_fabric(make(tiny, "bfloat16"))
+    fabric = alone(make(tiny, "bfloat16"))
     assert scale_state(fabric) == {}
     restore_scale(fabric, {})
     assert not lower_scale(fabric)
@@ -204,9 +204,9 @@ def test_without_float16_there_is_no_scale(tiny):
 
 def test_float16_products_with_scaling_give_the_gradient_of_float32(tiny):
     model = make(tiny, "float32")
-    _, exact = gradients(model, open_fabric(model))
+    _, exact = gradients(model, alone(model))
     model = replace(make(tiny, "float32"), precision=FLOAT16)
-    fabric = open_fabric(model)
+    fabric = alone(model)
     assert isinstance(fabric.strategy.precision, ScaledPrecision)
     _, found = gradients(model, fabric)
     scale = scale_state(fabric)["scale"]

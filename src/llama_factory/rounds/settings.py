@@ -95,6 +95,14 @@ class LearningConfig(Settings):
         return strategies
 
     @model_validator(mode="after")
+    def _can_share(self) -> Self:
+        training, model = self.training, self.model
+        reasons = list(training.parallel.conflicts(model.adapter, model.dtype, training))
+        if reasons:
+            raise ValueError(" ".join(reasons))
+        return self
+
+    @model_validator(mode="after")
     def _keep_no_rows(self) -> Self:
         """Also where nobody wrote strategies down: those of the default preset keep rows."""
         reasons = [] if self.data.keep_rows else list(rows_kept_by(self.strategies))

@@ -15,16 +15,17 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import Progress
-from llama_factory.training import parallel
+from llama_factory.model.sharding import fill, is_part, own_part
+from llama_factory.model.tensor_files import reading_tensors, write_tensors
 from llama_factory.training.items import NEW, Rows
 from llama_factory.training.mirror import KEPT, STATE
 from llama_factory.training.monitor import TrainingFolders
+from llama_factory.training.parallel.precision import restore_scale
 from llama_factory.training.settings import WITHOUT_EFFECT
 from llama_factory.training.setup import Run
 from llama_factory.training.strategy import STRATEGIES
@@ -80,8 +81,12 @@ def save(
     *,
     scale: Mapping[str, float],
     most: int | Literal["all"] = KEPT,
+    writes: bool = True,
 ) -> Path:
     """Write a checkpoint under `folder` and remove the oldest ones; returns its own folder.
+
+    Where weights are sharded every process calls this, and each tensor is whole while it is
+    written. The files are the same whatever the number of processes.
 
     Args:
         folder: of all checkpoints.
@@ -90,15 +95,18 @@ def save(
         optimizer: over them.
         scale: of the loss in float16; empty elsewhere.
         most: how many stay.
+        writes: whether this process is the one that writes.
     """
     final = folder / f"step-{position.step:08d}"
     temporary = folder / f".{final.name}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(_plain(weights), temporary / "weights.safetensors")
-    save_file(
-        _plain(_optimizer_state(weights, optimizer, (Tensor,))), temporary / "optimizer.safetensors"
-    )
+    if writes:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    state = _optimizer_state(weights, optimizer, (Tensor,))
+    write_tensors(temporary / "weights.safetensors", weights, writes=writes)
+    write_tensors(temporary / "optimizer.safetensors", state, writes=writes)
+    if not writes:
+        return final
     record = {
         "position": asdict(position),
         "optimizer_numbers": _optimizer_state(weights, optimizer, (int, float)),
@@ -129,7 +137,7 @@ def resume(
         return Position(name)
     checkpoint, position = newest
     scale = restore(checkpoint, run.model.trainable(), run.optimizer.optimizer)
-    parallel.restore_scale(run.fabric, scale)
+    restore_scale(run.fabric, scale)
     for name, counts in run.counts().items():
         counts.update(position.counts.get(name, {}))
     run.costs.add(position.hook_seconds)
@@ -245,22 +253,22 @@ def restore(
     checkpoint: Path, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, float]:
     """Put a checkpoint's weights and optimizer state back; returns the scale of the loss."""
-    saved = load_file(checkpoint / "weights.safetensors")
     record = files.read_json(checkpoint / STATE)
-    numbers = record["optimizer_numbers"]
-    states: dict[str, dict[str, Any]] = {name: {} for name in weights}
-    for key, value in {**load_file(checkpoint / "optimizer.safetensors"), **numbers}.items():
+    with reading_tensors(checkpoint / "weights.safetensors") as (_, read):
+        for name, weight in weights.items():
+            fill(weight, read(name))
+            optimizer.state[weight] = {}
+    for key, value in record["optimizer_numbers"].items():
         name, field = key.rsplit("#", 1)
-        states[name][field] = value
+        optimizer.state[weights[name]][field] = value
     stay = _weights_with_steps_on_cpu(optimizer)
-    for name, weight in weights.items():
-        weight.data.copy_(saved[name])
-        optimizer.state[weight] = {
-            field: value
-            if not isinstance(value, Tensor) or (field == "step" and id(weight) in stay)
-            else value.to(weight.device)
-            for field, value in states[name].items()
-        }
+    with reading_tensors(checkpoint / "optimizer.safetensors") as (keys, read):
+        for key in keys:
+            name, field = key.rsplit("#", 1)
+            weight, value = weights[name], read(key)
+            if field != "step" or id(weight) not in stay:
+                value = _beside(weight, value)
+            optimizer.state[weight][field] = value
     scale: dict[str, float] = record.get("scale", {})
     return scale
 
@@ -289,8 +297,10 @@ def _optimizer_state(
     }
 
 
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def _beside(weight: Tensor, value: Tensor) -> Tensor:
+    """Where a weight is; of what has its shape the part that belongs to the part of the weight."""
+    is_alike = is_part(weight) and value.shape == weight.shape
+    return own_part(value, weight) if is_alike else value.to(weight.device)
 
 
 def _by_age(folder: Path) -> list[Path]:

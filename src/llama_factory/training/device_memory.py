@@ -15,6 +15,7 @@ from llama_factory.model.chat.encoding import EncodedRow, Sequences
 from llama_factory.model.chat.token_cache import Cut
 from llama_factory.model.output_head import CHUNK_ROWS
 from llama_factory.model.padding import IGNORED
+from llama_factory.model.sharding import held, held_bytes
 from llama_factory.training.batch import Batch, BatchOptions, make_batch
 from llama_factory.training.items import NEW, Items, RowRef, Rows
 from llama_factory.training.memory import (
@@ -44,32 +45,34 @@ def estimate_memory(run: Run, longest: MicroBatch) -> MemoryEstimate:
     its scores and two temporaries of their size, in float32.
     """
     trained = run.model.trainable().values()
-    num_trained_bytes = sum(_num_bytes(weight) for weight in trained)
+    num_trained_bytes = sum(held_bytes(weight) for weight in trained)
     share = float((longest.targets != IGNORED).float().mean())
     per_token = _bytes_kept(run, share) / PROBE_TOKENS
     vocabulary = run.model.network.get_output_embeddings().weight.shape[0]
     num_tokens = run.num_read(longest)
     num_scored = min(CHUNK_ROWS, int((longest.targets != IGNORED).sum()))
     return MemoryEstimate(
-        weights=sum(_num_bytes(tensor) for tensor in run.model.network.parameters()),
+        weights=sum(held_bytes(tensor) for tensor in run.model.network.parameters()),
         gradients=num_trained_bytes,
         optimizer=int(num_trained_bytes / 4 * run.settings.optimizer.bytes_per_weight),
         activations=int(per_token * num_tokens) + SCORES * num_scored * vocabulary,
     )
 
 
-def _num_bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+def _addresses(run: Run) -> set[int]:
+    """Where weights are now; of a part that its process holds, where that is."""
+    return {held(each).untyped_storage().data_ptr() for each in run.model.network.parameters()}
 
 
 def _bytes_kept(run: Run, share: float) -> int:
     """Bytes that a forward pass of PROBE_TOKENS tokens keeps for the backward pass."""
-    owned = {weight.untyped_storage().data_ptr() for weight in run.model.network.parameters()}
+    owned = _addresses(run)
+    is_sharded = run.settings.parallel.shards  # weights lie elsewhere while they are whole
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in owned:
+        if storage.data_ptr() not in (_addresses(run) if is_sharded else owned):
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
@@ -80,6 +83,7 @@ def _bytes_kept(run: Run, share: float) -> int:
         alive = forward(run, micro, torch.zeros((), device=run.model.device))
         num_bytes = sum(kept.values())
     del alive
+    run.settings.parallel.let_go(run.module)
     return num_bytes
 
 
@@ -239,11 +243,13 @@ def look_ahead(run: Run, plan: Plan, rows: Rows) -> list[str]:
     estimate = estimate_memory(run, longest)
     choice = run.settings.gradient_checkpointing
     sentences = [f"Memory: {estimate}; {shown_bytes(free)} are free for all but the weights."]
-    if needs_recomputation(choice, estimate, free):
+    # all decide alike: where weights are sharded, all make the same passes
+    needs_it = needs_recomputation(choice, estimate, free)
+    if any(run.processes.gather(needs_it)):
         recompute(run.model.network)
         sentences.append(describe_choice(choice, is_needed=True))
         estimate = with_recomputation(estimate, run.model.network, longest.ids.numel())
-    if is_worth_trying(run, estimate):
+    if any(run.processes.gather(is_worth_trying(run, estimate))):
         try_out(run, longest, estimate)
     return sentences
 

@@ -5,19 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from llama_factory.core import files
 from llama_factory.core.errors import DataError
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Example
+from llama_factory.model.sharding import fill
+from llama_factory.model.tensor_files import reading_tensors, write_tensors
 from llama_factory.training.batch import Batch, BatchOptions, make_batch
 from llama_factory.training.checkpoints import Position
 from llama_factory.training.items import Encoding, Items, RowRef
 from llama_factory.training.setup import Run
 from llama_factory.training.totals import Totals
-from llama_factory.training.update import forward, own_micro_batches, survey
+from llama_factory.training.update import forward, num_fillers, own_micro_batches, survey
 
 SOURCE = "held_out"
 BEST = "best.safetensors"
@@ -71,6 +72,10 @@ def measure(run: Run, batch: Batch) -> dict[str, float]:
     for micro in own_micro_batches(run, batch.micro_batches):
         weighted, passed, losses = forward(run, micro.on(run.fabric.to_device), surveyed)
         totals.add(weighted, passed.batch, losses)
+    if run.settings.parallel.shards:
+        for _ in range(num_fillers(run, batch.micro_batches)):
+            forward(run, batch.micro_batches[0].on(run.fabric.to_device), surveyed)
+    run.settings.parallel.let_go(run.module)
     run.model.network.train()
     sums = totals.read(run.processes)
     return {"loss": sums.loss, **sums.means}
@@ -80,23 +85,23 @@ def keep_best(run: Run, position: Position, loss: float, folder: Path) -> Positi
     """Compare a held-out loss with the best one; better weights are kept in the folder."""
     if loss >= position.best_loss:
         return replace(position, num_worse=position.num_worse + 1)
-    if run.processes.is_first:
-        _write(run.model.trainable(), folder / BEST)
+    if run.processes.is_first or run.settings.parallel.shards:
+        _write(run.model.trainable(), folder / BEST, writes=run.processes.is_first)
+    run.processes.wait()
     return replace(position, best_loss=loss, best_step=position.step, num_worse=0)
 
 
-def _write(weights: Mapping[str, nn.Parameter], best: Path) -> None:
-    tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+def _write(weights: Mapping[str, nn.Parameter], best: Path, *, writes: bool) -> None:
     temporary = best.with_name(f".{best.name}")
     best.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, temporary)
-    files.sync(temporary)
-    temporary.replace(best)
+    write_tensors(temporary, weights, writes=writes)
+    if writes:
+        files.sync(temporary)
+        temporary.replace(best)
 
 
 def restore_best(run: Run, folder: Path) -> None:
     """Give the model the best weights again."""
-    saved = load_file(folder / BEST)
-    with torch.no_grad():
+    with reading_tensors(folder / BEST) as (_, read):
         for name, weight in run.model.trainable().items():
-            weight.copy_(saved[name])
+            fill(weight, read(name))

@@ -20,7 +20,8 @@ from llama_factory.core.signals import Stopped, stopping_safely
 from llama_factory.core.types import Example
 from llama_factory.model.acceleration import compile_layers
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.training import checkpoints, device_memory, parallel
+from llama_factory.model.sharding import is_part
+from llama_factory.training import checkpoints, device_memory
 from llama_factory.training.batch import Batch, Prefetch, make_batch
 from llama_factory.training.checkpoints import Position, describe_run, name_of
 from llama_factory.training.held_out import (
@@ -52,6 +53,7 @@ from llama_factory.training.monitor import (
     read_metrics,
 )
 from llama_factory.training.outcome import TrainedModel, ends_of
+from llama_factory.training.parallel.precision import scale_state
 from llama_factory.training.plan import Plan, derive_seed, every, learning_rate_at, plan_run
 from llama_factory.training.reference_log_probs import with_reference
 from llama_factory.training.settings import TrainingSettings
@@ -183,8 +185,9 @@ class _Fit:
             is_asked_to_stop = stack.enter_context(stopping_safely())
             while not self._is_over():
                 self._step()
-                signal = max(run.processes.gather(is_asked_to_stop()))
-                if run.processes.is_first and (self._is_due() or signal or self._is_over()):
+                asked = run.processes.gather((is_asked_to_stop(), self._is_due()))
+                signal = max(signal for signal, _ in asked)
+                if asked[0][1] or signal or self._is_over():
                     self._save()
                 if signal:
                     raise Stopped(signal)
@@ -240,17 +243,24 @@ class _Fit:
         return self.position.step >= len(self.plan) or bool(ended_by)
 
     def _save(self) -> None:
+        if not (self.run.processes.is_first or self.run.settings.parallel.shards):
+            return
         saved = checkpoints.save(
             self.folders.checkpoints,
             replace(self.position, counts=self.run.counts()),
             self.run.model.trainable(),
             self.run.optimizer.optimizer,
-            scale=parallel.scale_state(self.run.fabric),
+            scale=scale_state(self.run.fabric),
             most=self.run.settings.checkpoints_kept,
+            writes=self.run.processes.is_first,
         )
         self.saved_at = time.monotonic()
+        if not self.run.processes.is_first:
+            return
         self.mirror.send(saved)
-        if self.on_checkpoint is not None:
+        # another program's folder is written from whole weights, which nobody has here
+        are_whole = not any(map(is_part, self.run.model.trainable().values()))
+        if self.on_checkpoint is not None and are_whole:
             self.on_checkpoint(self.position)
 
     def _step(self) -> None:
@@ -378,6 +388,7 @@ def _named(places: Sequence[str]) -> str:
 def _result(fit: _Fit, examples: Sequence[Example], measured: dict[str, float]) -> TrainedModel:
     """What the strategies keep of the finished run, and what is reported of it."""
     run = fit.run
+    run.make_whole()
     ends = ends_of(run, examples)
     memory = ends[0].reach()
     run.model.network.eval()

@@ -81,6 +81,7 @@ def _compute(
             for ref, sums in _sums(run, items, some):
                 values[ref.source][str(ref.index)] = sums
             bar.advance(len(some))
+    run.settings.parallel.let_go(run.module)
     run.model.network.train()
     return values
 

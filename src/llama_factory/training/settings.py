@@ -10,6 +10,8 @@ from llama_factory.training.objectives import OBJECTIVES, Objective
 from llama_factory.training.objectives.sft import Sft
 from llama_factory.training.optimizers import OPTIMIZERS, Optimizer
 from llama_factory.training.optimizers.adamw import AdamW
+from llama_factory.training.parallel import PARALLELS, Parallel
+from llama_factory.training.parallel.ddp import Ddp
 from llama_factory.training.reporters import REPORTERS, Reporter
 from llama_factory.training.reporters.tensorboard import TensorBoard
 from llama_factory.training.schedules import SCHEDULES, Cosine, Schedule
@@ -141,6 +143,9 @@ class TrainingSettings(Settings):
     """What tells that this machine is about to be taken away: `aws`, `gcp` or `azure` ask the
     cloud's own address, else a file that appears or an http address that answers. A checkpoint is
     saved then, and the program leaves with code 75; started again, it goes on."""
+    parallel: Annotated[Parallel, OneOf(PARALLELS)] = Ddp()
+    """How several processes share a run. `ddp`: each holds the whole model; `fsdp`: each holds a
+    part of every weight, gradient and optimizer state, so N of them need 1/N of that memory."""
     process_timeout: float = Field(86400.0, gt=0)
     """Seconds that one of several processes waits for another, as while the first one evaluates."""
     seed: int = Field(0, ge=0)
@@ -195,6 +200,8 @@ class TrainingSettings(Settings):
 
     def shares_prefixes(self, device: str) -> bool:
         """Whether rows that begin alike are to be read together on a type of device."""
+        if self.parallel.shards:
+            return False
         if self.share_prefixes != "auto":
             return self.share_prefixes
         return device == "cpu" and not self._needs_whole_rows()
@@ -237,6 +244,7 @@ WITHOUT_EFFECT = {
     "gradient_checkpointing",
     "loadable_checkpoints",
     "max_minutes",
+    "parallel",
     "preemption_notice",
     "process_timeout",
     "report_to",

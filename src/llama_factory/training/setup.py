@@ -1,6 +1,6 @@
 """What a training run is made of, built once: network, optimizer, precision, processes."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from llama_factory.training.neftune import EmbeddingNoise
 from llama_factory.training.objectives import OBJECTIVES, MicroBatch, Objective
 from llama_factory.training.objectives.sft import PLAIN
 from llama_factory.training.optimizers import WeightGroup
-from llama_factory.training.parallel import Processes, current, open_fabric
+from llama_factory.training.parallel.processes import Processes, current
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.strategy import STRATEGIES, Costs, Protection, RunState, Strategy
 
@@ -43,6 +43,7 @@ class Run:
         quick: sequences are read end to end, by layers of few operations.
         max_tokens: of a micro-batch; it shrinks where memory runs out.
         processes: that share every update.
+        make_whole: after training, gives every process the whole model.
     """
 
     fabric: Fabric
@@ -58,6 +59,7 @@ class Run:
     quick: QuickNetwork
     max_tokens: int
     processes: Processes
+    make_whole: Callable[[], None]
 
     def strategies(self) -> Iterator[tuple[Strategy, RunState]]:
         """Each strategy with its state; the time spent on each is counted."""
@@ -111,15 +113,18 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
         strategy.begin(model, memory, state)
     if settings.liger_kernel:
         use_liger(model.network)
-    kernels = Kernels(model, settings.objective)
-    optimizer = settings.optimizer.build(weight_groups(model, settings))
-    fabric = open_fabric(model)
-    module, optimizer = fabric.setup(kernels, optimizer)
+    device, parallel = model.device.type, settings.parallel
+    kernels = Kernels(model, settings.objective, has_old_rows=bool(strategies))
+    fabric = parallel.open(model)
+    module, make_whole = parallel.place(fabric, kernels, keeps_trained=bool(strategies))
+    # sharding replaces the weights, so the optimizer comes after it
+    optimizer = fabric.setup_optimizers(settings.optimizer.build(weight_groups(model, settings)))
     model.network.train()
-    device = model.device.type
     shares = settings.shares_prefixes(device)
     is_quick = settings.uses_quick_layers(device) and _computes_as_stored(model)
-    quick = QuickNetwork(model.network, is_wanted=is_quick, shares=shares)
+    quick = QuickNetwork(
+        model.network, is_wanted=is_quick and not parallel.shards, shares=shares
+    )
     return Run(
         fabric=fabric,
         module=module,
@@ -134,6 +139,7 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
         quick=quick,
         max_tokens=most_tokens(settings, device, is_quick=quick.is_possible),
         processes=current(),
+        make_whole=make_whole,
     )
 
 
@@ -161,19 +167,22 @@ class Kernels(nn.Module):
     Args:
         model: the network to train.
         objective: of the run.
+        has_old_rows: rows of other sources may be taught, in the plain way.
     """
 
-    def __init__(self, model: AdaptedModel, objective: Objective) -> None:
+    def __init__(
+        self, model: AdaptedModel, objective: Objective, *, has_old_rows: bool = False
+    ) -> None:
         super().__init__()
         self.network = model.network
         # in a plain dict, so that the network's weights are registered once
         self._kernels = {OBJECTIVES.name_of(objective): objective.kernel(model)}
-        self._model = model
+        plain = OBJECTIVES.name_of(PLAIN)
+        if has_old_rows and plain not in self._kernels:
+            self._kernels[plain] = PLAIN.kernel(model)
 
     def forward(self, objective: str, ids: Tensor, targets: Tensor) -> Tensor:
         """What the objective of that name looks at, see `ForwardPass.outputs`."""
-        if objective not in self._kernels:  # only rows of extra sources are taught otherwise
-            self._kernels[objective] = PLAIN.kernel(self._model)
         outputs: Tensor = self._kernels[objective](ids, targets)
         return outputs
 

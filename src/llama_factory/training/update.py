@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from llama_factory.model.sharding import whole
 from llama_factory.training.batch import Batch
 from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses, MicroBatch
-from llama_factory.training.parallel import lower_scale, unscale
+from llama_factory.training.parallel.precision import lower_scale, unscale
 from llama_factory.training.setup import Run
 from llama_factory.training.totals import Totals
 
@@ -45,7 +46,7 @@ def _step(run: Run, batch: Batch, rate: float) -> UpdateResult:
         max_norm=run.settings.max_grad_norm or math.inf,
         error_if_nonfinite=False,
     )
-    totals.set("gradient_norm", norm)
+    totals.set("gradient_norm", whole(norm))
     numbers = totals.read(run.processes).by_name(batch)  # waits for the device
     is_finite = math.isfinite(numbers["loss"]) and math.isfinite(numbers["gradient_norm"])
     if is_finite:
@@ -65,8 +66,9 @@ def _compute_gradients(run: Run, batch: Batch, totals: Totals) -> None:
     for number, micro in enumerate(own, start=1):
         with unsynchronised(run, enabled=number < len(own)):
             _backward(run, micro, surveyed, totals)
-    if not own:
+    for _ in range(num_fillers(run, batch.micro_batches)):
         _backward_zero(run, batch.micro_batches[0], surveyed)
+    run.settings.parallel.finish_gradients(run.model)
     for strategy, state in run.strategies():
         for name, term in strategy.penalty(run.model, state).items():
             run.fabric.backward(term)
@@ -76,7 +78,7 @@ def _compute_gradients(run: Run, batch: Batch, totals: Totals) -> None:
         strategy.adjust_gradients(run.model, state)
 
 
-def _backward(run: Run, micro: MicroBatch, surveyed: Tensor | None, totals: Totals) -> None:
+def _backward(run: Run, micro: MicroBatch, surveyed: Tensor | None, totals: Totals | None) -> None:
     """Gradients of one micro-batch, with what strategies add to its loss."""
     moved = micro.on(run.fabric.to_device)
     weighted, passed, losses = forward(run, moved, surveyed)
@@ -86,18 +88,22 @@ def _backward(run: Run, micro: MicroBatch, surveyed: Tensor | None, totals: Tota
         terms |= strategy.extra_loss(run.model, moved, log_probs, state)
     total = weighted.sum() + sum(terms.values(), start=weighted.new_zeros(()))
     run.fabric.backward(total * run.processes.count)  # the gradients of processes are averaged
-    totals.add(weighted, passed.batch, losses)
-    totals.add_terms(terms)
+    if totals is not None:
+        totals.add(weighted, passed.batch, losses)
+        totals.add_terms(terms)
 
 
 def _backward_zero(run: Run, micro: MicroBatch, surveyed: Tensor | None) -> None:
-    """Gradients of zero, from a process that has no row: the others wait for its part of the sum.
+    """Gradients of zero, from a process that has no row left: others wait for its part of the sum.
 
     Args:
         run: in progress.
         micro: any micro-batch of the update; nothing of it counts.
         surveyed: see `survey`.
     """
+    if run.settings.parallel.shards:
+        _backward(run, micro.weightless(), surveyed, None)  # strategies' passes are made alike too
+        return
     weighted, _, _ = forward(run, micro.on(run.fabric.to_device), surveyed)
     run.fabric.backward(0.0 * weighted.sum())
 
@@ -143,8 +149,20 @@ def own_micro_batches(run: Run, micro_batches: Sequence[MicroBatch]) -> Sequence
     return micro_batches[run.processes.rank :: run.processes.count]
 
 
+def num_fillers(run: Run, micro_batches: Sequence[MicroBatch]) -> int:
+    """Passes that count for nothing, which this process makes besides its own micro-batches.
+
+    Where weights are sharded all processes make the same number of passes; else one is enough that
+    gradients are waited for.
+    """
+    num_own = len(own_micro_batches(run, micro_batches))
+    if run.settings.parallel.shards:
+        return -(-len(micro_batches) // run.processes.count) - num_own
+    return 0 if num_own else 1
+
+
 def unsynchronised(run: Run, *, enabled: bool = True) -> AbstractContextManager[None]:
     """Gradients stay with this process: those of all are added up after its last micro-batch."""
     if enabled and run.processes.are_several:
-        return run.fabric.no_backward_sync(run.module)
+        return run.settings.parallel.unsynchronised(run.fabric, run.module)
     return nullcontext()

@@ -109,7 +109,7 @@ class Agem(Strategy):
         """Some old rows by the update's seed, the same ones in every process; sorted by length."""
         import torch
 
-        from llama_factory.training.parallel import current
+        from llama_factory.training.parallel.processes import current
 
         places = range(len(old.rows))
         # The loop seeds every update by the run's seed and its number, so that a resumed run draws
@@ -133,20 +133,25 @@ def _gradient(
 ) -> "dict[str, Tensor]":
     """Gradient of the loss on old rows, which are sorted by length, by name of the weight.
 
-    Each process computes some of the rows, and all get the sum.
+    Each process computes some of the rows, and all get the sum. Where weights are sharded all
+    compute all of them: the passes of one need the others.
     """
     import torch
 
     from llama_factory.model.output_head import TokenLogProbs
-    from llama_factory.training.parallel import current
+    from llama_factory.model.sharding import gathered, is_sharded
+    from llama_factory.training.parallel.processes import Processes, current
 
-    processes, num_trained = current(), sum(row.num_trained for row in rows)
-    own = rows[processes.rank :: processes.count]
+    processes = Processes() if is_sharded(model.network) else current()
+    own, num_trained = (
+        rows[processes.rank :: processes.count],
+        sum(row.num_trained for row in rows),
+    )
     weights = model.trainable()
-    if old.kernel is None:
-        old.kernel = TokenLogProbs(model.network)
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    with strategy_rows.without_dropout(model.network):
+    with gathered(model.network), strategy_rows.without_dropout(model.network):
+        if old.kernel is None:
+            old.kernel = TokenLogProbs(model.network)
         for loss in _losses(model, old.kernel, own, num_trained):
             gradients = torch.autograd.grad(
                 loss, list(weights.values()), allow_unused=True, materialize_grads=True

@@ -82,14 +82,18 @@ class Distill(Strategy):
         self, model: "AdaptedModel", batch: "MicroBatch", log_probs: "Tensor", state: DistillState
     ) -> "Mapping[str, Tensor]":
         """How far the model is from the reference, on the old rows of a micro-batch."""
+        from llama_factory.model.sharding import is_sharded
+
         states, terms = state.earlier.states.take(), {}
         is_due = state.counts["updates"] % self.every == 0
-        for name, chosen in self._old_tokens(batch) if is_due else ():
+        old = self._old_tokens(batch, is_sharded=is_sharded(model.network)) if is_due else ()
+        for name, chosen in old:
             divergences = state.earlier.divergences(
                 states, batch, chosen, is_base=name == "anchor", temperature=self.temperature
             )
-            fraction = batch.source_shares[batch.source_names.index(name)]
-            parts = batch.coefficients[chosen] / fraction
+            source = batch.source_names.index(name)
+            is_old = batch.sources[chosen] == source
+            parts = batch.coefficients[chosen] * is_old / batch.source_shares[source]
             part = float((divergences.detach() * parts).sum())
             state.means[name] = state.means.get(name, 0.0) + part
             mean = (divergences * parts.clamp(max=1 / self.min_tokens)).sum()
@@ -100,7 +104,7 @@ class Distill(Strategy):
         """Adds nothing: shows the mean divergence of the update's old tokens, in nats."""
         import torch
 
-        from llama_factory.training.parallel import current
+        from llama_factory.training.parallel.processes import current
 
         own, state.means = state.means, {}
         means: dict[str, float] = {}
@@ -127,10 +131,14 @@ class Distill(Strategy):
         state.earlier.states.close()
         return memory
 
-    def _old_tokens(self, batch: "MicroBatch") -> "Iterator[tuple[str, Tensor]]":
+    def _old_tokens(
+        self, batch: "MicroBatch", *, is_sharded: bool
+    ) -> "Iterator[tuple[str, Tensor]]":
         """Which trained tokens of a micro-batch belong to each source of old rows it has."""
         for name in self.rows:
             if name in batch.source_names:
                 chosen = batch.sources == batch.source_names.index(name)
+                if is_sharded and not chosen.any():
+                    chosen[0] = True  # a pass is made in any case; the others need it
                 if chosen.any():
                     yield name, chosen

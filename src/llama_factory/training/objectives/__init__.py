@@ -57,6 +57,14 @@ class MicroBatch:
     source_shares: tuple[float, ...]
     objective: "Objective"
 
+    def weightless(self) -> "MicroBatch":
+        """The same sequences, counting for nothing."""
+        return replace(
+            self,
+            coefficients=0 * self.coefficients,
+            row_coefficients=0 * self.row_coefficients,
+        )
+
     def on(self, move: "Callable[[Tensor], Tensor]") -> "MicroBatch":
         """The same with every tensor moved."""
         from torch import Tensor

@@ -1,0 +1,83 @@
+"""Weights of which each process holds a part: made whole, and given their part of a whole.
+
+A part is a `DTensor` of torch. What is no part is whole, and passes as it is.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+ROOT = "_sharding_root"
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor, detached. Every process must ask for it, for each tensor in turn."""
+    tensor = tensor.detach()
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def own_part(values: Tensor, like: Tensor) -> Tensor:
+    """The part of whole values that this process holds of a weight.
+
+    Args:
+        values: whole, the same in every process.
+        like: the weight, or a part of it.
+    """
+    if not isinstance(like, DTensor):
+        return values.to(like.device)
+    moved = values.to(like.device_mesh.device_type)
+    return distribute_tensor(moved, like.device_mesh, like.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def fill(weight: Tensor, values: Tensor) -> None:
+    """Give a weight, or this process's part of it, whole values."""
+    weight.copy_(own_part(values, weight))
+
+
+def held(tensor: Tensor) -> Tensor:
+    """What of a tensor lies in this process."""
+    tensor = tensor.detach()
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def held_bytes(tensor: Tensor) -> int:
+    """Bytes of a tensor that lie in this process."""
+    part = held(tensor)
+    return part.numel() * part.element_size()
+
+
+def is_part(tensor: Tensor) -> bool:
+    """Whether other processes hold the rest of it."""
+    return isinstance(tensor, DTensor)
+
+
+def remember_root(network: nn.Module, root: nn.Module) -> None:
+    """Keep what gathers the weights outside of a network's layers, which is no module of it."""
+    network.__dict__[ROOT] = root
+
+
+@contextmanager
+def gathered(network: nn.Module) -> Iterator[None]:
+    """For passes that do not begin at the root: the weights outside of the layers are whole."""
+    root: Any = network.__dict__.get(ROOT)
+    if root is None or not is_sharded(network):
+        yield
+        return
+    root.unshard()
+    try:
+        yield
+    finally:
+        root.reshard()
+
+
+def is_sharded(network: nn.Module) -> bool:
+    """Whether processes share the weights of a network, so that all must compute alike."""
+    from torch.distributed.fsdp import FSDPModule
+
+    modules: Any = network.modules()
+    return any(isinstance(module, FSDPModule) for module in modules)

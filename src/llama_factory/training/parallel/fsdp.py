@@ -1,0 +1,151 @@
+"""Each process holds a part of every weight, its gradient and its optimizer state.
+
+Weights of a layer are gathered for the moment in which it computes: Zhao et al. 2023,
+https://arxiv.org/abs/2304.11277; Rajbhandari et al. 2020, https://arxiv.org/abs/1910.02054. Torch's
+`fully_shard` (FSDP2) through Lightning's ModelParallelStrategy.
+
+Each forward and backward pass gathers in every process, so all must make the same number of them:
+see `equal_shares` in `update.py`. Gradients are sent after every backward pass; kept until the last
+one, they would be kept whole.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+from llama_factory.training.optimizers import OPTIMIZERS
+from llama_factory.training.parallel import PARALLELS, Parallel
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from torch import nn
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from llama_factory.model.adapted import AdaptedModel
+    from llama_factory.model.adapters import Adapter
+
+IN_PARTS = ("adamw", "sgd", "muon")
+"""Optimizers that keep of a weight what has its shape, and so can be divided as it is."""
+DIMENSION = "data_parallel"
+"""Lightning's name of the axis along which processes see other rows."""
+
+
+@PARALLELS.register("fsdp")
+class Fsdp(Parallel):
+    """Each of N processes holds 1/N of weights, gradients and optimizer state."""
+
+    shards: ClassVar[bool] = True
+
+    offload: Literal["none", "cpu"] = "none"
+    """Where a process keeps its parts while they are not computed with: `cpu` keeps them in main
+    memory, which frees the GPU and is much slower."""
+    reshard: bool = True
+    """Let go of a layer's whole weights after its forward pass and gather them again for its
+    backward pass. `false` sends less and holds all weights once more (as ZeRO-2)."""
+
+    def conflicts(self, adapter: "Adapter", dtype: str, training: Any) -> Iterator[str]:
+        """See `Parallel.conflicts`."""
+        if getattr(adapter, "bits", None):
+            yield (
+                "training.parallel: fsdp and packed weights (adapter qlora) exclude each other: "
+                "parts of packed weights lose how they were packed. Use adapter lora with fsdp, or "
+                "qlora with parallel: ddp, where each GPU holds the packed model."
+            )
+        if dtype == "float16":
+            yield (
+                "training.parallel: fsdp and model.dtype: float16 exclude each other: the loss of "
+                "float16 is scaled, and nobody has shown that to be right with parts of gradients. "
+                "Use bfloat16, float32, or parallel: ddp."
+            )
+        optimizer = OPTIMIZERS.name_of(training.optimizer)
+        if optimizer not in IN_PARTS:
+            yield (
+                f"training.parallel: fsdp and training.optimizer: {optimizer} exclude each other: "
+                "what it keeps of a weight cannot be divided as the weight is. Use "
+                f"{', '.join(IN_PARTS)}, whose state each process holds a part of."
+            )
+        for name in ("compile", "share_prefixes"):
+            if getattr(training, name) is True:
+                yield (
+                    f"training.parallel: fsdp and training.{name}: true exclude each other: all "
+                    f"processes must compute alike. Leave {name} out."
+                )
+
+    def open(self, model: "AdaptedModel") -> "Fabric":
+        """See `Parallel.open`."""
+        from lightning_fabric.strategies import ModelParallelStrategy
+
+        from llama_factory.training.parallel.fabrics import alone, together
+        from llama_factory.training.parallel.processes import current
+
+        count = current().count
+        if count == 1:
+            return alone(model)
+        # sizes that are left to Lightning mean tensor parallelism on one machine
+        return together(
+            model,
+            ModelParallelStrategy(_as_it_is, data_parallel_size=count, tensor_parallel_size=1),
+        )
+
+    def place(
+        self, fabric: "Fabric", kernels: "nn.Module", *, keeps_trained: bool
+    ) -> "tuple[Any, Callable[[], None]]":
+        """See `Parallel.place`."""
+        from llama_factory.training.parallel.processes import current
+        from llama_factory.training.parallel.undoing import undoing
+
+        if not current().are_several:
+            return super().place(fabric, kernels, keeps_trained=keeps_trained)
+        undo, strategy = undoing(kernels), cast("Any", fabric.strategy)
+        self._shard(kernels, strategy.device_mesh[DIMENSION], keeps_trained)
+        return fabric.setup_module(kernels), undo
+
+    def let_go(self, module: Any) -> None:
+        """See `Parallel.let_go`: else weights outside of layers stay whole, and pass for parts."""
+        from torch.distributed.fsdp import FSDPModule
+
+        for part in module.modules():
+            if isinstance(part, FSDPModule):
+                part.reshard()
+
+    def finish_gradients(self, model: "AdaptedModel") -> None:
+        """See `Parallel.finish_gradients`: those of weights that all keep are not sent yet."""
+        from llama_factory.model.sharding import is_part, is_sharded
+        from llama_factory.training.parallel.processes import current
+
+        if not is_sharded(model.network):
+            return
+        kept = [weight for weight in model.trainable().values() if not is_part(weight)]
+        for weight in kept:
+            if weight.grad is None:
+                weight.grad = weight.new_zeros(weight.shape)
+        gradients = [weight.grad for weight in kept if weight.grad is not None]
+        if gradients:
+            processes = current()
+            for gradient, total in zip(gradients, processes.add_up(gradients), strict=True):
+                gradient.copy_(total / processes.count)
+
+    def _shard(self, kernels: "nn.Module", mesh: "DeviceMesh", keeps_trained: bool) -> None:
+        """Each layer is a group that is gathered at once; the rest is one more."""
+        from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+
+        from llama_factory.model.layers import repeated_blocks
+        from llama_factory.model.sharding import remember_root
+
+        network: Any = kernels.network
+        leaves = self.offload == "cpu" and mesh.device_type != "cpu"
+        trained = {each for each in network.parameters() if each.requires_grad}
+        options: dict[str, Any] = {
+            "mesh": mesh,
+            "offload_policy": CPUOffloadPolicy() if leaves else OffloadPolicy(),
+            "ignored_params": trained if keeps_trained else set(),
+        }
+        for block in repeated_blocks(network)[1]:
+            fully_shard(block, reshard_after_forward=self.reshard, **options)
+        # heads read embeddings and output weights outside of the network's own forward pass
+        fully_shard(kernels, reshard_after_forward=False, **options)
+        remember_root(network, kernels)
+
+
+def _as_it_is(module: "nn.Module", _: "DeviceMesh") -> "nn.Module":
+    """It was sharded before: which weights stay whole depends on the run."""
+    return module

@@ -1,0 +1,159 @@
+"""Processes that hold a part of the weights each make the updates of one that holds all."""
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llama_factory.core.types import Memory
+from llama_factory.model.adapted import adapt
+from llama_factory.model.chat.encoding import EncodeOptions
+from llama_factory.model.settings import ModelSettings
+from llama_factory.model.sharding import held_bytes, is_part
+from llama_factory.rounds.settings import LearningConfig
+from llama_factory.training import loop
+from llama_factory.training.parallel.processes import process_group
+from tests.continual import small
+from tests.training.short_runs import examples, fit, losses
+from tests.training.test_parallel import cases, free_port
+
+USUAL = {"report_to": [], "batch_size": 6, "max_steps": 4, "micro_batch_tokens": 64}
+
+
+def make(tiny, adapter):
+    known = ModelSettings(base_model=str(tiny), dtype="float32", adapter=adapter)
+    return adapt(known, None, options=EncodeOptions(128), seed=0)
+
+
+def train(folder, tiny, adapter, environment, options):
+    """One process's part of a run; the first one saves what came of it."""
+    os.environ.update(environment)
+    held = {}
+    undo = loop.ends_of
+
+    def look(run, rows):
+        held["whole"] = not any(map(is_part, run.model.network.parameters()))
+        return undo(run, rows)
+
+    loop.ends_of = look
+    with process_group(timeout=60) as processes:
+        model = make(tiny, adapter)
+        said = [] if processes.is_first else None
+        trained = fit(
+            tiny, folder, model=model, rows=examples(13), held_out=examples(5, "h"),
+            say=said, **(USUAL | {"eval_steps": 2} | options),
+        )  # fmt: skip
+        assert held["whole"]
+        if processes.is_first:
+            trained.model.save(folder / "model")
+            (folder / "measured.json").write_text(json.dumps(trained.measured))
+
+
+def train_old_rows(folder, tiny, environment, names):
+    """Runs with strategies, and another objective."""
+    os.environ.update(environment)
+    with process_group(timeout=60) as processes:
+        for name in names:
+            taught, strategies, memory, options = cases()[name]
+            model = small.shake(small.make(tiny))
+            usual = {"batch_size": 4, "max_steps": 2, "report_to": [], "parallel": "fsdp"}
+            here = folder / name / str(processes.rank)
+            more = usual | {"learning_rate": 0.05} | options
+            trained = small.fit(model, here, taught, strategies, memory or Memory(), **more)
+            if processes.is_first:
+                torch.save(small.flat(trained.model), here / "weights.pt")
+
+
+def together(count, target, *arguments):
+    """Run a function in several processes; `{}` among the arguments becomes their environment."""
+    context = multiprocessing.get_context("spawn")
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    places |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    crew = []
+    for rank in range(count):
+        own = places | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        given = [own if each == {} else each for each in arguments]
+        crew.append(context.Process(target=target, args=given))
+        crew[-1].start()
+    for process in crew:
+        process.join(240)
+    assert [process.exitcode for process in crew] == [0] * count
+
+
+def weights(folder: Path):
+    [path] = [*(folder / "model").glob("*model.safetensors")]
+    return load_file(path)
+
+
+FSDP = {"parallel": "fsdp"}
+WAYS = [
+    ("lora", {}, 2),
+    ("full", {}, 3),
+    ("full", {"parallel": {"type": "fsdp", "reshard": False}}, 2),
+    ("lora", {"gradient_checkpointing": True}, 3),
+    ("full", {"max_grad_norm": 0.1, "keep_best": True}, 2),
+    ("lora", {"neftune_alpha": 5.0, "optimizer": "sgd"}, 2),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("adapter", "options", "count"), WAYS)
+def test_several_have_losses_and_weights_of_one(tiny_model, tmp_path, adapter, options, count):
+    alone = {key: each for key, each in options.items() if key != "parallel"}
+    train(tmp_path / "one", tiny_model, adapter, {}, alone)
+    together(count, train, tmp_path / "many", tiny_model, adapter, {}, FSDP | options)
+    if "neftune_alpha" not in options:  # noise is drawn by each process
+        assert losses(tmp_path / "many") == pytest.approx(losses(tmp_path / "one"), rel=1e-6)
+        one, many = (weights(tmp_path / name) for name in ("one", "many"))
+        assert one.keys() == many.keys()
+        for name, each in one.items():
+            torch.testing.assert_close(many[name], each, rtol=1e-4, atol=1e-5)
+    measured = [json.loads((tmp_path / n / "measured.json").read_text()) for n in ("one", "many")]
+    if "neftune_alpha" not in options:
+        assert measured[1]["loss"] == pytest.approx(measured[0]["loss"], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_goes_on_as_three_and_as_one(tiny_model, tmp_path):
+    train(tmp_path / "one", tiny_model, "full", {}, {"checkpoint_steps": 1})
+    some = FSDP | {"checkpoint_steps": 1}
+    for count, minutes in ((2, 1e-6), (3, 1e-6), (1, None)):
+        options = some | {"max_minutes": minutes}
+        together(count, train, tmp_path / "many", tiny_model, "full", {}, options)
+    assert losses(tmp_path / "many") == pytest.approx(losses(tmp_path / "one"), rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sft", "old rows", "agem"])
+def test_strategies_look_at_whole_weights_and_make_the_same_of_them(tiny_model, tmp_path, name):
+    train_old_rows(tmp_path / "one", tiny_model, {}, [name])
+    together(2, train_old_rows, tmp_path / "many", tiny_model, {}, [name])
+    one, many = (torch.load(tmp_path / n / name / "0" / "weights.pt") for n in ("one", "many"))
+    torch.testing.assert_close(many, one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"model": {"adapter": "qlora"}}, "packed weights .adapter qlora. exclude each other"),
+        ({"model": {"dtype": "float16"}}, "float16 exclude each other"),
+        ({"training": {"parallel": "fsdp", "share_prefixes": True}}, "share_prefixes: true"),
+        ({"training": {"parallel": "fsdp", "optimizer": "adafactor"}}, "adafactor exclude"),
+    ],
+)
+def test_pairs_that_do_not_go_together_are_refused_by_name(settings, problem):
+    given = {"training": {"parallel": "fsdp"}} | settings
+    with pytest.raises(ValueError, match=problem):
+        LearningConfig.model_validate(given)
+
+
+def test_one_process_alone_needs_no_parts(tiny_model, tmp_path):
+    train(tmp_path / "plain", tiny_model, "lora", {}, {"max_steps": 1})
+    train(tmp_path / "fsdp", tiny_model, "lora", {}, FSDP | {"max_steps": 1})
+    assert losses(tmp_path / "fsdp") == losses(tmp_path / "plain")
+    weight = torch.zeros(3, 4)
+    assert held_bytes(weight) == 48
