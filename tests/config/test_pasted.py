@@ -18,7 +18,7 @@ lora_rnak: 4
 dataset: identity
 cutoff_len: 2048
 plot_loss: true
-deepspeed: ds.json
+deepspeed: ds_z3_config.json
 output_dir: saves/x
 learning_rate: 1.0e-4
 num_train_epochs: 2.0
@@ -51,8 +51,7 @@ def test_what_is_ignored_says_why(keys):
 
 def test_unknown_and_unsupported_keys_are_refused_with_advice(keys):
     assert keys["lora_rnak"].remark == "no such key. Did you mean 'lora_rank'?"
-    assert keys["deepspeed"].outcome == "ignored"
-    assert keys["deepspeed"].remark.startswith("nothing is sharded")
+    assert keys["deepspeed"].settings == ("training.parallel.type: fsdp",)
     assert keys["plugins"].outcome == "refused"
     assert "would be run" in keys["plugins"].remark
 

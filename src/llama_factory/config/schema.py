@@ -17,6 +17,7 @@ from llama_factory.serving.engines import ENGINES
 from llama_factory.serving.settings import ServingSettings
 from llama_factory.training.objectives import OBJECTIVES
 from llama_factory.training.optimizers import OPTIMIZERS
+from llama_factory.training.parallel import PARALLELS
 
 
 class RunConfig(LearningConfig):
@@ -71,6 +72,7 @@ PARTS: Mapping[str, Registry[Any]] = {
     "serving.engine": ENGINES,
     "training.objective": OBJECTIVES,
     "training.optimizer": OPTIMIZERS,
+    "training.parallel": PARALLELS,
 }
 """Settings whose own settings depend on their `type`."""
 

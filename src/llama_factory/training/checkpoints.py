@@ -73,7 +73,7 @@ class Position:
     counts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
-def save(
+def save(  # noqa: PLR0913 - all of a checkpoint, and who writes it
     folder: Path,
     position: Position,
     weights: Mapping[str, nn.Parameter],

@@ -47,9 +47,10 @@ def test_every_training_argument_of_transformers_is_known():
 
 
 def test_a_key_that_works_differently_says_so():
-    found = resolve(None, ["model_name_or_path=tiny", "deepspeed=ds_z3.json", "fp8=true"])
-    assert found.notes[0].startswith("deepspeed: nothing is sharded")
-    assert found.notes[1].startswith("fp8: trained in bfloat16")
+    found = resolve(None, ["model_name_or_path=tiny", "deepspeed=ds_z3_config.json", "fp8=true"])
+    shared, fast = found.notes
+    assert shared.startswith("deepspeed: ZeRO stage 3 is training.parallel: fsdp")
+    assert fast.startswith("fp8: trained in bfloat16")
     assert resolve(None, ["model_name_or_path=tiny", "fp8=false"]).notes == []
 
 

@@ -228,6 +228,7 @@ GROUPS: dict[str, dict[str, Key]] = {
     "Rows": DATA,
     "Objective": training_keys.OBJECTIVE,
     "Course": training_keys.COURSE,
+    "Processes": training_keys.PROCESSES,
     "Old knowledge": CONTINUAL,
     "Output": training_keys.OUTPUT,
     "Tests": training_keys.EVALUATION,

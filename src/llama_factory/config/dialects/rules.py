@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from llama_factory.config.dialects import optimizer_rules, training_rules
+from llama_factory.config.dialects import optimizer_rules, sharing_rules, training_rules
 from llama_factory.config.dialects.translation import Translation
 from llama_factory.continual.presets import PRESETS
 from llama_factory.model.chat.templates import NO_THOUGHTS
@@ -405,6 +405,7 @@ RULES: tuple[Callable[[Translation], None], ...] = (
     training_rules.batch,
     training_rules.course,
     optimizer_rules.optimizer,
+    sharing_rules.sharing,
     checkpoints,
     verbs,
     reports,

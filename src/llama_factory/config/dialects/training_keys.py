@@ -2,6 +2,7 @@
 
 from llama_factory.config.dialects.values import (
     Key,
+    anything,
     boolean,
     count,
     ignored,
@@ -116,6 +117,25 @@ COURSE: dict[str, Key] = {
     "tf32": ignored("float32 products take the fast way where there is one.", boolean, True),
 }  # fmt: skip
 """How long, how fast, with what."""
+
+PROCESSES: dict[str, Key] = {
+    "deepspeed": part(
+        "training.parallel", anything, "ds_z3_config.json",
+        about="A file or its values: stages 0 and 1 are ddp, 2 and 3 fsdp; offload to cpu is kept.",
+        off=(None, ""),
+    ),
+    "fsdp": part(
+        "training.parallel", anything, "full_shard auto_wrap",
+        about="shard_grad_op keeps weights whole between the passes; offload is kept.",
+        off=(None, ""),
+    ),
+    "fsdp_config": part(
+        "training.parallel", anything, None,
+        about="Its values or their file, or Accelerate's YAML; layers are found by themselves.",
+        off=(None,),
+    ),
+}  # fmt: skip
+"""How several processes share a run."""
 
 OUTPUT: dict[str, Key] = {
     "do_train": part("do_train", boolean, True),
