@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ from llama_factory.training.parallel.processes import process_group
 from tests.continual import small
 from tests.training.short_runs import examples, fit, losses
 from tests.training.test_parallel import cases, free_port
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import fsdp_shards
 
 USUAL = {"report_to": [], "batch_size": 6, "max_steps": 4, "micro_batch_tokens": 64}
 
@@ -157,3 +161,13 @@ def test_one_process_alone_needs_no_parts(tiny_model, tmp_path):
     assert losses(tmp_path / "fsdp") == losses(tmp_path / "plain")
     weight = torch.zeros(3, 4)
     assert held_bytes(weight) == 48
+
+
+@pytest.mark.variants
+@pytest.mark.parametrize("count", [4, 2, 3])
+def test_each_holds_the_part_that_the_plan_says(count):
+    values = {"base_model": "smollm2-135m", "adapter": "full", "dtype": "float32"}
+    settings = ModelSettings.model_validate(values)
+    fact, plan = fsdp_shards.by_fact(settings, count), fsdp_shards.by_plan(settings, count)
+    assert fact.total == pytest.approx(plan.total, rel=0.001)
+    assert 1 - fact.total / fsdp_shards.by_plan(settings, 1).total >= 1 - 1 / count - 0.001

@@ -116,7 +116,9 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
     device, parallel = model.device.type, settings.parallel
     kernels = Kernels(model, settings.objective, has_old_rows=bool(strategies))
     fabric = parallel.open(model)
-    module, make_whole = parallel.place(fabric, kernels, keeps_trained=bool(strategies))
+    module, make_whole = parallel.place(
+        fabric, kernels, keeps_trained=any(each.reads_weights for each in strategies)
+    )
     # sharding replaces the weights, so the optimizer comes after it
     optimizer = fabric.setup_optimizers(settings.optimizer.build(weight_groups(model, settings)))
     model.network.train()

@@ -100,6 +100,9 @@ class Strategy(Settings):
     """When it is called among the others, whatever its place in the list."""
     keeps_rows: ClassVar[bool] = False
     """Whether it remembers rows of earlier rounds."""
+    reads_weights: ClassVar[bool] = True
+    """Whether it looks at weights that train, or their gradients, while a run goes on; where
+    processes share the model, they keep those whole for it."""
     when_empty: ClassVar[str] = ""
     """What a round lacks for which the parent remembers nothing, as in "no weight is held"; empty
     where that changes nothing."""

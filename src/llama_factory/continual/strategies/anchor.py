@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 class Anchor(Strategy):
     """Mixes general rows into every update, from the first round on."""
 
+    reads_weights = False
     fraction: float = Field(0.125, gt=0, lt=1)
     """Share of general rows in every update. Higher keeps more, learns less."""
     weight: float | None = Field(None, gt=0, lt=1)

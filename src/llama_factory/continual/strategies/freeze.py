@@ -23,6 +23,7 @@ NAME = "freeze"
 class Freeze(Strategy):
     """Trains nothing in the lowest layers; what earlier rounds learned there stays."""
 
+    reads_weights = False
     turn = CallOrder.FREEZES
 
     layers: float = Field(1 / 3, gt=0)

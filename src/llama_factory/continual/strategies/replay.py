@@ -33,6 +33,7 @@ Schedule = Literal["even", "rising"]
 class Replay(Strategy):
     """Mixes old rows into every update."""
 
+    reads_weights = False
     keeps_rows = True
     when_empty = "no old rows are mixed in"
 
