@@ -22,8 +22,8 @@ from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.dtypes import Precision, settle
 from llama_factory.model.output_head import TokenLogProbs
-from llama_factory.training.parallel.fabrics import alone
-from llama_factory.training.parallel.precision import lower_scale
+from llama_factory.training.fabrics import alone
+from llama_factory.training.loss_scale import lower_scale
 
 RANK = 16
 PEAKS = {

@@ -17,7 +17,7 @@ from llama_factory.model.settings import ModelSettings
 from llama_factory.model.sharding import held_bytes, is_part
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training import loop
-from llama_factory.training.parallel.processes import process_group
+from llama_factory.training.processes import process_group
 from tests.continual import small
 from tests.training.short_runs import examples, fit, losses
 from tests.training.test_parallel import cases, free_port

@@ -22,7 +22,7 @@ from llama_factory.continual.strategies.replay import Replay
 from llama_factory.core.files import read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.core.types import Memory
-from llama_factory.training.parallel.processes import Processes, current, process_group
+from llama_factory.training.processes import Processes, current, process_group
 from tests.continual import small
 from tests.training.short_runs import examples, fit, losses
 

@@ -15,9 +15,9 @@ from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.dtypes import Precision, choose
 from llama_factory.model.output_head import TokenLogProbs
 from llama_factory.model.settings import ModelSettings
+from llama_factory.training.fabrics import alone
 from llama_factory.training.loop import Protection, TrainingFolders, train
-from llama_factory.training.parallel.fabrics import alone
-from llama_factory.training.parallel.precision import (
+from llama_factory.training.loss_scale import (
     ScaledPrecision,
     lower_scale,
     mixed,

@@ -8,7 +8,7 @@ import torch
 from llama_factory.training.objectives import Losses
 from llama_factory.training.objectives.dpo import Dpo
 from llama_factory.training.objectives.sft import Sft
-from llama_factory.training.parallel.processes import Processes
+from llama_factory.training.processes import Processes
 from llama_factory.training.totals import Totals
 
 CPU = torch.device("cpu")

@@ -23,7 +23,7 @@ from llama_factory.model.chat.encoding import encode_options
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training import checkpoints
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
-from llama_factory.training.parallel.processes import process_group
+from llama_factory.training.processes import process_group
 
 CHECKPOINTS = "checkpoints"
 ROWS = ".data"

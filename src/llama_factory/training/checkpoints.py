@@ -23,9 +23,9 @@ from llama_factory.core.progress import Progress
 from llama_factory.model.sharding import fill, is_part, own_part
 from llama_factory.model.tensor_files import reading_tensors, write_tensors
 from llama_factory.training.items import NEW, Rows
+from llama_factory.training.loss_scale import restore_scale
 from llama_factory.training.mirror import KEPT, STATE
 from llama_factory.training.monitor import TrainingFolders
-from llama_factory.training.parallel.precision import restore_scale
 from llama_factory.training.settings import WITHOUT_EFFECT
 from llama_factory.training.setup import Run
 from llama_factory.training.strategy import STRATEGIES

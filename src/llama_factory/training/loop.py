@@ -42,6 +42,7 @@ from llama_factory.training.items import (
     UnfitRow,
     encode_all,
 )
+from llama_factory.training.loss_scale import scale_state
 from llama_factory.training.mirror import Mirror, mirrored
 from llama_factory.training.monitor import (
     Monitor,
@@ -53,7 +54,6 @@ from llama_factory.training.monitor import (
     read_metrics,
 )
 from llama_factory.training.outcome import TrainedModel, ends_of
-from llama_factory.training.parallel.precision import scale_state
 from llama_factory.training.plan import Plan, derive_seed, every, learning_rate_at, plan_run
 from llama_factory.training.reference_log_probs import with_reference
 from llama_factory.training.settings import TrainingSettings

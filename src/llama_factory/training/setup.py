@@ -18,7 +18,7 @@ from llama_factory.training.neftune import EmbeddingNoise
 from llama_factory.training.objectives import OBJECTIVES, MicroBatch, Objective
 from llama_factory.training.objectives.sft import PLAIN
 from llama_factory.training.optimizers import WeightGroup
-from llama_factory.training.parallel.processes import Processes, current
+from llama_factory.training.processes import Processes, current
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.strategy import STRATEGIES, Costs, Protection, RunState, Strategy
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from llama_factory.training.batch import Batch
 from llama_factory.training.objectives import Losses, MicroBatch
-from llama_factory.training.parallel.processes import Processes
+from llama_factory.training.processes import Processes
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from llama_factory.model.sharding import whole
 from llama_factory.training.batch import Batch
+from llama_factory.training.loss_scale import lower_scale, unscale
 from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses, MicroBatch
-from llama_factory.training.parallel.precision import lower_scale, unscale
 from llama_factory.training.setup import Run
 from llama_factory.training.totals import Totals
 

@@ -109,7 +109,7 @@ class Agem(Strategy):
         """Some old rows by the update's seed, the same ones in every process; sorted by length."""
         import torch
 
-        from llama_factory.training.parallel.processes import current
+        from llama_factory.training.processes import current
 
         places = range(len(old.rows))
         # The loop seeds every update by the run's seed and its number, so that a resumed run draws
@@ -140,7 +140,7 @@ def _gradient(
 
     from llama_factory.model.output_head import TokenLogProbs
     from llama_factory.model.sharding import gathered, is_sharded
-    from llama_factory.training.parallel.processes import Processes, current
+    from llama_factory.training.processes import Processes, current
 
     processes = Processes() if is_sharded(model.network) else current()
     own, num_trained = (

@@ -104,7 +104,7 @@ class Distill(Strategy):
         """Adds nothing: shows the mean divergence of the update's old tokens, in nats."""
         import torch
 
-        from llama_factory.training.parallel.processes import current
+        from llama_factory.training.processes import current
 
         own, state.means = state.means, {}
         means: dict[str, float] = {}

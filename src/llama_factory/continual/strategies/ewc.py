@@ -133,7 +133,7 @@ class Ewc(Strategy):
         """The pull, and its size beside the loss."""
         import torch
 
-        from llama_factory.training.parallel.processes import current
+        from llama_factory.training.processes import current
 
         own = [float(state.loss), state.num_tokens]
         state.loss, state.num_tokens = 0.0, 0

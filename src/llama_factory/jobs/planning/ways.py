@@ -113,7 +113,7 @@ def ways(wish: Wish, shape_of: ShapeOf) -> list[Way]:
 def _sharings(wish: Wish, count: int) -> Iterator[Sharing]:
     if wish.parallel != "fsdp" or count == 1 or wish.adapter == "qlora":
         yield Sharing(count)
-    # packed weights are not sharded: see `refusals.py` of training/parallel
+    # packed weights are not sharded: see `Fsdp.conflicts`
     if wish.parallel != "ddp" and count > 1 and wish.adapter != "qlora":
         yield Sharing(count, shards=True, offloads=wish.offloads)
 

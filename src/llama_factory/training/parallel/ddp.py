@@ -22,8 +22,8 @@ class Ddp(Parallel):
         """See `Parallel.open`."""
         from lightning_fabric.strategies import DDPStrategy
 
-        from llama_factory.training.parallel.fabrics import alone, together
-        from llama_factory.training.parallel.processes import current
+        from llama_factory.training.fabrics import alone, together
+        from llama_factory.training.processes import current
 
         if not current().are_several:
             return alone(model)

@@ -74,8 +74,8 @@ class Fsdp(Parallel):
         """See `Parallel.open`."""
         from lightning_fabric.strategies import ModelParallelStrategy
 
-        from llama_factory.training.parallel.fabrics import alone, together
-        from llama_factory.training.parallel.processes import current
+        from llama_factory.training.fabrics import alone, together
+        from llama_factory.training.processes import current
 
         count = current().count
         if count == 1:
@@ -90,8 +90,8 @@ class Fsdp(Parallel):
         self, fabric: "Fabric", kernels: "nn.Module", *, keeps_trained: bool
     ) -> "tuple[Any, Callable[[], None]]":
         """See `Parallel.place`."""
-        from llama_factory.training.parallel.processes import current
-        from llama_factory.training.parallel.undoing import undoing
+        from llama_factory.model.unsharding import undoing
+        from llama_factory.training.processes import current
 
         if not current().are_several:
             return super().place(fabric, kernels, keeps_trained=keeps_trained)
@@ -110,7 +110,7 @@ class Fsdp(Parallel):
     def finish_gradients(self, model: "AdaptedModel") -> None:
         """See `Parallel.finish_gradients`: those of weights that all keep are not sent yet."""
         from llama_factory.model.sharding import is_part, is_sharded
-        from llama_factory.training.parallel.processes import current
+        from llama_factory.training.processes import current
 
         if not is_sharded(model.network):
             return

@@ -5,8 +5,8 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.training.parallel.precision import mixed
-from llama_factory.training.parallel.processes import current, num_local
+from llama_factory.training.loss_scale import mixed
+from llama_factory.training.processes import current, num_local
 
 
 def alone(model: AdaptedModel) -> Fabric:
