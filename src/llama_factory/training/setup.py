@@ -124,9 +124,7 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
     model.network.train()
     shares = settings.shares_prefixes(device)
     is_quick = settings.uses_quick_layers(device) and _computes_as_stored(model)
-    quick = QuickNetwork(
-        model.network, is_wanted=is_quick and not parallel.shards, shares=shares
-    )
+    quick = QuickNetwork(model.network, is_wanted=is_quick and not parallel.shards, shares=shares)
     return Run(
         fabric=fabric,
         module=module,
