@@ -1,10 +1,10 @@
 from pathlib import Path
 
 from llama_factory.config.compatibility import guide
-from llama_factory.config.dialects import optimizer_rules, rules, training_rules
+from llama_factory.config.dialects import optimizer_rules, rules, sharing_rules, training_rules
 from llama_factory.config.dialects.keys import KEYS
 
-RULES = (rules, training_rules, optimizer_rules)
+RULES = (rules, training_rules, optimizer_rules, sharing_rules)
 
 
 def test_the_guide_in_docs_is_that_of_the_table():

@@ -14,6 +14,7 @@ TYPES = {
     "training.objective": 10,
     "training.optimizer": 9,
     "training.schedule": 7,
+    "training.parallel": 2,
 }
 
 

@@ -39,13 +39,13 @@ class Shares:
         shards: weights, gradients and optimizer state are divided.
         reshard: weights are let go of between the passes.
         offloads: parts lie in main memory.
-        said: what the file says, in its own words.
+        written: what the file says, in its own words.
     """
 
     shards: bool
     reshard: bool
     offloads: bool
-    said: str
+    written: str
 
 
 def sharing(done: Translation) -> None:
@@ -79,7 +79,7 @@ def _put(done: Translation, key: str, found: Shares) -> None:
         more += ", offload: cpu"
     kind = "each process holds a part" if found.shards else "each process holds the whole model"
     ours = f"training.parallel: {'fsdp' if found.shards else 'ddp'}{more}"
-    done.note(key, f"{found.said} is {ours} here: {kind}; one process alone holds all in any case.")
+    done.note(key, f"{found.written} is {ours} here: {kind}; one process alone holds all in any case.")
 
 
 def _deepspeed(done: Translation, value: Any) -> Shares:
