@@ -143,15 +143,14 @@ def _gradient(
     from llama_factory.training.processes import Processes, current
 
     processes = Processes() if is_sharded(model.network) else current()
-    own, num_trained = (
-        rows[processes.rank :: processes.count],
-        sum(row.num_trained for row in rows),
-    )
+    own = rows[processes.rank :: processes.count]
+    num_trained = sum(row.num_trained for row in rows)
     weights = model.trainable()
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    with gathered(model.network), strategy_rows.without_dropout(model.network):
+    with strategy_rows.without_dropout(model.network):
         if old.kernel is None:
-            old.kernel = TokenLogProbs(model.network)
+            with gathered(model.network):
+                old.kernel = TokenLogProbs(model.network)
         for loss in _losses(model, old.kernel, own, num_trained):
             gradients = torch.autograd.grad(
                 loss, list(weights.values()), allow_unused=True, materialize_grads=True
@@ -169,11 +168,13 @@ def _losses(
 ) -> "Iterator[Tensor]":
     """Parts of the mean loss over `num_trained` tokens, as much at once as fits."""
     from llama_factory.model.padding import cut
+    from llama_factory.model.sharding import gathered
 
     most = MAX_TOKENS.get(model.device.type, 1024)
     cuts = cut([len(row.ids) for row in rows], max_tokens=most, max_rows=len(rows))
     for start, end in cuts:
-        yield -kernel(*strategy_rows.padded(model, rows[start:end])).sum() / num_trained
+        with gathered(model.network):  # a backward pass lets go of what was gathered for it
+            yield -kernel(*strategy_rows.padded(model, rows[start:end])).sum() / num_trained
 
 
 def project(weights: "Mapping[str, nn.Parameter]", reference: "Mapping[str, Tensor]") -> bool:
