@@ -15,11 +15,12 @@ def test_it_is_shown_for_people():
     assert "Fewest that fit: 1 x 24G." in shown
 
 
-def test_a_way_that_train_does_not_have_yet_says_so():
+def test_a_way_that_shares_says_how_it_is_set_and_what_is_whole_besides():
     words = ["plan", "--model", "llama3.1-70b", "--gpus", "8xA100-40", "--tokens", "4096"]
     shown = CliRunner().invoke(app, words).output
     assert "-> each holds a part (fsdp)" in shown
-    assert "Planned only: `train` lets each process hold the whole model so far" in shown
+    assert "Train it with training.parallel=fsdp." in shown
+    assert "the whole model once: 132.2 GiB of weights." in shown
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from llama_factory.core.errors import FactoryError
 from llama_factory.model.acceleration import recompute
 from llama_factory.model.chat.encoding import EncodedRow, Sequences
 from llama_factory.model.chat.token_cache import Cut
+from llama_factory.model.layers import causal_of
 from llama_factory.model.output_head import CHUNK_ROWS
 from llama_factory.model.padding import IGNORED
 from llama_factory.model.sharding import held, held_bytes
@@ -48,7 +49,7 @@ def estimate_memory(run: Run, longest: MicroBatch) -> MemoryEstimate:
     num_trained_bytes = sum(held_bytes(weight) for weight in trained)
     share = float((longest.targets != IGNORED).float().mean())
     per_token = _bytes_kept(run, share) / PROBE_TOKENS
-    vocabulary = run.model.network.get_output_embeddings().weight.shape[0]
+    vocabulary = causal_of(run.model.network).config.get_text_config().vocab_size
     num_tokens = run.num_read(longest)
     num_scored = min(CHUNK_ROWS, int((longest.targets != IGNORED).sum()))
     return MemoryEstimate(

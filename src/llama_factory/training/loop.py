@@ -66,6 +66,13 @@ __all__ = ["Protection", "TrainedModel", "TrainingFolders", "UnfitRow", "train"]
 MOST_BAD_UPDATES = 3
 """Updates in a row without a finite loss before the run stops."""
 
+NOT_LOADABLE = (
+    "training.loadable_checkpoints: such folders are not written while processes share what trains "
+    "(training.parallel: fsdp). The run goes on from its own checkpoints all the same, and its "
+    "result is written at the end."
+)
+"""Said at the beginning of a run that asks for them."""
+
 
 def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
     model: AdaptedModel,
@@ -99,6 +106,8 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
     settings.check()
     progress.say(f"Precision: {model.precision}.")
     run = start(model, settings, protection)
+    if settings.loadable_checkpoints and _trains_parts(run):
+        progress.say(NOT_LOADABLE)
     encoding = Encoding(model, settings, folders.tokens)
     with run.processes.in_turn():
         rows = encode_all(encoding, examples, protection, progress)
@@ -258,9 +267,7 @@ class _Fit:
         if not self.run.processes.is_first:
             return
         self.mirror.send(saved)
-        # another program's folder is written from whole weights, which nobody has here
-        are_whole = not any(map(is_part, self.run.model.trainable().values()))
-        if self.on_checkpoint is not None and are_whole:
+        if self.on_checkpoint is not None and not _trains_parts(self.run):
             self.on_checkpoint(self.position)
 
     def _step(self) -> None:
@@ -378,6 +385,11 @@ def _ended_by(position: Position, settings: TrainingSettings) -> str:
         return "max_minutes"
     patience = settings.early_stopping_steps
     return "early_stopping_steps" if patience and position.num_worse >= patience else ""
+
+
+def _trains_parts(run: Run) -> bool:
+    """Whether no process has the whole of what trains, as another program's folder needs it."""
+    return any(map(is_part, run.model.trainable().values()))
 
 
 def _named(places: Sequence[str]) -> str:

@@ -117,7 +117,9 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
     kernels = Kernels(model, settings.objective, has_old_rows=bool(strategies))
     fabric = parallel.open(model)
     module, make_whole = parallel.place(
-        fabric, kernels, keeps_trained=any(each.reads_weights for each in strategies)
+        fabric,
+        kernels,
+        keeps_trained=any(each.reads_weights for each in (settings.objective, *strategies)),
     )
     # sharding replaces the weights, so the optimizer comes after it
     optimizer = fabric.setup_optimizers(settings.optimizer.build(weight_groups(model, settings)))

@@ -79,7 +79,9 @@ def _put(done: Translation, key: str, found: Shares) -> None:
         more += ", offload: cpu"
     kind = "each process holds a part" if found.shards else "each process holds the whole model"
     ours = f"training.parallel: {'fsdp' if found.shards else 'ddp'}{more}"
-    done.note(key, f"{found.written} is {ours} here: {kind}; one process alone holds all in any case.")
+    done.note(
+        key, f"{found.written} is {ours} here: {kind}; one process alone holds all in any case."
+    )
 
 
 def _deepspeed(done: Translation, value: Any) -> Shares:

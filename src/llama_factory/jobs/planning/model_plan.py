@@ -112,16 +112,19 @@ class ModelPlan:
         if not self.fits and not self.changes:
             lines.append("Nothing makes it fit on this kind: take larger ones.")
         if way.sharing.shards:
-            lines.append(NOT_TRAINED_YET)
+            lines.append(_how_to_share(way))
         if self.speed is not None:
             lines.append(self.speed.shown(self.trained_tokens))
         return "\n".join(lines)
 
 
-NOT_TRAINED_YET = (
-    "Planned only: `train` lets each process hold the whole model so far; a program that divides "
-    "it (fsdp, ZeRO-3) needs what is said here."
-)
+def _how_to_share(way: Way) -> str:
+    """What to set for a way that divides the model, and what is whole beside the training."""
+    whole = shown_bytes(round(way.shape.weight_bytes.of(way.shape.num_layers)))
+    return (
+        "Train it with training.parallel=fsdp. Before and after the training each process holds "
+        f"the whole model once: {whole} of weights."
+    )
 
 
 def plan_model(question: PlanQuestion) -> ModelPlan:

@@ -128,6 +128,8 @@ class Objective(Settings):
         needs_reference: whether it compares with the model at the start of the run.
         packs: whether short rows share a row of an update where the settings do not say.
         teaches_answers: whether the model it makes answers; a reward model judges answers.
+        reads_weights: whether it holds on to weights that train; where processes share the model,
+            they keep those whole for it.
     """
 
     encoding: ClassVar[str] = "answers"
@@ -136,6 +138,7 @@ class Objective(Settings):
     needs_reference: ClassVar[bool] = False
     packs: ClassVar[bool] = False
     teaches_answers: ClassVar[bool] = True
+    reads_weights: ClassVar[bool] = False
 
     @property
     def is_choosy(self) -> bool:

@@ -2,7 +2,7 @@
 Zhu et al. 2025, https://arxiv.org/abs/2509.23753.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class Asft(Objective):
     """Each answer token's loss times its probability, and how far its distribution has moved since
     the start of the run."""
+
+    reads_weights: ClassVar[bool] = True
 
     alpha: float = Field(0.1, ge=0)
     """Weight of KL(start || model) at each token. Higher stays closer to the start and learns

@@ -12,6 +12,7 @@ one, they would be kept whole.
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
+from llama_factory.core.errors import ConfigError
 from llama_factory.training.optimizers import OPTIMIZERS
 from llama_factory.training.parallel import PARALLELS, Parallel
 
@@ -27,6 +28,12 @@ IN_PARTS = ("adamw", "sgd", "muon")
 """Optimizers that keep of a weight what has its shape, and so can be divided as it is."""
 DIMENSION = "data_parallel"
 """Lightning's name of the axis along which processes see other rows."""
+NOT_IN_FLOAT16 = (
+    "training.parallel: fsdp and model.dtype: float16 exclude each other: the loss of float16 is "
+    "scaled, and nobody has shown that to be right with parts of gradients. Use bfloat16, float32, "
+    "or parallel: ddp."
+)
+"""Also where model.dtype: auto comes to float16, as on older GPUs."""
 
 
 @PARALLELS.register("fsdp")
@@ -51,11 +58,7 @@ class Fsdp(Parallel):
                 "qlora with parallel: ddp, where each GPU holds the packed model."
             )
         if dtype == "float16":
-            yield (
-                "training.parallel: fsdp and model.dtype: float16 exclude each other: the loss of "
-                "float16 is scaled, and nobody has shown that to be right with parts of gradients. "
-                "Use bfloat16, float32, or parallel: ddp."
-            )
+            yield NOT_IN_FLOAT16
         optimizer = OPTIMIZERS.name_of(training.optimizer)
         if optimizer not in IN_PARTS:
             yield (
@@ -71,7 +74,11 @@ class Fsdp(Parallel):
                 )
 
     def open(self, model: "AdaptedModel") -> "Fabric":
-        """See `Parallel.open`."""
+        """See `Parallel.open`.
+
+        Raises:
+            ConfigError: the model computes in float16.
+        """
         from lightning_fabric.strategies import ModelParallelStrategy
 
         from llama_factory.training.fabrics import alone, together
@@ -80,6 +87,8 @@ class Fsdp(Parallel):
         count = current().count
         if count == 1:
             return alone(model)
+        if model.precision.name == "float16":
+            raise ConfigError(NOT_IN_FLOAT16)
         # sizes that are left to Lightning mean tensor parallelism on one machine
         return together(
             model,
