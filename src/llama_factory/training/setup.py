@@ -116,11 +116,8 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
     device, parallel = model.device.type, settings.parallel
     kernels = Kernels(model, settings.objective, has_old_rows=bool(strategies))
     fabric = parallel.open(model)
-    module, make_whole = parallel.place(
-        fabric,
-        kernels,
-        keeps_trained=any(each.reads_weights for each in (settings.objective, *strategies)),
-    )
+    reads = settings.objective.reads_weights or any(each.reads_weights for each in strategies)
+    module, make_whole = parallel.place(fabric, kernels, keeps_trained=reads)
     # sharding replaces the weights, so the optimizer comes after it
     optimizer = fabric.setup_optimizers(settings.optimizer.build(weight_groups(model, settings)))
     model.network.train()
