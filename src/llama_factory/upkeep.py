@@ -1,5 +1,5 @@
 """The verbs of whoever looks after versions, each in a few lines: check, describe, note, compare,
-pack as one file, throw away.
+pack as one file, publish, throw away.
 
 What a person can mend is a `FactoryError` whose message tells how.
 """
@@ -34,6 +34,7 @@ from llama_factory.versions.workspace import PathLike, Workspace
 
 if TYPE_CHECKING:
     from llama_factory.evaluation.changed_answers import RowChanges
+    from llama_factory.jobs.publish import Published
     from llama_factory.versions.gc import RemovedVersion
 
 
@@ -109,6 +110,13 @@ def unpack(folder: PathLike, path: PathLike, progress: Progress = SILENT) -> Tak
     name = archive.base_model_of(Path(path))
     workspace = store.create_workspace(folder, name, template.settings_file(name))
     return archive.unpack(workspace, Path(path), progress)
+
+
+def publish(folder: PathLike, version: str, target: str, *, is_private: bool = True) -> Published:
+    """Put a version into a registry that other programs read, `hf:OWNER/NAME` or `mlflow:NAME`."""
+    from llama_factory.jobs.publish import publish as put
+
+    return put(Workspace.open(folder), version, target, is_private=is_private)
 
 
 def collect(

@@ -59,6 +59,7 @@ for command in (
     versions.diff,
     versions.pack,
     versions.unpack,
+    versions.publish,
     evaluate.compare,
     evaluate.evaluate,
     rounds.report,

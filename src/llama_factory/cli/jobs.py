@@ -22,6 +22,7 @@ from llama_factory.cli.options import (
 from llama_factory.cli.peer import is_theirs
 from llama_factory.cli.terminal import TerminalProgress, console, print_json
 from llama_factory.config.dialects.exporting import ExportRequest, read_export_request
+from llama_factory.core.durations import shown_seconds
 from llama_factory.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -250,17 +251,10 @@ def _print_runs(rows: "list[RunRow]", folder: Path) -> None:
             f"{row.step}/{'?' if row.num_steps is None else row.num_steps}",
             _loss(row.loss),
             _loss(row.eval_loss),
-            f"{_age(row.seconds_since)} ago",
+            f"{shown_seconds(row.seconds_since)} ago",
         )
     console.print(table)
 
 
 def _loss(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _age(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""The commands about versions that load no model: verify, note, tag, diff, pack, unpack."""
+"""The commands about versions that load no model: from `verify` to `publish`."""
 
 import getpass
 from pathlib import Path
@@ -115,6 +115,24 @@ def unpack(
         f"New: {', '.join(taken.added) or 'nothing'}. Here before: {', '.join(taken.known) or '-'}."
     )
     print(f"Release it: llama-factory promote {folder} {taken.version}")
+
+
+def publish(
+    folder: Folder,
+    name: Name,
+    to: Annotated[str, typer.Option("--to", help="hf:OWNER/NAME or mlflow:NAME.")],
+    public: Annotated[bool, typer.Option("--public", help="A new repository is public.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put a version into a model hub or MLflow's registry, with its scores and aliases."""
+    from llama_factory import upkeep
+
+    done = upkeep.publish(folder, name, to, is_private=not public)
+    if as_json:
+        print_json(vars(done))
+        return
+    aliases = f" ({', '.join(done.aliases)})" if done.aliases else ""
+    console.print(f"{done.version}{aliases} is {escape(done.place)}.", soft_wrap=True)
 
 
 def _user() -> str:

@@ -36,6 +36,11 @@ class ServingError(FactoryError):
     """The API cannot start or cannot answer."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in one line of bounded length, without a period."""
+    return str(error).strip().split("\n")[0][:300].rstrip(".") or type(error).__name__
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """A hint to append to an error message, or nothing when no known name is close."""
     close = difflib.get_close_matches(word, list(known), n=1)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from llama_factory.core.errors import ConfigError
+from llama_factory.core.errors import ConfigError, first_line
 
 LEFT_HERE = ("checkpoint*", "checkpoint*/**", "runs/**", ".*", ".*/**", "metrics.jsonl")
 """What is of the run and not of the model."""
@@ -22,17 +22,22 @@ def upload(folder: Path, name: str, *, is_private: bool, say: Callable[[str], No
         ConfigError: the hub refuses it, or cannot be reached; the folder stays as it is.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         api = HfApi()
         made = api.create_repo(name, private=is_private, exist_ok=True)
         api.upload_folder(repo_id=made.repo_id, folder_path=folder, ignore_patterns=[*LEFT_HERE])
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0][:300]
+    except hub_refusals() as error:
         raise ConfigError(
-            f"upload_to: '{name}' could not be written to ({reason or type(error).__name__}). "
+            f"upload_to: '{name}' could not be written to ({first_line(error)}). "
             f"Check the name, HF_TOKEN and the connection; {folder} is whole, so "
             f"`hf upload {name} {folder}` does the same later."
         ) from error
     say(f"Uploaded to {made}.")
+
+
+def hub_refusals() -> tuple[type[Exception], ...]:
+    """What a hub raises that refuses something or cannot be reached."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    return HfHubHTTPError, HFValidationError, OSError, ValueError

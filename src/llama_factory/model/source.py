@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llama_factory.core import files
 from llama_factory.core.errors import ModelError, suggest
-from llama_factory.core.hubs import prefers_modelscope
+from llama_factory.core.hubs import modelscope_is_missing, prefers_modelscope
 
 EMBEDDED = "smollm2"
 """The model that ships as a Python package and needs no hub."""
@@ -153,11 +153,7 @@ def _from_modelscope(hub_id: str, wanted: Sequence[str]) -> Path:
     try:
         from modelscope import snapshot_download  # type: ignore[import-not-found]
     except ImportError as error:
-        raise ModelError(
-            f"model.base_model: '{hub_id}' is to come from ModelScope (USE_MODELSCOPE_HUB), and "
-            "the package that fetches it is missing. Do `pip install modelscope`, or unset the "
-            "variable."
-        ) from error
+        raise ModelError(modelscope_is_missing(f"model.base_model: '{hub_id}'")) from error
     try:
         return Path(snapshot_download(hub_id, allow_patterns=list(wanted)))
     except Exception as error:  # its own errors come from several packages

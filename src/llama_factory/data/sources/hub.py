@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_factory.core import files
-from llama_factory.core.errors import DataError
+from llama_factory.core.errors import DataError, first_line
+from llama_factory.core.hubs import modelscope_is_missing
 from llama_factory.data.readers import RawRow
 from llama_factory.data.readers.arrow import UNKNOWN_SHAPE, ArrowShape, as_written
 
@@ -102,7 +103,7 @@ def _hugging_face_commit(hub: HubSet) -> str:
     try:
         found = HfApi().dataset_info(hub.repo, revision=hub.revision, timeout=LOOK_UP_SECONDS)
     except (HTTPError, OSError, ValueError) as error:
-        raise DataError(_first_line(error)) from error
+        raise DataError(first_line(error)) from error
     return str(found.sha)
 
 
@@ -111,7 +112,7 @@ def _modelscope_files(hub: HubSet) -> Iterator[tuple[Any, ...]]:
     try:
         from modelscope.hub.api import HubApi  # type: ignore[import-not-found]
     except ImportError as error:
-        raise DataError("the package modelscope is missing") from error
+        raise DataError(modelscope_is_missing(f"'{hub.repo}'")) from error
     try:
         for page in count(1):
             listed = HubApi().get_dataset_files(
@@ -122,11 +123,7 @@ def _modelscope_files(hub: HubSet) -> Iterator[tuple[Any, ...]]:
             if len(listed) < LISTED_AT_ONCE:
                 return
     except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(_first_line(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300].rstrip(".")
+        raise DataError(first_line(error)) from error
 
 
 def hub_rows(hub: HubSet) -> Iterator[RawRow]:
@@ -164,10 +161,7 @@ def _modelscope(hub: HubSet) -> Iterable[Any]:
     try:
         from modelscope import MsDataset  # type: ignore[import-not-found]
     except ImportError as error:
-        raise DataError(
-            f"'{hub.repo}' lies on ModelScope, and the package that reads it is missing. Do "
-            "`pip install modelscope`, or unset USE_MODELSCOPE_HUB to use Hugging Face."
-        ) from error
+        raise DataError(modelscope_is_missing(f"'{hub.repo}'")) from error
     return MsDataset.load(
         hub.repo,
         subset_name=hub.subset,
@@ -182,7 +176,7 @@ def _read_error(hub: HubSet, error: Exception) -> str:
     part = "".join(f", {n} '{v}'" for n, v in (("subset", hub.subset), ("folder", hub.folder)) if v)
     return (
         f"dataset '{hub.repo}' (split '{hub.split}'{part}) cannot be read from {hub.place}: "
-        f"{_first_line(error)}. "
+        f"{first_line(error)}. "
         "Check the name and the network; or download it elsewhere, and name the folder in "
         "data.train_path or as file_name in dataset_info.json."
     )
