@@ -91,41 +91,53 @@ def plot(
     known = {name: listed for name, listed in known.items() if listed}
     if not known:
         return None
-    samples = [each for listed in known.values() for each in listed]
-    low, high = between or _range(samples, limit)
-    xs = [each.x for each in samples] + list(labels)
-    start, end = min(xs), max(xs)
+    frame = _frame([each for listed in known.values() for each in listed], labels, limit, between)
+    return Plot(
+        tuple(_curve(name, listed, frame) for name, listed in known.items()),
+        tuple((frame.y(each), f"{each:.6g}") for each in _ticks(frame.low, frame.high)),
+        tuple((frame.x(x), text) for x, text in labels.items()),
+        None if limit is None else frame.y(limit),
+    )
 
-    def x_of(x: float) -> float:
-        part = (x - start) / (end - start) if end > start else 0.5
+
+@dataclass(frozen=True)
+class _Frame:
+    """What a picture shows: from which place to which, and from which value to which."""
+
+    start: float
+    end: float
+    low: float
+    high: float
+
+    def x(self, place: float) -> float:
+        part = (place - self.start) / (self.end - self.start) if self.end > self.start else 0.5
         return round(LEFT + 8 + part * (WIDTH - LEFT - RIGHT - 16), 1)
 
-    def y_of(y: float) -> float:
-        part = (min(high, max(low, y)) - low) / (high - low)
+    def y(self, value: float) -> float:
+        part = (min(self.high, max(self.low, value)) - self.low) / (self.high - self.low)
         return round(HEIGHT - BOTTOM - part * (HEIGHT - TOP - BOTTOM), 1)
 
-    curves = [
-        Curve(
-            name,
-            "M" + "L".join(f"{x_of(s.x)} {y_of(s.y)}" for s in listed),
-            _band(
-                [
-                    (x_of(s.x), y_of(s.low), y_of(s.high))
-                    for s in listed
-                    if s.low is not None and s.high is not None
-                ]
-            ),
-            tuple((x_of(s.x), y_of(s.y), s.text, s.is_alert) for s in listed),
-            listed[-1].y,
-        )
-        for name, listed in known.items()
+
+def _frame(
+    samples: Sequence[Sample],
+    labels: Mapping[float, str],
+    limit: float | None,
+    between: tuple[float, float] | None,
+) -> _Frame:
+    places = [*(each.x for each in samples), *labels]
+    low, high = between or _range(samples, limit)
+    return _Frame(min(places), max(places), low, high)
+
+
+def _curve(name: str, samples: Sequence[Sample], frame: _Frame) -> Curve:
+    ends = [
+        (frame.x(each.x), frame.y(each.low), frame.y(each.high))
+        for each in samples
+        if each.low is not None and each.high is not None
     ]
-    return Plot(
-        tuple(curves),
-        tuple((y_of(each), f"{each:.6g}") for each in _ticks(low, high)),
-        tuple((x_of(x), text) for x, text in labels.items()),
-        None if limit is None else y_of(limit),
-    )
+    dots = tuple((frame.x(each.x), frame.y(each.y), each.text, each.is_alert) for each in samples)
+    line = "M" + "L".join(f"{x} {y}" for x, y, _, _ in dots)
+    return Curve(name, line, _band(ends), dots, samples[-1].y)
 
 
 def thin(values: Sequence[Sample], most: int = 400) -> list[Sample]:
