@@ -32,6 +32,11 @@ from llama_factory.versions.workspace import Workspace
 QUESTIONS = ("hello", "What is the refund policy?", "你们的退货政策是什么？", "How many days?")
 RETRIES = 40
 """Of the client itself: about five minutes, in which a killed server is up again."""
+VERSIONS = ("v0001", "v0002", "v0003", "v0004")
+LONG_ANSWER = 64
+"""Tokens."""
+SETTLE_SECONDS = 0.5
+"""After which a long answer has begun."""
 START_SECONDS = 600.0
 SAMPLE_SECONDS = 0.5
 
@@ -205,6 +210,36 @@ def run(workspace: Workspace, server: ServerProcess, versions: Sequence[str], pl
     for each in (*asking, watching):
         each.result()
     return soak
+
+
+def rollback_beside_work(workspace: Workspace, server: ServerProcess) -> float:
+    """Seconds from a rollback to the first text of the version that is back.
+
+    Meanwhile the version before writes a long answer, and another one is being loaded.
+    """
+    client = OpenAI(base_url=server.url, api_key="none", max_retries=RETRIES)
+    now = releases.read(workspace.releases)
+    back, other = now.production, next(v for v in VERSIONS if v != now.production)
+    absent = [version for version in VERSIONS if version not in (back, other)]
+    releases.promote(workspace.releases, other, "promoted")
+    _first_of(client, other)
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(ask, client, QUESTIONS[1], LONG_ANSWER, "production", is_stream=True)
+        time.sleep(SETTLE_SECONDS)
+        threads.submit(ask, client, QUESTIONS[0], 1, random.choice(absent), is_stream=False)
+        began = time.monotonic()
+        releases.promote(workspace.releases, back, "rolled back")
+        return _first_of(client, back).first - began
+
+
+def _first_of(client: OpenAI, version: str) -> Given:
+    """The first answer after a version was taken over by the server."""
+    health = str(client.base_url).replace("/v1/", "/health")
+    while httpx.get(health).json()["version"] != version:
+        time.sleep(0.01)
+    found = ask(client, QUESTIONS[0], 2, "production", is_stream=True)
+    assert found.version == version
+    return found
 
 
 def _ask_on(

@@ -12,6 +12,9 @@ from tests.serving.soak import Given, Plan, Soak
 GRACE_SECONDS = 2.0
 """A request sent this long after a release must be answered by it."""
 
+AT_ONCE_SECONDS = 1.0
+"""A kill so soon after a move belongs to it."""
+
 WARM_UP = 1 / 3
 """Of a process' life, in which its memory may grow."""
 
@@ -83,16 +86,22 @@ def late(soak: Soak) -> list[Given]:
 
 
 def first_answers(soak: Soak) -> list[float]:
-    """Seconds from each rollback to the first text of the version that is back."""
+    """Seconds from each rollback to the first text of the version that is back.
+
+    Where the server was killed meanwhile they count from when it was up again.
+    """
     found = []
     for move in soak.moves:
-        if move.kind == "rollback":
-            times = [
-                given.first - move.time
-                for given in soak.answers
-                if given.version == move.version and given.sent >= move.time
-            ]
-            found += [min(times)] if times else []
+        if move.kind != "rollback":
+            continue
+        ups = [back for died, back in soak.deaths if back >= move.time >= died - AT_ONCE_SECONDS]
+        begun = max([move.time, *ups])
+        times = [
+            given.first - begun
+            for given in soak.answers
+            if given.version == move.version and given.sent >= begun
+        ]
+        found += [min(times)] if times else []
     return found
 
 

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from llama_factory.inference.question import Answer, AnswerPiece, Options, Prompt
 from llama_factory.inference.request import Ticket
@@ -20,9 +20,6 @@ from llama_factory.versions import proof as proofs
 from llama_factory.versions.proof import Proof
 from llama_factory.versions.version import ModelVersion
 from llama_factory.versions.workspace import Workspace
-
-if TYPE_CHECKING:
-    from llama_factory.inference.places import Place
 
 Result = TypeVar("Result")
 
@@ -61,12 +58,13 @@ class LocalEngine:
         from llama_factory.inference.version_engine import VersionEngine
 
         self._engine = VersionEngine(settings, usual, inference)
+        self._proving: frozenset[str] = frozenset()
         self._worker = Worker(self._step, self._engine.fail_all)
 
     @property
     def loaded(self) -> frozenset[str]:
         """See `AnswerEngine`."""
-        return self._engine.loaded
+        return self._engine.loaded - self._proving
 
     async def load(self, version: ModelVersion) -> None:
         """See `AnswerEngine`; the files are read while answers go on."""
@@ -74,7 +72,28 @@ class LocalEngine:
             return
         place = await asyncio.to_thread(self._engine.read, version)
         proof = await asyncio.to_thread(proofs.read, version)
-        await self._do(partial(self._load, version, place, proof))
+        self._proving |= {version.id}
+        try:
+            await self._do(partial(self._engine.load, version, place))
+            await self._prove(version.id, proof)
+        finally:
+            self._proving -= {version.id}
+
+    async def _prove(self, version_id: str, proof: Proof) -> None:
+        """Let a version leave again where its answers are not its own.
+
+        One row at a time: others' answers go on between two of them.
+        """
+        try:
+            losses = [
+                await self._do(partial(self._engine.loss, version_id, row.prompt, row.answer))
+                for row in proof.rows
+            ]
+            if losses:
+                prove(losses, proof)
+        except BaseException:
+            await self._do(partial(self._engine.unload, version_id))
+            raise
 
     async def unload(self, version_id: str) -> None:
         """See `AnswerEngine`."""
@@ -121,17 +140,6 @@ class LocalEngine:
         ending = ShuttingDownError("the server is being stopped. Ask again once it is back.")
         self._worker.submit(partial(self._engine.fail_all, ending))
         await asyncio.to_thread(self._worker.stop)
-
-    def _load(self, version: ModelVersion, place: "Place", proof: Proof) -> None:
-        """Load a version; it leaves again where its answers are not its own."""
-        self._engine.load(version, place)
-        if not proof.rows:
-            return
-        try:
-            prove([self._engine.loss(version.id, r.prompt, r.answer) for r in proof.rows], proof)
-        except BaseException:
-            self._engine.unload(version.id)
-            raise
 
     async def _do(self, work: Callable[[], Result]) -> Result:
         return await asyncio.wrap_future(self._worker.submit(work))
