@@ -24,8 +24,12 @@ from llama_factory.core.errors import FactoryError
 
 OTHER_PROGRAMS = ("accelerate", "deepspeed", "v1", "multi_tokens")
 """Folders whose files are no settings of a run: other programs', another format, lists of words."""
-ELSEWHERE = ("Megatron", "KTransformers", "HyperParallel", "v1 kernels", "NPU")
-"""What is refused by name, for it belongs to other engines or machines."""
+ELSEWHERE = (
+    *("Megatron", "KTransformers", "HyperParallel", "v1 kernels", "NPU"),
+    *("Mixture-of-Depths", "GPTQ"),
+)
+"""What is refused by name, with what to use instead: other engines and machines, and formats that
+few programs read."""
 QUICK = 5
 
 

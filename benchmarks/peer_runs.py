@@ -1,7 +1,8 @@
 """LLaMA-Factory's own example files really run: two updates, chats, exports and an API.
 
-Usage: peer_runs.py EXAMPLES DATA [--only PART] [--rows N] [--quick] [--out FILE], where EXAMPLES
-and DATA are `examples/` and `data/` of a checkout of LLaMA-Factory. Of each file only the model (a
+Usage: peer_runs.py EXAMPLES DATA [--only PART] [--rows N] [--work FOLDER] [--quick] [--out FILE],
+where EXAMPLES and DATA are `examples/` and `data/` of a checkout of LLaMA-Factory; files that ran
+in FOLDER before are not run again. Of each file only the model (a
 tiny random one), the number of updates and the folder that it writes to are replaced, and sets that
 do not come with LLaMA-Factory; nothing is reported to services, and answers are short. Adapters and
 models that a file expects from an earlier run are those that the files before it made. Nothing is
@@ -101,7 +102,11 @@ class Place:
     def model_of(self, values: dict[str, Any]) -> list[str]:
         """The keys of the model, with the ones here in their place."""
         is_made_here = str(values["model_name_or_path"]).startswith("saves/")
-        changes = [f"model_name_or_path={self.whole if is_made_here else self.model}"]
+        model = self.whole if is_made_here else self.model
+        if "freeze_trainable_layers" in values:
+            layers = 2 * abs(values["freeze_trainable_layers"])
+            model = make_tiny_model(self.work / f"tiny-{layers}", num_layers=layers)
+        changes = [f"model_name_or_path={model}"]
         if "adapter_name_or_path" in values:
             changes.append(f"adapter_name_or_path={self.adapter}")
         return changes
@@ -114,11 +119,12 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--only", default="", help="a part of the names of files")
     parser.add_argument("--rows", type=int, help="most rows of each set")
+    parser.add_argument("--work", type=Path, help="kept, with what came of each file")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
+        work = (args.work or Path(folder)).resolve()
         model = make_tiny_model(work / "tiny")
         place = Place(args.examples.resolve(), args.data.resolve(), model, work, args.rows)
         found = [*_all(place, args.only, is_quick=args.quick)]
@@ -136,9 +142,20 @@ def _all(place: Place, only: str, *, is_quick: bool) -> Iterator[Ran]:
     others = [path for path in paths if path not in first]
     for path in [*first, *([] if is_quick else others)]:
         if path in first or only in str(path):
-            ran = _ran(path, place)
+            ran = _known(path, place)
             print(f"{ran.file}: {ran.outcome} {ran.reason}", file=sys.stderr, flush=True)
             yield ran
+
+
+def _known(path: Path, place: Place) -> Ran:
+    """What came of a file, now or before."""
+    kept = place.work / "ran" / f"{_slug(str(path.relative_to(place.examples)))}.json"
+    if kept.is_file():
+        return Ran(**json.loads(kept.read_text()))
+    ran = _ran(path, place)
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text(json.dumps(asdict(ran)))
+    return ran
 
 
 def _ran(path: Path, place: Place) -> Ran:
@@ -164,8 +181,9 @@ def _trained(name: str, values: dict[str, Any], place: Place) -> Ran:
     output = place.work / _slug(name)
     changes = [*place.model_of(values), f"max_steps={UPDATES}", f"output_dir={output}"]
     changes += [f"dataset_dir={place.data}", "report_to=none", "max_new_tokens=16"]
-    if _are_elsewhere(values, place):
-        changes.append("dataset=identity")
+    for key in ("dataset", "eval_dataset"):
+        if key in values and _are_elsewhere(values[key], place):
+            changes.append(f"{key}=identity")
     if place.rows is not None:
         changes.append(f"max_samples={place.rows}")
     if "tokenized_path" in values:
@@ -180,10 +198,11 @@ def _trained(name: str, values: dict[str, Any], place: Place) -> Ran:
     return Ran(name, "train", "runs", loss=loss, missing=tuple(missing))
 
 
-def _are_elsewhere(values: dict[str, Any], place: Place) -> bool:
-    """Whether a file names sets that do not come with LLaMA-Factory."""
+def _are_elsewhere(sets: str, place: Place) -> bool:
+    """Whether some of the sets do not come with LLaMA-Factory."""
     known = json.loads((place.data / "dataset_info.json").read_text(encoding="utf-8"))
-    return not {name.strip() for name in str(values["dataset"]).split(",")} <= known.keys()
+    places = [known.get(name.strip(), {}).get("file_name") for name in sets.split(",")]
+    return not all(each and (place.data / each).is_file() for each in places)
 
 
 def _exported(name: str, values: dict[str, Any], place: Place) -> Ran:

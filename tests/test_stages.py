@@ -139,7 +139,7 @@ def test_do_predict_alone_answers_questions_without_an_answer(tiny, tmp_path):
     assert (results["num_rows"], results["num_open"], results["intervals"]) == (3, 3, {})
     answers = list(read_jsonl(tmp_path / "out" / "generated_predictions.jsonl"))
     assert [row["label"] for row in answers] == ["", "", ""]
-    with pytest.raises(DataError, match="holds no usable row"):
+    with pytest.raises(DataError, match=r"no usable row. The first reason: .*asked.jsonl:1"):
         train(tiny, tmp_path / "taught", f"data_path={path}")
 
 

@@ -100,9 +100,12 @@ def render(
     return list(masks.write(row, Renderer(tokenizer)).tokens.ids)
 
 
-def make_tiny_model(folder: Path, architecture: str = "llama", seed: int = 0) -> Path:
+def make_tiny_model(
+    folder: Path, architecture: str = "llama", seed: int = 0, *, num_layers: int = 2
+) -> Path:
     """A random model of an architecture with its tokenizer, in Transformers' layout."""
-    return shutil.copytree(_tiny_model(architecture, seed), folder, dirs_exist_ok=True)
+    made = _tiny_model(architecture, seed, num_layers)
+    return shutil.copytree(made, folder, dirs_exist_ok=True)
 
 
 @functools.cache
@@ -112,9 +115,9 @@ def _models() -> "tempfile.TemporaryDirectory[str]":
 
 
 @functools.cache
-def _tiny_model(architecture: str, seed: int) -> Path:
+def _tiny_model(architecture: str, seed: int, num_layers: int) -> Path:
     """The model that folders of tests are copies of."""
-    folder = Path(_models().name) / f"{architecture}-{seed}"
+    folder = Path(_models().name) / f"{architecture}-{seed}-{num_layers}"
     tokenizer = make_tokenizer()
     end = tokenizer.eos_token_id
     config = AutoConfig.for_model(
@@ -122,7 +125,7 @@ def _tiny_model(architecture: str, seed: int) -> Path:
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=num_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=8,

@@ -74,6 +74,23 @@ def test_tests_of_the_harness_are_known_by_their_names(tmp_path):
         command("eval", path, "task=mmlu_test", "templat=qwen")
 
 
+def test_questions_in_task_dir_are_asked(tiny_model, tmp_path):
+    for split in ("test", "dev"):
+        (tmp_path / "evaluation/mmlu" / split).mkdir(parents=True)
+        rows = "Which is it?,one,two,three,four,A\n" * 2
+        (tmp_path / "evaluation/mmlu" / split / f"law_{split}.csv").write_text(rows)
+    path = tmp_path / "eval.yaml"
+    asked = f"model_name_or_path: {tiny_model}\ntask: mmlu_test\nlang: en\nn_shot: 1\n"
+    path.write_text(asked + f"task_dir: {tmp_path / 'evaluation'}\nbatch_size: 4\n")
+    done = command("eval", path, f"save_dir={tmp_path / 'scores'}")
+    assert done.exit_code == 0
+    assert "all subjects" in done.stdout
+    kept = (tmp_path / "scores/multiple_choice/law.jsonl").read_text().splitlines()
+    assert len(kept) == 2
+    with pytest.raises(ConfigError, match="holds no questions of the split 'validation'"):
+        command("eval", path, "task=mmlu_validation")
+
+
 def test_an_export_may_be_asked_for_with_changes(tmp_path, monkeypatch):
     path = tmp_path / "merge.yaml"
     path.write_text("model_name_or_path: none-such-model\nexport_dir: a\n")

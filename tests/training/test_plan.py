@@ -3,8 +3,10 @@ from collections import Counter
 import pytest
 
 from llama_factory.core.files import read_jsonl
-from llama_factory.training.items import NEW
-from llama_factory.training.plan import plan_steps, shuffled
+from llama_factory.training.items import NEW, Items, RowRef, Rows
+from llama_factory.training.objectives.sft import PLAIN
+from llama_factory.training.plan import plan_run, plan_steps, shuffled
+from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.strategy import Share
 from tests.training.short_runs import examples, fit
 
@@ -22,6 +24,18 @@ def test_the_plan_is_a_function_of_the_seed():
     ]
     assert make[0] == make[1]
     assert make[0] != make[2]
+
+
+def test_without_shuffling_new_rows_come_as_they_lie_and_old_ones_as_before():
+    items = {NEW: Items(range(5), PLAIN), "replay": Items(range(4), PLAIN)}
+    rows = Rows(items, {"replay": examples(4)}, {"replay": ()}, {"replay": Share(0.25)})
+    settings = TrainingSettings(batch_size=4, max_steps=3)
+    as_they_lie = plan_run(rows, settings.model_copy(update={"shuffle": False}))
+    new = [ref.index for step in as_they_lie for ref in step if ref.source == NEW]
+    assert new == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+    old = [[ref for ref in step if ref.source != NEW] for step in plan_run(rows, settings)]
+    assert [[ref for ref in step if ref.source != NEW] for step in as_they_lie] == old
+    assert RowRef("replay", old[0][0].index) in as_they_lie[0]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.125, 0.25, 0.4])

@@ -1,7 +1,9 @@
 import math
 
 import pytest
+import torch
 from pydantic import ValidationError
+from transformers.optimization import get_scheduler
 
 from llama_factory.training.plan import learning_rate_at
 from llama_factory.training.settings import TrainingSettings
@@ -23,6 +25,34 @@ def test_cosine_rises_and_falls_to_its_final_share():
 def test_linear_and_constant():
     assert course(warmup_steps=0, schedule="linear", final_lr_fraction=0)[10] == pytest.approx(0.5)
     assert set(course(warmup_steps=0, schedule="constant")) == {1.0 - 1e-9}
+
+
+@pytest.mark.parametrize("num_warmup", [0, 4])
+@pytest.mark.parametrize(
+    ("name", "known", "theirs"),
+    [
+        ("linear", {}, {}),
+        ("cosine", {}, {}),
+        ("constant", {}, {}),
+        ("cosine_with_restarts", {"num_cycles": 2}, {"num_cycles": 2}),
+        ("polynomial", {"power": 2.0}, {"power": 2.0, "lr_end": 0.0}),
+        ("inverse_sqrt", {"timescale": 7}, {"timescale": 7}),
+    ],
+)
+def test_schedules_that_end_after_the_run_are_those_of_transformers(
+    name, known, theirs, num_warmup
+):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0 - 1e-9)
+    kind = "constant_with_warmup" if name == "constant" else name
+    options = {"num_warmup_steps": num_warmup, "num_training_steps": 12}
+    schedule = get_scheduler(kind, optimizer, **options, scheduler_specific_kwargs=theirs)
+    expected = []
+    for _ in range(12):
+        expected.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    given = {"schedule": {"type": name} | known, "final_lr_fraction": 0, "schedule_ends": "after"}
+    assert course(12, warmup_steps=num_warmup, **given) == pytest.approx(expected, abs=1e-9)
 
 
 def test_wsd_stays_at_its_peak_and_falls_over_its_last_share():

@@ -1,5 +1,6 @@
 """LLaMA-Factory's own commands where ours have other words: `api`, `chat FILE`, `env`, `help`."""
 
+import json
 import os
 import platform
 import tempfile
@@ -7,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,8 +30,8 @@ LIBRARIES = (
 """What matters to a report of a fault."""
 HARNESS = {"mmlu": "mmlu", "cmmlu": "cmmlu", "ceval": "ceval-valid"}
 """LLaMA-Factory's task without its split -> lm-evaluation-harness' task."""
-ELSEWHERE = ("task_dir", "lang", "n_shot", "batch_size", "download_mode")
-"""Keys of LLaMA-Factory's tests that the harness's own tasks decide."""
+TEST_KEYS = ("task", "save_dir", "task_dir", "lang", "n_shot", "batch_size", "download_mode")
+"""Keys of LLaMA-Factory's tests that say nothing of the model."""
 SETTINGS_FILES = (".yaml", ".yml", ".json")
 
 ModelWords = Annotated[
@@ -88,17 +89,31 @@ def evaluate_tasks(words: ModelWords = None) -> None:
     said = read_words(words or [])
     chosen = read_changes(said.changes)
     given = (read_flat(said.path) if said.path else {}) | {c.name: c.value for c in chosen}
-    own = {name: given.pop(name, None) for name in ("task", "save_dir", *ELSEWHERE)}
-    task = str(own["task"] or "mmlu_test").partition("_")[0]
-    if task not in HARNESS:
-        raise ConfigError(f"task: '{task}' is not known. Known: {', '.join(HARNESS)}.")
+    own = {name: given.pop(name) for name in TEST_KEYS if given.get(name) is not None}
+    task, suite = _suite_of(own)
     asked = answer_request(None, [Change(name, given[name], name) for name in given])
     source = asked.source if asked.base else str(resolve(asked.source))
     model = replace(reference(asked), name=source)
     with tempfile.TemporaryDirectory() as folder:
-        suite = Path(folder) / f"{task}.yaml"
-        suite.write_text(f"suites: [{{type: harness, tasks: [{HARNESS[task]}]}}]\n")
-        print_suites(run.evaluate(model, [str(suite)], own["save_dir"], TerminalProgress()))
+        path = Path(folder) / f"{task}.yaml"
+        path.write_text(json.dumps({"suites": [suite]}))
+        print_suites(run.evaluate(model, [str(path)], own.get("save_dir"), TerminalProgress()))
+
+
+def _suite_of(own: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The task's name, and the suite that asks it: files in `task_dir`, else the harness."""
+    task, _, split = str(own.get("task", "mmlu_test")).partition("_")
+    folder = Path(str(own.get("task_dir", "evaluation"))) / task
+    if folder.is_dir():
+        chosen = {"split": split or "test", "language": own.get("lang", "en")}
+        chosen |= {"examples": own.get("n_shot", 5), "folder": str(folder.resolve())}
+        return task, {"type": "multiple_choice", **chosen}
+    if task not in HARNESS:
+        raise ConfigError(
+            f"task: '{task}' is not known. Known: {', '.join(HARNESS)}; or any folder of task_dir "
+            f"with test/NAME.csv, which {folder} is not."
+        )
+    return task, {"type": "harness", "tasks": [HARNESS[task]]}
 
 
 def env() -> None:

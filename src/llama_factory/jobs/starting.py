@@ -57,7 +57,9 @@ def prepare_rows(config: LearningConfig, folder: Path, progress: Progress) -> Pr
         progress.say(f"Dropped: {count} rows, {reason}.")
     if not len(data.train):
         named = settings.train_path or ", ".join(settings.dataset)
-        raise DataError(f"data.train_path: {named} holds no usable row.")
+        reasons = [*data.report.refused, *data.report.unread_warnings]
+        first = f" The first reason: {reasons[0]}" if reasons else ""
+        raise DataError(f"data.train_path: {named} holds no usable row.{first}")
     require_fitting(config.training.objective, data.train)
     return data
 

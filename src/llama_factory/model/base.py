@@ -21,6 +21,7 @@ from llama_factory.model.chat.template import REFUSALS, Renderer
 from llama_factory.model.chat.templates import NamedTemplate, find, names
 from llama_factory.model.chat.tokens import first_difference
 from llama_factory.model.dtypes import choose
+from llama_factory.model.longer_positions import config_for
 from llama_factory.model.provenance import TOKENIZER_FILE
 from llama_factory.model.settings import ModelSettings
 
@@ -60,6 +61,7 @@ def load_network(folder: Path, settings: ModelSettings, *, is_exact: bool = Fals
             ),
             trust_remote_code=settings.trust_remote_code,
             **_packed(settings.adapter),
+            **config_for(folder, settings),
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: this model cannot be loaded: {error}") from error

@@ -58,6 +58,13 @@ class ModelSettings(Settings):
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex"] = "auto"
     """Which program computes attention; results are the same. `auto`: the fastest of torch's own
     (`sdpa`). `eager` needs most memory; `flash_attention_2` and `flex` need a GPU."""
+    rope_scaling: Literal["linear", "dynamic", "yarn", "llama3"] | None = None
+    """How positions beyond those that the model was trained with are made. `linear` presses all
+    together and must be trained; `yarn` and `llama3` leave near ones as they are; `dynamic` depends
+    on the longest row. Empty: as the model's config says."""
+    rope_tokens: int | None = Field(None, ge=1)
+    """Tokens that `rope_scaling` must reach; where the model reaches them by itself, nothing is
+    changed. Empty: twice the model's own length."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for sources you trust."""
 

@@ -337,10 +337,16 @@ def describe_run(run: Run, rows: Rows) -> Description:
         "data": data
         | {"enable_thinking": form.enable_thinking, "default_system": form.default_system},
         "model.new_special_tokens": [*form.text_tokens],
+        "model.rope_scaling": _positions(run.model.network),
         "the chat template": _hash(form.template or run.model.tokenizer.chat_template),
         "model.dtype": str(run.model.precision.dtype).removeprefix("torch."),
         "the weights that train": _hash(sorted(run.model.trainable())),
     }
+
+
+def _positions(network: Any) -> Any:
+    """How a network's positions are made, as its config says."""
+    return getattr(network.config.get_text_config(), "rope_parameters", None)
 
 
 def name_of(description: Description) -> str:

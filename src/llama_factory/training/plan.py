@@ -6,7 +6,7 @@ A function of rows, settings and seed: a run that goes on has the updates it wou
 import hashlib
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, cycle
 
 import torch
 
@@ -34,7 +34,16 @@ def plan_run(rows: Rows, settings: TrainingSettings) -> Plan:
 
 def _plan(rows: Rows, settings: TrainingSettings, num_steps: int) -> Plan:
     sizes, shares, kinds = rows.sizes, rows.shares, rows.kinds()
-    return plan_steps(sizes, shares, settings.batch_size, num_steps, settings.seed, kinds)
+    plan = plan_steps(sizes, shares, settings.batch_size, num_steps, settings.seed, kinds)
+    return plan if settings.shuffle else _in_order(plan, sizes[NEW])
+
+
+def _in_order(plan: Plan, size: int) -> Plan:
+    """The same plan with the new rows as they lie, again from the first when used up."""
+    rows = cycle(range(size))
+    return [
+        [RowRef(NEW, next(rows)) if ref.source == NEW else ref for ref in update] for update in plan
+    ]
 
 
 def count_steps(num_rows: int, settings: TrainingSettings) -> int:
@@ -159,7 +168,8 @@ def learning_rate_at(step: int, num_steps: int, settings: TrainingSettings) -> f
     if warmup is None:
         warmup = math.ceil(settings.warmup_fraction * num_steps)
     peak, floor = settings.learning_rate, settings.final_lr_fraction
+    course = Course(num_steps, warmup, ends_after=settings.schedule_ends == "after")
     if step < warmup:
-        return peak * (step + 1) / warmup
-    height = settings.schedule.height(step, Course(num_steps, warmup))
+        return peak * course.warmth(step)
+    height = settings.schedule.height(step, course)
     return peak * (floor + (1 - floor) * height)

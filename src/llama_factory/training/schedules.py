@@ -15,14 +15,25 @@ class Course:
     Attributes:
         num_steps: planned, warm-up included.
         num_warmup: of them, the first ones, in which the rate rises.
+        ends_after: whether the final rate would be that of a step after the last one.
     """
 
     num_steps: int
     num_warmup: int
+    ends_after: bool = False
+
+    @property
+    def last(self) -> int:
+        """The step that has the final rate."""
+        return self.num_steps - (not self.ends_after)
 
     def done(self, step: int) -> float:
         """Fraction of the steps after the warm-up that are done: 0 at the first, 1 at the last."""
-        return (step - self.num_warmup) / max(1, self.num_steps - 1 - self.num_warmup)
+        return (step - self.num_warmup) / max(1, self.last - self.num_warmup)
+
+    def warmth(self, step: int) -> float:
+        """Fraction of the peak at a step of the warm-up."""
+        return (step + (not self.ends_after)) / self.num_warmup
 
 
 class Schedule(Settings):
@@ -98,10 +109,15 @@ class Polynomial(Schedule):
 class InverseSqrt(Schedule):
     """One over the square root of the step: slower and slower, without an end."""
 
+    timescale: int | None = Field(None, ge=1)
+    """Steps after the warm-up in which the rate falls to 0.7 of its peak. Higher falls more slowly.
+    Empty: as many as the warm-up has."""
+
     def height(self, step: int, course: Course) -> float:
         """Vaswani et al. 2017, equation 3, https://arxiv.org/abs/1706.03762."""
-        begun = max(1, course.num_warmup)
-        return float((begun / max(begun, step + 1)) ** 0.5)
+        scale = self.timescale or max(1, course.num_warmup)
+        done = step + (not course.ends_after) - course.num_warmup
+        return float((scale / max(scale, scale + done)) ** 0.5)
 
 
 @SCHEDULES.register("wsd")
@@ -117,5 +133,5 @@ class Wsd(Schedule):
             max(1, round(self.decay_fraction * course.num_steps)),
             max(1, course.num_steps - course.num_warmup),
         )
-        left = course.num_steps - 1 - step
+        left = course.last - step
         return min(1.0, left / num_falling)

@@ -78,6 +78,13 @@ class TrainingSettings(Settings):
     """The same in steps; overrides `warmup_fraction`."""
     final_lr_fraction: float = Field(0.1, ge=0, le=1)
     """The rate at the last step, as a fraction of the peak."""
+    schedule_ends: Literal["within", "after"] = "within"
+    """Where warm-up and schedule begin and end. `within`: the first update has a rate above 0, and
+    the last one the final rate; `after`: as Transformers' Trainer has it, where the first update of
+    a warm-up has the rate 0, and an update after the last would have the final rate."""
+    shuffle: bool = True
+    """Teach the new rows in a random order, another one in each pass. Off: as they lie in their
+    files, which suits rows that build on each other."""
     weight_decay: float = Field(0.0, ge=0, lt=1)
     """Pull of the trained matrices towards zero; norms and biases are never pulled."""
     max_grad_norm: float = Field(1.0, ge=0)

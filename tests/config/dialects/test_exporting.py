@@ -66,7 +66,7 @@ def test_keys_of_a_training_change_nothing():
         ),
         ({"export_device": "npu"}, "export_device: 'npu' is not supported: use cpu"),
         ({"quantization_bit": 4}, "quantization_bit: 4 is not supported: merging into rounded wei"),
-        ({"export_quantization_bit": 4}, "quantise the exported folder with"),
+        ({"export_quantization_bit": 4}, "GPTQ is not done here; export without it"),
         ({"export_sise": 4}, "export_sise: no such key. Did you mean 'export_size'?"),
         ({"infer_dtype": "int8"}, "infer_dtype: must be one of auto, float16, bfloat16, float32"),
     ],

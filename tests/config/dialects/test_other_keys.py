@@ -113,6 +113,24 @@ def test_schedules_have_their_own_numbers():
     assert text.schedule.power == 2
 
 
+def test_rates_and_the_order_of_rows_are_those_of_transformers():
+    plain = training()
+    assert (plain.schedule_ends, plain.shuffle) == ("after", True)
+    assert not training("disable_shuffling=true").shuffle
+    assert training("lr_scheduler_type=inverse_sqrt").schedule.timescale == 10_000
+    assert training("lr_scheduler_type=inverse_sqrt", "warmup_steps=5").schedule.timescale is None
+    given = training("lr_scheduler_type=inverse_sqrt", "lr_scheduler_kwargs={timescale: 9}")
+    assert given.schedule.timescale == 9
+
+
+def test_positions_reach_as_far_as_rows_need_and_twice_as_far_without_rows():
+    given = ["model_name_or_path=tiny", "rope_scaling=yarn"]
+    alone = load_config(None, given).model
+    assert (alone.rope_scaling, alone.rope_tokens) == ("yarn", None)
+    taught = load_config(None, [*given, "dataset=a", "cutoff_len=9000"]).model
+    assert (taught.rope_scaling, taught.rope_tokens) == ("yarn", 9000)
+
+
 def test_a_number_of_rows_is_held_out():
     data = load_config(None, ["model_name_or_path=tiny", "val_size=100"]).data
     assert data.held_out_rows == 100

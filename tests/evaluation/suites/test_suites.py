@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from llama_factory.evaluation.settings import EvaluationSettings
 from llama_factory.evaluation.suites import SUITES, Bench, choose_suites, run_suites
 from llama_factory.evaluation.suites.canaries import check_answers, is_loop
 from llama_factory.evaluation.suites.harness import Harness, _result
+from llama_factory.evaluation.suites.multiple_choice import MultipleChoice
 from llama_factory.evaluation.task_rows import Prediction
 from llama_factory.model.adapted import adapt
 from llama_factory.model.chat.encoding import EncodeOptions
@@ -70,6 +72,43 @@ def test_the_guard_tells_perplexity_its_ratio_and_the_divergence(model, tmp_path
     assert found.scores["perplexity"].value == pytest.approx(own, rel=1e-4)
     assert found.scores["perplexity_ratio"].value == pytest.approx(own / base, rel=1e-4)
     assert found.scores["divergence"].low > 0
+
+
+def test_multiple_choice_takes_the_likeliest_letter(model, tmp_path):
+    for name, answers in (("law", "AB"), ("logic", "C")):
+        for split in ("test", "dev"):
+            path = tmp_path / "questions" / split / f"{name}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = [f"Which is it {n}?,one,two,three,four,{a}\n" for n, a in enumerate(answers)]
+            path.write_text("".join(lines))
+    about = {"law": {"name": "law", "category": "Humanities"}}
+    (tmp_path / "questions/mapping.json").write_text(json.dumps(about))
+    suite = MultipleChoice(folder=tmp_path / "questions", examples=1)
+    found = suite.measure(bench(model, tmp_path / "out"))
+    assert [(each.task, each.count) for each in found] == [
+        ("law", 2),
+        ("logic", 1),
+        ("Humanities", 2),
+        ("all subjects", 3),
+    ]
+    lines = (tmp_path / "out/multiple_choice/law.jsonl").read_text().splitlines()
+    rows = list(map(json.loads, lines))
+    beginning = "The following are multiple choice questions (with answers) about law.\n\n"
+    asked = "Which is it {}?\nA. one\nB. two\nC. three\nD. four\nAnswer:"
+    turns = [Message("user", beginning + asked.format(0)), Message("assistant", "A")]
+    turns.append(Message("user", asked.format(1)))
+    by_hand = {
+        letter: perplexity_of_last(model, [*turns, Message("assistant", letter)])
+        for letter in "ABCD"
+    }
+    assert rows[1]["answer"] == min(by_hand, key=by_hand.__getitem__)
+    right = [row["answer"] == row["expected"] for row in rows]
+    assert found[0].scores["accuracy"].value == pytest.approx(sum(right) / 2)
+
+
+def perplexity_of_last(model, turns):
+    turns = [*(replace(turn, weight=0.0) for turn in turns[:-1]), turns[-1]]
+    return perplexity(model, [Example(tuple(turns), "g", "f", 1)], batch_tokens=2048)
 
 
 def test_divergence_is_that_of_two_softmaxes(model):

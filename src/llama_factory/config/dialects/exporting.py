@@ -29,6 +29,10 @@ OWN: dict[str, Key] = {
 """Keys that mean something else here than in a training, or nothing there."""
 
 
+FOLLOWED = ("template", "trust_remote_code", "rope_scaling")
+"""Keys of the model that are settings of the same name."""
+
+
 @dataclass(frozen=True)
 class ExportRequest:
     """What `llama-factory export` is asked for.
@@ -98,7 +102,7 @@ def export_request(flat: Mapping[str, Any], where: str) -> ExportRequest:
         raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
     adapters, model = values.get("adapter_name_or_path"), values["model_name_or_path"]
     dtype = values.get("infer_dtype", "auto")
-    changed = {name: values.get(name) for name in ("template", "trust_remote_code")}
+    changed = {name: values.get(name) for name in FOLLOWED}
     return ExportRequest(
         source=",".join(adapters) if adapters else model,
         output=values["export_dir"],

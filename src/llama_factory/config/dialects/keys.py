@@ -45,6 +45,12 @@ MODEL: dict[str, Key] = {
         "auto",
         about="The engine chooses for `fa3`, and for `fa2` where flash-attn is not installed.",
     ),
+    "rope_scaling": part(
+        "model.rope_scaling",
+        one_of("linear", "dynamic", "yarn", "llama3"),
+        "linear",
+        about="Where `cutoff_len` is longer than the model reaches; without rows twice its length.",
+    ),
     "use_liger_kernel": part(
         "training.liger_kernel", boolean, True, about="As enable_liger_kernel."
     ),
@@ -261,9 +267,10 @@ DEFAULTS: dict[str, object] = {
 
 NATIVE_DEFAULTS: dict[str, object] = {
     "training.final_lr_fraction": 0.0,
+    "training.schedule_ends": "after",
     "data.cleaning": [],
     "data.long_prompts": "cut",
     "strategies": [],
 }
-"""The same for what has no key of its own: the rate falls to zero, rows are taught as they are, too
-long questions are cut, and nothing was learned before."""
+"""The same for what has no key of its own: the rate falls to zero as in Transformers, rows are
+taught as they are, too long questions are cut, and nothing was learned before."""

@@ -137,6 +137,16 @@ def precision(done: Translation) -> None:
         done.put("model.dtype", formats[wanted[-1]], wanted[-1])
 
 
+def positions(done: Translation) -> None:
+    """rope_scaling: as far as the rows of a run need it."""
+    kind = done.values.get("rope_scaling")
+    if kind is None:
+        return
+    done.put("model.rope_scaling", kind, "rope_scaling")
+    if {"dataset", "eval_dataset", "data_path"} & done.given:
+        done.put("model.rope_tokens", done.values.get("cutoff_len"), "cutoff_len")
+
+
 def programs(done: Translation) -> None:
     """flash_attn and enable_liger_kernel: a missing library costs only speed, the run goes on."""
     names = {"sdpa": "sdpa", "disabled": "eager", "fa2": "flash_attention_2"}
@@ -396,6 +406,7 @@ def _type_of(written: Any) -> Any:
 RULES: tuple[Callable[[Translation], None], ...] = (
     adapter,
     precision,
+    positions,
     special_tokens,
     programs,
     held_out,

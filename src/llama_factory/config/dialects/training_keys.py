@@ -78,6 +78,7 @@ COURSE: dict[str, Key] = {
         "training.early_stopping_steps", count, 3, about="Needs eval_strategy steps."
     ),
     "seed": setting("training.seed", count, 42),
+    "disable_shuffling": part("training.shuffle", boolean, True),
     "lr_scheduler_kwargs": part(
         "training.schedule",
         settings_text,

@@ -58,8 +58,11 @@ SCHEDULES = {
 SCHEDULE_SETTINGS = {
     "cosine_with_restarts": ("num_cycles",),
     "polynomial": ("power",),
+    "inverse_sqrt": ("timescale",),
 }
 """Schedule -> settings that have the same name in lr_scheduler_kwargs."""
+SLOWEST = 10_000
+"""The timescale of inverse_sqrt without a warm-up, in steps."""
 LOWEST = ("min_lr", "min_lr_rate", "min_lr_ratio", "lr_end")
 """What lr_scheduler_kwargs call the last rate, or its share of the first."""
 
@@ -178,6 +181,8 @@ def course(done: Translation) -> None:
                 "lr_scheduler_type", f"'{schedule}' is not supported. Use {', '.join(known)}."
             )
     _warmup(done, is_constant=schedule == "constant")
+    if done.is_on("disable_shuffling"):
+        done.put("training.shuffle", False, "disable_shuffling")
 
 
 def _schedule(done: Translation, kind: str) -> str | dict[str, object]:
@@ -190,12 +195,18 @@ def _schedule(done: Translation, kind: str) -> str | dict[str, object]:
             peak = float(done.values.get("learning_rate", 1.0))
             share = lowest / peak if is_rate else lowest
             done.put("training.final_lr_fraction", share, "lr_scheduler_kwargs")
+    if kind == "inverse_sqrt" and not _warms_up(done):
+        given.setdefault("timescale", SLOWEST)
     known = SCHEDULE_SETTINGS.get(kind, ())
     if unknown := [name for name in given if name not in known]:
         told = f"the schedule knows {', '.join(known) or 'no settings'}, and not {unknown[0]}."
         done.refuse("lr_scheduler_kwargs", told)
     chosen = {name: given[name] for name in known if name in given}
     return {"type": kind} | chosen if chosen else kind
+
+
+def _warms_up(done: Translation) -> bool:
+    return bool(done.values.get("warmup_ratio") or done.values.get("warmup_steps"))
 
 
 def _has_schedule(name: str) -> bool:

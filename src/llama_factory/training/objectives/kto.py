@@ -73,7 +73,7 @@ class Kto(Objective):
 
 
 class _Mismatched(Sequence[Example]):
-    """Rows as pairs of their own answer and the next row's that differs from it."""
+    """Rows as pairs of their own answer and that of the row before that differs from it."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self._examples = examples
@@ -84,7 +84,7 @@ class _Mismatched(Sequence[Example]):
     def __getitem__(self, place: int) -> Example:  # type: ignore[override]
         row, number = self._examples[place], len(self._examples)
         for step in range(1, min(number, 100)):
-            other = self._examples[(place + step) % number]
+            other = self._examples[(place - step) % number]
             if other.answer != row.answer and not other.is_text:
                 return replace(row, rejected=other.messages[-1])
         return replace(row, rejected=row.messages[-1])
