@@ -4,7 +4,10 @@ Usage: same_job.py DATA [--peer PYTHON] [--jobs NAME ...] [--quick] [--out FILE]
 `data/` of a checkout of LLaMA-Factory, and PYTHON that of an environment with it (else one is
 made). Each job is one YAML, which both programs read unchanged: ten updates in float32 of a tiny
 random model with the tokenizer of SmolLM2, rows in the file's order. What would be drawn at random
-is drawn once before: LoRA starts from a folder that both read, with a value head beside it.
+is drawn once before: LoRA starts from a folder that both read, with a value head beside it. Where
+the model at the start is a reference, that LoRA changes nothing yet: their reference is the base,
+ours the model as the run begins. Pairs, judged answers and texts fit one row, since longer ones are
+cut by another rule here (texts are divided), and packed texts see each other there.
 """
 
 import argparse
@@ -49,9 +52,13 @@ COMMON: Keys = {
     "overwrite_output_dir": True,
 }
 """What all jobs have in common, as people write it."""
+SHORT, MOST_CHARACTERS = ("c4_demo", "dpo_en_demo", "kto_en_demo"), 900
+"""Sets of which there is one more with the rows of at most so many characters, as `NAME_short`."""
+SHORT_PAIRS: Keys = {"dataset": "dpo_en_demo_short", "max_samples": 16}
+"""A multiple of the rows of an update: the last one of an epoch is smaller there."""
 SFT: Keys = {"stage": "sft", "dataset": "identity,alpaca_en_demo"}
 ASFT: Keys = SFT | {"finetuning_type": "full", "use_asft_loss": True, "asft_alpha": 0.1}
-PAIRS: Keys = {"stage": "dpo", "dataset": "dpo_en_demo", "pref_beta": 0.1}
+PAIRS: Keys = {"stage": "dpo", **SHORT_PAIRS, "pref_beta": 0.1}
 JOBS: Mapping[str, Keys] = {
     "sft": SFT,
     "sft, one micro-batch": SFT | {"gradient_accumulation_steps": 1},
@@ -64,19 +71,21 @@ JOBS: Mapping[str, Keys] = {
     "pissa": SFT | {"pissa_init": True, "pissa_iter": -1},
     "freeze": SFT | {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
     "full": SFT | {"finetuning_type": "full"},
-    "pt": {"stage": "pt", "dataset": "c4_demo"},
+    "pt": {"stage": "pt", "dataset": "c4_demo_short", "packing": False},
     "dpo": PAIRS,
     "dpo, full": PAIRS | {"finetuning_type": "full"},
     "dpo, ipo": PAIRS | {"pref_loss": "ipo"},
     "dpo, with pref_ftx": PAIRS | {"pref_ftx": 0.5},
     "orpo": PAIRS | {"pref_loss": "orpo"},
     "simpo": PAIRS | {"pref_loss": "simpo"},
-    "kto": {"stage": "kto", "dataset": "kto_en_demo", "gradient_accumulation_steps": 1},
-    "rm": {"stage": "rm", "dataset": "dpo_en_demo"},
+    "kto": {"stage": "kto", "dataset": "kto_en_demo_short", "gradient_accumulation_steps": 1},
+    "rm": {"stage": "rm", **SHORT_PAIRS},
 }
 """Name -> the keys of its own."""
 FROM_BASE = ("pissa", "freeze", "full", "asft, full", "dpo, full")
 """Jobs that begin with the model alone."""
+FROM_NOTHING = ("dpo", "dpo, ipo", "dpo, with pref_ftx", "kto")
+"""Jobs whose LoRA is zero at first."""
 QUICK = ("sft", "dpo")
 
 
@@ -113,13 +122,9 @@ def main() -> None:
     names = list(QUICK) if args.quick else args.jobs
     with tempfile.TemporaryDirectory() as folder:
         work = args.work or Path(folder)
-        made = {"template": args.template, "dataset_dir": str(args.data.resolve())}
+        made = {"template": args.template, "dataset_dir": str(_sets(work / "data", args.data))}
         made |= {"model_name_or_path": str(_model(work / "model"))}
-        start = {"adapter_name_or_path": str(_adapter(work / "adapter", work / "model"))}
-        whole = {
-            name: COMMON | made | JOBS[name] | ({} if name in FROM_BASE else start)
-            for name in names
-        }
+        whole = {name: COMMON | made | JOBS[name] | _start(name, work) for name in names}
         if not args.quick:
             _peer_runs(args.peer or common.llama_factory_python(), whole, work / "theirs")
         found = [_compared(name, keys, work, is_alone=args.quick) for name, keys in whole.items()]
@@ -147,6 +152,7 @@ def _model(folder: Path) -> Path:
         return folder
     tokenizer = AutoTokenizer.from_pretrained(resolve("smollm2"))
     tokenizer.chat_template = None
+    tokenizer.pad_token = "<|endoftext|>"  # where it is the end token, theirs never teaches that
     tokenizer.save_pretrained(folder)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -166,8 +172,42 @@ def _model(folder: Path) -> Path:
     return folder
 
 
-def _adapter(folder: Path, model: Path) -> Path:
-    """A random LoRA of the model, none of whose matrices is zero, and a value head."""
+def _sets(folder: Path, data: Path) -> Path:
+    """Their sets, and those of SHORT with their short rows."""
+    if folder.exists():
+        return folder
+    folder.mkdir(parents=True)
+    for path in data.resolve().iterdir():
+        (folder / path.name).symlink_to(path)
+    known = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "dataset_info.json").unlink()
+    for name in SHORT:
+        text = (folder / known[name]["file_name"]).read_text()
+        rows = json.loads(text) if text[0] == "[" else map(json.loads, text.splitlines())
+        short = [row for row in rows if len(json.dumps(row)) <= MOST_CHARACTERS]
+        known[f"{name}_short"] = known[name] | {"file_name": f"{name}_short.json"}
+        (folder / f"{name}_short.json").write_text(json.dumps(short))
+    (folder / "dataset_info.json").write_text(json.dumps(known))
+    return folder
+
+
+def _start(name: str, work: Path) -> Keys:
+    """What a job begins with besides the model."""
+    if name in FROM_BASE:
+        return {}
+    spread = 0.0 if name in FROM_NOTHING else 0.02
+    folder = work / ("adapter" if spread else "zero-adapter")
+    return {"adapter_name_or_path": str(_adapter(folder, work / "model", spread))}
+
+
+def _adapter(folder: Path, model: Path, spread: float) -> Path:
+    """A random LoRA of the model, and a value head.
+
+    Args:
+        folder: a new one.
+        model: that it is for.
+        spread: standard deviation of the matrices that usually begin as zero.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
     from safetensors.torch import save_file
@@ -182,7 +222,7 @@ def _adapter(folder: Path, model: Path) -> Path:
     with torch.no_grad():
         for name, weight in network.named_parameters():
             if "lora_B" in name:
-                weight.normal_(0, 0.02)
+                weight.normal_(0, spread)
     network.save_pretrained(str(folder))
     head = {
         "v_head.summary.weight": torch.randn(1, WIDTH) / 8,
