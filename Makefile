@@ -63,6 +63,7 @@ deploy-check: .venv-deploy/ready
 	done; fi
 	.venv-deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 	.venv-deploy/bin/hadolint docker/Dockerfile docker/Dockerfile.cuda
+	.venv-deploy/bin/python -c "import sky; sky.Task.from_yaml('deploy/skypilot/round.yaml')"
 	.venv-deploy/bin/yamllint -d '{extends: relaxed, rules: {line-length: disable}}' compose.yaml deploy
 
 .venv-deploy/ready: deploy/requirements.txt
