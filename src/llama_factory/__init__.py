@@ -34,28 +34,15 @@ if TYPE_CHECKING:
     from llama_factory.operate import serve
     from llama_factory.rounds.finishing import Round
     from llama_factory.rounds.gate import Verdict
-    from llama_factory.run import (
-        adopt,
-        chat,
-        consolidate,
-        evaluate,
-        export,
-        init,
-        learn,
-        load,
-        local_writers,
-        predict,
-        promote,
-        rollback,
-        train,
-    )
+    from llama_factory.run import adopt, consolidate, init, learn, promote, rollback, train
     from llama_factory.serving.chat import ChatModel, ChatSession
+    from llama_factory.use import chat, evaluate, export, load, local_writers, predict
     from llama_factory.versions.version import ModelVersion
     from llama_factory.versions.workspace import Workspace
 
 _HOMES = {
-    "llama_factory.run": "init adopt learn consolidate promote rollback train evaluate predict"
-    " export load chat local_writers",
+    "llama_factory.run": "init adopt learn consolidate promote rollback train",
+    "llama_factory.use": "evaluate predict export load chat local_writers",
     "llama_factory.operate": "serve",
     "llama_factory.cli.terminal": "TerminalProgress",
     "llama_factory.core.errors": "FactoryError ConfigError DataError ModelError VersionError"

@@ -1,5 +1,5 @@
 """The verbs of whoever looks after rows and documents, each in a few lines: what waits, what is in
-dispute, what was ever taught, what answers draw on. `run.py` and `operate.py` have all others.
+dispute, what was ever taught, what answers draw on. As those of `run.py`.
 
 What a person can mend is a `FactoryError` whose message tells how.
 """

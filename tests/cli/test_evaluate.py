@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from llama_factory import run
+from llama_factory import run, use
 from llama_factory.cli.app import app
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import SILENT
@@ -68,7 +68,7 @@ def test_a_version_without_suites_named_gets_the_usual_ones(bot):
 @pytest.mark.slow
 def test_a_plain_adapter_is_measured_too(bot, suite, tmp_path):
     source = ModelReference(str(bot / "versions/v0002/adapter"))
-    (found,) = run.evaluate(source, [str(suite)], tmp_path / "out", SILENT)
+    (found,) = use.evaluate(source, [str(suite)], tmp_path / "out", SILENT)
     assert found.tasks[0].count == 6
 
 
@@ -110,5 +110,5 @@ def test_folds_train_and_test_every_row_once(bot, tmp_path):
 )
 def test_an_unknown_suite_is_told_with_the_nearest(bot, suites, told):
     with pytest.raises(ConfigError) as error:
-        run.evaluate(ModelReference(str(bot)), suites, None, SILENT)
+        use.evaluate(ModelReference(str(bot)), suites, None, SILENT)
     assert told in str(error.value)

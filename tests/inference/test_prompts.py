@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import yaml
 
-from llama_factory import run
+from llama_factory import use
 from llama_factory.core import files
 from llama_factory.core.types import Example, Message, ToolCall
 from llama_factory.inference.prompts import PromptWriter
@@ -203,7 +203,7 @@ def test_chat_asks_the_base_version_as_the_settings_say(model, tmp_path):
     version = publish(workspace, model, how=PromptFormat(True))
     releases.promote(workspace.releases, version.id, "test")
     for name, thought in (("v0000", EMPTY), ("production", "")):
-        session = run.chat(workspace.folder, name)
+        session = use.chat(workspace.folder, name)
         assert texts(session.model.engine, session.model.version_id) == [thought]
 
 

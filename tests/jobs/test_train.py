@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llama_factory import run
+from llama_factory import run, use
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.files import read_json
 from llama_factory.core.progress import SILENT
@@ -71,7 +71,7 @@ def test_a_run_goes_on_with_an_adapter_and_changes_it(train, first):
 def test_a_new_adapter_on_a_merged_one_is_exported_with_it(train, first, tmp_path):
     stacked = train("stacked", adapter_paths=[str(first)], create_new_adapter=True)
     assert (stacked / "merged_adapters/1/adapter_model.safetensors").is_file()
-    run.export(
+    use.export(
         ModelReference(str(stacked)),
         tmp_path / "out",
         prompts=None,

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from llama_factory import run
+from llama_factory import run, use
 from llama_factory.config.loading import load_config
 from llama_factory.core.errors import ConfigError, ModelError, VersionError
 from llama_factory.core.progress import SILENT
@@ -101,7 +101,7 @@ def test_the_second_consolidation_begins_at_the_original_base(bot, tiny, tmp_pat
     # every version is complete: those it was made of may be gone
     for each in ("v0001", "v0002", "v0003"):
         shutil.rmtree(bot.versions / each)
-    exported = run.export(
+    exported = use.export(
         ModelReference(str(bot.folder), version.id),
         tmp_path / "whole",
         prompts=None,

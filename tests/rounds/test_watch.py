@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from llama_factory import operate, run
+from llama_factory import oversee, run
 from llama_factory.core.errors import ConfigError, VersionError
 from llama_factory.core.files import write_jsonl
 from llama_factory.core.ownership import owned
@@ -138,7 +138,7 @@ def test_parked_files_are_left_out_of_later_rounds_and_may_be_tried_again(bench)
     bench.tick(3)
     assert set(store.get(bench.workspace, "v0001").report["taken"]) == {"news.jsonl"}
     assert (bench.workspace.inbox / "faq.jsonl").exists()
-    assert operate.unpark(bench.workspace.folder) == 1
+    assert oversee.unpark(bench.workspace.folder) == 1
     bench.tick(3)
     assert set(store.get(bench.workspace, "v0002").report["taken"]) == {"faq.jsonl"}
 
@@ -242,7 +242,7 @@ def test_quiet_hours_hold_a_round(bot, monkeypatch):
     bench = make_bench(bot, monkeypatch, LOOP + '  not_between: ["00:00", "23:59"]\n')
     drop(bot, "faq", 12)
     assert bench.tick().decision.sentence.startswith("12 of 10 rows; not before 23:59")
-    assert operate.why(bot.folder).sentence.startswith("12 of 10 rows; not before 23:59")
+    assert oversee.why(bot.folder).sentence.startswith("12 of 10 rows; not before 23:59")
     assert bench.rounds == 0
 
 
@@ -299,7 +299,7 @@ def test_rows_that_people_accepted_are_learned_without_any_file(taught):
             for i in range(12)
         ]
         patch.setattr(folder, "accepted_rows", lambda _: rows)
-        assert operate.why(taught.workspace.folder).rows == 12
+        assert oversee.why(taught.workspace.folder).rows == 12
         taught.tick(4)
     assert taught.rounds == 1
     assert taught.watcher.status.decision.sentence == "nothing waits to be taught"
@@ -332,7 +332,7 @@ def test_it_stops_when_asked_and_sees_files_at_once(bench):
         drop(bench.workspace, "faq", 3)
         while not bench.events:
             watching.join(0.01)
-        assert operate.why(bench.workspace.folder).watcher.pid == os.getpid()
+        assert oversee.why(bench.workspace.folder).watcher.pid == os.getpid()
     finally:
         stop.set()
         watching.join(10)
@@ -345,7 +345,7 @@ def test_the_process_that_watches_loads_no_torch(taught):
     at_rest(taught.workspace.inbox / "new.jsonl")
     code = (
         "import sys\nfrom llama_factory import operate\n"
-        "status = operate.watcher(sys.argv[1]).run_once()\n"
+        "status = oversee.watcher(sys.argv[1]).run_once()\n"
         "print(status.rows, 'torch' in sys.modules, 'transformers' in sys.modules)\n"
     )
     done = subprocess.run(
@@ -377,7 +377,7 @@ def test_a_workspace_that_was_copied_while_it_was_watched_can_be_watched(bench, 
     with owned(bench.workspace.watch_lock, what="watching"):
         shutil.copytree(bench.workspace.folder, tmp_path / "copy")
     assert ownership.read_owner(tmp_path / "copy" / ".watch.lock") is not None
-    assert operate.watcher(tmp_path / "copy").run_once().rows == 0
+    assert oversee.watcher(tmp_path / "copy").run_once().rows == 0
 
 
 def test_changes_of_a_folder_wake_it_up(tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_factory import operate, run
+from llama_factory import oversee, run
 from llama_factory.core.files import read_jsonl, sha256, write_json
 from llama_factory.versions import releases, store
 from llama_factory.versions.journal import Journal
@@ -112,7 +112,7 @@ def the_server_answered_with_what_was_released(bot, server):
 
 
 def the_journal_explains_everything(bot):
-    operate.journal(bot.folder)
+    oversee.journal(bot.folder)
     listed = Journal(bot.journal).events()
     history = releases.read(bot.releases).history
     moves = [each for each in listed if "aliases" in each.data]

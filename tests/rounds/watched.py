@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from llama_factory import operate
+from llama_factory import oversee
 from llama_factory.core.ownership import living_owner
 from llama_factory.versions import releases, store
 from llama_factory.versions.journal import Journal
@@ -191,10 +191,10 @@ class Watched:
             time.sleep(1)
             self.start()
             self.take_poison_away()
-            status = operate.why(self.workspace.folder)
+            status = oversee.why(self.workspace.folder)
             if not (status.rows or status.is_interrupted or status.growing or status.decision.held):
                 return
-        raise AssertionError(f"not learned: {operate.why(self.workspace.folder).to_json()}")
+        raise AssertionError(f"not learned: {oversee.why(self.workspace.folder).to_json()}")
 
     def wait_until_served(self):
         """Until the server, if there is one, answers with what is released."""

@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 
-from llama_factory import operate
+from llama_factory import oversee
 from llama_factory.core.errors import FactoryError
 from llama_factory.rounds import watch
 from llama_factory.rounds.round_process import ProcessEnd
@@ -63,7 +63,7 @@ class Bench:
         self.workspace = workspace
         self.processes = processes
         self.events = []
-        self.watcher = operate.watcher(workspace.folder, report=self.events.append)
+        self.watcher = oversee.watcher(workspace.folder, report=self.events.append)
         if clock is not None:
             self.watcher._clock = self.watcher._view.clock = clock
 

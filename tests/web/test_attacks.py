@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import llama_factory
-from llama_factory import curate, operate, upkeep
+from llama_factory import curate, operate, oversee, upkeep
 from llama_factory.core import files
 from llama_factory.jobs import background
 from llama_factory.monitoring import series
@@ -223,11 +223,11 @@ def test_no_shell_reads_what_a_form_says(bot, page, tmp_path, monkeypatch):
         for path in _changes():
             if path not in BEGIN:
                 page.post(path, dict.fromkeys(fields, said))
-    job = operate.begin_job(bot, ["export", COMMAND])
+    job = oversee.begin_job(bot, ["export", COMMAND])
     until = time.monotonic() + 120
-    while operate.job_log(bot, job.id)[0].is_alive and time.monotonic() < until:
+    while oversee.job_log(bot, job.id)[0].is_alive and time.monotonic() < until:
         time.sleep(0.05)
-    assert operate.job_log(bot, job.id)[0].words[-1] == COMMAND
+    assert oversee.job_log(bot, job.id)[0].words[-1] == COMMAND
     assert not list(tmp_path.rglob("OWNED"))
 
 

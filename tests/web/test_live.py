@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from llama_factory import operate, upkeep
+from llama_factory import operate, oversee, upkeep
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, VersionError
 from llama_factory.core.times import now
@@ -44,7 +44,7 @@ def test_a_stream_tells_which_parts_changed(bot):
 
 
 def test_a_stream_goes_on_after_what_the_browser_knows(bot):
-    operate.journal(bot)
+    oversee.journal(bot)
     newest = look(bot)[1]
     assert newest > 0
     (known,) = followed(bot, lambda: None, last_seen=newest)
@@ -90,7 +90,7 @@ def test_a_round_in_progress_is_drawn(bot):
 
 def waited(bot, job_id, state):
     until = time.monotonic() + 60
-    while (job := operate.job_log(bot, job_id)[0]).state != state:
+    while (job := oversee.job_log(bot, job_id)[0]).state != state:
         assert time.monotonic() < until, job
         time.sleep(0.05)
     return job
@@ -98,7 +98,7 @@ def waited(bot, job_id, state):
 
 @pytest.mark.slow
 def test_a_command_goes_on_by_itself_and_says_how_it_ended(bot):
-    job = operate.begin_job(bot, ["learn"], who="ann")
+    job = oversee.begin_job(bot, ["learn"], who="ann")
     assert job.is_alive
     ended = waited(bot, job.id, "finished")  # nothing waits in the inbox
     assert (ended.who, ended.code) == ("ann", 0)
@@ -113,33 +113,33 @@ def test_jobs_run_one_after_another_and_can_be_stopped_while_they_wait(bot):
     asked = {"words": ["learn"], "who": "ann", "began": now()}
     files.write_json(earlier / background.ASKED, asked)
     with files.locked(earlier / background.LOCK, what="running", seconds=1):
-        second = operate.begin_job(bot, ["learn"])
+        second = oversee.begin_job(bot, ["learn"])
         assert (second.id, second.state) == ("0002", "waiting")
-        operate.stop_job(bot, second.id)
+        oversee.stop_job(bot, second.id)
         stopped = waited(bot, second.id, "stopped")
     assert stopped.code in (None, *background.BY_SIGNAL)  # None: before it could write
-    assert operate.job_log(bot, "0001")[0].state == "lost"
+    assert oversee.job_log(bot, "0001")[0].state == "lost"
 
 
 def test_what_may_not_be_a_job_is_refused(bot):
     with pytest.raises(VersionError, match="cannot be a job"):
-        operate.begin_job(bot, ["serve"])
+        oversee.begin_job(bot, ["serve"])
     with pytest.raises(ConfigError, match="epochz"):
-        operate.begin_job(bot, ["learn"], ["training.epochz=1"])
+        oversee.begin_job(bot, ["learn"], ["training.epochz=1"])
     with pytest.raises(VersionError, match="there is no job"):
-        operate.stop_job(bot, "../0001")
-    assert operate.jobs(bot) == []
+        oversee.stop_job(bot, "../0001")
+    assert oversee.jobs(bot) == []
 
 
 def test_the_loop_is_paused_and_resumed(bot):
     page = Visitor.of(bot.folder)
     page.post("/rounds/pause")
-    assert operate.why(bot).is_paused
+    assert oversee.why(bot).is_paused
     assert "paused by local since" in page.text("/")
-    assert operate.pause(bot) is False
+    assert oversee.pause(bot) is False
     page.post("/rounds/resume")
-    assert not operate.why(bot).is_paused
-    assert [each.what for each in operate.journal(bot, what=["paused", "resumed"])] == [
+    assert not oversee.why(bot).is_paused
+    assert [each.what for each in oversee.journal(bot, what=["paused", "resumed"])] == [
         "paused",
         "resumed",
     ]
@@ -147,19 +147,19 @@ def test_the_loop_is_paused_and_resumed(bot):
 
 def test_settings_are_checked_shown_and_saved(bot):
     page = Visitor.of(bot.folder)
-    text, seen = operate.settings_text(bot)
+    text, seen = oversee.settings_text(bot)
     wrong = page.post("/settings/check", {"text": f"{text}\nnonsense: 1\n", "seen": seen})
     assert "nonsense" in wrong.text
     assert "formaction" not in wrong.text
     better = text.replace("port: 8000", "port: 9000")
     shown = page.post("/settings/check", {"text": better.replace("\n", "\r\n"), "seen": seen})
     assert "+  port: 9000" in shown.text
-    assert operate.settings_text(bot) == (text, seen)
+    assert oversee.settings_text(bot) == (text, seen)
     assert page.post("/settings/save", {"text": better, "seen": seen}).status_code == 303
-    assert operate.settings_text(bot)[0] == better
+    assert oversee.settings_text(bot)[0] == better
     late = page.post("/settings/save", {"text": text, "seen": seen})
     assert "was changed since it was opened here" in late.text
-    assert operate.settings_text(bot)[0] == better
+    assert oversee.settings_text(bot)[0] == better
 
 
 def test_a_key_is_shown_once(bot):

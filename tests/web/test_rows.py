@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from llama_factory import curate, operate
+from llama_factory import curate, operate, oversee
 from llama_factory.core import files
 from llama_factory.core.errors import DataError
 from llama_factory.core.types import Example
@@ -110,7 +110,7 @@ def test_a_row_is_marked_with_a_reason_and_its_statement(bot, page):
     assert "marked to be forgotten" in text
     assert "Forget this row" not in text
     assert EVIL not in text
-    (event,) = operate.journal(bot, what=["row forgotten"])
+    (event,) = oversee.journal(bot, what=["row forgotten"])
     assert (event.version, event.data["name"]) == ("v0001", "local")
     assert "red" not in json.dumps(event.data)
 

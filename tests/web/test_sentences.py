@@ -10,7 +10,7 @@ import string
 
 import pytest
 
-from llama_factory import data, monitoring, operate, rounds, versions
+from llama_factory import data, monitoring, oversee, rounds, versions
 from llama_factory.core import files
 from llama_factory.core.sentences import (
     KINDS,
@@ -122,7 +122,7 @@ def test_the_pages_state_it_in_the_visitors_language(bot, page):
         text = html.unescape(page.text(address, **{"accept-language": "zh"}))
         assert "v0001 faq（旧）：f1 0.9 -> 0.1，超过允许的下降 0.02" in text
         assert "more than the allowed drop" in page.text(address)
-    operate.pause(bot, "ann")
+    oversee.pause(bot, "ann")
     text = html.unescape(page.text("/", **{"accept-language": "zh"}))
     assert "没有等待学习的内容；ann 自 " in text
     assert "已在" not in text

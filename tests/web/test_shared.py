@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from llama_factory import operate, upkeep
+from llama_factory import oversee, upkeep
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.web.shared import OF_LOOP, OF_VERSIONS, SECONDS, SharedReads
@@ -37,7 +37,7 @@ def test_what_did_not_change_is_read_once_until_some_time_passed(bot):
     [
         lambda bot: files.write_text(bot.inbox / "a.jsonl", "{}\n"),
         lambda bot: (bot.inbox / "waits.jsonl").write_text("{}\n{}\n"),
-        lambda bot: operate.pause(bot, "ann"),
+        lambda bot: oversee.pause(bot, "ann"),
         lambda bot: upkeep.note(bot, "v0001", "x", "ann"),
         lambda bot: bot.building.mkdir(),
     ],

@@ -7,7 +7,7 @@ from html import unescape
 
 import pytest
 
-from llama_factory import experiment, operate
+from llama_factory import experiment, operate, oversee
 from llama_factory.core import files
 from llama_factory.core.times import now
 from llama_factory.jobs import background
@@ -101,7 +101,7 @@ def test_problems_stand_at_their_fields_and_nothing_begins(bot_with_rows):
     assert [each for each in problems(answer.text) if "cannot name a run" in each]
     assert [each for each in problems(answer.text) if "lies outside the folder bot" in each]
     assert "Choose the rows" in page.post("/train/start", {"name": "x"}).text
-    assert operate.jobs(bot_with_rows) == []
+    assert oversee.jobs(bot_with_rows) == []
 
 
 def test_settings_that_no_field_shows_are_told_as_well(bot_with_rows):
@@ -197,7 +197,7 @@ def test_a_viewer_looks_and_starts_nothing(bot_with_rows):
     sent = {"name": "x", "data.dataset": "faq"}
     for path in ("/train/start", "/train/estimate", "/train/again", "/train/jobs/0001/stop"):
         assert viewer.post(path, sent).status_code == 403
-    assert operate.jobs(bot_with_rows) == []
+    assert oversee.jobs(bot_with_rows) == []
 
 
 @pytest.mark.variants

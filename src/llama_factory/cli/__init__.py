@@ -1,1 +1,1 @@
-"""The `llama-factory` command: parse, call `run.py`, print."""
+"""The `llama-factory` command: parse, call a verb, print."""

@@ -84,7 +84,7 @@ def augment(
     as_json: Json = False,
 ) -> None:
     """Add rows that ask the same in other words; answers stay as they are."""
-    from llama_factory import run
+    from llama_factory import use
     from llama_factory.data.augment import AugmentPlan, parse_methods
     from llama_factory.data.augment.augmented_files import write_augmented
 
@@ -94,7 +94,7 @@ def augment(
         options = {name: {"type": name, "rate": rate} for name in options}
     _change(options, changes or [])
     plan = AugmentPlan(parse_methods(options.values(), synonyms), copies, seed)
-    with run.local_writers(plan.methods):
+    with use.local_writers(plan.methods):
         report = write_augmented(_rows(path), output, plan, overwrite=overwrite)
     if as_json:
         print_json(report.to_json() | {"output": str(output)})

@@ -68,8 +68,8 @@ def _teach(folder: Path, number: str) -> None:
 
 
 def _ask(folder: Path) -> None:
-    from llama_factory import run
+    from llama_factory import use
 
     print(f"you> {QUESTION}")
-    run.chat(folder, "production").answer(QUESTION, lambda text: print(text, end="", flush=True))
+    use.chat(folder, "production").answer(QUESTION, lambda text: print(text, end="", flush=True))
     print()

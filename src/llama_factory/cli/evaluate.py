@@ -55,10 +55,10 @@ def evaluate(
     if folds is not None:
         _cross_validate(source, folds, suite, output, changes or [], as_json=as_json)
         return
-    from llama_factory import run
+    from llama_factory import use
     from llama_factory.jobs.model_reference import ModelReference
 
-    found = run.evaluate(
+    found = use.evaluate(
         ModelReference(source, version, base, changes or []),
         suite or [],
         output,

@@ -119,11 +119,11 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Answer every row of a file and judge the answers; a stopped run goes on where it was."""
-    from llama_factory import run
+    from llama_factory import use
     from llama_factory.jobs.model_reference import ModelReference
 
     longest = [f"evaluation.max_new_tokens={max_new_tokens}"] if max_new_tokens else []
-    done = run.predict(
+    done = use.predict(
         ModelReference(source, version, base, [*(changes or []), *longest]),
         file,
         output,
@@ -176,7 +176,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Merge an adapter into its base model: one plain folder, checked against the adapter."""
-    from llama_factory import run
+    from llama_factory import use
     from llama_factory.jobs.model_reference import ModelReference
 
     given = words or []
@@ -188,7 +188,7 @@ def export(
         source, output = given[0], Path(given[1])
     else:
         raise ConfigError("OUTPUT: not given. Name the new folder.")
-    done = run.export(
+    done = use.export(
         ModelReference(source, version, base, changes or []),
         output,
         prompts=prompts,

@@ -82,7 +82,7 @@ def api(words: ModelWords = None) -> None:
 
 def evaluate_tasks(words: ModelWords = None) -> None:
     """mmlu, cmmlu and ceval of a model as LLaMA-Factory names it, where their data are here."""
-    from llama_factory import run
+    from llama_factory import use
     from llama_factory.cli.evaluate import print_suites
     from llama_factory.model.source import resolve
 
@@ -97,7 +97,7 @@ def evaluate_tasks(words: ModelWords = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{task}.yaml"
         path.write_text(json.dumps({"suites": [suite]}))
-        print_suites(run.evaluate(model, [str(path)], own.get("save_dir"), TerminalProgress()))
+        print_suites(use.evaluate(model, [str(path)], own.get("save_dir"), TerminalProgress()))
 
 
 def _suite_of(own: dict[str, Any]) -> tuple[str, dict[str, Any]]:

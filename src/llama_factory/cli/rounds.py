@@ -222,12 +222,12 @@ def chat(
     name: Annotated[str, typer.Option("--version", help="Version id or alias.")] = "production",
 ) -> None:
     """Talk to the released version. /new begins again, /exit (or Ctrl-D) leaves."""
-    from llama_factory import run
+    from llama_factory import use
 
     if is_theirs(words):
-        session = run.chat(reference(read_model(words)))
+        session = use.chat(reference(read_model(words)))
     else:
-        session = run.chat(words[0], name)
+        session = use.chat(words[0], name)
     print(f"{session.model.version_id}. /new begins again, /exit leaves.")
     while True:
         try:

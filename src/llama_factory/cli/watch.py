@@ -39,7 +39,7 @@ def watch(
     as_json: Json = False,
 ) -> None:
     """Learn by itself: waits for files, begins rounds as `loop:` in the settings wants them."""
-    from llama_factory import operate
+    from llama_factory import oversee
 
     if sum((once, dry_run, unpark, pause, resume)) > 1:
         raise ConfigError("--once, --dry-run, --unpark, --pause and --resume: give one of them.")
@@ -47,13 +47,13 @@ def watch(
         _pause(folder, pause=pause, as_json=as_json)
         return
     if unpark:
-        count = operate.unpark(folder)
+        count = oversee.unpark(folder)
         print_json({"unparked": count}) if as_json else print(f"{count} files are tried again.")
         return
     if dry_run:
-        _print_status(operate.why(folder, changes or []), as_json=as_json)
+        _print_status(oversee.why(folder, changes or []), as_json=as_json)
         return
-    watcher = operate.watcher(folder, changes or [], lambda event: _print_event(event, as_json))
+    watcher = oversee.watcher(folder, changes or [], lambda event: _print_event(event, as_json))
     if once:
         status = watcher.run_once()
         if not as_json:
@@ -65,9 +65,9 @@ def watch(
 
 
 def _pause(folder: Path, *, pause: bool, as_json: bool) -> None:
-    from llama_factory import operate
+    from llama_factory import oversee
 
-    changed = operate.pause(folder) if pause else operate.resume(folder)
+    changed = oversee.pause(folder) if pause else oversee.resume(folder)
     if as_json:
         print_json({"paused": pause, "changed": changed})
     elif pause:
@@ -91,12 +91,12 @@ def journal(
     as_json: Json = False,
 ) -> None:
     """What happened here: files, rounds, verdicts, releases, rollbacks, alerts; in order."""
-    from llama_factory import operate
+    from llama_factory import oversee
 
     if why:
-        _print_status(operate.why(folder, changes or []), as_json=as_json)
+        _print_status(oversee.why(folder, changes or []), as_json=as_json)
     elif at is not None:
-        version, event = operate.production_at(folder, at)
+        version, event = oversee.production_at(folder, at)
         _print_production(version, event, as_json=as_json)
     else:
         _print_events(folder, _kinds(what or []), last, as_json=as_json, follow=follow)
@@ -118,15 +118,15 @@ def _kinds(named: list[str]) -> "list[What]":
 def _print_events(
     folder: Path, kinds: "list[What]", last: int | None, *, as_json: bool, follow: bool
 ) -> None:
-    from llama_factory import operate
+    from llama_factory import oversee
 
-    listed = operate.journal(folder, what=kinds, last=last)
+    listed = oversee.journal(folder, what=kinds, last=last)
     for event in listed:
         _print_event(event, as_json)
     newest = max((each.number for each in listed), default=0)
     while follow:
         time.sleep(FOLLOW_SECONDS)
-        for event in operate.journal(folder, what=kinds, after=newest):
+        for event in oversee.journal(folder, what=kinds, after=newest):
             _print_event(event, as_json)
             newest = event.number
 

@@ -5,7 +5,7 @@ from typing import cast, get_args
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
-from llama_factory import operate
+from llama_factory import operate, oversee
 from llama_factory.versions.journal import What
 from llama_factory.versions.journal_words import about
 from llama_factory.web.charts.series import draw_series
@@ -27,7 +27,7 @@ def monitor(request: Request, workspace: Here, what: str = "") -> Response:
     reading = partial(operate.health, workspace)
     shared = visit_of(request).site.shared
     health, problem = attempt(partial(shared.read, workspace, "health", OF_HEALTH, reading))
-    listed, wrong = attempt(partial(operate.journal, workspace, what=wanted, last=NUM_EVENTS))
+    listed, wrong = attempt(partial(oversee.journal, workspace, what=wanted, last=NUM_EVENTS))
     return render(
         request,
         "monitor",
@@ -43,5 +43,5 @@ def monitor(request: Request, workspace: Here, what: str = "") -> Response:
 @router.post("/monitor/observe", dependencies=[may("operator")])
 def observe(request: Request, workspace: Here, who: Who) -> Response:
     """Measure now what needs no model."""
-    job = operate.begin_job(workspace, ["monitor"], who=who)
+    job = oversee.begin_job(workspace, ["monitor"], who=who)
     return back(request, "monitor", words(request, "rounds.begun", id=job.id))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request, Response
 
-from llama_factory import operate, run, upkeep
+from llama_factory import operate, oversee, run, upkeep
 from llama_factory.reports.listing import VersionRow
 from llama_factory.versions.releases import PRODUCTION, Release, Releases
 from llama_factory.versions.workspace import Workspace
@@ -25,7 +25,7 @@ def overview(request: Request, workspace: Here) -> Response:
     sections: dict[str, Callable[[], Any]] = {
         "releases": partial(upkeep.released, workspace),
         "verdicts": partial(shared, "verdicts", OF_VERSIONS, partial(_verdicts, workspace)),
-        "loop": partial(shared, "loop", OF_LOOP, partial(operate.why, workspace)),
+        "loop": partial(shared, "loop", OF_LOOP, partial(oversee.why, workspace)),
         "canary": partial(shared, "canary", OF_HEALTH, partial(operate.canary, workspace)),
         "health": partial(shared, "health", OF_HEALTH, partial(operate.health, workspace)),
     }

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from llama_factory import operate, run
+from llama_factory import oversee, run
 from llama_factory.rounds.progress import RoundProgress
 from llama_factory.versions.workspace import Workspace
 from llama_factory.web.charts.training import TrainingCourse, course_of
@@ -27,7 +27,7 @@ def rounds(request: Request, workspace: Here, before: str = "") -> Response:
     newest = partial(shared, "newest rounds", OF_VERSIONS, reading)
     past, problem = attempt(reading if before else newest)
     now, wrong = attempt(partial(_progress, request, workspace))
-    loop, why_not = attempt(partial(shared, "loop", OF_LOOP, partial(operate.why, workspace)))
+    loop, why_not = attempt(partial(shared, "loop", OF_LOOP, partial(oversee.why, workspace)))
     shown = (past or [])[-PAGE:]
     return render(
         request,
@@ -36,9 +36,9 @@ def rounds(request: Request, workspace: Here, before: str = "") -> Response:
         older=shown[0].id if past and len(past) > len(shown) else "",
         progress=now[0] if now else None,
         course=now[1] if now else None,
-        jobs=operate.jobs(workspace, NUM_JOBS),
+        jobs=oversee.jobs(workspace, NUM_JOBS),
         loop=loop,
-        log=operate.round_log(workspace),
+        log=oversee.round_log(workspace),
         problems=list(dict.fromkeys(filter(None, (problem, wrong, why_not)))),
     )
 
@@ -46,47 +46,47 @@ def rounds(request: Request, workspace: Here, before: str = "") -> Response:
 @router.post("/rounds/learn", dependencies=[may("operator")])
 def learn(request: Request, workspace: Here, who: Who) -> Response:
     """Begin a round now."""
-    return _begun(request, operate.begin_job(workspace, ["learn"], who=who))
+    return _begun(request, oversee.begin_job(workspace, ["learn"], who=who))
 
 
 @router.post("/rounds/consolidate", dependencies=[may("operator")])
 def consolidate(request: Request, workspace: Here, who: Who) -> Response:
     """Put the updates of all rounds into the weights."""
-    return _begun(request, operate.begin_job(workspace, ["consolidate"], who=who))
+    return _begun(request, oversee.begin_job(workspace, ["consolidate"], who=who))
 
 
 @router.post("/rounds/stop", dependencies=[may("operator")])
 def stop_round(request: Request, workspace: Here) -> Response:
     """Ask the round in progress to stop; it goes on when it is begun again."""
-    key = "rounds.stopping" if operate.stop_round(workspace) else "rounds.nothing_runs"
+    key = "rounds.stopping" if oversee.stop_round(workspace) else "rounds.nothing_runs"
     return back(request, "rounds", words(request, key))
 
 
 @router.post("/rounds/pause", dependencies=[may("operator")])
 def pause(request: Request, workspace: Here, who: Who) -> Response:
     """Let no round begin by itself."""
-    operate.pause(workspace, who)
+    oversee.pause(workspace, who)
     return back(request, "rounds", words(request, "rounds.paused"))
 
 
 @router.post("/rounds/resume", dependencies=[may("operator")])
 def resume(request: Request, workspace: Here, who: Who) -> Response:
     """Let rounds begin by themselves again."""
-    operate.resume(workspace, who)
+    oversee.resume(workspace, who)
     return back(request, "rounds", words(request, "rounds.resumed"))
 
 
 @router.get("/jobs/{job_id}")
 def job(request: Request, workspace: Here, job_id: str) -> Response:
     """One command with the end of what it printed."""
-    shown, log = operate.job_log(workspace, job_id)
+    shown, log = oversee.job_log(workspace, job_id)
     return render(request, "job", job=shown, log=log)
 
 
 @router.post("/jobs/{job_id}/stop", dependencies=[may("operator")])
 def stop_job(request: Request, workspace: Here, job_id: str) -> Response:
     """Ask it to stop."""
-    operate.stop_job(workspace, job_id)
+    oversee.stop_job(workspace, job_id)
     return back(request, f"jobs/{job_id}", words(request, "rounds.stopping"))
 
 
@@ -96,7 +96,7 @@ def _progress(
     """The round in progress, and its pictures."""
 
     def read() -> tuple[RoundProgress, TrainingCourse | None] | None:
-        now = operate.progress(workspace)
+        now = oversee.progress(workspace)
         return (now, course_of(now.updates)) if now else None
 
     return visit_of(request).site.shared.read(workspace, "progress", ("round",), read)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 
-from llama_factory import operate
+from llama_factory import operate, oversee
 from llama_factory.core.errors import ConfigError
 from llama_factory.serving.access import SCOPES, ApiKey
 from llama_factory.versions.workspace import Workspace
@@ -26,7 +26,7 @@ def settings(request: Request, workspace: Here) -> Response:
 @router.post("/settings/check", dependencies=[may("operator")])
 def check(request: Request, workspace: Here, text: Text, seen: Text) -> Response:
     """What would change; nothing is written."""
-    lines, problem = attempt(partial(operate.settings_change, workspace, _plain(text)))
+    lines, problem = attempt(partial(oversee.settings_change, workspace, _plain(text)))
     return _page(request, workspace, text=_plain(text), seen=seen, problem=problem, lines=lines)
 
 
@@ -34,7 +34,7 @@ def check(request: Request, workspace: Here, text: Text, seen: Text) -> Response
 def save(request: Request, workspace: Here, text: Text, seen: Text) -> Response:
     """Write the file."""
     try:
-        operate.save_settings(workspace, _plain(text), seen)
+        oversee.save_settings(workspace, _plain(text), seen)
     except ConfigError as error:
         return _page(request, workspace, text=_plain(text), seen=seen, problem=str(error))
     return back(request, "settings", words(request, "settings.saved"))
@@ -68,7 +68,7 @@ def revoke_key(request: Request, workspace: Here, name: Text) -> Response:
 
 
 def _read(workspace: Workspace) -> tuple[tuple[str, str], str]:
-    read, problem = attempt(partial(operate.settings_text, workspace))
+    read, problem = attempt(partial(oversee.settings_text, workspace))
     return read or ("", ""), problem
 
 
