@@ -11,6 +11,7 @@ and fetch the page anew when it changes. Usage: page_load.py [--versions 200] [-
 import argparse
 import asyncio
 import json
+import re
 import shutil
 import signal
 import statistics
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ TURN_UPDATES = 8
 """Updates of the round for which people stay, and stay away."""
 SETTLE_SECONDS = 0.3
 LEAST_PAUSE_SECONDS = 3.0
+HTML = {"accept": "text/html"}
 """The page's script waits so long after a change, and so long between two refreshes."""
 VIEWS = 3000
 SHARE = "share_of_the_processors"
@@ -59,7 +61,7 @@ def main() -> None:
     """Measure and print."""
     options = _options()
     if options.look_on:
-        asyncio.run(look_on(options.look_on, options.people))
+        asyncio.run(look_on(options.look_on, options.people, options.followed))
         return
     bot = prepare(options)
     newest = sorted(each.name for each in bot.versions.iterdir())[-1]
@@ -70,7 +72,8 @@ def main() -> None:
         results["memory_mb"] = memory(address, process, options.views)
         results |= beside_a_round(bot, (address, process), views, options)
     report(results)
-    write_results(options.out, {"people": options.people, **results})
+    known = {"people": options.people, "followed": options.followed}
+    write_results(options.out, known | results)
 
 
 def _options() -> argparse.Namespace:
@@ -78,6 +81,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--versions", type=int, default=200)
     parser.add_argument("--rows", type=int, default=1_000_000, help="of all versions together")
     parser.add_argument("--people", type=int, default=20)
+    parser.add_argument(
+        "--followed", type=lambda text: text.split(","), default=FOLLOWED, help="in turns"
+    )
     parser.add_argument("--updates", type=int, default=80, help="of the round")
     parser.add_argument("--views", type=int, default=VIEWS, help="before memory is looked at")
     parser.add_argument("--model", default="smollm2")
@@ -188,7 +194,7 @@ def beside_a_round(
     learning = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         times, share = _updates(bot, page, learning, options)
-        with people(address, options.people):
+        with people(address, options):
             busy = first_paints(address, views)
     finally:
         learning.send_signal(signal.SIGKILL)
@@ -227,7 +233,7 @@ def _updates(
     done, taken, passed = 2, 0.0, 0.0
     while done + TURN_UPDATES < options.updates:
         turn = (done // TURN_UPDATES) % 2
-        with people(address, options.people if turn else 0):
+        with people(address, options) if turn else nullcontext():
             before = begun = _wait_for_line(log, done + 1, learning)
             used = _processor_seconds(process)
             for number in range(done + 2, done + TURN_UPDATES + 1):
@@ -257,12 +263,11 @@ def _wait_for_line(log: Path, number: int, learning: "subprocess.Popen[bytes]") 
 
 
 @contextmanager
-def people(address: str, number: int) -> Iterator[None]:
-    """So many people who follow pages, until the block ends."""
-    if not number:
-        yield
-        return
-    command = [sys.executable, __file__, "--look-on", address, "--people", str(number)]
+def people(address: str, options: argparse.Namespace) -> Iterator[None]:
+    """The people who follow pages, until the block ends."""
+    number, followed = str(options.people), ",".join(options.followed)
+    command = [sys.executable, __file__, "--look-on", address, "--people", number]
+    command += [f"--followed={followed}"]
     process = subprocess.Popen(command)
     time.sleep(2)
     try:
@@ -272,29 +277,42 @@ def people(address: str, number: int) -> Iterator[None]:
         process.wait()
 
 
-async def look_on(address: str, number: int) -> None:
+async def look_on(address: str, number: int, followed: Sequence[str]) -> None:
     """Follow pages as the page's script does."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=address, limits=limits, timeout=None) as client:
-        paths = [FOLLOWED[each % len(FOLLOWED)] for each in range(number)]
+        paths = [followed[each % len(followed)] for each in range(number)]
         await asyncio.gather(*(_follow(client, path) for path in paths))
 
 
 async def _follow(client: httpx.AsyncClient, path: str) -> None:
-    headers = {"accept": "text/html"}
-    await client.get(path, headers=headers)
-    refreshing: asyncio.Task[None] | None = None
+    page = await client.get(path, headers=HTML)
+    (live,) = re.findall(r'data-live="([^"]+)"', page.text)
+    topics, waiting, refreshing = set(live.split()), set[str](), asyncio.create_task(_nothing())
+    tag = ""
 
     async def refresh() -> None:
+        nonlocal tag
         await asyncio.sleep(SETTLE_SECONDS)
-        await client.get(path, headers=headers)
+        is_wanted = topics & waiting
+        waiting.clear()
+        if is_wanted:
+            answer = await client.get(path, headers=HTML | {"x-part": "live", "if-none-match": tag})
+            tag = answer.headers.get("etag", tag)
         await asyncio.sleep(LEAST_PAUSE_SECONDS - SETTLE_SECONDS)
+        if waiting:
+            await refresh()
 
     async with client.stream("GET", "events") as stream:
         async for line in stream.aiter_lines():
-            is_idle = refreshing is None or refreshing.done()
-            if line.startswith("data:") and json.loads(line[5:]) and is_idle:
+            if line.startswith("data:"):
+                waiting |= set(json.loads(line[5:]))
+            if waiting and refreshing.done():
                 refreshing = asyncio.create_task(refresh())
+
+
+async def _nothing() -> None:
+    """No refresh yet."""
 
 
 def report(results: dict[str, Any]) -> None:

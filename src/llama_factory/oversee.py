@@ -45,13 +45,29 @@ def watcher(
 
 def why(folder: PathLike, changes: Changes = ()) -> LoopStatus:
     """How the loop stands: what waits, what a round waits for, why nothing happens."""
+    return looks_at_loop(folder, changes)()
+
+
+def looks_at_loop(folder: PathLike, changes: Changes = ()) -> Callable[[], LoopStatus]:
+    """What tells how the loop stands, again and again: only what changed is read anew.
+
+    Args:
+        folder: the workspace.
+        changes: settings, as after `--set`.
+    """
     from llama_factory.rounds.arrivals import InboxWatch
     from llama_factory.rounds.status import LoopView
 
     workspace = Workspace.open(folder)
-    config = _loop_config(workspace, changes)
-    view = InboxWatch(workspace.inbox, config.loop.settle_seconds).look()
-    return LoopView(workspace, lambda: datetime.now(UTC)).status(config, view)
+    inbox = InboxWatch(workspace.inbox, 0.0)
+    loop = LoopView(workspace, lambda: datetime.now(UTC))
+
+    def look() -> LoopStatus:
+        config = _loop_config(workspace, changes)
+        inbox.settle_seconds = config.loop.settle_seconds
+        return loop.status(config, inbox.look())
+
+    return look
 
 
 def _loop_config(workspace: Workspace, changes: Changes) -> LoopConfig:

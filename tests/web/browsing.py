@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx import Response
 
@@ -27,7 +28,11 @@ class Visitor:
     @staticmethod
     def of(folder: Path, **options: object) -> "Visitor":
         """A visitor of a new page on this machine."""
-        app = create_web(folder, **options)  # type: ignore[arg-type]
+        return Visitor.on(create_web(folder, **options))  # type: ignore[arg-type]
+
+    @staticmethod
+    def on(app: FastAPI) -> "Visitor":
+        """Another visitor of a page."""
         return Visitor(TestClient(app, base_url="http://127.0.0.1:8000", follow_redirects=False))
 
     @staticmethod

@@ -30,7 +30,7 @@ def followed(bot, change, last_seen=None):
                 change()
             return len(looks) < 3
 
-        async for event in follow(bot, last_seen, goes_on, look_seconds=0):
+        async for event in follow(bot, last_seen, goes_on, Lookout(0)):
             answers.append((event.data, int(event.id)))
         return answers
 
@@ -59,15 +59,44 @@ def test_looking_changes_nothing(bot):
     assert files.hash_folder(bot.folder) == before
 
 
-def test_streams_share_their_looks(bot):
-    now = [0.0]
-    lookout = Lookout(0.5, lambda: now[0])
-    first = lookout.look(bot)
-    upkeep.note(bot, "v0001", "hello", "ann")
-    now[0] = 0.4
-    assert lookout.look(bot) == first
-    now[0] = 0.5
-    assert lookout.look(bot) != first
+def test_streams_are_told_at_once_by_one_look(bot):
+    looks, told = [], []
+
+    def counted(workspace):
+        looks.append(1)
+        return look(workspace)
+
+    async def person(lookout, ready):
+        stream = follow(bot, None, lambda: len(told) < 40, lookout)
+        told.append((await anext(stream)).data)
+        ready.release()
+        async for event in stream:
+            told.append(event.data)
+            return
+
+    async def read():
+        ready, lookout = asyncio.Semaphore(0), Lookout(0.05, counted)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(20):
+                group.create_task(person(lookout, ready))
+            for _ in range(20):
+                await ready.acquire()
+            upkeep.note(bot, "v0001", "hello", "ann")
+
+    asyncio.run(read())
+    assert told == [[]] * 20 + [["releases"]] * 20
+    assert 21 <= len(looks) < 40  # one each when they come, and then one for all
+
+
+def test_who_leaves_a_stream_ends_no_look_of_others(bot):
+    async def read():
+        lookout = Lookout(0)
+        leaving, staying = (asyncio.create_task(lookout.later(bot)) for _ in range(2))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        return await staying
+
+    assert asyncio.run(read()) == look(bot)
 
 
 def test_a_round_in_progress_is_drawn(bot):

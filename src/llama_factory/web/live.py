@@ -2,14 +2,14 @@
 
 import asyncio
 import hashlib
-import threading
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 from fastapi.sse import ServerSentEvent
 
 from llama_factory.core.errors import FactoryError
+from llama_factory.data.review.case_book import DECISIONS
+from llama_factory.data.sources.feedback import PATTERN as FEEDBACK
 from llama_factory.jobs.single_runs import OUTPUTS
 from llama_factory.training.monitor import TRAINER_LOG
 from llama_factory.versions.journal import Journal
@@ -17,122 +17,28 @@ from llama_factory.versions.workspace import Workspace
 
 LOOK_SECONDS = 1.0
 NUM_RUNS = 3
+NUM_JOBS = 5
+NUM_DAYS = 2
 LONGEST_STREAM_SECONDS = 3600.0
 """After which a browser asks again, so that nobody looks on who may not any more."""
 
 Topics = dict[str, str]
 """By topic what it looks like now; anything but equal means that it changed."""
-
-
-def topics_of(workspace: Workspace) -> dict[str, list[Path]]:
-    """The files and folders whose change is that of a topic."""
-    folder, building = workspace.folder, workspace.building
-    return {
-        "releases": [workspace.releases, folder / "notes.json", workspace.canary],
-        "round": [building / TRAINER_LOG, building, workspace.lock.with_suffix(".holder")],
-        "inbox": [workspace.inbox],
-        "monitor": [workspace.monitor],
-        "jobs": [*_newest_jobs(workspace), workspace.cache / "watch" / "round.log"],
-        "runs": _newest_runs(workspace),
-        "review": [workspace.review],
-        "feedback": [workspace.feedback],
-        "settings": [workspace.settings],
-    }
-
-
-def look(workspace: Workspace) -> tuple[Topics, int]:
-    """How everything stands, and the number of the newest event of the journal."""
-    seen = {name: _stamp(paths) for name, paths in topics_of(workspace).items()}
-    number = newest_event(workspace)
-    return seen | {"journal": str(number)}, number
-
-
-def stamp_of(workspace: Workspace, topics: Sequence[str]) -> str:
-    """How the files of topics stand, in one word; besides those of streams: journal and versions.
-
-    Args:
-        workspace: that is looked at.
-        topics: names.
-    """
-    journal = workspace.journal
-    known = topics_of(workspace) | {
-        "journal": [journal, journal.with_name(f"{journal.name}-wal")],
-        "versions": [workspace.versions],
-    }
-    known["inbox"] = [workspace.inbox, *sorted(workspace.inbox.glob("*"))]
-    known["begun"] = [workspace.building, workspace.lock.with_suffix(".holder")]
-    return _stamp([path for topic in topics for path in known[topic]])
-
-
-class Lookout:
-    """Looks for all streams together: what one saw a moment ago, others need not look for.
-
-    Args:
-        seconds: how old it may be.
-        clock: seconds; tests have their own.
-    """
-
-    def __init__(
-        self, seconds: float = LOOK_SECONDS / 2, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._seconds = seconds
-        self._clock = clock
-        self._seen: dict[Path, tuple[float, tuple[Topics, int]]] = {}
-        self._lock = threading.Lock()
-
-    def look(self, workspace: Workspace) -> tuple[Topics, int]:
-        """See `look`."""
-        with self._lock:
-            now, known = self._clock(), self._seen.get(workspace.folder)
-            if known is None or now - known[0] >= self._seconds:
-                known = now, look(workspace)
-                self._seen[workspace.folder] = known
-            return known[1]
-
-
-def newest_event(workspace: Workspace) -> int:
-    """Number of the newest event; 0 where none can be read."""
-    try:
-        return max((each.number for each in Journal(workspace.journal).events(last=1)), default=0)
-    except FactoryError:
-        return 0
-
-
-async def follow(
-    workspace: Workspace,
-    last_seen: int | None,
-    goes_on: Callable[[], bool],
-    *,
-    look_seconds: float = LOOK_SECONDS,
-    look: Callable[[Workspace], tuple[Topics, int]] = look,
-) -> AsyncIterator[ServerSentEvent]:
-    """Topics as they change; heartbeats between them are FastAPI's.
-
-    Args:
-        workspace: that is looked at.
-        last_seen: the last event of the journal that the browser knows; None for none.
-        goes_on: False ends the stream.
-        look_seconds: time between looks.
-        look: gives how everything stands.
-    """
-    before, number = await asyncio.to_thread(look, workspace)
-    missed = sorted(before) if last_seen is not None and last_seen != number else []
-    yield ServerSentEvent(data=missed, event="changed", id=str(number), retry=3000)
-    while goes_on():
-        await asyncio.sleep(look_seconds)
-        now, number = await asyncio.to_thread(look, workspace)
-        changed = sorted(name for name in now if now[name] != before[name])
-        if changed:
-            yield ServerSentEvent(data=changed, event="changed", id=str(number))
-        before = now
+Seen = tuple[Topics, int]
+"""How everything stands, and the number of the newest event of the journal."""
 
 
 def _newest_jobs(workspace: Workspace) -> list[Path]:
-    """The folder of jobs, and the newest ones with their logs: only those still change."""
+    """The newest ones: only those still change."""
     if not workspace.jobs.is_dir():
         return []
-    newest = sorted((each for each in workspace.jobs.iterdir()), key=lambda each: each.name)[-5:]
-    return [workspace.jobs, *(path for each in newest for path in (each, each / "log"))]
+    return sorted(workspace.jobs.iterdir(), key=lambda each: each.name)[-NUM_JOBS:]
+
+
+def _logs(workspace: Workspace) -> list[Path]:
+    """What jobs, and the round that the watcher began, print."""
+    logs = [each / "log" for each in _newest_jobs(workspace)]
+    return [*logs, workspace.cache / "watch" / "round.log"]
 
 
 def _newest_runs(workspace: Workspace) -> list[Path]:
@@ -144,6 +50,108 @@ def _newest_runs(workspace: Workspace) -> list[Path]:
     except OSError:
         return [folder]
     return [folder, *(path for _, path in sorted(known)[-NUM_RUNS:])]
+
+
+TOPICS: Mapping[str, Callable[[Workspace], list[Path]]] = {
+    "releases": lambda bot: [bot.releases, bot.folder / "notes.json", bot.canary],
+    "begun": lambda bot: [bot.building, bot.lock.with_suffix(".holder")],
+    "round": lambda bot: [bot.building / TRAINER_LOG],
+    "inbox": lambda bot: [bot.inbox],
+    "waiting": lambda bot: [bot.inbox, *sorted(bot.inbox.glob("*"))],
+    "monitor": lambda bot: [bot.monitor],
+    "jobs": lambda bot: [bot.jobs, *_newest_jobs(bot)],
+    "logs": _logs,
+    "runs": _newest_runs,
+    "review": lambda bot: [bot.review, bot.review / DECISIONS],
+    "feedback": lambda bot: [bot.feedback, *sorted(bot.feedback.glob(FEEDBACK))[-NUM_DAYS:]],
+    "votes": lambda bot: [bot.votes],
+    "settings": lambda bot: [bot.settings],
+    "versions": lambda bot: [bot.versions],
+    "journal": lambda bot: [bot.journal, bot.journal.with_name(f"{bot.journal.name}-wal")],
+}
+"""The files and folders whose change is that of a topic."""
+TOLD = ("releases", "begun", "round", "inbox", "monitor", "jobs", "logs", "runs")
+"""Topics that a stream tells of, besides the journal's newest event."""
+
+
+def look(workspace: Workspace) -> Seen:
+    """How everything stands that a stream tells of."""
+    number = newest_event(workspace)
+    return {name: stamp_of(workspace, [name]) for name in TOLD} | {"journal": str(number)}, number
+
+
+def stamp_of(workspace: Workspace, topics: Sequence[str]) -> str:
+    """How the files of topics stand, in one word.
+
+    Args:
+        workspace: that is looked at.
+        topics: names of `TOPICS`.
+    """
+    return _stamp([path for topic in topics for path in TOPICS[topic](workspace)])
+
+
+class Lookout:
+    """Looks for all streams together, and tells all of them at once.
+
+    Who is told at the same time asks for the same page at the same time, which is then made once.
+
+    Args:
+        seconds: between two looks.
+        look: gives how everything stands.
+    """
+
+    def __init__(
+        self, seconds: float = LOOK_SECONDS, look: Callable[[Workspace], Seen] = look
+    ) -> None:
+        self._seconds = seconds
+        self._look = look
+        self._coming: dict[Path, asyncio.Future[Seen]] = {}
+
+    async def now(self, workspace: Workspace) -> Seen:
+        """See `look`."""
+        return await asyncio.to_thread(self._look, workspace)
+
+    async def later(self, workspace: Workspace) -> Seen:
+        """The next look; whoever waits meanwhile is given the same one."""
+        coming = self._coming.get(workspace.folder)
+        if coming is None or coming.done():
+            coming = asyncio.ensure_future(self._wait_and_look(workspace))
+            self._coming[workspace.folder] = coming
+        return await asyncio.shield(coming)  # who leaves does not end it for the others
+
+    async def _wait_and_look(self, workspace: Workspace) -> Seen:
+        await asyncio.sleep(self._seconds)
+        return await self.now(workspace)
+
+
+def newest_event(workspace: Workspace) -> int:
+    """Number of the newest event; 0 where none can be read."""
+    try:
+        return max((each.number for each in Journal(workspace.journal).events(last=1)), default=0)
+    except FactoryError:
+        return 0
+
+
+async def follow(
+    workspace: Workspace, last_seen: int | None, goes_on: Callable[[], bool], lookout: Lookout
+) -> AsyncIterator[ServerSentEvent]:
+    """Topics as they change; heartbeats between them are FastAPI's.
+
+    Args:
+        workspace: that is looked at.
+        last_seen: the last event of the journal that the browser knows; None for none.
+        goes_on: False ends the stream.
+        lookout: looks.
+    """
+    before, number = await lookout.now(workspace)
+    missed = sorted(before) if last_seen is not None and last_seen != number else []
+    yield ServerSentEvent(data=missed, event="changed", id=str(number), retry=3000)
+    while goes_on():
+        now, number = await lookout.later(workspace)
+        changed = sorted(name for name in now if now[name] != before[name])
+        if changed:
+            yield ServerSentEvent(data=changed, event="changed", id=str(number))
+        before = now
 
 
 def _stamp(paths: list[Path]) -> str:

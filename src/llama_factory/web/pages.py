@@ -1,7 +1,7 @@
 """Templates to answers: what every template knows, and how values are written in them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -58,30 +58,46 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
         status: of the answer.
         values: for the template.
     """
-    visit, workspace = visit_of(request), request.path_params.get("workspace")
-    text = partial(_text, visit.language)
-    shown = {
-        "t": text,
-        "s": partial(translate_sentence, visit.language),
-        "ago": partial(_ago, text, visit.site.clock()),
+    visit = visit_of(request)
+    shown = of_everybody(request) | {
         "visit": visit,
-        "root": root_of(request.scope),
-        "base": base_of(request.scope, workspace),
         "here": path_of(request.scope).lstrip("/"),
         "csrf": visit.token,
         "nav": NAV,
         "page": template,
-        "name": _name(request),
-        "has_workspace": visit.site.is_workspace or workspace is not None,
+        "has_workspace": visit.site.is_workspace or "workspace" in request.path_params,
         "program": __version__,
         "helped": partial(help_of, visit.language),
         "notice": unquote(request.cookies.get(NOTICE, "")),
     }
-    page = _environment().get_template(f"{template}.html.jinja").render(shown | values)
-    answer = HTMLResponse(page, status)
+    answer = HTMLResponse(fill(template, shown | values), status)
     if NOTICE in request.cookies:
         answer.delete_cookie(NOTICE)
     return answer
+
+
+def of_everybody(request: Request) -> dict[str, Any]:
+    """What a template knows whoever asks, of the address and the visitor's language alone."""
+    visit, workspace = visit_of(request), request.path_params.get("workspace")
+    text = partial(_text, visit.language)
+    return {
+        "t": text,
+        "s": partial(translate_sentence, visit.language),
+        "ago": partial(_ago, text, visit.site.clock()),
+        "root": root_of(request.scope),
+        "base": base_of(request.scope, workspace),
+        "name": _name(request),
+    }
+
+
+def fill(template: str, values: Mapping[str, Any]) -> str:
+    """The text of a template; whatever is no markup is escaped.
+
+    Args:
+        template: its name without `.html.jinja`.
+        values: all that it knows.
+    """
+    return _environment().get_template(f"{template}.html.jinja").render(values)
 
 
 def back(request: Request, to: str, notice: str = "") -> RedirectResponse:
@@ -92,6 +108,7 @@ def back(request: Request, to: str, notice: str = "") -> RedirectResponse:
         to: a link from the workspace's first page.
         notice: in words.
     """
+    visit_of(request).site.shared.changed()
     base = base_of(request.scope, request.path_params.get("workspace"))
     answer = RedirectResponse(f"{base}{local(to)}", 303)
     if notice:

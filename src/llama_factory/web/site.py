@@ -5,19 +5,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, HTTPException, Request
 from starlette.types import ASGIApp
 
+from llama_factory import oversee
 from llama_factory.core import files
 from llama_factory.core.errors import ServingError
 from llama_factory.serving.users import FILE, LoginLimits, PageUser, Role, read_users
 from llama_factory.versions.workspace import SETTINGS_FILE, Workspace
 from llama_factory.web.live import Lookout
 from llama_factory.web.sessions import Session, Sessions, read_secret
-from llama_factory.web.shared import SharedReads
+from llama_factory.web.shared import OF_LOOP, SharedReads
 from llama_factory.web.workspaces import find_workspaces
+
+if TYPE_CHECKING:
+    from llama_factory.rounds.status import LoopStatus
 
 LOCAL = PageUser("local", "operator", "", "", "")
 """Whoever sits at the machine of a page that asks for no log-in."""
@@ -52,6 +56,7 @@ class Site:
     shared: SharedReads = field(default_factory=SharedReads)
     sessions: Sessions = field(init=False)
     logins: LoginLimits = field(init=False)
+    _loops: dict[Path, Callable[[], "LoopStatus"]] = field(init=False, default_factory=dict)
     _users: tuple[object, tuple[PageUser, ...]] = field(init=False, default=(None, ()))
 
     def __post_init__(self) -> None:
@@ -81,6 +86,16 @@ class Site:
     def asks_login(self) -> bool:
         """Whether only users get in: always on the network, and as soon as there are any."""
         return self.is_network or (self.folder / FILE).exists()
+
+    def loop(self, workspace: Workspace) -> "LoopStatus":
+        """How the loop of a workspace stands.
+
+        Raises:
+            FactoryError: something of it cannot be read.
+        """
+        if workspace.folder not in self._loops:
+            self._loops[workspace.folder] = oversee.looks_at_loop(workspace)
+        return self.shared.read(workspace, "loop", OF_LOOP, self._loops[workspace.folder])
 
     def close(self) -> None:
         """End all streams: the server is about to stop."""

@@ -40,7 +40,7 @@ async def events(
     last_seen = int(known) if known.isdigit() else None
     site.num_streams += 1
     try:
-        async for event in follow(workspace, last_seen, goes_on, look=site.lookout.look):
+        async for event in follow(workspace, last_seen, goes_on, site.lookout):
             yield event
     finally:
         site.num_streams -= 1

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request, Response
 
-from llama_factory import operate, oversee, run, upkeep
+from llama_factory import operate, run, upkeep
 from llama_factory.reports.listing import VersionRow
 from llama_factory.versions.releases import PRODUCTION, Release, Releases
 from llama_factory.versions.workspace import Workspace
-from llama_factory.web.pages import attempt, back, may, render, words
+from llama_factory.web.live_pages import render_live
+from llama_factory.web.pages import attempt, back, may, words
 from llama_factory.web.shared import OF_HEALTH, OF_LOOP, OF_VERSIONS
 from llama_factory.web.site import Here, visit_of
 
@@ -21,11 +22,16 @@ router = APIRouter()
 @router.get("/")
 def overview(request: Request, workspace: Here) -> Response:
     """The first page of a workspace."""
+    topics = (*OF_LOOP, *OF_HEALTH, *OF_VERSIONS)
+    return render_live(request, workspace, "overview", topics, partial(_shown, request, workspace))
+
+
+def _shown(request: Request, workspace: Workspace) -> dict[str, Any]:
     shared = partial(visit_of(request).site.shared.read, workspace)
     sections: dict[str, Callable[[], Any]] = {
         "releases": partial(upkeep.released, workspace),
         "verdicts": partial(shared, "verdicts", OF_VERSIONS, partial(_verdicts, workspace)),
-        "loop": partial(shared, "loop", OF_LOOP, partial(oversee.why, workspace)),
+        "loop": partial(visit_of(request).site.loop, workspace),
         "canary": partial(shared, "canary", OF_HEALTH, partial(operate.canary, workspace)),
         "health": partial(shared, "health", OF_HEALTH, partial(operate.health, workspace)),
     }
@@ -33,7 +39,7 @@ def overview(request: Request, workspace: Here) -> Response:
     values: dict[str, Any] = {name: value for name, (value, _) in read.items()}
     values["problems"] = list(dict.fromkeys(problem for _, problem in read.values() if problem))
     values["since"] = _since(values["releases"]) if values["releases"] else None
-    return render(request, "overview", **values)
+    return values
 
 
 @router.post("/rollback", dependencies=[may("operator")])

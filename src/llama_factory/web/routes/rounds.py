@@ -9,12 +9,15 @@ from llama_factory import oversee, run
 from llama_factory.rounds.progress import RoundProgress
 from llama_factory.versions.workspace import Workspace
 from llama_factory.web.charts.training import TrainingCourse, course_of
+from llama_factory.web.live_pages import render_live
 from llama_factory.web.pages import Who, attempt, back, may, render, version_name, words
 from llama_factory.web.shared import OF_LOOP, OF_VERSIONS
 from llama_factory.web.site import Here, visit_of
 
 PAGE = 20
 NUM_JOBS = 10
+OF_PROGRESS = ("begun", "round")
+OF_ROUNDS = (*OF_PROGRESS, "jobs", "logs", *OF_LOOP, *OF_VERSIONS)
 router = APIRouter()
 
 
@@ -22,25 +25,34 @@ router = APIRouter()
 def rounds(request: Request, workspace: Here, before: str = "") -> Response:
     """What runs, what was begun, what came of it."""
     start = version_name(before) if before else None
+    return render_live(
+        request,
+        workspace,
+        "rounds",
+        OF_ROUNDS,
+        partial(_shown, request, workspace, start),
+        asked=before,
+    )
+
+
+def _shown(request: Request, workspace: Workspace, before: str | None) -> dict[str, Any]:
     shared = partial(visit_of(request).site.shared.read, workspace)
-    reading = partial(run.versions, workspace, last=PAGE + 1, before=start)
+    reading = partial(run.versions, workspace, last=PAGE + 1, before=before)
     newest = partial(shared, "newest rounds", OF_VERSIONS, reading)
     past, problem = attempt(reading if before else newest)
     now, wrong = attempt(partial(_progress, request, workspace))
-    loop, why_not = attempt(partial(shared, "loop", OF_LOOP, partial(oversee.why, workspace)))
+    loop, why_not = attempt(partial(visit_of(request).site.loop, workspace))
     shown = (past or [])[-PAGE:]
-    return render(
-        request,
-        "rounds",
-        past=[each for each in reversed(shown) if each.gate or each.problem],
-        older=shown[0].id if past and len(past) > len(shown) else "",
-        progress=now[0] if now else None,
-        course=now[1] if now else None,
-        jobs=oversee.jobs(workspace, NUM_JOBS),
-        loop=loop,
-        log=oversee.round_log(workspace),
-        problems=list(dict.fromkeys(filter(None, (problem, wrong, why_not)))),
-    )
+    return {
+        "past": [each for each in reversed(shown) if each.gate or each.problem],
+        "older": shown[0].id if past and len(past) > len(shown) else "",
+        "progress": now[0] if now else None,
+        "course": now[1] if now else None,
+        "jobs": oversee.jobs(workspace, NUM_JOBS),
+        "loop": loop,
+        "log": oversee.round_log(workspace),
+        "problems": list(dict.fromkeys(filter(None, (problem, wrong, why_not)))),
+    }
 
 
 @router.post("/rounds/learn", dependencies=[may("operator")])
@@ -99,7 +111,7 @@ def _progress(
         now = oversee.progress(workspace)
         return (now, course_of(now.updates)) if now else None
 
-    return visit_of(request).site.shared.read(workspace, "progress", ("round",), read)
+    return visit_of(request).site.shared.read(workspace, "progress", OF_PROGRESS, read)
 
 
 def _begun(request: Request, begun: Any) -> Response:

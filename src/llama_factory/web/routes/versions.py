@@ -17,11 +17,14 @@ from llama_factory.versions.workspace import Workspace
 from llama_factory.web.charts.heatmap import heat_map_of
 from llama_factory.web.charts.lineage import lineage_of
 from llama_factory.web.charts.task_scores import drawn_versions, task_scores
+from llama_factory.web.live_pages import render_live
 from llama_factory.web.pages import Who, attempt, back, may, render, version_name, words
-from llama_factory.web.site import Here
+from llama_factory.web.shared import OF_VERSIONS
+from llama_factory.web.site import Here, visit_of
 
 PAGE = 25
 """Versions on a page."""
+OF_LIST = (*OF_VERSIONS, "votes")
 MOST_DUELS = 30
 """Of votes; `llama-factory votes` has all of them."""
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
@@ -34,19 +37,24 @@ router = APIRouter()
 def versions(request: Request, workspace: Here, before: str = "") -> Response:
     """The list, the newest first, with the lineage as a picture."""
     start = version_name(before) if before else None
-    rows = run.versions(workspace, last=PAGE + 1, before=start)
+    read = partial(_shown, request, workspace, start)
+    return render_live(request, workspace, "versions", OF_LIST, read, asked=before)
+
+
+def _shown(request: Request, workspace: Workspace, before: str | None) -> dict[str, Any]:
+    read = partial(run.versions, workspace, last=PAGE + 1, before=before)
+    shared = visit_of(request).site.shared
+    rows = shared.read(workspace, f"versions before {before}", OF_VERSIONS, read)
     shown = rows[-PAGE:]
-    return render(
-        request,
-        "versions",
-        rows=shown[::-1],
-        lineage=lineage_of(shown),
-        older=shown[0].id if len(rows) > len(shown) else "",
-        is_newest=not before,
-        notes=attempt(partial(operate.notes, workspace))[0],
-        releases=attempt(partial(upkeep.released, workspace))[0],
-        duels=(attempt(partial(curate.votes, workspace))[0] or [])[:MOST_DUELS],
-    )
+    return {
+        "rows": shown[::-1],
+        "lineage": lineage_of(shown),
+        "older": shown[0].id if len(rows) > len(shown) else "",
+        "is_newest": not before,
+        "notes": attempt(partial(operate.notes, workspace))[0],
+        "releases": attempt(partial(upkeep.released, workspace))[0],
+        "duels": (attempt(partial(curate.votes, workspace))[0] or [])[:MOST_DUELS],
+    }
 
 
 @router.get("/versions/{version}")

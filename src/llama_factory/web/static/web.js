@@ -9,6 +9,7 @@ const PAUSE_MS = 3000; // between two refreshes: a round changes every second, a
 let waiting = new Set();
 let timer = 0;
 let refreshed = 0;
+let seen = ""; // of the parts that were fetched last
 
 function isBusy(part) {
   const at = document.activeElement;
@@ -16,18 +17,19 @@ function isBusy(part) {
   return types || part.querySelector("details.ask[open]") !== null;
 }
 
-function partsOf(topics) {
-  const all = [...document.querySelectorAll("[data-live][id]")];
-  return all.filter((part) => topics === null || part.dataset.live.split(" ").some((each) => topics.has(each)));
+function isAbout(part, topics) {
+  return topics === null || part.dataset.live.split(" ").some((each) => topics.has(each));
 }
 
 async function refresh(topics) {
-  const wanted = partsOf(topics);
-  const parts = wanted.filter((part) => !isBusy(part));
-  if (topics !== null && parts.length < wanted.length) changed(topics); // when nobody types there
-  if (parts.length === 0 || document.hidden) return;
-  const answer = await fetch(location.href, { headers: { accept: "text/html" } });
-  if (!answer.ok || answer.redirected) return;
+  const all = [...document.querySelectorAll("[data-live][id]")];
+  const wanted = all.filter((part) => isAbout(part, topics));
+  const parts = all.filter((part) => !isBusy(part));
+  if (topics !== null && wanted.some(isBusy)) changed(topics); // when nobody types there
+  if (!wanted.some((part) => parts.includes(part)) || document.hidden) return;
+  const answer = await fetch(location.href, { headers: { accept: "text/html", "x-part": "live", "if-none-match": seen } });
+  if (!answer.ok || answer.redirected) return; // also where nothing changed
+  seen = parts.length === all.length ? answer.headers.get("etag") || "" : "";
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of parts) {
     const next = fresh.getElementById(part.id);
