@@ -220,3 +220,9 @@ def test_queries_that_the_page_does_not_know_make_no_other_body(bot, page):
         page.text(f"/versions?x={number}")
     page.text("/versions?before=v0003")
     assert reads.num_bodies == 2
+
+
+def test_the_script_gets_the_queue_of_runs_without_the_form(bot, page):
+    whole, part = page.text("/train"), page.text("/train", **PART)
+    assert part in whole
+    assert len(part) < len(whole) / 10

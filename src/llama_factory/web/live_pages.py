@@ -7,7 +7,7 @@ put in for each one, and the frame around it (menu, name, notice) is made for ea
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request, Response
@@ -17,57 +17,65 @@ from markupsafe import Markup
 from llama_factory.versions.workspace import Workspace
 from llama_factory.web.links import path_of
 from llama_factory.web.pages import fill, of_everybody, render, words
-from llama_factory.web.site import Visit, visit_of
+from llama_factory.web.site import visit_of
 
 TOKEN = secrets.token_hex(32)
 """Stands for the visitor's token in bodies; nobody can write it into a row."""
-ALONE = "x-part"
+PART = "x-part"
 """A header of the page's script: it has the frame, and wants what changed of the body."""
 
 
-def render_live(
-    request: Request,
-    workspace: Workspace,
-    template: str,
-    topics: Sequence[str],
-    read: Callable[[], Mapping[str, Any]],
-    *,
-    asked: str = "",
-) -> Response:
-    """The answer of a page whose body is shared.
+@dataclass(frozen=True)
+class LiveBody:
+    """What of a page is shared.
 
-    Args:
-        request: that is answered.
-        workspace: that is shown.
-        template: of the body; its title is the text `NAME.title`.
-        topics: of the files that the body depends on, see `live.TOPICS`.
+    Attributes:
+        template: its name; `NAME.title` is the text of the page's title.
+        topics: of the files that it depends on, see `live.TOPICS`.
         read: gives the values for the template.
         asked: what the address says besides its path.
     """
-    visit = visit_of(request)
-    assert visit.user is not None  # the guard lets nobody else pass
-    who = f"{visit.language} {visit.user.role}"
-    name = f"body {template} {path_of(request.scope)} {asked} {who}"
-    making = partial(_body, request, visit, template, read)
-    shared: str = visit.site.shared.read(workspace, name, topics, making)
-    body = shared.replace(TOKEN, visit.token)
-    if ALONE in request.headers:
-        return _alone(request, body)
-    title = words(request, f"{template}.title")
-    return render(request, "live", page=template, title=title, body=Markup(body))
+
+    template: str
+    topics: Sequence[str]
+    read: Callable[[], Mapping[str, Any]]
+    asked: str = ""
 
 
-def _body(
-    request: Request, visit: Visit, template: str, read: Callable[[], Mapping[str, Any]]
-) -> str:
-    assert visit.user is not None
-    known = of_everybody(request) | {"may": visit.user.may, "csrf": TOKEN}
-    return fill(template, known | dict(read()))
+def render_live(request: Request, workspace: Workspace, body: LiveBody) -> Response:
+    """The answer of a page whose body is shared: all of it, or the part that the script wants."""
+    if asks_part(request):
+        return render_part(request, workspace, body)
+    text = Markup(_fill(request, workspace, body))
+    title = words(request, f"{body.template}.title")
+    return render(request, "live", page=body.template, title=title, body=text)
 
 
-def _alone(request: Request, body: str) -> Response:
-    """The body, or a word that the browser has it already."""
-    tag = f'"{hashlib.blake2b(body.encode(), digest_size=16).hexdigest()}"'
+def asks_part(request: Request) -> bool:
+    """Whether the page's script asks, which has the frame already."""
+    return PART in request.headers
+
+
+def render_part(request: Request, workspace: Workspace, body: LiveBody) -> Response:
+    """The shared body alone, or a word that the browser has it already."""
+    text = _fill(request, workspace, body)
+    tag = f'"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"'
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"etag": tag})
-    return HTMLResponse(body, headers={"etag": tag})
+    return HTMLResponse(text, headers={"etag": tag})
+
+
+def _fill(request: Request, workspace: Workspace, body: LiveBody) -> str:
+    """The body with the visitor's token in its forms."""
+    visit = visit_of(request)
+    assert visit.user is not None  # the guard lets nobody else pass
+    role, may = visit.user.role, visit.user.may
+
+    def make() -> str:
+        known = {**of_everybody(request), "may": may, "csrf": TOKEN}
+        return fill(body.template, {**known, **body.read()})
+
+    place = f"{path_of(request.scope)} {body.asked}"
+    name = f"body {body.template} {place} {visit.language} {role}"
+    shared: str = visit.site.shared.read(workspace, name, body.topics, make)
+    return shared.replace(TOKEN, visit.token)

@@ -63,6 +63,7 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
         "visit": visit,
         "here": path_of(request.scope).lstrip("/"),
         "csrf": visit.token,
+        "may": visit.may,
         "nav": NAV,
         "page": template,
         "has_workspace": visit.site.is_workspace or "workspace" in request.path_params,

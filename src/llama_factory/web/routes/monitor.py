@@ -10,7 +10,7 @@ from llama_factory.versions.journal import What
 from llama_factory.versions.journal_words import about
 from llama_factory.versions.workspace import Workspace
 from llama_factory.web.charts.series import draw_series
-from llama_factory.web.live_pages import render_live
+from llama_factory.web.live_pages import LiveBody, render_live
 from llama_factory.web.pages import Who, attempt, back, may, words
 from llama_factory.web.shared import OF_EVENTS, OF_HEALTH
 from llama_factory.web.site import Here, visit_of
@@ -26,7 +26,7 @@ def monitor(request: Request, workspace: Here, what: str = "") -> Response:
     if what and what not in KINDS:
         raise HTTPException(404, f"there is no event '{what[:40]}'")
     topics, read = (*OF_HEALTH, *OF_EVENTS), partial(_shown, request, workspace, what)
-    return render_live(request, workspace, "monitor", topics, read, asked=what)
+    return render_live(request, workspace, LiveBody("monitor", topics, read, what))
 
 
 def _shown(request: Request, workspace: Workspace, what: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from llama_factory import operate, run, upkeep
 from llama_factory.reports.listing import VersionRow
 from llama_factory.versions.releases import PRODUCTION, Release, Releases
 from llama_factory.versions.workspace import Workspace
-from llama_factory.web.live_pages import render_live
+from llama_factory.web.live_pages import LiveBody, render_live
 from llama_factory.web.pages import attempt, back, may, words
 from llama_factory.web.shared import OF_HEALTH, OF_LOOP, OF_VERSIONS
 from llama_factory.web.site import Here, visit_of
@@ -23,7 +23,8 @@ router = APIRouter()
 def overview(request: Request, workspace: Here) -> Response:
     """The first page of a workspace."""
     topics = (*OF_LOOP, *OF_HEALTH, *OF_VERSIONS)
-    return render_live(request, workspace, "overview", topics, partial(_shown, request, workspace))
+    read = partial(_shown, request, workspace)
+    return render_live(request, workspace, LiveBody("overview", topics, read))
 
 
 def _shown(request: Request, workspace: Workspace) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from llama_factory import oversee, run
 from llama_factory.rounds.progress import RoundProgress
 from llama_factory.versions.workspace import Workspace
 from llama_factory.web.charts.training import TrainingCourse, course_of
-from llama_factory.web.live_pages import render_live
+from llama_factory.web.live_pages import LiveBody, render_live
 from llama_factory.web.pages import Who, attempt, back, may, render, version_name, words
 from llama_factory.web.shared import OF_LOOP, OF_VERSIONS
 from llama_factory.web.site import Here, visit_of
@@ -25,14 +25,8 @@ router = APIRouter()
 def rounds(request: Request, workspace: Here, before: str = "") -> Response:
     """What runs, what was begun, what came of it."""
     start = version_name(before) if before else None
-    return render_live(
-        request,
-        workspace,
-        "rounds",
-        OF_ROUNDS,
-        partial(_shown, request, workspace, start),
-        asked=before,
-    )
+    read = partial(_shown, request, workspace, start)
+    return render_live(request, workspace, LiveBody("rounds", OF_ROUNDS, read, before))
 
 
 def _shown(request: Request, workspace: Workspace, before: str | None) -> dict[str, Any]:

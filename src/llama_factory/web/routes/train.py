@@ -19,6 +19,7 @@ from llama_factory.versions.workspace import SETTINGS_FILE, Workspace
 from llama_factory.web.charts.curves import Plot, Sample, plot, thin
 from llama_factory.web.charts.training import NUM_LABELS, course_of
 from llama_factory.web.forms import draw_form, read_form, written
+from llama_factory.web.live_pages import LiveBody, asks_part, render_part
 from llama_factory.web.pages import Who, attempt, back, has_token, may, render, version_name, words
 from llama_factory.web.site import Place
 
@@ -71,6 +72,9 @@ Sent = Annotated[dict[str, str], Depends(_sent)]
 @router.get("/train")
 def train(request: Request, place: Place, start: str = "") -> Response:
     """The form, filled as somebody wishes, and the queue."""
+    if asks_part(request):
+        body = LiveBody("queue", ("jobs", "runs"), partial(_queue, place))
+        return render_part(request, place, body)
     values, problem = attempt(partial(_beginning, place, start))
     return _page(request, place, FilledForm(written(values or {}), problem=problem))
 
@@ -204,7 +208,6 @@ def _page(
     found = {**unreadable, **checked.problems} if draft.is_asked else {}
     groups = draw_form(given, found, _proposed(rows, given))
     shown = {each.problem for group in groups for field in group.fields for each in field.every()}
-    runs, queue_problem = attempt(partial(experiment.queue, place, NUM_RUNS))
     return render(
         request,
         "train",
@@ -215,12 +218,18 @@ def _page(
         checked=checked,
         is_asked=draft.is_asked,
         problems=[draft.problem, *rows.problems, *_elsewhere(found, shown)],
-        runs=runs or [],
-        num_alive=sum(each.job.is_alive for each in runs or []),
-        queue_problem=queue_problem,
         is_workspace=(place.folder / SETTINGS_FILE).is_file(),
-        **{**EMPTY, **more},
+        **{**EMPTY, **_queue(place), **more},
     )
+
+
+def _queue(place: Workspace) -> dict[str, Any]:
+    runs, problem = attempt(partial(experiment.queue, place, NUM_RUNS))
+    return {
+        "runs": runs or [],
+        "num_alive": sum(each.job.is_alive for each in runs or []),
+        "queue_problem": problem,
+    }
 
 
 def _proposed(rows: RowChoices, given: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

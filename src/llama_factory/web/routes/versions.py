@@ -17,7 +17,7 @@ from llama_factory.versions.workspace import Workspace
 from llama_factory.web.charts.heatmap import heat_map_of
 from llama_factory.web.charts.lineage import lineage_of
 from llama_factory.web.charts.task_scores import drawn_versions, task_scores
-from llama_factory.web.live_pages import render_live
+from llama_factory.web.live_pages import LiveBody, render_live
 from llama_factory.web.pages import Who, attempt, back, may, render, version_name, words
 from llama_factory.web.shared import OF_VERSIONS
 from llama_factory.web.site import Here, visit_of
@@ -38,7 +38,7 @@ def versions(request: Request, workspace: Here, before: str = "") -> Response:
     """The list, the newest first, with the lineage as a picture."""
     start = version_name(before) if before else None
     read = partial(_shown, request, workspace, start)
-    return render_live(request, workspace, "versions", OF_LIST, read, asked=before)
+    return render_live(request, workspace, LiveBody("versions", OF_LIST, read, before))
 
 
 def _shown(request: Request, workspace: Workspace, before: str | None) -> dict[str, Any]:
