@@ -17,6 +17,7 @@ from llama_factory.config.changes import Changes
 from llama_factory.config.loading import load_to_answer
 from llama_factory.core.errors import DataError
 from llama_factory.core.progress import SILENT, Progress
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.data.review import folder as reviews
 from llama_factory.data.review.case_book import read_book
 from llama_factory.data.review.cases import Case, Choice
@@ -33,6 +34,17 @@ from llama_factory.jobs.taught import TaughtRows, search_taught
 from llama_factory.jobs.uploads import PieceWriter, Upload
 from llama_factory.jobs.votes import AnswerPair, Duel, PairedAnswer
 from llama_factory.versions.workspace import PathLike, Workspace
+
+TOO_LARGE = kind(
+    "problem.too_large_to_check",
+    "{name} has more than {most} MB. Check it on the command line: llama-factory data "
+    "check {path} --settings {settings}",
+)
+QUARANTINE_DAMAGED = kind(
+    "problem.quarantine_damaged",
+    "{folder}: a line of its .rows.jsonl files cannot be read ({error}). Mend the line, "
+    "or move the file elsewhere.",
+)
 
 if TYPE_CHECKING:
     from llama_factory.config.schema import RunConfig
@@ -116,8 +128,12 @@ def check(folder: PathLike, name: str) -> DataReport:
     path = inboxes.find_waiting(workspace, name)
     if path.stat().st_size > MOST_CHECKED_BYTES:
         raise DataError(
-            f"{name} has more than {MOST_CHECKED_BYTES // 1_000_000} MB. Check it on the command "
-            f"line: llama-factory data check {path} --settings {workspace.settings}"
+            TOO_LARGE(
+                name=name,
+                most=MOST_CHECKED_BYTES // 1000000,
+                path=path,
+                settings=workspace.settings,
+            )
         )
     return run.clean_data(path, settings=workspace.settings)
 
@@ -217,10 +233,7 @@ def note_cases(workspace: Workspace) -> Path:
     try:
         reviews.add_refused(workspace.review, workspace.quarantine)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{workspace.quarantine}: a line of its .rows.jsonl files cannot be read ({error}). "
-            "Mend the line, or move the file elsewhere."
-        ) from error
+        raise DataError(QUARANTINE_DAMAGED(folder=workspace.quarantine, error=error)) from error
     note_feedback(workspace.review, read_feedback(workspace.feedback))
     return workspace.review
 

@@ -20,7 +20,11 @@ from llama_factory.config.minimal import as_changes, minimal, to_yaml
 from llama_factory.config.schema import RunConfig
 from llama_factory.core.errors import ConfigError, FactoryError
 from llama_factory.core.progress import SILENT, Progress
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.versions.workspace import SETTINGS_FILE, PathLike, Workspace
+
+RUN_LOST = kind("problem.run_lost", "There is no run '{name}' here, or its settings are lost.")
+MARKED = kind("problem.marked", "Mend what is marked first.")
 
 if TYPE_CHECKING:
     from llama_factory.jobs.background import BackgroundJob
@@ -160,7 +164,7 @@ def settings_of_run(folder: PathLike, name: str) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise ConfigError(f"There is no run '{name}' here, or its settings are lost.") from None
+        raise ConfigError(RUN_LOST(name=name)) from None
     found = read_pasted(text).values
     return {key: each for key, each in found.items() if key in OF_A_RUN}
 
@@ -262,7 +266,7 @@ def estimate_run(folder: PathLike, values: Mapping[str, Any], name: str) -> dict
 
     checked = check_run(folder, values, name)
     if checked.problems:
-        raise ConfigError("Mend what is marked first.")
+        raise ConfigError(MARKED())
     place = Path(folder).resolve()
     found = estimate_outside(place, checked.yaml)
     alike = {

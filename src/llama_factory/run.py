@@ -28,6 +28,7 @@ from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, DataError, FactoryError, VersionError
 from llama_factory.core.preemption import leaving_on_notice
 from llama_factory.core.progress import SILENT, Progress
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.jobs.model_reference import ModelReference
 from llama_factory.reports.listing import VersionRow, list_versions
@@ -37,6 +38,15 @@ from llama_factory.versions.journal_facts import reconcile
 from llama_factory.versions.releases import PRODUCTION
 from llama_factory.versions.version import ModelVersion, require_servable
 from llama_factory.versions.workspace import PathLike, Workspace
+
+NOTHING_BEFORE = kind(
+    "problem.nothing_before",
+    "{folder}: nothing was released before {version}, so there is nothing to roll back "
+    "to. Name a version with --to, such as {base}.",
+)
+RELEASED_ALREADY = kind(
+    "problem.released_already", "{folder}: {version} is the released version already."
+)
 
 if TYPE_CHECKING:
     from llama_factory.config.schema import RunConfig
@@ -184,12 +194,11 @@ def rollback(folder: PathLike, to: str | None = None) -> tuple[str, str]:
     target = to or current.aliases.get(releases.PREVIOUS)
     if target is None:
         raise VersionError(
-            f"{folder}: nothing was released before {current.production}, so there is nothing to "
-            f"roll back to. Name a version with --to, such as {BASE_VERSION}."
+            NOTHING_BEFORE(folder=folder, version=current.production, base=BASE_VERSION)
         )
     version = store.get(workspace, target)
     if version.id == current.production:
-        raise VersionError(f"{folder}: {version.id} is the released version already.")
+        raise VersionError(RELEASED_ALREADY(folder=folder, version=version.id))
     _release(workspace, version, releases.ROLLED_BACK())
     return current.production, version.id
 

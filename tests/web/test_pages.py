@@ -70,6 +70,14 @@ def test_three_questions_take_at_most_three_clicks(page):
     assert '<form method="post" action="rollback">' in first  # two: the button and its confirmation
 
 
+@pytest.mark.parametrize("path", [*PAGES, "/versions/v0002", "/data", "/review", "/train"])
+def test_the_first_page_is_one_click_away(page, path):
+    text = page.text(path)
+    up = "../" * (path.count("/") - 1) or "./"
+    menu = text[text.index("<nav") : text.index("</nav>")]
+    assert menu.count(f'href="{up}"') == 1
+
+
 def test_one_click_goes_back(bot, page):
     done = page.post("/rollback")
     assert (done.status_code, done.headers["location"]) == (303, "./")

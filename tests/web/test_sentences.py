@@ -1,16 +1,17 @@
 """What gate, loop and journal state, in Chinese: each kind has a text, and files keep the kinds."""
 
+import ast
 import copy
 import html
 import importlib
 import pickle
-import pkgutil
 import re
 import string
+from pathlib import Path
 
 import pytest
 
-from llama_factory import data, monitoring, oversee, rounds, versions
+from llama_factory import oversee, web
 from llama_factory.core import files
 from llama_factory.core.sentences import (
     KINDS,
@@ -27,7 +28,12 @@ from llama_factory.rounds.check import Check
 from llama_factory.versions import releases
 from llama_factory.versions.journal import Journal, JournalEntry
 from llama_factory.versions.version import REPORT
-from llama_factory.web.sentences import read_translations, translate_sentence
+from llama_factory.web.sentences import BY_WORDS, NESTED, read_translations, translate_sentence
+
+HELD = (("'a' is empty.", "'a' 为空。"), (" Did you mean 'a'?", "是否指 'a'？"))
+"""What a problem may hold, and the same in Chinese."""
+READING = ("data/readers", "data/formats", "data/reading.py", "data/sources/inbox.py")
+SOURCE = Path(web.__file__).parents[1]
 
 
 def names_of(text):
@@ -36,10 +42,11 @@ def names_of(text):
 
 @pytest.fixture(scope="module")
 def kinds():
-    """All kinds that the rooms define."""
-    for room in (data, monitoring, rounds, versions):
-        for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
-            importlib.import_module(module.name)
+    """All kinds that are defined anywhere."""
+    for path in SOURCE.rglob("*.py"):
+        if "kind_of_sentence" in path.read_text(encoding="utf-8"):
+            name = path.relative_to(SOURCE.parent).with_suffix("").as_posix().replace("/", ".")
+            importlib.import_module(name.removesuffix(".__init__"))
     return KINDS
 
 
@@ -127,3 +134,88 @@ def test_the_pages_state_it_in_the_visitors_language(bot, page):
     assert "没有等待学习的内容；ann 自 " in text
     assert "已在" not in text
     assert "暂停" in page.text("/monitor", **{"accept-language": "zh"})
+
+
+def test_each_problem_is_known_by_its_words_and_keeps_its_values(kinds):
+    known = [kind for name, kind in kinds.items() if name.startswith(BY_WORDS)]
+    assert len(known) > 180
+    for kind in known:
+        names = sorted(names_of(kind.english))
+        values = {name: f"<{name}-{number}>" for number, name in enumerate(names)}
+        values |= {name: HELD[name == "hint"][0] for name in names if name in NESTED}
+        text = kind(**values)
+        found = kind.values_in(text)
+        assert found == values, kind.name
+        shown = translate_sentence("zh", str(text))
+        if " " in text:
+            assert any(letter >= "\u4e00" for letter in shown), (kind.name, shown)
+            for name, value in values.items():
+                assert dict(HELD).get(value, value) in shown, kind.name
+
+
+def test_readers_and_formats_say_nothing_but_kinds():
+    plain = []
+    for place in READING:
+        path = SOURCE / place
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                name = getattr(getattr(call, "func", None), "id", "")
+                is_error = name in ("BadRowError", "DataError") and file.name != "layout.py"
+                if is_error and isinstance(call.args[0], ast.JoinedStr | ast.Constant):
+                    plain.append(file.name)
+    assert plain == ["streams.py"]  # the reason within another one
+
+
+@pytest.mark.parametrize(
+    ("text", "chinese"),
+    [
+        (
+            "message 3: role 'asistant' is unknown. Did you mean 'assistant'? Known: user.",
+            "第 3 条消息：未知的角色 'asistant'。是否指 'assistant'？已知：user。",
+        ),
+        (
+            "faq.jsonl:3: this line is not valid JSON (Expecting ',' delimiter, column 5). "
+            "The file may be half-written.",
+            "faq.jsonl:3：这一行不是有效的 JSON（缺少分隔符 ','，第 5 列）。文件可能没有写完。",
+        ),
+        ("'text' must be text, this is a list.", "'text' 必须是文本，这里是列表。"),
+        ("its header cannot be read: who knows", "无法读取其表头：who knows"),
+    ],
+)
+def test_what_is_known_by_its_words_is_translated_with_what_it_holds(text, chinese):
+    assert translate_sentence("zh", text) == chinese
+    assert translate_sentence("en", text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: b", "'x': nothing known", "message hello", "null", "paths", "a: " * 900, "x" * 5000, ""],
+)
+def test_what_is_not_known_stays_as_it_is(text):
+    assert translate_sentence("zh", text) == text
+
+
+def test_refused_rows_and_damaged_files_are_told_in_chinese(bot, page):
+    files.write_jsonl(
+        bot.quarantine / "faq.jsonl.rows.jsonl",
+        [{"line": 3, "reason": "'output' is missing; the row has input.", "row": "{}"}],
+    )
+    (bot.quarantine / "b.csv").write_text("a,a\n")
+    (bot.quarantine / "b.csv.reason.txt").write_text(
+        "two columns of its header are called 'a'. Rename one.\n"
+    )
+    chinese = {"accept-language": "zh"}
+    shown = html.unescape(page.text("/data", **chinese))
+    assert "缺少 'output'；该行有 input。" in shown
+    assert "表头中有两列都叫 'a'。请给其中一列改名。" in shown
+    assert "'output' is missing; the row has input." in html.unescape(page.text("/data"))
+    (bot.folder / "notes.json").write_text("[")
+    (bot.versions / "v0001" / REPORT).write_text("{")
+    assert "缺失或已损坏" in page.text("/versions", **chinese)
+    missing = html.unescape(page.get("/versions/v0077", **chinese).text)
+    assert "没有版本 'v0077'。" in missing
+    assert str(bot.folder) not in missing
+    assert "找不到页面" in page.get("/nowhere", **chinese).text
+    assert "没有事件 'x'" in html.unescape(page.get("/monitor?what=x", **chinese).text)
+    tagged = page.post("/versions/v0001/tag", {"name": "Not A Tag"}, **chinese)
+    assert "不能作为标签" in tagged.text

@@ -7,6 +7,14 @@ from pathlib import Path
 from llama_factory.config.loading import load_config
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError
+from llama_factory.core.sentences import kind_of_sentence as kind
+
+NO_SETTINGS = kind("problem.no_settings", "{path}: {count} characters are no settings file.")
+SETTINGS_CHANGED = kind(
+    "problem.settings_changed",
+    "{file} was changed since it was opened here. Open it again, and make the change "
+    "once more: nothing was overwritten.",
+)
 
 LONGEST = 1_000_000
 
@@ -48,7 +56,7 @@ def check(path: Path, text: str) -> None:
         ConfigError: they are wrong; a message calls the text by the file's name.
     """
     if len(text) > LONGEST:
-        raise ConfigError(f"{path}: {len(text)} characters are no settings file.")
+        raise ConfigError(NO_SETTINGS(path=path, count=len(text)))
     draft = files.temporary_beside(path).with_suffix(".yaml")
     try:
         files.write_text(draft, text)
@@ -68,8 +76,5 @@ def save(path: Path, text: str, seen: str) -> None:
     check(path, text)
     with files.locked(path.with_suffix(".lock"), what="saving the settings", seconds=10):
         if read_settings(path)[1] != seen:
-            raise ConfigError(
-                f"{path.name} was changed since it was opened here. Open it again, and make the "
-                "change once more: nothing was overwritten."
-            )
+            raise ConfigError(SETTINGS_CHANGED(file=path.name))
         files.write_text(path, text)

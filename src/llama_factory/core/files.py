@@ -19,6 +19,27 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from llama_factory.core.errors import VersionError
+from llama_factory.core.sentences import kind_of_sentence as kind
+
+READ_ONLY_FOLDER = kind(
+    "problem.read_only",
+    "{folder}: this folder cannot be written to ({error}), so {doing} is not possible. "
+    "Nothing was changed. Make it writable, or work on a copy elsewhere.",
+)
+BUSY = kind(
+    "problem.busy",
+    "{folder}: {who} is already {doing}. Wait until it has finished, then try again.",
+)
+NO_SPACE = kind(
+    "problem.no_space",
+    "{folder}: {name} needs about {needed} MB and {free} MB are free. Make room or move "
+    "the workspace; nothing was written.",
+)
+FULL_DISK = kind(
+    "problem.full_disk",
+    "{folder}: the disk is full while {doing} ({error}). Nothing half-made was left as a "
+    "version. Make room and run the same command again: it goes on.",
+)
 
 LOOK_SECONDS = 2.0
 """Longest wait for a lock that somebody only looks at: a look takes far less."""
@@ -249,8 +270,7 @@ def take_lock(path: Path, *, what: str, seconds: float) -> FileLock:
         if isinstance(error, Timeout) or error.errno not in READ_ONLY:
             raise
         raise VersionError(
-            f"{path.parent}: this folder cannot be written to ({error.strerror}), so {what} is not "
-            "possible. Nothing was changed. Make it writable, or work on a copy elsewhere."
+            READ_ONLY_FOLDER(folder=path.parent, error=error.strerror, doing=what)
         ) from error
     return lock
 
@@ -268,9 +288,7 @@ def locked(path: Path, *, what: str, seconds: float) -> Iterator[None]:
         lock = take_lock(path, what=what, seconds=seconds)
     except Timeout:
         who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
-        raise VersionError(
-            f"{path.parent}: {who} is already {what}. Wait until it has finished, then try again."
-        ) from None
+        raise VersionError(BUSY(folder=path.parent, who=who, doing=what)) from None
     try:
         holder.write_text(f"process {os.getpid()}", encoding="utf-8")
         yield
@@ -288,8 +306,12 @@ def require_space(folder: Path, num_bytes: int, *, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
         raise VersionError(
-            f"{folder}: {what} needs about {num_bytes / 1e6:.0f} MB and {free / 1e6:.0f} MB are "
-            "free. Make room or move the workspace; nothing was written."
+            NO_SPACE(
+                folder=folder,
+                name=what,
+                needed=f"{num_bytes / 1e6:.0f}",
+                free=f"{free / 1e6:.0f}",
+            )
         )
 
 
@@ -305,10 +327,7 @@ def reporting_full_disk(folder: Path, *, what: str) -> Iterator[None]:
     except (OSError, SafetensorError, sqlite3.OperationalError) as error:
         if not _is_full_disk(error):
             raise
-        raise VersionError(
-            f"{folder}: the disk is full while {what} ({error}). Nothing half-made was "
-            "left as a version. Make room and run the same command again: it goes on."
-        ) from error
+        raise VersionError(FULL_DISK(folder=folder, doing=what, error=error)) from error
 
 
 def _is_full_disk(error: Exception) -> bool:

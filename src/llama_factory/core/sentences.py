@@ -6,6 +6,8 @@ which are kept with it in files; what was written before there were kinds is its
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from string import Formatter
 from typing import Any
 
 LISTED = "listed"
@@ -63,6 +65,32 @@ class SentenceKind:
     def __call__(self, **values: Any) -> Sentence:
         """The sentence with these values."""
         return Sentence(self.english.format_map(values), self.name, values)
+
+    @cached_property
+    def pieces(self) -> tuple[tuple[str, str | None], ...]:
+        """Words, and the name of the value that follows them; None at the end."""
+        return tuple((words, name) for words, name, _, _ in Formatter().parse(self.english))
+
+    def values_in(self, text: str) -> dict[str, str] | None:
+        """What a text of this kind was made from; None where it is of another kind.
+
+        A value ends where the words that follow it appear first.
+        """
+        found: dict[str, str] = {}
+        place, open_name = 0, ""
+        for number, (words, name) in enumerate(self.pieces, 1):
+            is_last = number == len(self.pieces) and name is None
+            start = text.find(words, place) if open_name and not is_last else place
+            if is_last and open_name:
+                start = len(text) - len(words)
+            if start < place or not text.startswith(words, start):
+                return None
+            if open_name:
+                found[open_name] = text[place:start]
+            place, open_name = start + len(words), name or ""
+        if open_name:
+            found[open_name] = text[place:]
+        return found if open_name or place == len(text) else None
 
 
 KINDS: dict[str, SentenceKind] = {}

@@ -8,6 +8,8 @@ from typing import Any
 
 from llama_factory.core.errors import ConfigError, DataError
 from llama_factory.core.types import Example
+from llama_factory.data import file_sentences as files
+from llama_factory.data import row_sentences as texts
 from llama_factory.data.formats import (
     BadRowError,
     Columns,
@@ -59,11 +61,11 @@ def read_rows(path: Path, *, encoding: str | None = None) -> Iterator[RawRow | R
     except DataError as error:
         if number == 0:
             raise
-        yield Refused(opened.file, number + 1, f"from here on the file {error}")
+        yield Refused(opened.file, number + 1, files.FILE_FROM_HERE(why=error))
     if opened.damage:
-        yield Refused(opened.file, number + 1, f"from here on {opened.damage}")
+        yield Refused(opened.file, number + 1, files.FROM_HERE(why=opened.damage))
     elif number == 0:
-        raise DataError("is empty: it holds no rows.")
+        raise DataError(files.NO_ROWS())
 
 
 def read_examples(
@@ -186,9 +188,9 @@ def _resolved_image(image: str, folder: Path) -> str:
     path = folder / image
     root = folder.resolve()
     if not path.resolve().is_relative_to(root):
-        raise BadRowError(f"the picture '{image}' lies outside the folder '{folder}'. Move it in.")
+        raise BadRowError(texts.PICTURE_OUTSIDE(path=image, folder=folder))
     if not path.is_file():
-        raise BadRowError(f"the picture '{image}' is missing; there is no '{path}'.")
+        raise BadRowError(texts.PICTURE_MISSING(path=image, file=path))
     return str(path.resolve())
 
 
@@ -199,7 +201,7 @@ def _group(row: Mapping[str, Any], name: str | None) -> str:
     if isinstance(group, str):
         return checked(group, str(name))
     if isinstance(group, bool) or not isinstance(group, int | float) or group % 1 != 0:
-        raise BadRowError(f"'{name}' must be text or a whole number. Rename it if it is no task.")
+        raise BadRowError(texts.NOT_GROUP(name=name))
     return str(int(group))
 
 
@@ -212,8 +214,5 @@ def _weight(row: Mapping[str, Any], name: str | None) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 < number < math.inf:
-        raise BadRowError(
-            f"'{name}' must be a number above 0. Rename the field if it is not the row's share in "
-            "the loss."
-        )
+        raise BadRowError(texts.NOT_WEIGHT(name=name))
     return number

@@ -18,9 +18,14 @@ from typing import Any, Literal
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.signals import BY_SIGNAL
 from llama_factory.core.times import now
 from llama_factory.versions.workspace import Workspace
+
+NOT_A_JOB = kind("problem.not_a_job", "'{words}' cannot be a job. Jobs are: {known}.")
+DAMAGED = kind("problem.job_damaged", "{path} is damaged ({error}).")
+NO_JOB = kind("problem.no_job", "{folder}: there is no job '{id}'.")
 
 JobState = Literal["waiting", "running", "finished", "failed", "stopped", "lost"]
 VERBS = ("learn", "consolidate", "monitor", "evaluate", "train", "predict", "export", "compare")
@@ -75,7 +80,7 @@ def begin(
         VersionError: the command may not be a job.
     """
     if not words or words[0] not in VERBS:
-        raise VersionError(f"'{' '.join(words)}' cannot be a job. Jobs are: {', '.join(VERBS)}.")
+        raise VersionError(NOT_A_JOB(words=" ".join(words), known=", ".join(VERBS)))
     folder = _new_folder(workspace)
     asked = {"words": list(words), "who": who, "began": now()}
     files.write_json(folder / ASKED, asked | ({"folder": str(workspace.folder)} if here else {}))
@@ -114,7 +119,7 @@ def read_job(workspace: Workspace, job_id: str) -> BackgroundJob:
     try:
         return _read(_folder_of(workspace, job_id))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise VersionError(f"{workspace.jobs / job_id} is damaged ({error!r}).") from error
+        raise VersionError(DAMAGED(path=workspace.jobs / job_id, error=f"{error!r}")) from error
 
 
 def read_log(workspace: Workspace, job_id: str, most: int = LOG_BYTES) -> str:
@@ -168,7 +173,7 @@ def _new_folder(workspace: Workspace) -> Path:
 def _folder_of(workspace: Workspace, job_id: str) -> Path:
     folder = workspace.jobs / job_id
     if not _is_number(job_id) or not (folder / ASKED).is_file():
-        raise VersionError(f"{workspace.folder}: there is no job '{job_id[:40]}'.")
+        raise VersionError(NO_JOB(folder=workspace.folder, id=job_id[:40]))
     return folder
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from llama_factory.core.durations import show_roughly
 from llama_factory.core.errors import DataError, VersionError
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.times import now
 from llama_factory.core.types import Example
 from llama_factory.data.row_columns import hash_of
@@ -18,6 +19,12 @@ from llama_factory.versions.forgotten import ForgottenRow, TaughtPlace
 from llama_factory.versions.journal import Journal, JournalEntry, What
 from llama_factory.versions.version import MEMORY, ModelVersion, number_of
 from llama_factory.versions.workspace import Workspace
+
+NEVER_TAUGHT = kind(
+    "problem.never_taught",
+    "no version was taught a row with the key '{key}', as far as versions keep their "
+    "rows. Search for its text first.",
+)
 
 
 @dataclass(frozen=True)
@@ -98,10 +105,7 @@ def forget_row(workspace: Workspace, key: str, who: str, why: str) -> MarkedRow:
     ids = store.ids(workspace)
     places = tuple(_places(workspace, key, ids))
     if not places:
-        raise DataError(
-            f"no version was taught a row with the key '{key[:40]}', as far as versions keep their "
-            "rows. Search for its text first."
-        )
+        raise DataError(NEVER_TAUGHT(key=key[:40]))
     mark = ForgottenRow(key, now(), who, why.strip(), places, ids[-1])
     if forgotten.mark_forgotten(workspace, [mark]):
         _note(workspace, "row forgotten", mark)

@@ -11,9 +11,26 @@ from pathlib import Path
 from typing import BinaryIO
 
 from llama_factory.core.errors import DataError, suggest
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.data.reading import Refused
 from llama_factory.data.sources import inbox as inboxes
 from llama_factory.versions.workspace import Workspace
+
+NO_FILE = kind("problem.no_inbox_file", "the inbox has no file {name}.{hint}")
+NO_PLAIN_NAME = kind(
+    "problem.no_plain_name", "{name} is no plain file name. Rename the file and send it again."
+)
+UNREAD_NAME = kind(
+    "problem.unread_name", "{name} is a name of files that are not read. Rename the file."
+)
+LONG_NAME = kind("problem.long_name", "the file's name is longer than {most} bytes. Shorten it.")
+UNREADABLE = kind(
+    "problem.inbox_unreadable", "{folder} cannot be read ({error}). Make the folder again."
+)
+NAME_WAITS = kind(
+    "problem.name_waits",
+    "a file {name} waits in the inbox already. Rename yours and send it again.",
+)
 
 LONGEST_NAME = 200
 """Bytes; file systems take 255, and temporary names are longer."""
@@ -67,7 +84,7 @@ def find_waiting(workspace: Workspace, name: str) -> Path:
     readable, _ = _look(workspace)
     known = {path.name: path for path in readable}
     if name not in known:
-        raise DataError(f"the inbox has no file {name!r}.{suggest(name, known)}")
+        raise DataError(NO_FILE(name=f"{name!r}", hint=suggest(name, known)))
     return known[name]
 
 
@@ -106,11 +123,11 @@ def plain_name(name: str) -> str:
     """
     plain = unicodedata.normalize("NFC", name).strip()
     if not plain or "/" in plain or "\\" in plain or not plain.isprintable():
-        raise DataError(f"{name[:80]!r} is no plain file name. Rename the file and send it again.")
+        raise DataError(NO_PLAIN_NAME(name=f"{name[:80]!r}"))
     if inboxes.is_unfinished(plain):
-        raise DataError(f"{plain!r} is a name of files that are not read. Rename the file.")
+        raise DataError(UNREAD_NAME(name=f"{plain!r}"))
     if len(plain.encode()) > LONGEST_NAME:
-        raise DataError(f"the file's name is longer than {LONGEST_NAME} bytes. Shorten it.")
+        raise DataError(LONG_NAME(most=LONGEST_NAME))
     return plain
 
 
@@ -130,9 +147,7 @@ def _look(workspace: Workspace) -> tuple[list[Path], list[Refused]]:
     try:
         return inboxes.candidates(workspace.inbox)
     except OSError as error:
-        raise DataError(
-            f"{workspace.inbox} cannot be read ({error.strerror}). Make the folder again."
-        ) from error
+        raise DataError(UNREADABLE(folder=workspace.inbox, error=error.strerror)) from error
 
 
 def _waiting(path: Path) -> WaitingFile:
@@ -148,6 +163,4 @@ def require_free(target: Path) -> None:
         DataError: one of this name waits.
     """
     if target.exists() or target.is_symlink():
-        raise DataError(
-            f"a file {target.name!r} waits in the inbox already. Rename yours and send it again."
-        )
+        raise DataError(NAME_WAITS(name=f"{target.name!r}"))

@@ -12,12 +12,21 @@ from typing import Any
 
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, VersionError
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.jobs import background
 from llama_factory.jobs.background import BackgroundJob
 from llama_factory.jobs.outputs import NEW, is_whole
 from llama_factory.rounds.progress import read_updates
 from llama_factory.training.monitor import TRAINER_LOG
 from llama_factory.versions.workspace import Workspace
+
+RUN_NAME = kind(
+    "problem.run_name",
+    "'{name}' cannot name a run: take letters, digits, '.', '_' and '-', at most 60.",
+)
+NO_RUN = kind("problem.no_run", "{folder}: there is no run '{name}'.")
+QUEUED = kind("problem.run_queued", "The run '{name}' is in the queue already.")
+DONE = kind("problem.run_done", "The run '{name}' is done. Begin a new one.")
 
 OUTPUTS = "outputs"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
@@ -52,9 +61,7 @@ def output_of(name: str) -> str:
         ConfigError: it cannot be a name.
     """
     if not NAME.fullmatch(name) or name.endswith(".yaml"):
-        raise ConfigError(
-            f"'{name[:80]}' cannot name a run: take letters, digits, '.', '_' and '-', at most 60."
-        )
+        raise ConfigError(RUN_NAME(name=name[:80]))
     return f"{OUTPUTS}/{name}"
 
 
@@ -124,13 +131,13 @@ def go_on(workspace: Workspace, name: str, who: str) -> BackgroundJob:
         ConfigError: it is in the queue, or done.
     """
     if not settings_of(workspace, name).is_file():
-        raise VersionError(f"{workspace.folder.name}: there is no run '{name}'.")
+        raise VersionError(NO_RUN(folder=workspace.folder.name, name=name))
     lock = workspace.folder / OUTPUTS / ".queue.lock"
     with files.locked(lock, what="putting a run into the queue", seconds=10):
         if is_queued(workspace, name):
-            raise ConfigError(f"The run '{name}' is in the queue already.")
+            raise ConfigError(QUEUED(name=name))
         if is_whole(workspace.folder / output_of(name)):
-            raise ConfigError(f"The run '{name}' is done. Begin a new one.")
+            raise ConfigError(DONE(name=name))
         return background.begin(workspace, words_of(name), who, here=True)
 
 

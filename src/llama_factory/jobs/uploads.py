@@ -17,9 +17,27 @@ from typing import BinaryIO
 
 from llama_factory.core import files
 from llama_factory.core.errors import DataError
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.times import now
 from llama_factory.jobs import inbox
 from llama_factory.versions.workspace import Workspace
+
+NO_UPLOAD = kind("problem.no_upload", "this file is not being sent any more. Choose it again.")
+SENT_ELSEWHERE = kind("problem.sent_elsewhere", "{name}: it is being sent from elsewhere. Wait.")
+PIECE_PLACE = kind(
+    "problem.piece_place", "{name}: {here} bytes are here, the piece begins at {start}."
+)
+GREW = kind("problem.upload_grew", "the file is larger than it was when it began. Choose it again.")
+NOT_WHOLE = kind("problem.not_whole", "{name}: {here} of {all} bytes are here.")
+MANY_UPLOADS = kind(
+    "problem.many_uploads",
+    "you have {count} files that are not whole. Send them to their end first, or remove them.",
+)
+LARGE_UPLOADS = kind(
+    "problem.large_uploads",
+    "{size} GB would be under way from you; at most {most} GB may be. Finish others "
+    "first, or copy the file into the inbox on the server.",
+)
 
 MOST_FILES = 20
 """Unfinished files of one person."""
@@ -102,7 +120,7 @@ def read_upload(workspace: Workspace, upload_id: str) -> Upload:
             values = files.read_json(_about(workspace, upload_id))
             received = _part(workspace, upload_id).stat().st_size
             return Upload(**values | {"received": received})
-    raise DataError("this file is not being sent any more. Choose it again.")
+    raise DataError(NO_UPLOAD())
 
 
 @contextlib.contextmanager
@@ -122,10 +140,10 @@ def adding(workspace: Workspace, upload_id: str, offset: int) -> Iterator["Piece
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DataError(f"{upload.name}: it is being sent from elsewhere. Wait.") from None
+            raise DataError(SENT_ELSEWHERE(name=upload.name)) from None
         end = file.seek(0, os.SEEK_END)
         if offset != end:
-            raise DataError(f"{upload.name}: {end} bytes are here, the piece begins at {offset}.")
+            raise DataError(PIECE_PLACE(name=upload.name, here=end, start=offset))
         try:
             yield PieceWriter(file, upload.num_bytes - end)
         finally:
@@ -152,7 +170,7 @@ class PieceWriter:
             DataError: the file gets larger than its sender said.
         """
         if len(data) > self.left:
-            raise DataError("the file is larger than it was when it began. Choose it again.")
+            raise DataError(GREW())
         self.file.write(data)
         self.left -= len(data)
 
@@ -165,7 +183,7 @@ def finish_upload(workspace: Workspace, upload_id: str) -> Upload:
     """
     upload = read_upload(workspace, upload_id)
     if not upload.is_whole:
-        raise DataError(f"{upload.name}: {upload.received} of {upload.num_bytes} bytes are here.")
+        raise DataError(NOT_WHOLE(name=upload.name, here=upload.received, all=upload.num_bytes))
     target = workspace.inbox / upload.name
     try:
         os.link(_part(workspace, upload_id), target)
@@ -203,15 +221,9 @@ def list_uploads(workspace: Workspace) -> list[Upload]:
 def _require_modest(waiting: list[Upload], num_bytes: int) -> None:
     total = sum(each.num_bytes for each in waiting) + num_bytes
     if len(waiting) >= MOST_FILES:
-        raise DataError(
-            f"you have {len(waiting)} files that are not whole. Send them to their end first, or "
-            "remove them."
-        )
+        raise DataError(MANY_UPLOADS(count=len(waiting)))
     if num_bytes < 0 or total > MOST_BYTES:
-        raise DataError(
-            f"{total / 1e9:.0f} GB would be under way from you; at most {MOST_BYTES / 1e9:.0f} GB "
-            "may be. Finish others first, or copy the file into the inbox on the server."
-        )
+        raise DataError(LARGE_UPLOADS(size=f"{total / 1e9:.0f}", most=f"{MOST_BYTES / 1e9:.0f}"))
 
 
 def _part(workspace: Workspace, upload_id: str) -> Path:

@@ -15,10 +15,20 @@ from typing import Any, Literal, get_args
 from llama_factory.core import files
 from llama_factory.core.errors import DataError
 from llama_factory.core.records import append_records, read_records
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.times import now
 from llama_factory.data.cleaning.private_data import PrivateData
 from llama_factory.evaluation.statistics import Estimate, proportion
 from llama_factory.versions.workspace import Workspace
+
+SAME_TWICE = kind(
+    "problem.same_twice",
+    "{version} would answer twice in the same way. Choose two versions, or one with the "
+    "documents and one without.",
+)
+NO_PAIR = kind(
+    "problem.no_pair", "no such pair waits for your vote: it was voted on, or it is too old."
+)
 
 Choice = Literal["left", "right", "tie", "both_bad"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
@@ -165,10 +175,7 @@ def keep_pair(
     """
     left, right = reversed(answers) if is_swapped() else answers
     if left.contestant == right.contestant:
-        raise DataError(
-            f"{left.contestant.version} would answer twice in the same way. Choose two versions, "
-            "or one with the documents and one without."
-        )
+        raise DataError(SAME_TWICE(version=left.contestant.version))
     _remove_old(_folder(workspace))
     pair = AnswerPair(secrets.token_hex(16), who, now(), prompt, left, right)
     files.write_json(_folder(workspace) / f"{pair.id}.json", asdict(pair), is_private=True)
@@ -186,7 +193,7 @@ def read_pair(workspace: Workspace, pair_id: str, who: str) -> AnswerPair:
             pair = AnswerPair.from_json(files.read_json(_folder(workspace) / f"{pair_id}.json"))
             if pair.who == who:
                 return pair
-    raise DataError("no such pair waits for your vote: it was voted on, or it is too old.")
+    raise DataError(NO_PAIR())
 
 
 def vote(

@@ -6,8 +6,8 @@ import math
 import os
 import signal
 import socket
-from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +79,12 @@ def _stage(workspace: Workspace, updates: tuple[dict[str, Any], ...]) -> str:
 
 def read_updates(log: Path, most: int) -> tuple[dict[str, Any], ...]:
     """Numbers of the newest updates in a log, oldest first; none where it cannot be read."""
-    found: deque[dict[str, Any]] = deque(maxlen=most)
     try:
-        for line in files.last_lines(log, TAIL_BYTES):
-            values = _parsed(line)
-            if values is not None:
-                found.append(values)
+        lines = list(files.last_lines(log, TAIL_BYTES))
     except OSError:
         return ()
-    return tuple(found)
+    newest = filter(None, map(_parsed, reversed(lines)))
+    return tuple(islice(newest, most))[::-1]
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -15,12 +15,19 @@ from typing import Any
 
 from llama_factory.core import files
 from llama_factory.core.errors import FactoryError, VersionError
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.times import now
 from llama_factory.serving.canary import Canary, CanarySettings, Ending, News, State
 from llama_factory.versions import releases, store
 from llama_factory.versions.journal import Journal, JournalEntry
 from llama_factory.versions.releases import Standing
 from llama_factory.versions.workspace import Workspace
+
+DAMAGED = kind(
+    "problem.canary_damaged",
+    "{path} is damaged ({error}). Delete it: a canary that ran begins anew, and releases "
+    "stay as they are.",
+)
 
 LOCK_SECONDS = 10.0
 NUM_EARLIER = 50
@@ -59,10 +66,7 @@ def read(workspace: Workspace) -> CanaryRecord:
         asked = tuple(values["asked"]) if values["asked"] else None
         return CanaryRecord(last, asked, tuple(values["earlier"]))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise VersionError(
-            f"{path} is damaged ({error}). Delete it: a canary that ran begins anew, and releases "
-            "stay as they are."
-        ) from error
+        raise VersionError(DAMAGED(path=path, error=error)) from error
 
 
 def passed_gate(workspace: Workspace, standing: Standing) -> bool:

@@ -17,8 +17,26 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llama_factory.core import files
 from llama_factory.core.errors import ServingError, suggest
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.times import now
 from llama_factory.serving.access import NAME, SCOPES, ApiKey
+
+UNREADABLE = kind(
+    "problem.keys_unreadable",
+    "{path} cannot be read ({error}), so none of its keys is accepted. Restore it from a "
+    "backup; or move it away and create the keys anew.",
+)
+KEY_NAME = kind(
+    "problem.key_name",
+    "--name: '{name}' cannot name a key. Take up to 40 letters, digits, '.', '_' and "
+    "'-', and not {reserved}.",
+)
+KEY_TAKEN = kind(
+    "problem.key_taken",
+    "--name: there is already a key '{name}' in {path}, and a name is never used twice: "
+    "feedback and the log name it. Take another one.",
+)
+NO_KEY = kind("problem.no_key", "{path} has no active key '{name}'.{hint} {known}")
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +69,7 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ServingError(
-            f"{path} cannot be read ({error}), so none of its keys is accepted. Restore it from a "
-            "backup; or move it away and create the keys anew."
-        ) from error
+        raise ServingError(UNREADABLE(path=path, error=error)) from error
 
 
 def create_key(path: Path, key: ApiKey) -> str:
@@ -65,18 +80,12 @@ def create_key(path: Path, key: ApiKey) -> str:
         VersionError: the folder cannot be written to.
     """
     if not NAME.fullmatch(key.name) or key.name == ENVIRONMENT:
-        raise ServingError(
-            f"--name: '{key.name}' cannot name a key. Take up to 40 letters, digits, '.', '_' and "
-            f"'-', and not {ENVIRONMENT}."
-        )
+        raise ServingError(KEY_NAME(name=key.name, reserved=ENVIRONMENT))
     secret = PREFIX + secrets.token_urlsafe(32)
     with files.locked(path.with_suffix(".lock"), what="changing keys", seconds=LOCK_SECONDS):
         keys = read_keys(path)
         if key.name in {each.name for each in keys}:
-            raise ServingError(
-                f"--name: there is already a key '{key.name}' in {path}, and a name is never used "
-                "twice: feedback and the log name it. Take another one."
-            )
+            raise ServingError(KEY_TAKEN(name=key.name, path=path))
         _write(path, (*keys, replace(key, sha256=_hash(secret), created=now())))
     return secret
 
@@ -94,7 +103,7 @@ def revoke_key(path: Path, name: str) -> ApiKey:
         if name not in names:
             there_are = f"There are: {', '.join(names)}." if names else "There are none."
             raise ServingError(
-                f"{path} has no active key '{name}'.{suggest(name, names)} {there_are}"
+                NO_KEY(path=path, name=name, hint=suggest(name, names), known=there_are)
             )
         revoked = [replace(key, revoked=now()) if key.name == name else key for key in keys]
         _write(path, tuple(revoked))

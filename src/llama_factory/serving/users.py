@@ -12,8 +12,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llama_factory.core import files
 from llama_factory.core.errors import ServingError, suggest
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.times import now
 from llama_factory.serving.access import NAME
+
+UNREADABLE = kind(
+    "problem.users_unreadable",
+    "{path} cannot be read ({error}), so nobody can log in. Restore it from a backup; or "
+    "move it away and add the users anew.",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +83,7 @@ def read_users(path: Path) -> tuple[PageUser, ...]:
     except FileNotFoundError:
         return ()
     except (OSError, ValidationError) as error:
-        raise ServingError(
-            f"{path} cannot be read ({type(error).__name__}), so nobody can log in. Restore it "
-            "from a backup; or move it away and add the users anew."
-        ) from error
+        raise ServingError(UNREADABLE(path=path, error=type(error).__name__)) from error
 
 
 def add_user(path: Path, name: str, role: str, password: str) -> PageUser:

@@ -12,9 +12,16 @@ from typing import Any
 from llama_factory.core import files
 from llama_factory.core.errors import DataError
 from llama_factory.core.records import append_records, read_records
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.times import now
 from llama_factory.core.types import Memory
 from llama_factory.versions.workspace import Workspace
+
+REASON_LENGTH = kind(
+    "problem.reason_length",
+    "a reason of {count} characters: say in 1 to {most} why the row is to be forgotten.",
+)
+NOT_MARKED = kind("problem.not_marked", "no row with the key '{key}' is marked to be forgotten.")
 
 FILE = "forgotten.jsonl"
 LONGEST_REASON = 1000
@@ -86,10 +93,7 @@ def mark_forgotten(workspace: Workspace, marks: Iterable[ForgottenRow]) -> list[
     listed = list(marks)
     for mark in listed:
         if not mark.why.strip() or len(mark.why) > LONGEST_REASON:
-            raise DataError(
-                f"a reason of {len(mark.why)} characters: say in 1 to {LONGEST_REASON} why the row "
-                "is to be forgotten."
-            )
+            raise DataError(REASON_LENGTH(count=len(mark.why), most=LONGEST_REASON))
     with _writing(workspace):
         known = read_forgotten(workspace)
         new = [mark for mark in listed if mark.key not in known]
@@ -106,7 +110,7 @@ def take_back(workspace: Workspace, key: str, who: str) -> ForgottenRow:
     with _writing(workspace):
         known = read_forgotten(workspace).get(key)
         if known is None:
-            raise DataError(f"no row with the key '{key[:40]}' is marked to be forgotten.")
+            raise DataError(NOT_MARKED(key=key[:40]))
         mark = replace(known, who=who, when=now(), is_back=True)
         append_records(workspace.folder / FILE, [asdict(mark)])
     return mark

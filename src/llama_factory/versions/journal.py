@@ -17,9 +17,20 @@ from typing import Any, Literal
 from llama_factory.core.databases import use_write_ahead_log
 from llama_factory.core.errors import ConfigError, VersionError
 from llama_factory.core.sentences import keep_kinds, restore_kinds
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.times import now
 from llama_factory.core.types import BASE_VERSION
 from llama_factory.versions import releases
+
+DAMAGED = kind(
+    "problem.journal_damaged",
+    "{path} is damaged ({error}). Move it away: releases stay as they are, and the "
+    "journal begins anew with what releases.json knows of them.",
+)
+READ_ONLY = kind(
+    "problem.journal_read_only",
+    "{path} cannot be written to ({error}). Make the folder writable, or work on a copy elsewhere.",
+)
 
 Who = Literal["watcher", "person", "server", "canary"]
 What = Literal[
@@ -203,15 +214,9 @@ class Journal:
     def _explain(self, error: sqlite3.DatabaseError) -> None:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-            raise VersionError(
-                f"{self.path} is damaged ({error}). Move it away: releases stay as they are, and "
-                "the journal begins anew with what releases.json knows of them."
-            ) from error
+            raise VersionError(DAMAGED(path=self.path, error=error)) from error
         if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
-            raise VersionError(
-                f"{self.path} cannot be written to ({error}). Make the folder writable, or work on "
-                "a copy elsewhere."
-            ) from error
+            raise VersionError(READ_ONLY(path=self.path, error=error)) from error
 
 
 def _in_transaction(database: sqlite3.Connection, kind: str) -> Iterator[sqlite3.Connection]:

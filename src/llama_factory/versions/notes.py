@@ -7,9 +7,26 @@ from pathlib import Path
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.times import now
 from llama_factory.versions import releases
 from llama_factory.versions.workspace import Workspace
+
+DAMAGED = kind(
+    "problem.notes_damaged",
+    "{path} is damaged ({error}). Restore it from a backup, or remove it: notes and tags "
+    "are lost then, versions and releases are not.",
+)
+NOTE_LENGTH = kind(
+    "problem.note_length",
+    "a note of {count} characters: it must have 1 to {most}, not blanks alone.",
+)
+TAG_NAME = kind(
+    "problem.tag_name",
+    "'{name}' cannot be a tag: up to 40 of a-z, 0-9, '.', '_' and '-', a letter first, "
+    "and neither {reserved} nor a version's id.",
+)
+NO_TAG = kind("problem.no_tag", "no version has the tag '{name}'. Tags: {known}.")
 
 FILE = "notes.json"
 LONGEST_NOTE = 10_000
@@ -60,10 +77,7 @@ def read(workspace: Workspace) -> Notes:
         }
         return Notes(notes, _checked(values["tags"]))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise VersionError(
-            f"{path} is damaged ({error!r}). Restore it from a backup, or remove it: notes and "
-            "tags are lost then, versions and releases are not."
-        ) from error
+        raise VersionError(DAMAGED(path=path, error=f"{error!r}")) from error
 
 
 def add_note(workspace: Workspace, version_id: str, text: str, who: str) -> Notes:
@@ -79,9 +93,7 @@ def add_note(workspace: Workspace, version_id: str, text: str, who: str) -> Note
         VersionError: the text is empty or too long.
     """
     if not text.strip() or len(text) > LONGEST_NOTE:
-        raise VersionError(
-            f"a note of {len(text)} characters: it must have 1 to {LONGEST_NOTE}, not blanks alone."
-        )
+        raise VersionError(NOTE_LENGTH(count=len(text), most=LONGEST_NOTE))
     note = Note(now(), who, text)
 
     def change(known: Notes) -> Notes:
@@ -98,15 +110,12 @@ def set_tag(workspace: Workspace, name: str, version_id: str | None) -> Notes:
         VersionError: the name cannot be a tag, or no version has the tag that is taken off.
     """
     if not TAG.fullmatch(name) or name in RESERVED or releases.VERSION_ID.fullmatch(name):
-        raise VersionError(
-            f"'{name}' cannot be a tag: up to 40 of a-z, 0-9, '.', '_' and '-', a letter first, "
-            f"and neither {', '.join(RESERVED)} nor a version's id."
-        )
+        raise VersionError(TAG_NAME(name=name, reserved=", ".join(RESERVED)))
 
     def change(known: Notes) -> Notes:
         if version_id is None and name not in known.tags:
             there = ", ".join(sorted(known.tags)) or "none"
-            raise VersionError(f"no version has the tag '{name}'. Tags: {there}.")
+            raise VersionError(NO_TAG(name=name, known=there))
         tags = {key: target for key, target in known.tags.items() if key != name}
         return Notes(known.notes, tags | ({name: version_id} if version_id else {}))
 

@@ -8,8 +8,15 @@ from pathlib import Path
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
 from llama_factory.core.sentences import keep_kinds, kind_of_sentence, restore_kinds
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.times import now
 from llama_factory.core.types import BASE_VERSION
+
+DAMAGED = kind(
+    "problem.releases_damaged",
+    "{path} is damaged ({error}). Restore it from a backup; or delete it, and the base "
+    "model is released until you promote a version.",
+)
 
 PRODUCTION = "production"
 PREVIOUS = "previous"
@@ -93,10 +100,7 @@ def read(path: Path) -> Releases:
         history = tuple(Release(**restore_kinds(move)) for move in moves)
         return Releases(_checked(values["aliases"]), history)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise VersionError(
-            f"{path} is damaged ({error}). Restore it from a backup; or delete it, and the base "
-            "model is released until you promote a version."
-        ) from error
+        raise VersionError(DAMAGED(path=path, error=error)) from error
 
 
 def promote(path: Path, version: str, why: str) -> Releases:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError, suggest
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.times import now
 from llama_factory.core.types import BASE_VERSION, EvalReport, Task
 from llama_factory.model import provenance as trained_on
@@ -17,6 +18,10 @@ from llama_factory.versions import notes, releases
 from llama_factory.versions.releases import VERSION_ID
 from llama_factory.versions.version import MANIFEST, REPORT, ModelVersion, number_of
 from llama_factory.versions.workspace import PathLike, Workspace
+
+NO_VERSION = kind(
+    "problem.no_version", "{folder}: there is no version '{name}'.{hint} There are: {known}."
+)
 
 PLAN = "plan.json"
 """What a round in progress was begun with; the last that leaves its folder before it appears."""
@@ -49,8 +54,12 @@ def get(workspace: Workspace, name: str, *, verify: bool = True) -> ModelVersion
     if version_id not in known:
         shown = ", ".join([*aliases, *known[-8:]])
         raise VersionError(
-            f"{workspace.folder}: there is no version '{name}'."
-            f"{suggest(version_id, [*known, *aliases])} There are: {shown}."
+            NO_VERSION(
+                folder=workspace.folder,
+                name=name,
+                hint=suggest(version_id, [*known, *aliases]),
+                known=shown,
+            )
         )
     version = ModelVersion.read(workspace.versions / version_id)
     if verify:

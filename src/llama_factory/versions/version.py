@@ -9,10 +9,28 @@ from safetensors import deserialize
 
 from llama_factory.core import files
 from llama_factory.core.errors import VersionError
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.types import BASE_VERSION, EvalReport, Example, Memory, Task, tasks_by_group
 from llama_factory.model.provenance import ADAPTER_FILE, WEIGHTS_FILE
 from llama_factory.versions import memory as memory_files
 from llama_factory.versions.releases import VERSION_ID
+
+CHANGED = kind(
+    "problem.version_changed",
+    "{folder}: {file} is missing or was changed since the version was made, so the "
+    "version is not used. Restore the file from a backup, or roll back to another "
+    "version.",
+)
+DAMAGED = kind(
+    "problem.version_damaged",
+    "{path} is missing or damaged ({what}), so this version is not used. Restore it from "
+    "a backup, or roll back to another version.",
+)
+CANNOT_ANSWER = kind(
+    "problem.version_cannot_answer",
+    "{folder}: {what}, so it cannot answer and is not released. Restore it from a "
+    "backup, or choose another version: llama-factory versions.",
+)
 
 MANIFEST = "manifest.json"
 REPORT = "report.json"
@@ -116,11 +134,7 @@ class ModelVersion:
             hashes[KEPT_ROWS] = self.files[KEPT_ROWS]
         wrong = sorted(name for name, _ in hashes.items() ^ self.files.items())
         if wrong:
-            raise VersionError(
-                f"{self.folder}: {wrong[0]} is missing or was changed since the version was made, "
-                "so the version is not used. Restore the file from a backup, or roll back to "
-                "another version."
-            )
+            raise VersionError(CHANGED(folder=self.folder, file=wrong[0]))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for manifest.json."""
@@ -164,10 +178,7 @@ def number_of(version_id: str) -> int:
 
 def _damaged(path: Path, error: Exception) -> VersionError:
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return VersionError(
-        f"{path} is missing or damaged ({what}), so this version is not used. Restore it from a "
-        "backup, or roll back to another version."
-    )
+    return VersionError(DAMAGED(path=path, what=what))
 
 
 def require_servable(version: ModelVersion, base_model: str) -> None:
@@ -184,10 +195,7 @@ def require_servable(version: ModelVersion, base_model: str) -> None:
         VersionError: with the reason; nothing was released.
     """
     if problem := _problem(version, base_model):
-        raise VersionError(
-            f"{version.folder}: {problem}, so it cannot answer and is not released. Restore it "
-            "from a backup, or choose another version: llama-factory versions."
-        )
+        raise VersionError(CANNOT_ANSWER(folder=version.folder, what=problem))
 
 
 def _problem(version: ModelVersion, base_model: str) -> str:

@@ -32,6 +32,7 @@ from llama_factory.web.routes import (
     train,
     versions,
 )
+from llama_factory.web.sentences import translate_sentence
 from llama_factory.web.site import Site, visit_of
 
 logger = logging.getLogger(__name__)
@@ -110,9 +111,10 @@ def is_of_api(path: str) -> bool:
 
 def _refused(request: Request, error: Exception) -> Response:
     """What a person can mend; where the folder lies on the machine is not theirs to know."""
-    folder = visit_of(request).site.folder
-    said = str(error).replace(f"{folder}: ", "").replace(str(folder), folder.name)
-    return render(request, "problem", status=409, problem=said)
+    visit = visit_of(request)
+    folder, said = visit.site.folder, translate_sentence(visit.language, str(error))
+    shown = said.replace(f"{folder}: ", "").replace(str(folder), folder.name)
+    return render(request, "problem", status=409, problem=shown)
 
 
 def _no_page(request: Request, error: Exception) -> Response:

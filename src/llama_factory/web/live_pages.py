@@ -60,7 +60,8 @@ def render_part(request: Request, workspace: Workspace, body: LiveBody) -> Respo
     """The shared body alone, or a word that the browser has it already."""
     text = _fill(request, workspace, body)
     tag = f'"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"'
-    if request.headers.get("if-none-match") == tag:
+    sent = request.headers.get("if-none-match", "").removeprefix("W/")  # as proxies that pack say
+    if sent == tag:
         return Response(status_code=304, headers={"etag": tag})
     return HTMLResponse(text, headers={"etag": tag})
 

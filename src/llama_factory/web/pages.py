@@ -17,6 +17,7 @@ from llama_factory.core import __version__
 from llama_factory.core.errors import FactoryError
 from llama_factory.evaluation.wording import interval, number
 from llama_factory.serving.users import Role
+from llama_factory.web import problems
 from llama_factory.web.forms import help_of
 from llama_factory.web.links import base_of, local, path_of, root_of
 from llama_factory.web.sentences import translate_sentence
@@ -222,5 +223,5 @@ def version_name(name: str) -> str:
         HTTPException: it is none.
     """
     if not re.fullmatch(r"v\d{4,9}", name):
-        raise HTTPException(404, f"there is no version '{name[:40]}'")
+        raise HTTPException(404, problems.NO_VERSION(name=name[:40]))
     return name

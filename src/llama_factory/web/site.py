@@ -15,6 +15,7 @@ from llama_factory.core import files
 from llama_factory.core.errors import ServingError
 from llama_factory.serving.users import FILE, LoginLimits, PageUser, Role, read_users
 from llama_factory.versions.workspace import SETTINGS_FILE, Workspace
+from llama_factory.web import problems
 from llama_factory.web.live import Lookout
 from llama_factory.web.sessions import Session, Sessions, read_secret
 from llama_factory.web.shared import OF_LOOP, SharedReads
@@ -114,7 +115,7 @@ class Site:
             return Workspace.open(self.folder)
         found = find_workspaces(self.folder).get(name)
         if found is None:
-            raise HTTPException(404, f"there is no workspace '{name}' here")
+            raise HTTPException(404, problems.NO_WORKSPACE(name=name))
         return Workspace(found)
 
 

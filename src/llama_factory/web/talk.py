@@ -7,6 +7,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field, field_validator
 
 from llama_factory.core.errors import ServingError
+from llama_factory.core.sentences import kind_of_sentence as kind
+
+NO_TOOLS = kind("problem.no_tools", "the tools are no JSON ({error}). Write them as a list.")
 
 MOST_TURNS = 400
 MOST_CHARACTERS = 100_000
@@ -122,7 +125,7 @@ def read_tools(text: str) -> list[Any]:
     try:
         tools = json.loads(text)
     except ValueError as error:
-        raise ServingError(f"the tools are no JSON ({error}). Write them as a list.") from error
+        raise ServingError(NO_TOOLS(error=error)) from error
     return tools if isinstance(tools, list) else [tools]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from llama_factory.core.errors import suggest
 from llama_factory.core.settings import import_parts
 from llama_factory.core.types import Message
+from llama_factory.data import row_sentences as texts
 from llama_factory.data.formats.content import Content
 from llama_factory.data.formats.layout import (
     ASSISTANT,
@@ -84,11 +85,6 @@ NO_ANSWER = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands for the missing answer while its row is read."""
 ANSWER_NAME = "output"
 """What an answer may be called beside any question."""
-ONE_TURN = (
-    "this is one turn of a conversation, not a row. Put the turns of each conversation into one "
-    'row, as in {"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}.'
-)
-
 
 formats: dict[str, Format] = {}
 
@@ -109,7 +105,7 @@ def as_object(row: Any, layout: Layout | None = None) -> dict[str, Any]:
     if name and isinstance(row, list) and row and isinstance(row[0], dict) and is_turn(row[0]):
         return {name: row}
     if not isinstance(row, dict):
-        raise BadRowError(f"a row must be a JSON object, this is {type_name(row)}.")
+        raise BadRowError(texts.NOT_OBJECT(what=type_name(row)))
     return row
 
 
@@ -127,7 +123,7 @@ def parse_row(row: Mapping[str, Any], layout: Layout | None = None) -> Content:
         return formats[layout.formatting].parse(row, layout)
     found = find_layout(tuple(row))
     if is_turn(row):
-        raise BadRowError(ONE_TURN)
+        raise BadRowError(texts.ONE_TURN())
     if found is None:
         raise BadRowError(_unknown_layout(row))
     return found[0].parse(row, found[1])
@@ -224,7 +220,7 @@ def _unknown_layout(row: Mapping[str, Any]) -> str:
             if each.rank
         )
     )
-    return f"fields {names_in(row)} are no known layout; expected {wanted}.{hint}"
+    return texts.UNKNOWN_LAYOUT(fields=names_in(row), wanted=wanted, hint=hint)
 
 
 import_parts(__name__, __path__)

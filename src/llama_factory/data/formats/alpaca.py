@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_factory.core.types import Message
+from llama_factory.data import row_sentences as texts
 from llama_factory.data.formats import Content, Format, register_format
 from llama_factory.data.formats.content import EXTRA_NAMES, content_of
 from llama_factory.data.formats.layout import Columns, Layout
@@ -40,7 +41,7 @@ def _question(row: Mapping[str, Any], columns: Columns) -> str:
     parts = (first, optional_text(row, columns.query))
     question = "\n".join(part for part in parts if part)
     if not question or question.isspace():
-        raise BadRowError(f"'{name}' is empty.")
+        raise BadRowError(texts.EMPTY(name=name))
     return question
 
 
@@ -54,14 +55,11 @@ def _history(row: Mapping[str, Any], columns: Columns) -> list[Message]:
     if name is None or is_missing(row.get(name)):
         return []
     turns = []
-    for number, pair in enumerate(list_of(row, name, "[question, answer] pairs of text"), 1):
+    for number, pair in enumerate(list_of(row, name, texts.PAIRS()), 1):
         if not (
             isinstance(pair, list) and len(pair) == 2 and all(isinstance(t, str) for t in pair)
         ):
-            raise BadRowError(
-                f"'{name}' must be a list of [question, answer] pairs of text; pair {number} is "
-                "not."
-            )
+            raise BadRowError(texts.NOT_PAIR(name=name, number=number))
         question, answer = ({"": text} for text in pair)
         turns += [Message("user", text_of(question, "")), Message("assistant", text_of(answer, ""))]
     return turns

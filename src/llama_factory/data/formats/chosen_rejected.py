@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_factory.core.types import Message
+from llama_factory.data import row_sentences as texts
 from llama_factory.data.formats import Content, Format, register_format
 from llama_factory.data.formats.alpaca import ROW_NAMES, parse_alpaca
 from llama_factory.data.formats.content import PAIR_NAMES, content_of
@@ -23,16 +24,13 @@ def parse_chosen_rejected(row: Mapping[str, Any], layout: Layout) -> Content:
     better, worse = (_talk(row, name, columns.prompt) for name in (chosen, rejected))
     place = next((i for i, (a, b) in enumerate(zip(better, worse, strict=False)) if a != b), None)
     if place is not None and (place != len(better) - 1 or len(better) != len(worse)):
-        raise BadRowError(
-            f"'chosen' and 'rejected' must be the same up to the last answer; message {place + 1} "
-            "differs."
-        )
+        raise BadRowError(texts.OTHER_QUESTION(number=place + 1))
     return content_of(better, row, layout, rejected=worse[-1])
 
 
 def _talk(row: Mapping[str, Any], name: str, prompt: str | None) -> tuple[Message, ...]:
     """The question and one of its answers."""
-    listed = list_of(row, name, "turns; give the question in 'prompt' where it is text")
+    listed = list_of(row, name, texts.TURNS_AND_PROMPT())
     if len(listed) == 1 and prompt:
         before = row[prompt]
         listed = [*(before if isinstance(before, list) else [_asked(before, listed[0])]), *listed]
@@ -41,7 +39,7 @@ def _talk(row: Mapping[str, Any], name: str, prompt: str | None) -> tuple[Messag
     try:
         check_order(turns, style, ends_with_answer=True)
     except BadRowError as error:
-        raise BadRowError(f"'{name}': {error}") from None
+        raise BadRowError(texts.IN_FIELD(name=name, why=error)) from None
     return tuple(turn.message for turn in turns)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llama_factory.core.types import Message
+from llama_factory.data import row_sentences as texts
 from llama_factory.data.formats.layout import Layout
 from llama_factory.data.formats.row_values import (
     BadRowError,
@@ -61,10 +62,10 @@ def content_of(
     """
     columns = layout.columns
     if rejected is not None and rejected == messages[-1]:
-        raise BadRowError("'chosen' and 'rejected' are the same: nothing can be learnt from them.")
+        raise BadRowError(texts.SAME_ANSWERS())
     for name in (columns.videos, columns.audios):
         if name and not is_missing(row.get(name)):
-            raise BadRowError(f"'{name}': only text and pictures can be taught yet.")
+            raise BadRowError(texts.NO_SOUND(name=name))
     verdict = verdict_of(row, layout)
     images = _images(row, columns.images) if columns.images else ()
     if images:
@@ -100,11 +101,9 @@ def _images(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
 def _image(value: Any, name: str) -> str:
     path = value.get("path") if isinstance(value, dict) else value
     if not isinstance(path, str) or not path:
-        raise BadRowError(
-            f"'{name}' must be a list of paths of pictures, not of {type_name(value)}."
-        )
+        raise BadRowError(texts.NOT_PATHS(name=name, what=type_name(value)))
     if "://" in path:
-        raise BadRowError(f"the picture '{path}' is an address; save it and give its path.")
+        raise BadRowError(texts.PICTURE_ADDRESS(path=path))
     return checked(path, name)
 
 
@@ -112,6 +111,5 @@ def _check_marks(messages: tuple[Message, ...], num_images: int) -> None:
     num_marks = sum(turn.content.count(IMAGE_MARK) for turn in messages)
     if num_marks != num_images:
         raise BadRowError(
-            f"the row has {num_images} pictures and {num_marks} {IMAGE_MARK} marks that stand for "
-            "them. Write one mark where each picture belongs."
+            texts.PICTURE_MARKS(pictures=num_images, marks=num_marks, mark=IMAGE_MARK)
         )

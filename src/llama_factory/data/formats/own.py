@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from llama_factory.core.types import TEXT
+from llama_factory.data import row_sentences as texts
 from llama_factory.data.formats import Content, Format, register_format
 from llama_factory.data.formats.layout import OPENAI, Columns, Layout
 from llama_factory.data.formats.row_values import BadRowError, checked, flag_of, list_of, text_of
@@ -19,9 +20,9 @@ def parse_own(row: Mapping[str, Any], layout: Layout) -> Content:
     content = _turns(row)
     line = row["line"]
     if isinstance(line, bool) or not isinstance(line, int):
-        raise BadRowError("'line' must be a whole number.")
+        raise BadRowError(texts.NOT_LINE())
     rejected = row.get("rejected")
-    images = list_of(row, "images", "paths") if row.get("images") else []
+    images = list_of(row, "images", texts.PATHS()) if row.get("images") else []
     return replace(
         content,
         rejected=parse_turn(rejected, OPENAI).message if rejected else None,

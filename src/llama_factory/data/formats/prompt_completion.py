@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from llama_factory.data import row_sentences as texts
 from llama_factory.data.formats import Content, Format, register_format
 from llama_factory.data.formats.alpaca import ROW_NAMES, parse_alpaca
 from llama_factory.data.formats.content import VERDICT_NAMES, content_of
@@ -17,7 +18,7 @@ def parse_prompt_completion(row: Mapping[str, Any], layout: Layout) -> Content:
     if not isinstance(row[prompt], list):
         return parse_alpaca(row, layout)
     answer = layout.columns.response or "completion"
-    listed = [*row[prompt], *list_of(row, answer, "turns, as the question is")]
+    listed = [*row[prompt], *list_of(row, answer, texts.TURNS_LIKE_QUESTION())]
     style = infer_style(listed)
     turns = parse_turns(listed, style)
     check_order(turns, style, ends_with_answer=True)

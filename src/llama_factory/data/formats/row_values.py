@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from llama_factory.data import row_sentences as texts
+
 LONGEST_SHOWN_LIST = 2**20
 """Characters of a list as Python shows it; a longer one is not looked at."""
 
@@ -44,13 +46,13 @@ def text_of(row: Mapping[str, Any], name: str, *, required: bool = True) -> str:
     if value is None and not required:
         return ""
     if value is None and name in row:
-        raise BadRowError(f"'{name}' has no value (it is null or NaN).")
+        raise BadRowError(texts.NO_VALUE(name=name))
     if not isinstance(value, str):
         if name not in row:
-            raise BadRowError(f"'{name}' is missing; the row has {names_in(row)}.")
-        raise BadRowError(f"'{name}' must be text, this is {type_name(value)}.")
+            raise BadRowError(texts.FIELD_MISSING(name=name, fields=names_in(row)))
+        raise BadRowError(texts.NOT_TEXT(name=name, what=type_name(value)))
     if required and (not value or value.isspace()):
-        raise BadRowError(f"'{name}' is empty.")
+        raise BadRowError(texts.EMPTY(name=name))
     return checked(value, name)
 
 
@@ -65,9 +67,9 @@ def checked(text: str, name: str) -> str:
             text.encode()
         except UnicodeEncodeError as error:
             half = f"\\u{ord(text[error.start]):04x}"
+            position = error.start + 1
             raise BadRowError(
-                f"'{name}' holds half of a character ({half} at position {error.start + 1}); an "
-                "emoji was cut in two. Remove it."
+                texts.HALF_CHARACTER(name=name, half=half, position=position)
             ) from None
     return text
 
@@ -87,7 +89,7 @@ def list_of(row: Mapping[str, Any], name: str, what: str) -> list[Any]:
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         value = without_nan(parse_json(value) or _parse_python(value) or value)
     if not isinstance(value, list):
-        raise BadRowError(f"'{name}' must be a list of {what}, this is {type_name(value)}.")
+        raise BadRowError(texts.NOT_LIST(name=name, items=what, what=type_name(value)))
     return value
 
 
@@ -103,11 +105,8 @@ def flag_of(row: Mapping[str, Any], name: str) -> bool | None:
     flag = FLAGS.get(str(value).strip().lower())
     if flag is not None and isinstance(value, bool | int | float | str):
         return flag
-    shown = f"{type_name(value)} ({value!r:.40})"
-    raise BadRowError(
-        f"'{name}' must be true or false (or 1 or 0), this is {shown}. Rename the field if it is "
-        "no verdict on the answer."
-    )
+    shown = f"{value!r:.40}"
+    raise BadRowError(texts.NOT_FLAG(name=name, what=type_name(value), value=shown))
 
 
 FLAGS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
@@ -133,9 +132,7 @@ def tools_of(row: Mapping[str, Any], name: str | None) -> str:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     if not is_tool_list(checked(text, str(name))):
-        raise BadRowError(
-            f"'{name}' must be a JSON list of tools, each an object with its name and parameters."
-        )
+        raise BadRowError(texts.NOT_TOOLS(name=name))
     return text
 
 
@@ -173,9 +170,14 @@ def parse_json(text: str) -> Any:
 
 def type_name(value: Any) -> str:
     """The type of a value, in words for messages."""
-    names = {dict: "an object", list: "a list", str: "text", bool: "true/false", type(None): "null"}
-    kinds = names | {int: "a number", float: "a number", bytes: "bytes"}
-    return kinds.get(type(value), f"a {type(value).__name__}")
+    kind = TYPES.get(type(value))
+    return kind() if kind else f"a {type(value).__name__}"
+
+
+TYPES = {
+    **{dict: texts.OBJECT, list: texts.LIST, str: texts.TEXT, bool: texts.FLAG},
+    **{type(None): texts.NULL, int: texts.NUMBER, float: texts.NUMBER, bytes: texts.BYTES},
+}
 
 
 def names_in(row: Mapping[str, Any]) -> str:

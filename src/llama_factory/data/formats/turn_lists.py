@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_factory.core.types import Message
+from llama_factory.data import row_sentences as texts
 from llama_factory.data.formats import Content, Format, register_format
 from llama_factory.data.formats.content import EXTRA_NAMES, PAIR_NAMES, VERDICT_NAMES, content_of
 from llama_factory.data.formats.layout import ASSISTANT, SYSTEM, Layout, TurnStyle, style_for
@@ -53,11 +54,9 @@ def _answer(row: Mapping[str, Any], name: str, style: TurnStyle) -> Message:
     try:
         message = parse_turn(value, style).message
     except BadRowError as error:
-        raise BadRowError(f"'{name}': {error}") from None
+        raise BadRowError(texts.IN_FIELD(name=name, why=error)) from None
     if message.role != ASSISTANT:
-        raise BadRowError(
-            f"'{name}' must be an answer of the assistant, it is from '{message.role}'."
-        )
+        raise BadRowError(texts.NOT_ASSISTANT(name=name, role=message.role))
     return message
 
 

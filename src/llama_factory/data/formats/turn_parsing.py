@@ -7,6 +7,7 @@ from typing import Any
 
 from llama_factory.core.errors import suggest
 from llama_factory.core.types import TEXT, Message, ToolCall
+from llama_factory.data import row_sentences as texts
 from llama_factory.data.formats.layout import (
     ASSISTANT,
     FUNCTION,
@@ -29,7 +30,7 @@ from llama_factory.data.formats.row_values import (
     type_name,
 )
 
-TURN_LIST = "at least one user and one assistant message"
+TURN_LIST = texts.TURNS()
 CONTENT_FIELDS = ("content", "value", "text", "tool_calls", "function_call")
 
 
@@ -60,9 +61,9 @@ def parse_turns(listed: list[Any], style: TurnStyle) -> list[ParsedTurn]:
         try:
             turns.append(parse_turn(turn, style))
         except BadRowError as error:
-            reason = str(error)
-            separator = " " if reason.startswith("must") else ": "
-            raise BadRowError(f"message {number}{separator}{reason}") from None
+            is_rule = str(error).startswith("must")
+            found = texts.MESSAGE_MUST if is_rule else texts.IN_MESSAGE
+            raise BadRowError(found(number=number, why=error)) from None
     if turns and turns[0].message.role == SYSTEM and not turns[0].message.content:
         del turns[0]
     return turns
@@ -75,10 +76,8 @@ def parse_turn(turn: Any, style: TurnStyle) -> ParsedTurn:
         BadRowError: it is none.
     """
     if not isinstance(turn, dict):
-        raise BadRowError(
-            f"must be an object with {style.role_field} and {style.content_field}, "
-            f"this is {type_name(turn)}."
-        )
+        names = {"role": style.role_field, "content": style.content_field}
+        raise BadRowError(texts.NOT_TURN(**names, what=type_name(turn)))
     speaker = turn.get(style.role_field)
     role = style.role_of(speaker)
     if role is None:
@@ -107,14 +106,12 @@ def _with_thought(turn: Mapping[str, Any], content: str) -> str:
         return content
     found = {n: text_of(turn, n) for n in THOUGHTS if _is_thought(turn, n)}
     if len(set(found.values())) > 1:
-        raise BadRowError(f"{' and '.join(map(repr, found))} are different thoughts. Keep one.")
+        raise BadRowError(texts.TWO_THOUGHTS(names=" and ".join(map(repr, found))))
     thought = next(iter(found.values()), "")
     if not thought or (content.startswith("<think>") and thought.strip() in content):
         return content
     if content.startswith("<think>"):
-        raise BadRowError(
-            f"'{next(iter(found))}' and the content are different thoughts. Keep one."
-        )
+        raise BadRowError(texts.OTHER_THOUGHT(name=next(iter(found))))
     return _thought(thought) + content
 
 
@@ -129,11 +126,12 @@ def _thought(text: str) -> str:
 
 def _unknown_role(turn: Mapping[str, Any], style: TurnStyle, speaker: Any) -> str:
     if style.role_field not in turn:
-        return f"'{style.role_field}' is missing; the turn has {names_in(turn)}."
+        return texts.TURN_FIELD_MISSING(name=style.role_field, fields=names_in(turn))
     if not isinstance(speaker, str):
-        return f"'{style.role_field}' must be text, this is {type_name(speaker)}."
+        return texts.NOT_TEXT(name=style.role_field, what=type_name(speaker))
     known = ", ".join(style.roles)
-    return f"role '{speaker}' is unknown.{suggest(speaker, style.roles)} Known: {known}."
+    hint = suggest(speaker, style.roles)
+    return texts.UNKNOWN_ROLE(role=speaker, hint=hint, known=known)
 
 
 def _content(turn: Mapping[str, Any], name: str, *, is_required: bool) -> str:
@@ -153,20 +151,17 @@ def _part(part: Mapping[str, Any]) -> str:
         return _thought(thought) if thought else ""
     if kind == "image":
         return "<image>"
-    raise BadRowError(
-        f"a part of type '{kind}' cannot be taught; use 'text', or 'image' with the "
-        "paths in 'images'."
-    )
+    raise BadRowError(texts.PART_KIND(kind=kind))
 
 
 def _weight(turn: Mapping[str, Any], style: TurnStyle) -> float:
     weight, loss = (turn.get("weight"), turn.get("loss")) if style.has_weights else (None, None)
     if loss is not None and not isinstance(loss, bool):
-        raise BadRowError(f"'loss' must be true or false, this is {type_name(loss)}.")
+        raise BadRowError(texts.NOT_LOSS(what=type_name(loss)))
     if weight is None:
         return 0.0 if loss is False else 1.0
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 1e9:
-        raise BadRowError("'weight' must be a number of at least 0.")
+        raise BadRowError(texts.NOT_TURN_WEIGHT())
     return 0.0 if loss is False else float(weight)
 
 
@@ -175,7 +170,7 @@ def _calls(turn: Mapping[str, Any]) -> tuple[ToolCall, ...]:
     if not listed:
         return (_call(turn["function_call"]),) if turn.get("function_call") else ()
     if not isinstance(listed, list):
-        raise BadRowError(f"'tool_calls' must be a list, this is {type_name(listed)}.")
+        raise BadRowError(texts.NOT_CALLS(what=type_name(listed)))
     return tuple(map(_call, listed))
 
 
@@ -187,9 +182,7 @@ def _function_call(turn: Mapping[str, Any], style: TurnStyle) -> Message:
     calls = parse_json(rest)
     listed = calls if isinstance(calls, list) else [calls]
     if not listed or not all(isinstance(call, dict) for call in listed):
-        raise BadRowError(
-            f"a function call must be JSON with name and arguments, this is {_short(text)}."
-        )
+        raise BadRowError(texts.NOT_FUNCTION_CALL(value=_short(text)))
     return Message(ASSISTANT, thought + mark, _weight(turn, style), tuple(map(_call, listed)))
 
 
@@ -197,7 +190,7 @@ def _call(call: Any) -> ToolCall:
     value = call.get("function") or call if isinstance(call, dict) else call
     name = value.get("name") if isinstance(value, dict) else None
     if not name or not isinstance(name, str):
-        raise BadRowError(f"a tool call must have a name, this is {_short(call)}.")
+        raise BadRowError(texts.CALL_WITHOUT_NAME(value=_short(call)))
     return ToolCall(checked(name, "name"), _arguments(name, value.get("arguments")))
 
 
@@ -205,7 +198,7 @@ def _arguments(name: str, given: Any) -> str:
     """The arguments as JSON text; OpenAI writes them as text already."""
     value = parse_json(given) if isinstance(given, str) and given else given or {}
     if not isinstance(value, dict):
-        raise BadRowError(f"the arguments of '{name}' must be a JSON object, not {_short(given)}.")
+        raise BadRowError(texts.NOT_ARGUMENTS(name=name, value=_short(given)))
     if isinstance(given, str) and given:
         return checked(given, "arguments")
     return checked(json.dumps(value, ensure_ascii=False, default=str), "arguments")
@@ -271,9 +264,9 @@ def check_order(turns: list[ParsedTurn], style: TurnStyle, *, ends_with_answer: 
             raise BadRowError(_out_of_turn(turn, number, before, style, is_answer_next))
         is_answer_next, before = not is_answer_next, role
     if ends_with_answer and before != ASSISTANT:
-        raise BadRowError("the last message must be the assistant's answer, it is missing.")
+        raise BadRowError(texts.NO_LAST_ANSWER())
     if not ends_with_answer and before not in (USER, TOOL):
-        raise BadRowError("the messages must end with the question that 'chosen' answers.")
+        raise BadRowError(texts.NO_LAST_QUESTION())
 
 
 def _may_speak(role: str, before: str, *, is_answer_next: bool) -> bool:
@@ -286,12 +279,12 @@ def _out_of_turn(
     turn: ParsedTurn, number: int, before: str, style: TurnStyle, is_answer_next: bool
 ) -> str:
     if turn.message.role == SYSTEM:
-        return f"message {number} is from '{turn.speaker}'; only the first may be."
+        return texts.SYSTEM_LATE(number=number, speaker=turn.speaker)
     wanted = [ASSISTANT] if is_answer_next else [USER] + ([TOOL] if before else [])
     known = " or ".join(
         f"'{style.speaker_of(role)}'" for role in wanted if role in style.roles.values()
     )
-    return f"message {number} is from '{turn.speaker}' where {known} must speak."
+    return texts.OUT_OF_TURN(number=number, speaker=turn.speaker, wanted=known)
 
 
 def plain_text(text: str) -> tuple[Message, ...]:
@@ -307,8 +300,9 @@ def turns_in(row: Mapping[str, Any], layout: Layout) -> list[Any]:
     """
     name = layout.columns.messages or "messages"
     if name not in row:
-        raise BadRowError(f"'{name}' is missing; the row has {', '.join(map(str, row))}.")
+        fields = ", ".join(map(str, row))
+        raise BadRowError(texts.FIELD_MISSING(name=name, fields=fields))
     listed = list_of(row, name, TURN_LIST)
     if not listed:
-        raise BadRowError(f"'{name}' must be a list of {TURN_LIST}.")
+        raise BadRowError(texts.EMPTY_LIST(name=name, items=TURN_LIST))
     return listed

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 from llama_factory.core.errors import DataError
+from llama_factory.data import file_sentences as texts
 from llama_factory.data.readers import RawRow, Reader, Refused, register_reader
 from llama_factory.data.readers.streams import Opened
 
@@ -42,7 +43,7 @@ def read_arrow(opened: Opened) -> Iterator[RawRow | Refused]:
 def _rows(schema: Any, batches: Iterable[Any]) -> Iterator[RawRow]:
     twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
     if twice is not None:
-        raise DataError(f"has two columns called '{twice}'. Rename one.")
+        raise DataError(texts.COLUMN_TWICE(name=twice))
     slices = (
         batch.slice(start, BATCH_ROWS)
         for batch in batches
@@ -142,7 +143,7 @@ def _arrow_errors(kind: str) -> Iterator[None]:
         yield
     except (pyarrow.ArrowException, OSError) as error:
         first = str(error).strip().split("\n")[0]
-        raise DataError(f"is no whole {kind} file ({first}). Copy it again.") from error
+        raise DataError(texts.NOT_WHOLE(kind=kind, error=first)) from error
 
 
 register_reader(Reader("Parquet", (".parquet",), read_parquet, (b"PAR1",)))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from llama_factory.core.errors import DataError
+from llama_factory.data import file_sentences as texts
 from llama_factory.data.readers import LONGEST_ROW_BYTES, RawRow, Reader, Refused, register_reader
 from llama_factory.data.readers.lines import OversizedLine, decoded, lines_of, refuse_oversized
 from llama_factory.data.readers.streams import Opened
@@ -105,10 +106,7 @@ def _broken(
     text = text.rstrip("\r\n")
     if delimiter == "\t":  # most tab-separated files have no rule for quotes
         return _Record(number, text.split("\t"), text)
-    reason = (
-        f"its quotes do not match ({error}). Close every quote, and write one inside a field twice."
-    )
-    return Refused(opened.file, number, reason, text)
+    return Refused(opened.file, number, texts.QUOTES(error=error), text)
 
 
 def _delimiter(opened: Opened) -> tuple[str, bool]:
@@ -124,15 +122,15 @@ def _delimiter(opened: Opened) -> tuple[str, bool]:
 
 def _header(opened: Opened, record: _Record | Refused | None) -> list[str]:
     if isinstance(record, Refused):
-        raise DataError(f"its header cannot be read: {record.reason}")
+        raise DataError(texts.HEADER_UNREADABLE(why=record.reason))
     if record is None:
-        raise DataError("is empty: it has no header and no rows.")
+        raise DataError(texts.NO_HEADER())
     names = [name.strip() for name in record.fields]
     if not any(names):
-        raise DataError("its header names no column. The first line must name the columns.")
+        raise DataError(texts.HEADER_NAMELESS())
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
-        raise DataError(f"two columns of its header are called '{twice}'. Rename one.")
+        raise DataError(texts.HEADER_TWICE(name=twice))
     return names
 
 
@@ -140,13 +138,11 @@ def _row(opened: Opened, record: _Record, header: list[str]) -> RawRow | Refused
     text = record.text.rstrip("\r\n")
     fields = _fitted(record.fields, header)
     if fields is None:
-        reason = (
-            f"{len(record.fields)} fields where the header has {len(header)} "
-            f"({', '.join(header)}). Put quotes around fields with separators in them."
-        )
+        counts = {"fields": len(record.fields), "columns": len(header)}
+        reason = texts.NUM_FIELDS(**counts, names=", ".join(header))
         return Refused(opened.file, record.number, reason, text)
     if "\0" in text:
-        return Refused(opened.file, record.number, "a NUL character: remove it.", text)
+        return Refused(opened.file, record.number, texts.NUL(), text)
     return RawRow(record.number, dict(_named(header, fields)))
 
 

@@ -4,18 +4,19 @@ import json
 from pathlib import Path
 
 from llama_factory.core.errors import DataError, suggest
+from llama_factory.data import file_sentences as texts
 from llama_factory.data.readers import Reader, readers
 from llama_factory.data.readers.json_values import is_wrapped
 from llama_factory.data.readers.streams import PACKED_SUFFIXES, Opened
 
 FOREIGN = {
-    b"PK\x03\x04": "a zip archive or a spreadsheet; unpack it, or save the sheet as CSV",
-    b"%PDF": "a PDF; extract its text to .txt, one sample a line",
-    b"BZh": "compressed with bzip2; unpack it, or compress it with gzip or zstd",
-    b"\xfd7zXZ": "compressed with xz; unpack it, or compress it with gzip or zstd",
-    b"SQLite format 3": "a database; export its table as CSV or JSON lines",
-    b"\x80\x04": "saved Python objects, which may run any code; export them as JSON lines",
-    b"\x80\x05": "saved Python objects, which may run any code; export them as JSON lines",
+    b"PK\x03\x04": texts.ZIP,
+    b"%PDF": texts.PDF,
+    b"BZh": texts.BZIP2,
+    b"\xfd7zXZ": texts.XZ,
+    b"SQLite format 3": texts.DATABASE,
+    b"\x80\x04": texts.PICKLE,
+    b"\x80\x05": texts.PICKLE,
 }
 """How files begin that people take for data files, and what to do with them."""
 
@@ -62,7 +63,7 @@ def _by_magic(head: bytes) -> Reader | None:
             return reader
     foreign = next((what for magic, what in FOREIGN.items() if head.startswith(magic)), None)
     if foreign is not None:
-        raise DataError(f"is {foreign}.")
+        raise DataError(foreign())
     return None
 
 
@@ -79,7 +80,7 @@ def _refuse_unmarked(opened: Opened) -> None:
     even, odd = (opened.head[start::2] for start in (0, 1))
     for name, low, high in (("utf-16-le", even, odd), ("utf-16-be", odd, even)):
         if 2 * high.count(0) > len(high) and not low.count(0):
-            raise DataError(f"looks like UTF-16 without its mark; set `data.encoding: {name}`.")
+            raise DataError(texts.UNMARKED(encoding=name))
 
 
 def _by_text(text: str, named: Reader | None) -> Reader | None:
@@ -114,11 +115,9 @@ def _is_object(line: str) -> bool:
 
 def _unknown(opened: Opened, named: Reader | None) -> str:
     if named is not None:
-        return f"is no {named.name} file although it is called one. Was it copied completely?"
+        return texts.NO_SUCH_KIND(kind=named.name)
     known = readers_by_suffix()
     suffix = suffix_of(opened.path)
     hint = suggest(suffix, known)
-    return (
-        f"files of kind '{suffix or opened.path.name}' cannot be read yet.{hint} "
-        f"Known kinds: {', '.join(known)}."
-    )
+    name = suffix or opened.path.name
+    return texts.UNKNOWN_KIND(kind=name, hint=hint, known=", ".join(known))

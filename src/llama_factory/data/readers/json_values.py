@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from llama_factory.data import file_sentences as texts
 from llama_factory.data.formats import find_layout, is_turn
 from llama_factory.data.readers import (
     LONGEST_ROW_BYTES,
@@ -131,7 +132,7 @@ class _Values:
         self.buffer, self.place = f"[{self.buffer[self.place :]}", 0
         value, end = self._decode_whole(0)
         if isinstance(value, list) and any(isinstance(turn, list) for turn in value):
-            value = _Broken("a list of turns in a list of turns: is a ']' missing?", is_cut=False)
+            value = _Broken(texts.LIST_IN_LIST(), is_cut=False)
         return value, end
 
     def _refused(self, end: int) -> Refused | None:
@@ -182,7 +183,7 @@ class _Values:
         except json.JSONDecodeError as error:
             near_end = error.pos >= len(self.buffer) - SLACK
             is_cut = near_end or error.msg.startswith("Unterminated string")
-            reason = f"{error.msg}, character {error.pos - place + 1} of the row"
+            reason = texts.AT_CHARACTER(why=error.msg, character=error.pos - place + 1)
             return _Broken(reason, is_cut and not self.is_whole), place
         except (ValueError, RecursionError) as error:
             return _Broken(str(error), is_cut=False), place
@@ -208,8 +209,8 @@ class _Values:
             start = text[:SHOWN_CHARACTERS]
             return Refused(self.opened.file, self.number, oversize_reason(num_bytes), start)
         is_last = self.is_whole and self.place >= len(self.buffer)
-        half = " The file may be half-written." if is_last else ""
-        reason = f"this row is not valid JSON ({broken.reason}).{half}"
+        reason = texts.BROKEN_ROW(why=broken.reason)
+        reason = texts.HALF_WRITTEN(why=reason) if is_last else reason
         return Refused(self.opened.file, self.number, reason, text)
 
     def _to_next_row(self) -> tuple[str, int]:

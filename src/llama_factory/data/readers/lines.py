@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from llama_factory.data import file_sentences as texts
 from llama_factory.data.readers import (
     LONGEST_ROW_BYTES,
     SHOWN_CHARACTERS,
@@ -16,7 +17,7 @@ from llama_factory.data.readers.streams import Opened
 
 SKIP_BYTES = 2**20
 """An oversized line is skipped in steps of this size."""
-BROKEN = "this line is not valid JSON"
+BROKEN = texts.BROKEN_LINE.english.partition(" (")[0]
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,7 @@ def refuse_oversized(opened: Opened, number: int, line: OversizedLine) -> Refuse
 
 def oversize_reason(num_bytes: int) -> str:
     """Why a row of this many bytes is skipped."""
-    return (
-        f"this row has {num_bytes:,} bytes; the longest row read has {LONGEST_ROW_BYTES:,}. "
-        "Are its line breaks missing?"
-    )
+    return texts.OVERSIZED(size=f"{num_bytes:,}", most=f"{LONGEST_ROW_BYTES:,}")
 
 
 def decoded(opened: Opened, number: int, line: bytes) -> str | Refused:
@@ -71,10 +69,8 @@ def _wrong_byte(opened: Opened, number: int, line: bytes, place: int) -> Refused
     likely = likely_encoding(line)
     text = line.decode(likely, errors="replace").rstrip("\r\n")
     reads_as = text[column - 1 : column + 7]
-    reason = (
-        f"not {encoding}: byte 0x{byte:02x} at column {column} (in {likely} it would read "
-        f"'{reads_as}'). Save the file as UTF-8, or set `data.encoding: {likely}`."
-    )
+    place_of = {"byte": f"0x{byte:02x}", "column": column, "text": reads_as}
+    reason = texts.WRONG_BYTE(encoding=encoding, likely=likely, name=likely, **place_of)
     return Refused(opened.file, number, reason, text)
 
 
@@ -109,7 +105,7 @@ def read_json_lines(opened: Opened) -> Iterator[RawRow | Refused]:
             yield last
         last = line if isinstance(line, Refused) else _json_row(opened, *line)
     if isinstance(last, Refused) and last.reason.startswith(BROKEN):
-        reason = f"{last.reason} The file may be half-written."
+        reason = texts.HALF_WRITTEN(why=last.reason)
         last = Refused(last.file, last.line, reason, last.text)
     if last is not None:
         yield last
@@ -135,16 +131,17 @@ def _json_row(opened: Opened, number: int, text: str) -> RawRow | Refused:
     try:
         return RawRow(number, json.loads(text))
     except json.JSONDecodeError as error:
-        reason = f"{BROKEN} ({error.msg}, column {error.colno})."
+        at = texts.AT_COLUMN(why=error.msg, column=error.colno)
+        reason = texts.BROKEN_LINE(why=at)
     except (ValueError, RecursionError) as error:
-        reason = f"{BROKEN} ({error})."
+        reason = texts.BROKEN_LINE(why=error)
     return Refused(opened.file, number, reason, text.rstrip("\r\n"))
 
 
 def _text_row(opened: Opened, number: int, text: str) -> RawRow | Refused:
     text = text.rstrip("\r\n")
     if "\0" in text:
-        reason = f"a NUL character at column {text.index(chr(0)) + 1}: is this a text file?"
+        reason = texts.NUL_AT(column=text.index(chr(0)) + 1)
         return Refused(opened.file, number, reason, text)
     return RawRow(number, {"text": text})
 

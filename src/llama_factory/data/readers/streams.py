@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from llama_factory.core.errors import ConfigError, DataError, suggest
+from llama_factory.data import file_sentences as texts
 
 HEAD_BYTES = 64 * 1024
 """Of a file, this much is looked at to find what it is."""
@@ -95,7 +96,7 @@ def open_file(path: Path, encoding: str | None = None) -> Opened:
     with opened._unpacked() as stream:
         opened.head = stream.read(HEAD_BYTES)
     if not opened.head:
-        raise DataError(opened.damage or "is empty: it holds no rows. Was it saved completely?")
+        raise DataError(opened.damage or texts.NOTHING_SAVED())
     opened.damage = ""
     marked = _encoding_of(opened.head)
     wanted = known_encoding(encoding) if encoding else marked
@@ -106,14 +107,14 @@ def open_file(path: Path, encoding: str | None = None) -> Opened:
 def _magic_of(path: Path) -> bytes:
     """The first bytes of a file, by which compressed ones are known."""
     if path.is_dir():
-        raise DataError("is a folder where a file is wanted.")
+        raise DataError(texts.IS_FOLDER())
     if path.exists() and not path.is_file():
-        raise DataError("is a pipe or device where a file is wanted.")
+        raise DataError(texts.IS_DEVICE())
     try:
         with path.open("rb") as file:
             return file.read(4)
     except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror}). Check its permissions.") from error
+        raise DataError(texts.NOT_READABLE(error=error.strerror)) from error
 
 
 def known_encoding(name: str) -> str:
@@ -152,10 +153,7 @@ class _Unpacked(io.RawIOBase):
         try:
             data = self._read(len(buffer))
         except (OSError, EOFError, zlib.error, DataError) as error:
-            self._opened.damage = (
-                f"the {self._opened.packing} data is damaged or cut off ({error}); what follows "
-                "is lost. Copy the file again."
-            )
+            self._opened.damage = texts.PACKED_DAMAGED(packing=self._opened.packing, error=error)
             return 0
         buffer[: len(data)] = data
         return len(data)
@@ -230,9 +228,7 @@ class _Recoded(io.RawIOBase):
         except UnicodeError as error:
             if self._is_done:
                 return b"\xff"
-            raise DataError(
-                f"is not {self._encoding} ({error}). Save it as UTF-8 or set `data.encoding`."
-            ) from None
+            raise DataError(texts.NOT_ENCODED(encoding=self._encoding, error=error)) from None
 
     def close(self) -> None:
         self._source.close()

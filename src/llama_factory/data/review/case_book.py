@@ -9,9 +9,17 @@ from typing import Any, Literal
 from llama_factory.core import files
 from llama_factory.core.errors import DataError, suggest
 from llama_factory.core.records import numbered_records
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.types import Example
 from llama_factory.data.conflict_rules import Conflict, claim, question_key
 from llama_factory.data.review.cases import Case, Vote, short
+
+MANY_CASES = kind("problem.many_cases", "'{id}' begins the ids of {count} cases. Give more of it.")
+NO_CASE = kind(
+    "problem.no_case",
+    "there is no case '{id}' among {count}.{hint} `llama-factory data review FOLDER "
+    "--list` shows those that are open.",
+)
 
 CASES, DECISIONS = "cases.jsonl", "decisions.jsonl"
 
@@ -42,12 +50,9 @@ class CaseBook:
         if len(found) == 1:
             return found[0]
         if found:
-            raise DataError(f"'{name}' begins the ids of {len(found)} cases. Give more of it.")
+            raise DataError(MANY_CASES(id=name, count=len(found)))
         nearest = suggest(name, self.cases) or suggest(name, map(short, self.cases))
-        raise DataError(
-            f"there is no case '{name}' among {len(self.cases)}.{nearest} "
-            "`llama-factory data review FOLDER --list` shows those that are open."
-        )
+        raise DataError(NO_CASE(id=name, count=len(self.cases), hint=nearest))
 
     def covering(self, conflict: Conflict) -> Case | None:
         """The newest case that all of a conflict is a part of, if it came up before."""

@@ -13,10 +13,41 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from llama_factory.core.errors import DataError
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.types import Example, Message
 from llama_factory.data.conflict_rules import claim, digest, question_key
 from llama_factory.data.reading import RawRow, Refused, group_of, to_example
 from llama_factory.text.similar_questions import comparable_form
+
+NO_ANSWER = kind(
+    "problem.case_no_answer",
+    "case {case} has no answer to keep: its row was refused. Give the mended row as "
+    "JSON, or drop it.",
+)
+NO_SUCH_ANSWER = kind(
+    "problem.case_no_such_answer",
+    "case {case} has no answer {number}. Choose from 1 to {most}, several as 1,3, or drop all.",
+)
+ONE_WRITTEN = kind(
+    "problem.case_one_written",
+    "case {case}: only one answer written by a reviewer can be kept, {count} are chosen. "
+    "Write one that says both.",
+)
+EMPTY_ANSWER = kind(
+    "problem.case_empty_answer",
+    "an answer written by hand must not be empty. Write it, or drop all.",
+)
+TOOLS = kind(
+    "problem.case_tools",
+    "case {case}: its answers call tools, which text cannot stand for. Keep one of them "
+    "or drop all.",
+)
+STILL_BROKEN = kind(
+    "problem.still_broken",
+    "{file}:{line}: this is still not valid JSON ({why}, line {row}, column {column}). "
+    "Mend it, or drop the row.",
+)
+STILL_REFUSED = kind("problem.still_refused", "{file}:{line}: the row is still refused: {why}")
 
 Kind = Literal["conflict", "refused", "feedback", "knowledge"]
 Level = Literal["rule", "first", "second", "referee", "taken_back"]
@@ -227,23 +258,16 @@ class Case:
             DataError: a number is out of range, or two answers that reviewers wrote are chosen.
         """
         if not self.options:
-            raise DataError(
-                f"case {short(self.id)} has no answer to keep: its row was refused. "
-                "Give the mended row as JSON, or drop it."
-            )
+            raise DataError(NO_ANSWER(case=short(self.id)))
         for number in numbers:
             if not 1 <= number <= len(self.options):
                 raise DataError(
-                    f"case {short(self.id)} has no answer {number}. Choose from 1 to "
-                    f"{len(self.options)}, several as 1,3, or drop all."
+                    NO_SUCH_ANSWER(case=short(self.id), number=number, most=len(self.options))
                 )
         chosen = [self.options[number - 1] for number in numbers]
         written = list(dict.fromkeys(option.text for option in chosen if not option.id))
         if len(written) > 1:
-            raise DataError(
-                f"case {short(self.id)}: only one answer written by a reviewer can be kept, "
-                f"{len(written)} are chosen. Write one that says both."
-            )
+            raise DataError(ONE_WRITTEN(case=short(self.id), count=len(written)))
         kept = tuple(dict.fromkeys(option.id for option in chosen if option.id))
         return Choice(kept, written[0] if written else "")
 
@@ -264,15 +288,12 @@ class Case:
         if self.kind == "refused":
             return (mended(self, text),)
         if not text.strip():
-            raise DataError("an answer written by hand must not be empty. Write it, or drop all.")
+            raise DataError(EMPTY_ANSWER())
         if self.kind == "feedback":
             return tuple(_better(row, text) for row in self.rows)
         rows = [row for row in self.rows if not row.messages[-1].tool_calls]
         if not rows:
-            raise DataError(
-                f"case {short(self.id)}: its answers call tools, which text cannot stand for. "
-                "Keep one of them or drop all."
-            )
+            raise DataError(TOOLS(case=short(self.id)))
         asked: dict[str, Example] = {}
         for row in rows:
             asked.setdefault(question_key(row), row)
@@ -338,12 +359,13 @@ def mended(case: Case, text: str) -> Example:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{case.file}:{case.line}: this is still not valid JSON ({error.msg}, line "
-            f"{error.lineno}, column {error.colno}). Mend it, or drop the row."
+            STILL_BROKEN(
+                file=case.file, line=case.line, why=error.msg, row=error.lineno, column=error.colno
+            )
         ) from None
     row = to_example(RawRow(case.line, value), group=_group(case.file), file=case.file, layout=None)
     if isinstance(row, Refused):
-        raise DataError(f"{case.file}:{case.line}: the row is still refused: {row.reason}")
+        raise DataError(STILL_REFUSED(file=case.file, line=case.line, why=row.reason))
     return row
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from llama_factory.core import files
 from llama_factory.core.errors import DataError, suggest
 from llama_factory.core.records import append_records
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.times import now
 from llama_factory.core.types import Example
 from llama_factory.data import conflict_rules as rules
@@ -28,6 +29,38 @@ from llama_factory.data.review.case_book import (
     read_book,
 )
 from llama_factory.data.review.cases import Case, Choice, Level, State, Vote, refused_id, short
+
+NOT_DECIDED = kind(
+    "problem.case_not_decided", "case {case}: nobody has decided it, nothing to take back."
+)
+NOT_TEACHABLE = kind(
+    "problem.case_not_teachable",
+    "case {case}: what {who} wrote on {when} cannot be taught: {why} Take it back: "
+    "`llama-factory data review FOLDER --case {id} --take-back`.",
+)
+REPLACED = kind("problem.case_replaced", "case {case} {what}. Decide that one.")
+SETTLED = kind(
+    "problem.case_settled",
+    "case {case} is settled: {who} decided on {when}. If that was wrong, it can be taken "
+    "back (--take-back).",
+)
+NOT_DISPUTED = kind(
+    "problem.case_not_disputed",
+    "case {case}: only when two reviewers disagree can it be left unresolved. Skip it instead.",
+)
+SAME_REVIEWER = kind(
+    "problem.case_same_reviewer",
+    "{name} has already decided case {case} ({level} reviewer, {when}). The {wanted} "
+    "must be somebody else.",
+)
+NO_OPTION = kind(
+    "problem.case_no_option",
+    "case {case} has no option '{option}'.{hint} It has {count} answers; choose them by "
+    "number with Case.keep.",
+)
+NO_REVIEWER = kind(
+    "problem.no_reviewer", "the reviewer's name is empty. Give one with --reviewer NAME."
+)
 
 REFUSED_SUFFIX = ".rows.jsonl"
 WAIT_SECONDS = 10.0
@@ -161,7 +194,7 @@ def take_back(folder: Path, case_id: str, reviewer: str, note: str = "") -> Case
     with _writing(folder):
         case = read_book(folder).case(case_id)
         if not case.votes:
-            raise DataError(f"case {short(case.id)}: nobody has decided it, nothing to take back.")
+            raise DataError(NOT_DECIDED(case=short(case.id)))
         vote = Vote(case.id, "taken_back", name, Choice(), now(), note)
         append_records(folder / DECISIONS, [vote.to_json()])
     return replace(case, log=(*case.log, vote))
@@ -201,9 +234,9 @@ def _accepted(case: Case) -> tuple[Example, ...]:
     except DataError as error:
         last = case.votes[-1]
         raise DataError(
-            f"case {short(case.id)}: what {last.reviewer} wrote on {last.when} cannot be taught: "
-            f"{error} Take it back: `llama-factory data review FOLDER --case {short(case.id)} "
-            "--take-back`."
+            NOT_TEACHABLE(
+                case=short(case.id), who=last.reviewer, when=last.when, why=error, id=short(case.id)
+            )
         ) from None
 
 
@@ -230,30 +263,27 @@ def _require_open(case: Case) -> None:
         what = "has become a part of case {}, which has more answers"
         if case.kind == "feedback":
             what = "is replaced by case {}, which the same caller said later"
-        raise DataError(
-            f"case {short(case.id)} {what.format(short(case.replaced_by))}. Decide that one."
-        )
+        raise DataError(REPLACED(case=short(case.id), what=what.format(short(case.replaced_by))))
     last = case.votes[-1]
-    raise DataError(
-        f"case {short(case.id)} is settled: {last.reviewer} decided on {last.when}. "
-        "If that was wrong, it can be taken back (--take-back)."
-    )
+    raise DataError(SETTLED(case=short(case.id), who=last.reviewer, when=last.when))
 
 
 def _require_another(case: Case, name: str, choice: Choice) -> None:
     """Each level needs another person; only `unresolved` may be chosen by anyone."""
     if choice.is_unresolved:
         if case.level != "referee":
-            raise DataError(
-                f"case {short(case.id)}: only when two reviewers disagree can it be left "
-                "unresolved. Skip it instead."
-            )
+            raise DataError(NOT_DISPUTED(case=short(case.id)))
         return
     earlier = _earlier(case, name)
     if earlier:
         raise DataError(
-            f"{name} has already decided case {short(case.id)} ({earlier.level} reviewer, "
-            f"{earlier.when}). The {case.level} must be somebody else."
+            SAME_REVIEWER(
+                name=name,
+                case=short(case.id),
+                level=earlier.level,
+                when=earlier.when,
+                wanted=case.level,
+            )
         )
 
 
@@ -262,8 +292,12 @@ def _require_possible(case: Case, choice: Choice) -> None:
     strange = [key for key in choice.keep if key not in known]
     if strange:
         raise DataError(
-            f"case {short(case.id)} has no option '{strange[0]}'.{suggest(strange[0], known)} "
-            f"It has {len(known)} answers; choose them by number with Case.keep."
+            NO_OPTION(
+                case=short(case.id),
+                option=strange[0],
+                hint=suggest(strange[0], known),
+                count=len(known),
+            )
         )
     if choice.edited:
         case.rewritten(choice.edited)
@@ -278,7 +312,7 @@ def _earlier(case: Case, name: str) -> Vote | None:
 def _reviewer(name: str) -> str:
     plain = " ".join(unicodedata.normalize("NFKC", name).split())
     if not plain:
-        raise DataError("the reviewer's name is empty. Give one with --reviewer NAME.")
+        raise DataError(NO_REVIEWER())
     return plain
 
 

@@ -8,6 +8,7 @@ from itertools import count, groupby
 from pathlib import Path
 
 from llama_factory.core import files
+from llama_factory.data import file_sentences as texts
 from llama_factory.data.reading import Refused
 
 SETTLE_SECONDS = 1.0
@@ -43,22 +44,20 @@ def _why_not(path: Path, root: Path) -> str:
     try:
         path.name.encode()
     except UnicodeEncodeError:
-        return "its name is no UTF-8; rename it."
+        return texts.NAME_ENCODING()
     try:
         if not path.resolve().is_relative_to(root):
-            return "a link that leaves the inbox is not followed."
+            return texts.LINK_OUTSIDE()
     except (OSError, RuntimeError):
-        return "a link that leads in a circle."
-    return "folders are not read; move its files up." if path.is_dir() else ""
+        return texts.LINK_CIRCLE()
+    return texts.FOLDER_IN_INBOX() if path.is_dir() else ""
 
 
 def arrived(inbox: Path) -> tuple[list[Path], list[Refused]]:
     """Files that are complete, and those left for later or refused with the reason."""
     readable, notes = candidates(inbox)
     growing = _growing(readable)
-    notes += [
-        Refused(shown(p.name), 0, "still growing; it is taken by the next round.") for p in growing
-    ]
+    notes += [Refused(shown(p.name), 0, texts.GROWING()) for p in growing]
     return [p for p in readable if p not in growing], notes
 
 
@@ -101,7 +100,7 @@ def take_copies(paths: Iterable[Path], folder: Path) -> tuple[dict[str, str], li
             taken[path.name] = files.sha256(copy)
         else:
             copy.unlink(missing_ok=True)
-            changed.append(Refused(path.name, 0, "changing; it is taken by the next round."))
+            changed.append(Refused(path.name, 0, texts.CHANGING()))
     return taken, changed
 
 

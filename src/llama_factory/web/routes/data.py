@@ -16,7 +16,8 @@ from llama_factory.versions.forgotten import LONGEST_REASON
 from llama_factory.versions.workspace import Workspace
 from llama_factory.web.charts.rows import RowPictures, pictures_of
 from llama_factory.web.pages import Who, attempt, back, may, render, words
-from llama_factory.web.site import Here
+from llama_factory.web.sentences import translate_sentence
+from llama_factory.web.site import Here, visit_of
 
 MOST_PIECE_BYTES = 64_000_000
 """Of a piece of a file that the script of the page sends."""
@@ -103,7 +104,7 @@ def begin(
     request: Request, workspace: Here, who: Who, name: str, size: int, stamp: str = ""
 ) -> Response:
     """Begin to send a file, or go on with it: answers where the next piece begins."""
-    return _progress_of(lambda: curate.begin_upload(workspace, who, name, size, stamp))
+    return _progress_of(request, lambda: curate.begin_upload(workspace, who, name, size, stamp))
 
 
 @router.post(
@@ -120,8 +121,8 @@ async def add_piece(request: Request, workspace: Here, upload: str, offset: int)
     except FactoryError as error:
         known, _ = attempt(lambda: curate.upload(workspace, upload))
         received = known.received if known else -1
-        return JSONResponse({"problem": str(error), "received": received}, 409)
-    return _progress_of(lambda: curate.finish_upload(workspace, upload))
+        return _refused(request, error, received)
+    return _progress_of(request, lambda: curate.finish_upload(workspace, upload))
 
 
 @router.post("/data/uploads/{upload}/remove", dependencies=[may("operator")])
@@ -131,13 +132,18 @@ def remove_upload(request: Request, workspace: Here, upload: str) -> Response:
     return back(request, "data", words(request, "data.removed", name=gone.name))
 
 
-def _progress_of(change: Callable[[], Upload]) -> Response:
+def _progress_of(request: Request, change: Callable[[], Upload]) -> Response:
     """How far a file is, for the script of the page."""
     try:
         upload = change()
     except FactoryError as error:
-        return JSONResponse({"problem": str(error), "received": -1}, 409)
+        return _refused(request, error, -1)
     return JSONResponse({"id": upload.id, "received": upload.received, "size": upload.num_bytes})
+
+
+def _refused(request: Request, error: FactoryError, received: int) -> Response:
+    said = translate_sentence(visit_of(request).language, str(error))
+    return JSONResponse({"problem": said, "received": received}, 409)
 
 
 @router.post("/data/forget", dependencies=[may("reviewer")])

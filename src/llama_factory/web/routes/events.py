@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from llama_factory.web import problems
 from llama_factory.web.live import LONGEST_STREAM_SECONDS, follow
 from llama_factory.web.site import Place, Visit, visit_of
 
@@ -18,7 +19,7 @@ router = APIRouter()
 def _place_free(request: Request) -> Visit:
     visit = visit_of(request)
     if visit.site.num_streams >= MOST_STREAMS:
-        raise HTTPException(503, "too many pages are followed; this one asks now and then instead")
+        raise HTTPException(503, problems.MANY_STREAMS())
     return visit
 
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Form, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 
 from llama_factory.serving.users import find_user
+from llama_factory.web import problems
 from llama_factory.web.guard import PREFERENCES, session_cookie
 from llama_factory.web.links import local, root_of
 from llama_factory.web.pages import has_token, render, words
@@ -73,4 +74,4 @@ def preferences(
 @router.get("/favicon.ico")
 def icon() -> Response:
     """None; the page names its own."""
-    raise HTTPException(404, "there is no such file")
+    raise HTTPException(404, problems.NO_FILE())

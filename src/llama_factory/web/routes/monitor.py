@@ -9,6 +9,7 @@ from llama_factory import operate, oversee
 from llama_factory.versions.journal import What
 from llama_factory.versions.journal_words import about
 from llama_factory.versions.workspace import Workspace
+from llama_factory.web import problems
 from llama_factory.web.charts.series import draw_series
 from llama_factory.web.live_pages import LiveBody, render_live
 from llama_factory.web.pages import Who, attempt, back, may, words
@@ -24,7 +25,7 @@ router = APIRouter()
 def monitor(request: Request, workspace: Here, what: str = "") -> Response:
     """How the workspace is, and what happened in it."""
     if what and what not in KINDS:
-        raise HTTPException(404, f"there is no event '{what[:40]}'")
+        raise HTTPException(404, problems.NO_EVENT(name=what[:40]))
     topics, read = (*OF_HEALTH, *OF_EVENTS), partial(_shown, request, workspace, what)
     return render_live(request, workspace, LiveBody("monitor", topics, read, what))
 

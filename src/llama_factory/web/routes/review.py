@@ -7,9 +7,14 @@ from pydantic import BaseModel, Field, field_validator
 
 from llama_factory import curate
 from llama_factory.core.errors import DataError
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.data.review.cases import Case, Choice
 from llama_factory.web.pages import Who, attempt, back, may, render, who, words
 from llama_factory.web.site import Here
+
+NOTHING_CHOSEN = kind(
+    "problem.nothing_chosen", "no answer is chosen. Mark one or more, or drop all."
+)
 
 MOST_ANSWERS = 1000
 
@@ -53,7 +58,7 @@ class ReviewForm(BaseModel):
             case.rewritten(self.edited)
             return Choice(edited=self.edited)
         if not self.numbers:
-            raise DataError("no answer is chosen. Mark one or more, or drop all.")
+            raise DataError(NOTHING_CHOSEN())
         return case.keep(*self.numbers)
 
 

@@ -7,10 +7,13 @@ from fastapi import APIRouter, Form, Request, Response
 
 from llama_factory import operate, oversee
 from llama_factory.core.errors import ConfigError
+from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.serving.access import SCOPES, ApiKey
 from llama_factory.versions.workspace import Workspace
 from llama_factory.web.pages import attempt, back, may, needs, render, words
 from llama_factory.web.site import Here, visit_of
+
+WRONG_KEY = kind("problem.wrong_key", "'{scopes}', '{rate}': take scopes of the list and a number.")
 
 Text = Annotated[str, Form()]
 router = APIRouter()
@@ -50,7 +53,7 @@ def create_key(
 ) -> Response:
     """A new key, which is shown only in this answer."""
     if not set(scopes) <= set(SCOPES) or not (rate.isdigit() or not rate):
-        raise ConfigError(f"'{', '.join(scopes)}', '{rate}': take scopes of the list and a number.")
+        raise ConfigError(WRONG_KEY(scopes=", ".join(scopes), rate=rate))
     chosen = tuple(each for each in SCOPES if each in scopes)
     wanted = ApiKey(name, chosen, int(rate) if rate else None)
     secret = operate.create_key(workspace, wanted)

@@ -5,6 +5,8 @@ from pathlib import Path
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 
+from llama_factory.web import problems
+
 FOLDER = Path(__file__).parents[1] / "static"
 KINDS = {
     "web.css": "text/css",
@@ -24,6 +26,6 @@ router = APIRouter()
 def static(request: Request, name: str) -> Response:
     """One of the page's own files."""
     if name not in KINDS:
-        raise HTTPException(404, "there is no such file")
+        raise HTTPException(404, problems.NO_FILE())
     headers = {"cache-control": "public, max-age=3600" if request.query_params else "no-cache"}
     return FileResponse(FOLDER / name, media_type=KINDS[name], headers=headers)
