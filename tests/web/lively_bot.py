@@ -29,6 +29,7 @@ ROWS = (
     ("May I send a lamp back?", "Yes, within 30 days, in the box that it came in."),
     ("灯罩可以单独购买吗？", "可以，零件编号为 LM-204。"),
 )
+REASON = "this line is not valid JSON (Expecting ',' delimiter, column 23)."
 NEWEST = f"v{NUM_ROUNDS - 1:04d}"
 PAGES = {each: "" if each == "overview" else each for each in NAV} | {
     "data": "data?check=returns.jsonl&q=warranty&statistics=true",
@@ -68,7 +69,7 @@ def _rows(bot: Workspace) -> None:
         bot.versions / "v0001" / "data" / "train.jsonl", [taught, taught | {"line": 9}]
     )
     curate.forget(bot, Example.from_json(taught).key, "ben", "The lamp is sold no more.")
-    refused = {"line": 3, "reason": "not valid JSON: ',' expected", "row": '{"instruction": "Who?"'}
+    refused = {"line": 3, "reason": REASON, "row": '{"instruction": "Who?"'}
     files.write_jsonl(bot.quarantine / "stores.jsonl.rows.jsonl", [refused])
 
 

@@ -149,7 +149,7 @@ def test_each_problem_is_known_by_its_words_and_keeps_its_values(kinds):
         shown = translate_sentence("zh", str(text))
         if " " in text:
             assert any(letter >= "\u4e00" for letter in shown), (kind.name, shown)
-            for name, value in values.items():
+            for value in values.values():
                 assert dict(HELD).get(value, value) in shown, kind.name
 
 
@@ -209,12 +209,12 @@ def test_refused_rows_and_damaged_files_are_told_in_chinese(bot, page):
     assert "缺少 'output'；该行有 input。" in shown
     assert "表头中有两列都叫 'a'。请给其中一列改名。" in shown
     assert "'output' is missing; the row has input." in html.unescape(page.text("/data"))
-    (bot.folder / "notes.json").write_text("[")
-    (bot.versions / "v0001" / REPORT).write_text("{")
-    assert "缺失或已损坏" in page.text("/versions", **chinese)
     missing = html.unescape(page.get("/versions/v0077", **chinese).text)
     assert "没有版本 'v0077'。" in missing
     assert str(bot.folder) not in missing
+    (bot.folder / "notes.json").write_text("[")
+    (bot.versions / "v0001" / REPORT).write_text("{")
+    assert "缺失或已损坏" in page.text("/versions", **chinese)
     assert "找不到页面" in page.get("/nowhere", **chinese).text
     assert "没有事件 'x'" in html.unescape(page.get("/monitor?what=x", **chinese).text)
     tagged = page.post("/versions/v0001/tag", {"name": "Not A Tag"}, **chinese)

@@ -137,7 +137,8 @@ def lengths_of(counts: Mapping[int, int]) -> LengthPlot | None:
         bars.append(LengthBar(*edges, joined.get(group, 0), *shape))
     every = max(1, drawn // MOST_LABELS)
     labels = tuple((each.x, f"{each.low:.0f}") for each in bars[::every])
-    ticks = tuple((round(bottom - room * n / 2, 1), f"{most * n / 2:.0f}") for n in range(3))
+    counts_shown = sorted({0, most // 2, most})
+    ticks = tuple((round(bottom - room * n / most, 1), f"{n}") for n in counts_shown)
     return LengthPlot(tuple(bars), labels, ticks, _quantile(counts, 0.5), _quantile(counts, 0.95))
 
 
