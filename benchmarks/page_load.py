@@ -3,9 +3,12 @@
 Measured: when a browser first paints each page, how much memory the page's process takes after
 thousands of views, and how much slower the updates of a round are while people have pages open that
 follow it. People come and go in turns within one round, so that the machine's other work meets
-both alike. They are a process of its own that does what the page's script does: follow the stream,
-and fetch the page anew when it changes. Usage: page_load.py [--versions 200] [--rows 1000000]
-[--people 20] [--updates 80] [--model NAME] [--work FOLDER] [--quick] [--out FILE]
+both alike; how much of the processors the page, the people and an update took tells what other work
+does not change. They are a process of its own that does what the page's script does: follow the
+stream, and fetch the page anew when it changes.
+
+Usage: page_load.py [--versions 200] [--rows 1000000] [--people 20] [--updates 80]
+[--model NAME] [--work FOLDER] [--quick] [--out FILE]
 """
 
 import argparse
@@ -20,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -193,13 +197,14 @@ def beside_a_round(
     command = [sys.executable, "-m", "llama_factory", "learn", str(bot.folder)]
     learning = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        times, share = _updates(bot, page, learning, options)
+        turns = _updates(bot, page, learning, options)
         with people(address, options):
             busy = first_paints(address, views)
     finally:
         learning.send_signal(signal.SIGKILL)
         learning.wait()
-    alone, together = times
+    alone, together = turns.seconds
+    own = [total / len(t) for total, t in zip(turns.round_seconds, turns.seconds, strict=True)]
     slower = statistics.median(together) / statistics.median(alone) - 1
     seconds = {
         "without_people": round(statistics.median(alone), 4),
@@ -208,12 +213,35 @@ def beside_a_round(
         "spread_with": [round(each, 4) for each in statistics.quantiles(together)],
         "updates_of_each": [len(alone), len(together)],
         "slower": round(slower, 4),
+        "processor_seconds": [round(each, 4) for each in own],
+        "own_work_slower": round(own[1] / own[0] - 1, 4),
     }
+    there = turns.passed * (psutil.cpu_count() or 1)
     return {
         "beside_a_round": busy,
         "seconds_an_update": seconds,
-        SHARE: round(share / (psutil.cpu_count() or 1), 4),
+        SHARE: round(turns.page_seconds / there, 4),
+        "share_of_the_people": round(turns.people_seconds / there, 4),
     }
+
+
+@dataclass
+class Turns:
+    """What was measured in the turns without people, and in those with them.
+
+    Attributes:
+        seconds: of each update, without and with people; each turn's first is left out.
+        round_seconds: of the processors, that the round took in these updates.
+        page_seconds: of the processors, that the page took while people were there.
+        people_seconds: the same of the people, who in truth have machines of their own.
+        passed: seconds that people were there.
+    """
+
+    seconds: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
+    round_seconds: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    page_seconds: float = 0.0
+    people_seconds: float = 0.0
+    passed: float = 0.0
 
 
 def _updates(
@@ -221,30 +249,28 @@ def _updates(
     page: tuple[str, psutil.Process],
     learning: "subprocess.Popen[bytes]",
     options: argparse.Namespace,
-) -> tuple[tuple[list[float], list[float]], float]:
-    """Seconds of each update, without and with people, in turns; each turn's first is left out.
-
-    Also the processor seconds a second that the page takes while people are there: what other
-    work on the machine does not change.
-    """
+) -> Turns:
     (address, process), log = page, bot.building / TRAINER_LOG
     _wait_for_line(log, 2, learning)
-    times: tuple[list[float], list[float]] = ([], [])
-    done, taken, passed = 2, 0.0, 0.0
+    turns, done, learner = Turns(), 2, psutil.Process(learning.pid)
     while done + TURN_UPDATES < options.updates:
         turn = (done // TURN_UPDATES) % 2
-        with people(address, options) if turn else nullcontext():
+        with people(address, options) if turn else nullcontext() as lookers:
             before = begun = _wait_for_line(log, done + 1, learning)
-            used = _processor_seconds(process)
+            watched = [learner, process, *([lookers] if lookers else [])]
+            used = list(map(_processor_seconds, watched))
             for number in range(done + 2, done + TURN_UPDATES + 1):
                 now = _wait_for_line(log, number, learning)
-                times[turn].append(now - before)
+                turns.seconds[turn].append(now - before)
                 before = now
+            taken = [_processor_seconds(w) - u for w, u in zip(watched, used, strict=True)]
+            turns.round_seconds[turn] += taken[0]
             if turn:
-                taken += _processor_seconds(process) - used
-                passed += before - begun
+                turns.page_seconds += taken[1]
+                turns.people_seconds += taken[2]
+                turns.passed += before - begun
         done += TURN_UPDATES
-    return times, taken / passed
+    return turns
 
 
 def _processor_seconds(process: psutil.Process) -> float:
@@ -263,7 +289,7 @@ def _wait_for_line(log: Path, number: int, learning: "subprocess.Popen[bytes]") 
 
 
 @contextmanager
-def people(address: str, options: argparse.Namespace) -> Iterator[None]:
+def people(address: str, options: argparse.Namespace) -> Iterator[psutil.Process]:
     """The people who follow pages, until the block ends."""
     number, followed = str(options.people), ",".join(options.followed)
     command = [sys.executable, __file__, "--look-on", address, "--people", number]
@@ -271,7 +297,7 @@ def people(address: str, options: argparse.Namespace) -> Iterator[None]:
     process = subprocess.Popen(command)
     time.sleep(2)
     try:
-        yield
+        yield psutil.Process(process.pid)
     finally:
         process.kill()
         process.wait()
@@ -323,14 +349,16 @@ def report(results: dict[str, Any]) -> None:
     print_table("First paint in Chromium", columns, rows)
     print_table("Memory of the page, MB", ["after"] + ["more views"] * 3, [results["memory_mb"]])
     seconds = results["seconds_an_update"]
-    columns = ["without people", "with people", "slower", "the page's share of the processors"]
+    columns = ["without people", "with people", "slower", "the round's own work", "page", "people"]
+    shares = [seconds["slower"], seconds["own_work_slower"]]
+    shares += [results[SHARE], results["share_of_the_people"]]
     print_table(
-        "Seconds an update of the round (medians)",
+        "Seconds an update of the round (medians); shares of the processors",
         columns,
         [
             [
                 *(seconds["without_people"], seconds["with_people"]),
-                *(f"{100 * each:.1f} %" for each in (seconds["slower"], results[SHARE])),
+                *(f"{100 * each:.1f} %" for each in shares),
             ]
         ],
     )

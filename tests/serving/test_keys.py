@@ -82,7 +82,7 @@ def test_a_name_that_would_confuse_the_log_is_refused(path: Path, name: str) -> 
 
 
 def test_what_is_not_there_is_not_revoked(path: Path) -> None:
-    with pytest.raises(ServingError, match="There are none"):
+    with pytest.raises(ServingError, match="There are: none"):
         revoke_key(path, "web")
     create_key(path, ApiKey("web"))
     with pytest.raises(ServingError, match="Did you mean 'web'"):

@@ -36,7 +36,7 @@ KEY_TAKEN = kind(
     "--name: there is already a key '{name}' in {path}, and a name is never used twice: "
     "feedback and the log name it. Take another one.",
 )
-NO_KEY = kind("problem.no_key", "{path} has no active key '{name}'.{hint} {known}")
+NO_KEY = kind("problem.no_key", "{path} has no active key '{name}'.{hint} There are: {known}.")
 
 logger = logging.getLogger(__name__)
 
@@ -101,10 +101,8 @@ def revoke_key(path: Path, name: str) -> ApiKey:
         keys = read_keys(path)
         names = [key.name for key in keys if key.is_active]
         if name not in names:
-            there_are = f"There are: {', '.join(names)}." if names else "There are none."
-            raise ServingError(
-                NO_KEY(path=path, name=name, hint=suggest(name, names), known=there_are)
-            )
+            known = ", ".join(names) or "none"
+            raise ServingError(NO_KEY(path=path, name=name, hint=suggest(name, names), known=known))
         revoked = [replace(key, revoked=now()) if key.name == name else key for key in keys]
         _write(path, tuple(revoked))
     return next(key for key in revoked if key.name == name)
