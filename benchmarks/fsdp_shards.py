@@ -1,12 +1,13 @@
 """What each of N processes holds of a model under `training.parallel: fsdp`: by plan, and by fact.
 
-The model is built without numbers and really divided by `fully_shard`, of which one rank of N is
-looked at; no other process is started. Usage: fsdp_shards.py [--quick] [--out FILE]
+First a small random model trains on 1 to 4 processes (gloo, this machine): bytes and losses. Then
+larger models are built without numbers and really divided by `fully_shard`, of which one rank of N
+is looked at; no other process is started. Usage: fsdp_shards.py [--quick] [--out FILE]
 """
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers import AutoModelForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parent))
 import common
+from fsdp_runs import Job, RandomLlama, run_together
 
 from llama_factory.model.base import loaded_dtype
 from llama_factory.model.dtypes import choose, settle
@@ -37,7 +39,10 @@ CASES = [
     ("qwen2.5-7b", "lora", "bfloat16", 8),
     ("qwen2.5-7b", "full", "bfloat16", 8),
     ("qwen2.5-7b", "full", "pure_bfloat16", 8),
+    ("llama3.1-70b", "lora", "bfloat16", 8),
 ]
+JOBS = [Job(how, n) for how in ("full", "lora") for n in (1, 2, 3, 4)]
+QUICK = [Job("full", n, RandomLlama(64, 128, 2, 320)) for n in (1, 2)]
 
 
 @dataclass(frozen=True)
@@ -106,31 +111,63 @@ def _pretending(count: int) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one case")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+def trained(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Print what updates on some processes came to, beside those of one; returns it."""
+    rows: list[list[Any]] = []
+    runs: list[dict[str, Any]] = []
+    alone: dict[str, dict[str, Any]] = {}
+    for job in jobs:
+        found = run_together(job)
+        one = alone.setdefault(job.trains, found)
+        largest = max(found["held"], key=lambda held: sum(held.values()))
+        found["saved"] = 1 - sum(largest.values()) / sum(one["held"][0].values())
+        for name in ("losses", "gradient_norms"):
+            pairs = zip(found[name], one[name], strict=True)
+            found[f"{name}_differ"] = max(abs(x - y) / y for x, y in pairs)
+        parts = [largest[name] / 2**20 for name in ("weights", "gradients", "optimizer")]
+        rows.append([job.trains, job.count, *(f"{each:.1f}" for each in (*parts, sum(parts))),
+                     f"{found['saved']:.1%}", " ".join(f"{x:.6f}" for x in found["losses"]),
+                     f"{found['losses_differ']:.1e}"])  # fmt: skip
+        runs.append(found)
+    columns = ["trains", "processes", "weights MiB", "gradients", "optimizer", "together", "saved",
+               "losses", "differ from one's"]  # fmt: skip
+    common.print_table("Held by the process that holds most, after 4 updates", columns, rows)
+    return runs
+
+
+def divided(cases: Sequence[tuple[str, str, str, int]]) -> list[dict[str, Any]]:
+    """Print what the first of some processes holds of models without numbers; returns it."""
     rows: list[list[Any]] = []
     runs = []
-    alone: dict[tuple[str, str, str], int] = {}
-    for name, how, dtype, count in CASES[:1] if options.quick else CASES:
+    for name, how, dtype, count in cases:
         values = {"base_model": name, "adapter": how, "dtype": dtype}
         settings = ModelSettings.model_validate(values)
         fact, plan = by_fact(settings, count), by_plan(settings, count)
-        whole = alone.setdefault((name, how, dtype), by_plan(settings, 1).total)
-        saved = 1 - fact.total / whole
+        saved = 1 - fact.total / by_plan(settings, 1).total
         shown = [each / 2**20 for each in (fact.weights, fact.gradients, fact.optimizer)]
-        rows.append([name, how, dtype, count, *shown, fact.total / 2**20, plan.total / 2**20,
+        rows.append([name, how, dtype, count,
+                     *(f"{each:.1f}" for each in (*shown, fact.total / 2**20, plan.total / 2**20)),
                      f"{saved:.1%}"])  # fmt: skip
         runs.append(
-            values | {"count": count, "fact": asdict(fact), "plan": asdict(plan)} | {"saved": saved}
+            values | {"count": count, "fact": asdict(fact), "plan": asdict(plan), "saved": saved}
         )
     columns = ["model", "trains", "dtype", "processes", "weights MiB", "gradients", "optimizer",
                "together", "by plan", "saved"]  # fmt: skip
-    common.print_table("Held by the first process", columns, rows)
-    common.write_results(options.out, {"runs": runs})
+    common.print_table("Held by the first process, by fact and by plan", columns, rows)
+    return runs
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one case of each")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    results = {
+        "trained": trained(QUICK if options.quick else JOBS),
+        "divided": divided(CASES[:1] if options.quick else CASES),
+    }
+    common.write_results(options.out, results)
 
 
 if __name__ == "__main__":

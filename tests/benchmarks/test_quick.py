@@ -38,6 +38,15 @@ def test_dpo_speed(tmp_path):
 
 
 @pytest.mark.slow
+def test_fsdp_shards(tmp_path):
+    results = quick("fsdp_shards.py", tmp_path / "r.json")
+    one, two = results["trained"]
+    assert two["saved"] == pytest.approx(0.5, abs=0.01)
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-6)
+    assert results["divided"][0]["fact"] == results["divided"][0]["plan"]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not DEMO_SETS.exists(), reason="the demo sets are not beside this checkout")
 def test_data_speed(tmp_path):
     results = quick("data_speed.py", tmp_path / "r.json", DEMO_SETS)
