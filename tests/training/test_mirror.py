@@ -1,7 +1,9 @@
 """Checkpoints copied elsewhere: a machine whose disk is empty goes on from there, exactly."""
 
+import random
 import shutil
 import signal
+import time
 
 import pytest
 import torch
@@ -144,4 +146,45 @@ def test_a_notice_saves_and_leaves_and_the_next_start_goes_on(
     assert "taken away" in said[0]
     assert len(list(tmp_path.glob("b/checkpoints/step-*"))) == 1
     again = fit(tiny, tmp_path / "b", **steps)
+    assert torch.equal(weights(whole), weights(again))
+
+
+@pytest.mark.slow
+def test_ten_notices_at_random_moments_lose_no_update(
+    tiny, tmp_path, monkeypatch, stopped_by_signals
+):
+    steps = {"max_steps": 60, "checkpoint_steps": 1000}
+    whole = fit(tiny, tmp_path / "a", **steps)
+    moments, notice, said, made, ahead = random.Random(7), tmp_path / "leave", [], [], [0]
+    update = _Fit._update
+
+    def give_notice():
+        notice.touch()
+        while not said:
+            time.sleep(0.001)
+
+    def disturbed(fit_now, step, rate):
+        ahead[0] -= 1
+        comes_before = ahead[0] == 0 and moments.random() < 0.5
+        if comes_before:
+            give_notice()
+        made.append(step)
+        result = update(fit_now, step, rate)
+        if ahead[0] == 0 and not comes_before:
+            give_notice()
+        return result
+
+    monkeypatch.setattr(_Fit, "_update", disturbed)
+    for _ in range(10):
+        ahead[0] = moments.randint(1, 5)
+        said.clear()
+        notice.unlink(missing_ok=True)
+        with (
+            pytest.raises(Stopped) as stopped,
+            leaving_on_notice(str(notice), said.append, every=0.001),
+        ):
+            fit(tiny, tmp_path / "b", **steps)
+        assert stopped.value.exit_code == TRY_AGAIN
+    again = fit(tiny, tmp_path / "b", **steps)
+    assert made == list(range(60))
     assert torch.equal(weights(whole), weights(again))
