@@ -20,7 +20,7 @@ def test_a_way_that_shares_says_how_it_is_set_and_what_is_whole_besides():
     shown = CliRunner().invoke(app, words).output
     assert "-> each holds a part (fsdp)" in shown
     assert "Train it with training.parallel=fsdp." in shown
-    assert "the whole model once: 132.2 GiB of weights." in shown
+    assert "the whole model once (132.2 GiB of weights); with training.parallel.whole=" in shown
 
 
 @pytest.mark.slow

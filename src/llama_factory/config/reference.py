@@ -21,6 +21,7 @@ from llama_factory.rounds.triggers import TRIGGERS
 from llama_factory.serving.engines import ENGINES
 from llama_factory.training.objectives import OBJECTIVES
 from llama_factory.training.optimizers import OPTIMIZERS
+from llama_factory.training.parallel import PARALLELS
 from llama_factory.training.reporters import REPORTERS
 from llama_factory.training.schedules import SCHEDULES
 from llama_factory.training.strategy import STRATEGIES
@@ -30,6 +31,7 @@ REGISTRIES = (
     ADAPTERS,
     OBJECTIVES,
     OPTIMIZERS,
+    PARALLELS,
     SCHEDULES,
     REPORTERS,
     STRATEGIES,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_factory.core import files
-from llama_factory.core.errors import FactoryError
+from llama_factory.core.errors import ConfigError, FactoryError
 from llama_factory.core.progress import SILENT, Progress
 from llama_factory.core.types import EvalReport, Example, tasks_by_group
 from llama_factory.data.prepare import PreparedData, load
@@ -109,6 +109,7 @@ def fit(
             with processes.in_turn():
                 data = _prepare(run)
             if options.do_predict:
+                _require_whole(config)
                 require_answerable(data.held_out, config)
             results = _train(run, data, resume)
         except FactoryError:
@@ -118,6 +119,20 @@ def fit(
         if is_first:
             outputs.finish(folder, output)
         return results
+
+
+def _require_whole(config: LearningConfig) -> None:
+    """Rows can only be answered where the model is whole.
+
+    Raises:
+        ConfigError: it never is.
+    """
+    if config.training.parallel.in_place:
+        raise ConfigError(
+            "do_predict and training.parallel.whole: false exclude each other: no process has the "
+            "model whole, so nobody can answer. Leave do_predict out, and answer afterwards with "
+            "llama-factory predict."
+        )
 
 
 def _unwritten(config: LearningConfig) -> TokenizedRows | None:
@@ -166,8 +181,9 @@ def _train(run: _Run, data: PreparedData, resume: Path | bool | None) -> dict[st
         options=encode_options(config.data),
         seed=config.training.seed,
         merged=start.merged,
+        in_place=config.training.parallel.in_place,
     )
-    tested = data.held_out if run.is_first and config.training.objective.teaches_answers else ()
+    tested = data.held_out if run.is_first and _tests_answers(run) else ()
     before = _score(run, model, tested, "testing the base model")
     trained = train(
         model,
@@ -193,6 +209,18 @@ def _train(run: _Run, data: PreparedData, resume: Path | bool | None) -> dict[st
     results |= {"data": data.report.to_json()}
     _write(run, trained, results)
     return results
+
+
+def _tests_answers(run: _Run) -> bool:
+    """Whether held-out rows are answered before and after the training."""
+    if run.config.training.parallel.in_place:
+        run.progress.say(
+            "training.parallel.whole: false: no process has the model whole, so answers are not "
+            "tested. The loss of held-out rows is measured on the way, and llama-factory predict "
+            "answers rows afterwards."
+        )
+        return False
+    return run.config.training.objective.teaches_answers
 
 
 def _folders(run: _Run, resume: Path | bool | None) -> TrainingFolders:

@@ -97,6 +97,7 @@ def adapt(
     options: EncodeOptions,
     seed: int,
     merged: Sequence[Path] = (),
+    in_place: bool = False,
 ) -> AdaptedModel:
     """Load the base model and give it an adapter: a copy of the parent's, or a fresh one.
 
@@ -107,6 +108,7 @@ def adapt(
         seed: of fresh adapter weights.
         merged: folders of adapters that are added to the base weights first, in this order; what
             is trained then fits the base only together with them.
+        in_place: leave the base model's weights in their files, see `load_network`.
 
     Raises:
         ModelError: the model cannot be read, this machine cannot run it, or the parent's adapter
@@ -120,7 +122,7 @@ def adapt(
     _require_trainable(folder, adapter)
     saved = [*merged, *([parent] if parent else [])]
     tokenizer, new, options = tokens_of(settings, parent, options=options, merged=merged)
-    network = load_network(folder, settings, is_exact=bool(merged))
+    network = load_network(folder, settings, is_exact=bool(merged), in_place=in_place)
     has_rows = any(map(provenance.has_rows, saved))
     untaught = {*new.ids}
     if settings.resize_vocab or new.ids or has_rows:

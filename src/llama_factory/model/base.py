@@ -39,13 +39,17 @@ SHOWN = 20
 """Characters shown on either side of a difference."""
 
 
-def load_network(folder: Path, settings: ModelSettings, *, is_exact: bool = False) -> Any:
+def load_network(
+    folder: Path, settings: ModelSettings, *, is_exact: bool = False, in_place: bool = False
+) -> Any:
     """The base model alone, in its number format, on the CPU or the GPU that is there.
 
     Args:
         folder: where its files are.
         settings: number format, attention.
         is_exact: read weights in float32, to add to them before they are `rounded`.
+        in_place: leave weights in their files, which processes of a machine read as one; where the
+            number format is another one than that of the files they are copied to main memory.
 
     Raises:
         ModelError: the folder's files do not make a causal language model, or this machine cannot
@@ -66,8 +70,8 @@ def load_network(folder: Path, settings: ModelSettings, *, is_exact: bool = Fals
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: this model cannot be loaded: {error}") from error
     network.eval()
-    is_there = getattr(network, "is_quantized", False) or not torch.cuda.is_available()
-    return network if is_there else network.to("cuda")
+    is_packed = getattr(network, "is_quantized", False)
+    return network if is_packed or in_place or not torch.cuda.is_available() else network.to("cuda")
 
 
 def _packed(adapter: Adapter) -> dict[str, Any]:

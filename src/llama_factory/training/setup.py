@@ -113,7 +113,7 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
         strategy.begin(model, memory, state)
     if settings.liger_kernel:
         use_liger(model.network)
-    device, parallel = model.device.type, settings.parallel
+    parallel = settings.parallel
     kernels = Kernels(model, settings.objective, has_old_rows=bool(strategies))
     fabric = parallel.open(model)
     reads = settings.objective.reads_weights or any(each.reads_weights for each in strategies)
@@ -121,6 +121,7 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
     # sharding replaces the weights, so the optimizer comes after it
     optimizer = fabric.setup_optimizers(settings.optimizer.build(weight_groups(model, settings)))
     model.network.train()
+    device = model.device.type
     shares = settings.shares_prefixes(device)
     is_quick = settings.uses_quick_layers(device) and _computes_as_stored(model)
     quick = QuickNetwork(model.network, is_wanted=is_quick and not parallel.shards, shares=shares)

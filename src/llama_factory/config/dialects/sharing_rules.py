@@ -75,8 +75,7 @@ def _put(done: Translation, key: str, found: Shares) -> None:
         done.put("training.parallel.reshard", False, key)
         more += ", reshard: false"
     if found.shards and found.offloads:
-        done.put("training.parallel.offload", "cpu", key)
-        more += ", offload: cpu"
+        done.note(key, "its offload is not followed: parts stay where they are computed with.")
     kind = "each process holds a part" if found.shards else "each process holds the whole model"
     ours = f"training.parallel: {'fsdp' if found.shards else 'ddp'}{more}"
     done.note(

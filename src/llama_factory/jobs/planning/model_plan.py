@@ -123,7 +123,7 @@ def _how_to_share(way: Way) -> str:
     whole = shown_bytes(round(way.shape.weight_bytes.of(way.shape.num_layers)))
     return (
         "Train it with training.parallel=fsdp. Before and after the training each process holds "
-        f"the whole model once: {whole} of weights."
+        f"the whole model once ({whole} of weights); with training.parallel.whole=false none does."
     )
 
 

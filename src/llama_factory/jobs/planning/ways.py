@@ -70,7 +70,6 @@ class Wish:
         recomputes: whether they are computed again; `auto`: where that is needed to fit.
         parallel: the only way to share that is wanted; None for whichever fits first.
         cluster: what there is.
-        offloads: sharded parts lie in main memory.
     """
 
     adapter: str
@@ -78,7 +77,6 @@ class Wish:
     recomputes: Choice
     parallel: Parallel | None
     cluster: Cluster
-    offloads: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def _sharings(wish: Wish, count: int) -> Iterator[Sharing]:
         yield Sharing(count)
     # packed weights are not sharded: see `Fsdp.conflicts`
     if wish.parallel != "ddp" and count > 1 and wish.adapter != "qlora":
-        yield Sharing(count, shards=True, offloads=wish.offloads)
+        yield Sharing(count, shards=True)
 
 
 def best(found: list[Way]) -> Way:
@@ -144,17 +142,14 @@ def changes(wish: Wish, shape_of: ShapeOf) -> list[FittingChange]:
 
 
 def _alone(wish: Wish, shape_of: ShapeOf) -> Iterator[FittingChange | None]:
-    count, name = wish.cluster.count, wish.cluster.name
-    more = fewest(wish, shape_of, least=count + 1) if wish.parallel != "ddp" else None
+    name = wish.cluster.name
+    more = fewest(wish, shape_of, least=wish.cluster.count + 1) if wish.parallel != "ddp" else None
     yield FittingChange(f"{more.sharing.count} x {name}", more) if more else None
     if wish.recomputes is False:
         yield _changed("training.gradient_checkpointing: true", _recomputing(wish), shape_of)
     if wish.adapter in ("lora", "full"):
         yield _changed("model.adapter: qlora", replace(wish, adapter="qlora"), shape_of)
     yield _shorter(wish, shape_of)
-    if count > 1 and wish.adapter != "qlora" and not wish.offloads:
-        apart = replace(wish, parallel="fsdp", offloads=True)
-        yield _changed("training.offload: cpu (slower)", apart, shape_of)
 
 
 def _together(wish: Wish, shape_of: ShapeOf) -> FittingChange | None:

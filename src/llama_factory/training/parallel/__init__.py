@@ -23,6 +23,11 @@ class Parallel(Settings):
 
     shards: ClassVar[bool] = False
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the base model's weights stay in their files: no process ever holds them all."""
+        return False
+
     def conflicts(self, adapter: "Adapter", dtype: str, training: Any) -> Iterator[str]:
         """Reasons not to train so, found before any model is loaded.
 

@@ -10,7 +10,7 @@ one, they would be kept whole.
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from llama_factory.core.errors import ConfigError
 from llama_factory.training.optimizers import OPTIMIZERS
@@ -28,6 +28,15 @@ IN_PARTS = ("adamw", "sgd", "muon")
 """Optimizers that keep of a weight what has its shape, and so can be divided as it is."""
 DIMENSION = "data_parallel"
 """Lightning's name of the axis along which processes see other rows."""
+NOT_PACKED = (
+    "training.parallel: fsdp and packed weights (adapter qlora, or a quantised base model) exclude "
+    "each other: parts of packed weights lose how they were packed. Use adapter lora with fsdp, or "
+    "packed weights with parallel: ddp, where each GPU holds the packed model."
+)
+NOT_IN_PLACE = (
+    "training.parallel.whole: false and what looks at weights that train exclude each other: "
+    "strategies but replay, anchor and freeze, and the objective asft. Leave these out, or whole."
+)
 NOT_IN_FLOAT16 = (
     "training.parallel: fsdp and model.dtype: float16 exclude each other: the loss of float16 is "
     "scaled, and nobody has shown that to be right with parts of gradients. Use bfloat16, float32, "
@@ -42,21 +51,25 @@ class Fsdp(Parallel):
 
     shards: ClassVar[bool] = True
 
-    offload: Literal["none", "cpu"] = "none"
-    """Where a process keeps its parts while they are not computed with: `cpu` keeps them in main
-    memory, which frees the GPU and is much slower."""
     reshard: bool = True
     """Let go of a layer's whole weights after its forward pass and gather them again for its
     backward pass. `false` sends less and holds all weights once more (as ZeRO-2)."""
+    whole: bool = True
+    """Before and after the training each process holds the whole model once, for tests of answers
+    and for strategies that look at weights. `false` leaves the base model in its files, reads each
+    process's parts from there, and does without these: for models that no process has room for."""
+
+    @property
+    def in_place(self) -> bool:
+        """See `Parallel.in_place`."""
+        from llama_factory.training.processes import current
+
+        return not self.whole and current().are_several
 
     def conflicts(self, adapter: "Adapter", dtype: str, training: Any) -> Iterator[str]:
         """See `Parallel.conflicts`."""
         if getattr(adapter, "bits", None):
-            yield (
-                "training.parallel: fsdp and packed weights (adapter qlora) exclude each other: "
-                "parts of packed weights lose how they were packed. Use adapter lora with fsdp, or "
-                "qlora with parallel: ddp, where each GPU holds the packed model."
-            )
+            yield NOT_PACKED
         if dtype == "float16":
             yield NOT_IN_FLOAT16
         optimizer = OPTIMIZERS.name_of(training.optimizer)
@@ -90,21 +103,31 @@ class Fsdp(Parallel):
         if model.precision.name == "float16":
             raise ConfigError(NOT_IN_FLOAT16)
         # sizes that are left to Lightning mean tensor parallelism on one machine
-        return together(
-            model,
-            ModelParallelStrategy(_as_it_is, data_parallel_size=count, tensor_parallel_size=1),
+        strategy = ModelParallelStrategy(
+            _as_it_is, data_parallel_size=count, tensor_parallel_size=1
         )
+        return together(model, strategy, in_place=self.in_place)
 
     def place(
         self, fabric: "Fabric", kernels: "nn.Module", *, keeps_trained: bool
     ) -> "tuple[Any, Callable[[], None]]":
-        """See `Parallel.place`."""
+        """See `Parallel.place`.
+
+        Raises:
+            ConfigError: the base model is packed, or weights that stay in their files are needed.
+        """
+        from llama_factory.model.layers import causal_of
         from llama_factory.model.unsharding import undoing
         from llama_factory.training.processes import current
 
-        if not current().are_several:
+        processes, strategy = current(), cast("Any", fabric.strategy)
+        if not processes.are_several:
             return super().place(fabric, kernels, keeps_trained=keeps_trained)
-        undo, strategy = undoing(kernels), cast("Any", fabric.strategy)
+        if self.in_place and keeps_trained:
+            raise ConfigError(NOT_IN_PLACE)
+        if getattr(causal_of(kernels.network), "is_quantized", False):
+            raise ConfigError(NOT_PACKED)
+        undo = undoing(kernels, in_place=self.in_place, writes=processes.is_first)
         self._shard(kernels, strategy.device_mesh[DIMENSION], keeps_trained)
         return fabric.setup_module(kernels), undo
 
@@ -135,17 +158,15 @@ class Fsdp(Parallel):
 
     def _shard(self, kernels: "nn.Module", mesh: "DeviceMesh", keeps_trained: bool) -> None:
         """Each layer is a group that is gathered at once; the rest is one more."""
-        from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+        from torch.distributed.fsdp import fully_shard
 
         from llama_factory.model.layers import repeated_blocks
         from llama_factory.model.sharding import remember_root
 
         network: Any = kernels.network
-        leaves = self.offload == "cpu" and mesh.device_type != "cpu"
         trained = {each for each in network.parameters() if each.requires_grad}
         options: dict[str, Any] = {
             "mesh": mesh,
-            "offload_policy": CPUOffloadPolicy() if leaves else OffloadPolicy(),
             "ignored_params": trained if keeps_trained else set(),
         }
         for block in repeated_blocks(network)[1]:
