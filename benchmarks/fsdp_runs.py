@@ -77,7 +77,6 @@ class Job:
     llama: RandomLlama = RandomLlama()
 
 
-@STRATEGIES.register("weighing")
 class Weighing(Strategy):
     """Counts the bytes of weights and gradients in this process, when gradients are whole."""
 
@@ -118,6 +117,7 @@ def run_together(job: Job) -> dict[str, Any]:
 def _work(queue: Any, job: Job, environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
+    STRATEGIES.register("weighing")(Weighing)  # in this process alone
     with process_group(timeout=SECONDS) as processes:
         found = _train(job)
         held = processes.gather(found.pop("held"))
