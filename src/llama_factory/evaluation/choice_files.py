@@ -17,7 +17,7 @@ ENCODINGS = ("utf-8-sig", "gb18030")
 
 
 @dataclass(frozen=True)
-class Question:
+class LetteredQuestion:
     """One question.
 
     Attributes:
@@ -50,8 +50,8 @@ class Subject:
     name: str
     title: str
     category: str
-    asked: tuple[Question, ...]
-    shown: tuple[Question, ...]
+    asked: tuple[LetteredQuestion, ...]
+    shown: tuple[LetteredQuestion, ...]
 
 
 def read_subjects(folder: Path, split: str) -> list[Subject]:
@@ -86,7 +86,7 @@ def read_subjects(folder: Path, split: str) -> list[Subject]:
 def _subject(
     name: str, split: str, texts: dict[tuple[str, str], tuple[str, str]], about: dict[str, str]
 ) -> Subject:
-    def read(kind: str) -> tuple[Question, ...]:
+    def read(kind: str) -> tuple[LetteredQuestion, ...]:
         return tuple(_questions(*texts[kind, name])) if (kind, name) in texts else ()
 
     title = about.get("name", name.replace("_", " "))
@@ -128,7 +128,7 @@ def _place(path: PurePosixPath) -> tuple[str, str] | None:
     return None
 
 
-def _questions(file: str, text: str) -> Iterator[Question]:
+def _questions(file: str, text: str) -> Iterator[LetteredQuestion]:
     reader = csv.reader(io.StringIO(text))
     places: dict[str, int] = {}
     for row in reader:
@@ -153,7 +153,7 @@ def _places(row: list[str]) -> dict[str, int]:
     return {name: header.index(name) for name in names if name in header}
 
 
-def _question(row: list[str], places: dict[str, int], file: str, line: int) -> Question:
+def _question(row: list[str], places: dict[str, int], file: str, line: int) -> LetteredQuestion:
     cells = {name: row[at].strip() for name, at in places.items() if at < len(row)}
     if len(cells) < len(LETTERS) + 2:
         raise DataError(f"{file}:{line}: a row needs a question, A, B, C, D and the answer.")
@@ -162,7 +162,7 @@ def _question(row: list[str], places: dict[str, int], file: str, line: int) -> Q
         told = f"the answer must be one of {', '.join(LETTERS)}; it is '{cells['answer']}'."
         raise DataError(f"{file}:{line}: {told}")
     options = {letter: cells[letter.lower()] for letter in LETTERS}
-    return Question(cells["question"], options, answer, file, line)
+    return LetteredQuestion(cells["question"], options, answer, file, line)
 
 
 def _about(folder: Path) -> dict[str, dict[str, str]]:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from llama_factory.core import files
 from llama_factory.core.types import Example, Message, Task
-from llama_factory.evaluation.choice_files import LETTERS, Question, Subject, read_subjects
+from llama_factory.evaluation.choice_files import LETTERS, LetteredQuestion, Subject, read_subjects
 from llama_factory.evaluation.metrics.label_likelihood import LabelLikelihood
 from llama_factory.evaluation.scoring import TaskResult, estimate
 from llama_factory.evaluation.suites import SUITES, Bench, Suite
@@ -69,7 +69,7 @@ class MultipleChoice(Suite):
         files.write_jsonl(bench.folder / NAME / file_name(subject.name), kept)
         return scored
 
-    def _row(self, subject: Subject, question: Question) -> TaskRow:
+    def _row(self, subject: Subject, question: LetteredQuestion) -> TaskRow:
         """A question after the solved ones, as a conversation."""
         turns: list[Message] = []
         for each in (*subject.shown[: self.examples], question):
@@ -79,7 +79,7 @@ class MultipleChoice(Suite):
         example = Example(tuple(turns), subject.name, question.file, question.line)
         return TaskRow(example, LETTERS)
 
-    def _asked(self, question: Question) -> str:
+    def _asked(self, question: LetteredQuestion) -> str:
         options = [f"{letter}. {text}" for letter, text in question.options.items()]
         return "\n".join([question.text, *options, ENDS[self.language]])
 
