@@ -68,8 +68,8 @@ MOST_BAD_UPDATES = 3
 
 NOT_LOADABLE = (
     "training.loadable_checkpoints: such folders are not written while processes share what trains "
-    "(training.parallel: fsdp). The run goes on from its own checkpoints all the same, and its "
-    "result is written at the end."
+    "(fsdp). The run goes on from its own checkpoints all the same, and its result is written at "
+    "the end."
 )
 """Said at the beginning of a run that asks for them."""
 
