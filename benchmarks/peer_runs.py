@@ -41,6 +41,8 @@ FIRST = ("train_lora/qwen3_lora_sft.yaml", "extras/dft/qwen2_full_sft.yaml")
 """Files whose results others expect: an adapter, and a whole model."""
 UPDATES = 2
 SECONDS = 600
+INSTEAD = {"dpo": "dpo_en_demo", "rm": "dpo_en_demo", "kto": "kto_en_demo", "pt": "c4_demo"}
+"""Stage -> what is taught where a file names sets that do not come with LLaMA-Factory."""
 FOLDER = (
     *("adapter_model.safetensors", "model.safetensors", "README.md", "all_results.json"),
     *("train_results.json", "trainer_state.json", "trainer_log.jsonl", "training_loss.png"),
@@ -183,7 +185,7 @@ def _trained(name: str, values: dict[str, Any], place: Place) -> Ran:
     changes += [f"dataset_dir={place.data}", "report_to=none", "max_new_tokens=16"]
     for key in ("dataset", "eval_dataset"):
         if key in values and _are_elsewhere(values[key], place):
-            changes.append(f"{key}=identity")
+            changes.append(f"{key}={INSTEAD.get(values['stage'], 'identity')}")
     if place.rows is not None:
         changes.append(f"max_samples={place.rows}")
     if "tokenized_path" in values:

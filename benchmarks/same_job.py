@@ -27,6 +27,8 @@ import common
 
 PEER_PROGRAM = Path(__file__).parent / "peers/llamafactory_jobs.py"
 UPDATES = 10
+MARKS = ("<｜User｜>", "<｜Assistant｜>")
+"""Of the template; where they are no single tokens, theirs are cut from the text before them."""
 TOLERANCE = 1e-4
 WIDTH = 64
 Keys = dict[str, Any]
@@ -52,9 +54,9 @@ COMMON: Keys = {
     "overwrite_output_dir": True,
 }
 """What all jobs have in common, as people write it."""
-SHORT, MOST_CHARACTERS = ("c4_demo", "dpo_en_demo", "kto_en_demo"), 900
+SHORT, MOST_CHARACTERS = ("c4_demo", "dpo_en_demo", "kto_en_demo"), 800
 """Sets of which there is one more with the rows of at most so many characters, as `NAME_short`."""
-SHORT_PAIRS: Keys = {"dataset": "dpo_en_demo_short", "max_samples": 16}
+SHORT_PAIRS: Keys = {"dataset": "dpo_en_demo_short", "max_samples": 12}
 """A multiple of the rows of an update: the last one of an epoch is smaller there."""
 SFT: Keys = {"stage": "sft", "dataset": "identity,alpaca_en_demo"}
 ASFT: Keys = SFT | {"finetuning_type": "full", "use_asft_loss": True, "asft_alpha": 0.1}
@@ -152,6 +154,7 @@ def _model(folder: Path) -> Path:
         return folder
     tokenizer = AutoTokenizer.from_pretrained(resolve("smollm2"))
     tokenizer.chat_template = None
+    tokenizer.add_tokens(list(MARKS), special_tokens=True)
     tokenizer.pad_token = "<|endoftext|>"  # where it is the end token, theirs never teaches that
     tokenizer.save_pretrained(folder)
     config = LlamaConfig(
@@ -185,10 +188,18 @@ def _sets(folder: Path, data: Path) -> Path:
         text = (folder / known[name]["file_name"]).read_text()
         rows = json.loads(text) if text[0] == "[" else map(json.loads, text.splitlines())
         short = [row for row in rows if len(json.dumps(row)) <= MOST_CHARACTERS]
+        if name.startswith("kto"):  # an answer like the one before is passed over here for KL
+            pairs = zip([None, *short], short, strict=False)
+            short = [row for before, row in pairs if before is None or _said(before) != _said(row)]
         known[f"{name}_short"] = known[name] | {"file_name": f"{name}_short.json"}
         (folder / f"{name}_short.json").write_text(json.dumps(short))
     (folder / "dataset_info.json").write_text(json.dumps(known))
     return folder
+
+
+def _said(row: Keys) -> str:
+    """The answer of a row of kto_en_demo."""
+    return str(row["messages"][-1]["content"])
 
 
 def _start(name: str, work: Path) -> Keys:
