@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="*", choices=list(JOBS), default=list(JOBS))
     parser.add_argument("--template", default=COMMON["template"])
     parser.add_argument("--quick", action="store_true", help="two jobs here only")
-    parser.add_argument("--work", type=Path, help="kept; their runs in it are not run again")
+    parser.add_argument("--work", type=Path, help="kept; runs in it are not run again")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     names = list(QUICK) if args.quick else args.jobs
@@ -275,7 +275,8 @@ def _compared(name: str, keys: Keys, work: Path, *, is_alone: bool) -> Compared:
 
     folder = work / "ours" / _slug(name)
     try:
-        run.train(_written(keys, folder), [], SILENT)
+        if not _losses(folder):
+            run.train(_written(keys, folder), [], SILENT)
     except FactoryError as error:
         return Compared(name, None, [], [], str(error))
     ours = _losses(folder)

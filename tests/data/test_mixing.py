@@ -34,6 +34,15 @@ def test_max_samples_takes_the_first_of_each_set(tmp_path):
     assert data.report.dropped == {"left out by data.mix": 32}
 
 
+def test_rows_are_held_out_of_the_first_of_each_set(tmp_path):
+    mix = {"max_samples": 5}
+    data = prepared(tmp_path, *two_sets(tmp_path), mix=mix, held_out_fraction=0.4)
+    lines = [*(row.line for row in data.train), *(row.line for row in data.held_out)]
+    assert sorted(lines) == sorted([1, 2, 3, 4, 5] * 2)
+    assert data.held_out
+    assert data.report.dropped == {"left out by data.mix": 30}
+
+
 @pytest.mark.parametrize(("how", "count"), [("under", 10), ("over", 30)])
 def test_balance_by_group(tmp_path, how, count):
     data = prepared(tmp_path, *two_sets(tmp_path), mix={"balance": how, "balance_by": "group"})

@@ -168,7 +168,7 @@ def _outcome(
     )
     rows = Selection.of(table, is_test, is_taught=is_taught)
     rows = _remove(rows, "mix", [_too_many_tests(rows, sizes, settings.mix.max_samples)], counts)
-    rows, findings = _compare(rows, settings, history, counts, progress)
+    rows, findings = _compare(rows, settings, history, counts, progress, sizes=sizes)
     order = mixed(table, rows.train, clean, settings.mix)
     left_out = np.setdiff1d(rows.train, order)
     rows = _remove(rows, "mix", [Removal(left_out, LEFT_OUT_BY_MIX())], counts)
@@ -190,6 +190,8 @@ def _compare(
     history: History,
     counts: CleaningCounts,
     progress: Progress,
+    *,
+    sizes: Array,
 ) -> tuple[Selection, tuple[Findings, ...]]:
     """Split the rows and take out those that are not to be taught or tested."""
     steps = [step for step in settings.cleaning if isinstance(step, SetStep)]
@@ -201,6 +203,9 @@ def _compare(
         taught_too = settings.teach_tests
         known = known_rows(rows, history.seen, teaches_tests=taught_too)
         rows = _remove(rows, "exact", known, counts)
+        if _holds_out(settings):
+            beyond = _beyond(rows, sizes, settings.mix.max_samples)
+            rows = _remove(rows, "mix", [Removal(beyond, LEFT_OUT_BY_MIX())], counts)
         by_answer = settings.held_out_by == "answer"
         rows = split(rows, _held_out_fraction(settings, rows), by_answer=by_answer)
         held_out = [] if taught_too else [tested_questions(rows)]
@@ -212,6 +217,19 @@ def _compare(
             findings.append(found)
             bar.advance()
     return rows, tuple(findings)
+
+
+def _holds_out(settings: DataSettings) -> bool:
+    return bool(settings.held_out_fraction or settings.held_out_rows)
+
+
+def _beyond(rows: Selection, sizes: Array, most: int | None) -> Array:
+    """Rows beyond the first so many of their set that may be taught: none of them is held out."""
+    is_open = rows.is_in & ~rows.is_test
+    so_far = np.cumsum(is_open)
+    before = np.concatenate([[0], so_far])[np.cumsum(sizes) - sizes]
+    ranks = so_far - np.repeat(before, sizes)
+    return np.flatnonzero(is_open & (ranks > (most or np.inf)))
 
 
 def _held_out_fraction(settings: DataSettings, rows: Selection) -> float:
