@@ -12,6 +12,7 @@ cut by another rule here (texts are divided), and packed texts see each other th
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -179,11 +180,8 @@ def _sets(folder: Path, data: Path) -> Path:
     """Their sets, and those of SHORT with their short rows."""
     if folder.exists():
         return folder
-    folder.mkdir(parents=True)
-    for path in data.resolve().iterdir():
-        (folder / path.name).symlink_to(path)
+    shutil.copytree(data, folder)
     known = json.loads((folder / "dataset_info.json").read_text())
-    (folder / "dataset_info.json").unlink()
     for name in SHORT:
         text = (folder / known[name]["file_name"]).read_text()
         rows = json.loads(text) if text[0] == "[" else map(json.loads, text.splitlines())

@@ -57,6 +57,21 @@ def test_data_speed(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not DEMO_SETS.exists(), reason="the demo sets are not beside this checkout")
+def test_same_job(tmp_path):
+    results = quick("same_job.py", tmp_path / "r.json", DEMO_SETS)
+    assert [job["job"] for job in results["jobs"]] == ["sft", "dpo"]
+    assert all(len(job["ours"]) == 10 and not job["problem"] for job in results["jobs"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DEMO_SETS.exists(), reason="the demo sets are not beside this checkout")
+def test_same_rows(tmp_path):
+    (identity,) = quick("same_rows.py", tmp_path / "r.json", DEMO_SETS)["sets"]
+    assert (identity["num_rows"], identity["refused"]) == (91, {})
+
+
+@pytest.mark.slow
 def test_planted_private(tmp_path):
     results = quick("planted_private.py", tmp_path / "r.json")
     assert results["machine"]["cores"]
