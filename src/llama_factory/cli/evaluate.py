@@ -31,7 +31,8 @@ Suites = Annotated[
     list[str] | None,
     typer.Option(
         help="rounds, guard, canaries, robustness, efficiency, or a suite file (.yaml), which can "
-        "also hold harness: tasks of lm-evaluation-harness. Empty: rounds, guard and canaries."
+        "also hold multiple_choice (local files as MMLU's) and harness (tasks of "
+        "lm-evaluation-harness). Empty: rounds, guard and canaries."
     ),
 ]
 Output = Annotated[Path | None, typer.Option(help="Folder of predictions and results.json.")]
