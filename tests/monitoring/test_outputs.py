@@ -46,6 +46,14 @@ def test_what_was_lost_since_it_was_learned_is_an_alarm():
     assert found["decay.faq"].words.endswith("more than the loss of 0.1 that the gate allows")
 
 
+def test_rows_of_the_versions_own_round_hide_no_loss_of_older_ones():
+    own = answers("v0003 faq", 30)
+    found = decayed([*answers("v0001 faq", 36), *own], [*answers("v0001 faq", 20), *own])
+    assert found["decay.faq"].value == pytest.approx(0.4)
+    assert found["decay.faq"].alert
+    assert decayed(own, own)["decay.faq"].value == 0  # there is nothing older
+
+
 def test_a_group_that_vanished_or_was_renamed_has_no_decay():
     assert decayed(answers("v0001 faq", 30), answers("v0002 other", 30)) == {}
     assert decayed([], []) == {}

@@ -58,6 +58,9 @@ def decay(
 ) -> list[Point]:
     """How far each group fell since its rows were first scored, paired by row.
 
+    Rows of production's own round were first scored with production itself. They count only where
+    a group has no others: else their unchanged scores would hide what the older rows lost.
+
     Args:
         first: answers of the versions that learned each task, right after their rounds.
         now: production's answers to the same rows.
@@ -69,11 +72,13 @@ def decay(
     Returns:
         `decay.GROUP` for each group that both have; groups that vanished have none.
     """
-    changes: dict[str, list[float]] = {}
+    own: dict[str, list[float]] = {}
+    older: dict[str, list[float]] = {}
     for task, rows in pair_rows(first, now, metric).items():
-        group = task.partition(" ")[2] or task
-        changes.setdefault(group, []).extend(rows.changes.tolist())
-    measured = {group: np.array(listed) for group, listed in changes.items() if listed}
+        taught_by, _, group = task.partition(" ")
+        changes = own if taught_by == version else older
+        changes.setdefault(group or task, []).extend(rows.changes.tolist())
+    measured = {group: np.array(listed) for group, listed in (own | older).items() if listed}
     lost = holm([p_below(each, 0.0) for each in measured.values()])
     points = []
     for (group, each), p_value in zip(measured.items(), lost, strict=True):
