@@ -64,10 +64,10 @@ def remember_root(network: nn.Module, root: nn.Module) -> None:
 @contextmanager
 def gathered(network: nn.Module) -> Iterator[None]:
     """For passes that do not begin at the root: the weights outside of the layers are whole."""
-    root: Any = network.__dict__.get(ROOT)
-    if root is None or not is_sharded(network):
+    if not is_sharded(network):
         yield
         return
+    root: Any = network.__dict__[ROOT]
     root.unshard()
     try:
         yield
@@ -76,8 +76,13 @@ def gathered(network: nn.Module) -> Iterator[None]:
 
 
 def is_sharded(network: nn.Module) -> bool:
-    """Whether processes share the weights of a network, so that all must compute alike."""
+    """Whether processes share the weights of a network, so that all must compute alike.
+
+    Asked in every pass: its root tells, whose class is another one for as long as it is sharded.
+    """
+    root = network.__dict__.get(ROOT)
+    if root is None:
+        return False
     from torch.distributed.fsdp import FSDPModule
 
-    modules: Any = network.modules()
-    return any(isinstance(module, FSDPModule) for module in modules)
+    return isinstance(root, FSDPModule)

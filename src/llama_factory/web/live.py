@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastapi.sse import ServerSentEvent
 
+from llama_factory.core import files
 from llama_factory.core.errors import FactoryError
 from llama_factory.data.review.case_book import DECISIONS
 from llama_factory.data.sources.feedback import PATTERN as FEEDBACK
@@ -155,11 +156,5 @@ async def follow(
 
 
 def _stamp(paths: list[Path]) -> str:
-    parts = []
-    for path in paths:
-        try:
-            state = path.stat()
-            parts.append(f"{state.st_ino}:{state.st_size}:{state.st_mtime_ns}")
-        except OSError:
-            parts.append("-")
-    return hashlib.blake2b(" ".join(parts).encode(), digest_size=8).hexdigest()
+    states = " ".join(str(files.stamp_of(path)) for path in paths)
+    return hashlib.blake2b(states.encode(), digest_size=8).hexdigest()
