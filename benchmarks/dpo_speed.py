@@ -261,7 +261,7 @@ def our_loss(name: str, job: Job) -> float:
     scored = scored_of(job["policy"], job["reference"], job["is_desirable"])
     if kind == "kto":
         other = scored_of(job["other_policy"], job["other_reference"], job["is_desirable"])
-        scored = ForwardPass(scored.batch, scored.outputs, objective.survey([other]))
+        scored = ForwardPass(scored.batch, scored.outputs, objective.survey([other], {}))
     values = objective.losses(scored).values
     if kind == "orpo":
         values = values + (scored.sums / scored.num_trained)[0::2]

@@ -79,6 +79,7 @@ JOBS: Mapping[str, Keys] = {
     "dpo, full": PAIRS | {"finetuning_type": "full"},
     "dpo, ipo": PAIRS | {"pref_loss": "ipo"},
     "dpo, with pref_ftx": PAIRS | {"pref_ftx": 0.5},
+    "dpo, with pref_bco_weight": PAIRS | {"pref_bco_weight": 0.5, "gradient_accumulation_steps": 1},
     "orpo": PAIRS | {"pref_loss": "orpo"},
     "simpo": PAIRS | {"pref_loss": "simpo"},
     "kto": {"stage": "kto", "dataset": "kto_en_demo_short", "gradient_accumulation_steps": 1},
@@ -87,7 +88,7 @@ JOBS: Mapping[str, Keys] = {
 """Name -> the keys of its own."""
 FROM_BASE = ("pissa", "freeze", "full", "asft, full", "dpo, full")
 """Jobs that begin with the model alone."""
-FROM_NOTHING = ("dpo", "dpo, ipo", "dpo, with pref_ftx", "kto")
+FROM_NOTHING = ("dpo", "dpo, ipo", "dpo, with pref_ftx", "dpo, with pref_bco_weight", "kto")
 """Jobs whose LoRA is zero at first."""
 QUICK = ("sft", "dpo")
 
@@ -274,7 +275,7 @@ def _compared(name: str, keys: Keys, work: Path, *, is_alone: bool) -> Compared:
     folder = work / "ours" / _slug(name)
     try:
         if not _losses(folder):
-            run.train(_written(keys, folder), [], SILENT)
+            run.train(_written(keys, folder), ["model.dtype=float32"], SILENT)  # as there
     except FactoryError as error:
         return Compared(name, None, [], [], str(error))
     ours = _losses(folder)

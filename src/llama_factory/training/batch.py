@@ -97,7 +97,8 @@ def make_batch(refs: Sequence[RowRef], rows: Mapping[str, Items], options: Batch
     parts = dict(zip(sources, shares, strict=True))
     micro_batches = tuple(_micro_batches(units, parts, options))
     survey = tuple(_micro_batches(surveyed, parts, options))
-    num_tokens = sum(len(row.ids) for unit in (*units, *surveyed) for row in unit.sequences)
+    whole = [item for some in items.values() for item in some]
+    num_tokens = sum(len(row.ids) for item in whole for row in item.sequences)
     return Batch(micro_batches, survey, sources, shares, num_tokens, options.is_end_to_end)
 
 
@@ -215,9 +216,11 @@ def _units(item: _Item, scale: float, source: int, weighting: str) -> Iterator[U
 
 
 def _surveyed(item: _Item, source: int) -> Iterator[Unit]:
-    """The sequences without a gradient, each by itself."""
+    """The sequences without a gradient, each by itself, or all together."""
     most = item.objective.num_trained
-    if most is not None:
+    if item.objective.surveys_trained:
+        yield Unit(item.sequences, item.reference, source, 0.0, 0.0, item.objective)
+    elif most is not None:
         for row, reference in zip(item.sequences[most:], item.reference[most:], strict=True):
             yield Unit((row,), (reference,), source, 0.0, 0.0, item.objective)
 

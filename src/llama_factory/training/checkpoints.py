@@ -57,6 +57,7 @@ class Position:
         num_worse: measurements since then.
         hook_seconds: spent in the hooks of each strategy, over all starts.
         counts: what each strategy counted, by its name.
+        kept: what the objective keeps of the updates so far.
     """
 
     plan: str
@@ -71,6 +72,7 @@ class Position:
     num_worse: int = 0
     hook_seconds: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    kept: Mapping[str, float] = field(default_factory=dict)
 
 
 def save(  # noqa: PLR0913 - all of a checkpoint, and who writes it
@@ -140,6 +142,7 @@ def resume(
     restore_scale(run.fabric, scale)
     for name, counts in run.counts().items():
         counts.update(position.counts.get(name, {}))
+    run.kept = position.kept
     run.costs.add(position.hook_seconds)
     progress.say(f"Going on after step {position.step} of {num_steps} ({checkpoint.name}).")
     return position

@@ -256,7 +256,7 @@ class _Fit:
             return
         saved = checkpoints.save(
             self.folders.checkpoints,
-            replace(self.position, counts=self.run.counts()),
+            replace(self.position, counts=self.run.counts(), kept=self.run.kept),
             self.run.model.trainable(),
             self.run.optimizer.optimizer,
             scale=scale_state(self.run.fabric),

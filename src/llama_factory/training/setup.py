@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_fabric import Fabric
@@ -44,6 +44,7 @@ class Run:
         max_tokens: of a micro-batch; it shrinks where memory runs out.
         processes: that share every update.
         make_whole: after training, gives every process the whole model.
+        kept: what the objective keeps of the updates so far.
     """
 
     fabric: Fabric
@@ -60,6 +61,7 @@ class Run:
     max_tokens: int
     processes: Processes
     make_whole: Callable[[], None]
+    kept: Mapping[str, float] = field(default_factory=dict)
 
     def strategies(self) -> Iterator[tuple[Strategy, RunState]]:
         """Each strategy with its state; the time spent on each is counted."""

@@ -39,7 +39,8 @@ def update(run: Run, batch: Batch, rate: float) -> UpdateResult:
 
 def _step(run: Run, batch: Batch, rate: float) -> UpdateResult:
     totals = Totals(len(batch.sources), run.model.device)
-    _compute_gradients(run, batch, totals)
+    surveyed = survey(run, batch)
+    _compute_gradients(run, batch, surveyed, totals)
     norm = run.fabric.clip_gradients(
         run.module,
         run.optimizer,
@@ -53,15 +54,16 @@ def _step(run: Run, batch: Batch, rate: float) -> UpdateResult:
         for group in run.optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
         run.optimizer.step()
+        if surveyed is not None:
+            run.kept = run.settings.objective.keep(surveyed, run.kept)
     run.optimizer.zero_grad()
     for strategy, state in run.strategies() if is_finite else ():
         strategy.after_step(run.model, state)
     return UpdateResult(numbers, is_finite)
 
 
-def _compute_gradients(run: Run, batch: Batch, totals: Totals) -> None:
+def _compute_gradients(run: Run, batch: Batch, surveyed: Tensor | None, totals: Totals) -> None:
     """Gradients of the whole update, in their true size, as the strategies leave them."""
-    surveyed = survey(run, batch)
     own = own_micro_batches(run, batch.micro_batches)
     for number, micro in enumerate(own, start=1):
         with unsynchronised(run, enabled=number < len(own)):
@@ -138,7 +140,7 @@ def survey(run: Run, batch: Batch) -> Tensor | None:
         moved = micro.on(run.fabric.to_device)
         name = OBJECTIVES.name_of(micro.objective)
         passed.append(ForwardPass(moved, run.module(name, moved.ids, moved.targets)))
-    return run.settings.objective.survey(passed) if passed else None
+    return run.settings.objective.survey(passed, run.kept) if passed else None
 
 
 def own_micro_batches(run: Run, micro_batches: Sequence[MicroBatch]) -> Sequence[MicroBatch]:

@@ -213,6 +213,13 @@ def test_one_loss_at_a_time():
     assert problem[1].startswith("the objective simpo does not tell the longer answer's tail apart")
 
 
+def test_bco_beside_dpo():
+    assert training("stage=dpo", "pref_bco_weight=0.5").objective.bco_weight == 0.5
+    done = translate(flat(stage="dpo", pref_loss="orpo", pref_bco_weight=0.5))
+    assert done.problems == []
+    assert done.notes == ["pref_bco_weight: not read: orpo compares no pair with a reference."]
+
+
 def optimizer(*changes):
     return training("finetuning_type=full", *changes).model_dump()["optimizer"]
 

@@ -432,6 +432,7 @@ DPO = {
     "sft_weight": 0.0,
     "label_smoothing": 0.0,
     "tail_weight": 1.0,
+    "bco_weight": 0.0,
 }
 KTO = {
     "type": "kto",

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -78,12 +79,12 @@ def led(rows, text):
         yield replace(row, messages=(replace(first, content=text + first.content), *others))
 
 
-def gradients(tiny, folder, kind, max_rows, *, lead="", shares=False, quick=False):
+def gradients(tiny, folder, kind, max_rows, *, lead="", shares=False, quick=False, **options):
     """Gradient of one update in float64, from weights that are not the reference's."""
     model = make(tiny)
     model.network.double()
     settings = TrainingSettings(
-        objective=settings_of(kind, tiny), micro_batch_size=max_rows, quick_layers=quick
+        objective=settings_of(kind, tiny, **options), micro_batch_size=max_rows, quick_layers=quick
     )
     settings.objective.prepare(model)
     model.network.double()
@@ -96,8 +97,8 @@ def gradients(tiny, folder, kind, max_rows, *, lead="", shares=False, quick=Fals
     model.network.eval()
     assert run.quick.is_possible == quick
     run.quick.shares = shares
-    options = BatchOptions(10**6, max_rows, shares_prefixes=shares, is_end_to_end=quick)
-    batch = make_batch([RowRef(NEW, i) for i in range(rows.sizes[NEW])], rows.items, options)
+    cut = BatchOptions(10**6, max_rows, shares_prefixes=shares, is_end_to_end=quick)
+    batch = make_batch([RowRef(NEW, i) for i in range(rows.sizes[NEW])], rows.items, cut)
     num_read = sum(map(run.num_read, batch.micro_batches))
     if not quick and kind != "pretrain":  # parts of long texts begin alike in their first part only
         assert shares == (num_read < batch.num_padded - batch.num_padded // 5)
@@ -142,6 +143,15 @@ def test_the_gradient_of_rows_end_to_end_equals_that_of_one_row_at_a_time(
     assert len(small.micro_batches) > len(large.micro_batches)
     # Transformers' layers make their norms in float32, these in float64
     assert (alone - together).norm() < 1e-5 * alone.norm()
+
+
+@pytest.mark.parametrize("options", [{}, {"loss": "ipo"}, {"tail_weight": 0.5}], ids=str)
+def test_the_gradient_of_bco_does_not_depend_on_micro_batches(tiny, tmp_path, options):
+    alone, small = gradients(tiny, tmp_path, "dpo", 1, bco_weight=0.7, **options)
+    together, large = gradients(tiny, tmp_path, "dpo", None, bco_weight=0.7, **options)
+    assert len(small.survey) > len(large.survey)
+    assert small.num_tokens == large.num_tokens < large.num_padded
+    torch.testing.assert_close(alone, together, rtol=1e-5, atol=1e-8)
 
 
 def scored(kind, sums, reference, lengths, is_desirable=None, found=None, **options):
@@ -197,6 +207,39 @@ def test_dpo_by_hand(options, expected):
     beta = options.get("beta", 0.1)
     torch.testing.assert_close(made.numbers["reward_margin"], beta * MARGINS)
     assert made.numbers["reward_accuracy"].tolist() == [1.0, 0.0]
+
+
+def test_bco_by_hand():
+    made = scored(
+        "dpo", SUMS, REFERENCE, LENGTHS, found=torch.tensor(0.2), bco_weight=3.0, beta=0.5
+    )
+    better, worse = torch.tensor([0.5, -0.25]), torch.tensor([-0.5, 0.25])  # beta x log-ratios
+    plain = -F.logsigmoid(0.5 * MARGINS)
+    apart = -F.logsigmoid(better - 0.2) - F.logsigmoid(0.2 - worse)
+    torch.testing.assert_close(made.values, (plain + 3 * apart) / 4)
+    assert made.numbers["reward_baseline"].tolist() == pytest.approx([0.2, 0.2])
+
+
+def test_the_baseline_of_bco_is_the_mean_of_all_updates_so_far():
+    dpo = OBJECTIVES.parse({"type": "dpo", "bco_weight": 1.0, "beta": 0.5})
+
+    def update(means, kept):
+        passes = []
+        for mean in means:  # two sequences of one token each
+            batch = SimpleNamespace(
+                ids=torch.zeros(2, 3), sequence_of=torch.tensor([0, 1]), reference=torch.zeros(2)
+            )
+            passes.append(ForwardPass(batch, torch.tensor([mean - 1.0, mean + 1.0])))
+        found = dpo.survey(passes, kept)
+        return float(found), dpo.keep(found, kept)
+
+    first, kept = update([-2.0, -4.0], {})
+    assert first == pytest.approx(-1.5)
+    second, kept = update([-8.0], kept)
+    assert second == pytest.approx((-1.5 - 4) / 2)
+    third, kept = update([2.0], kept)
+    assert third == pytest.approx((-1.5 - 4 + 1) / 3)
+    assert kept == {"reward_baseline": pytest.approx(-1.5), "updates": 3}
 
 
 def test_simpo_by_hand():
@@ -264,15 +307,18 @@ def test_a_comparison_begins_where_nothing_has_moved(tiny, tmp_path, kind):
 
 
 @pytest.mark.variants
-@pytest.mark.parametrize("kind", ["dpo", "kto"])
-def test_a_run_that_goes_on_compares_with_the_same_reference(tiny, tmp_path, kind):
-    options = {"objective": {"type": kind}, "checkpoint_steps": 2, "max_steps": 6}
-    whole = fit(tiny, tmp_path / "a", rows_for(kind), **options)
-    fit(tiny, tmp_path / "b", rows_for(kind), **options)
+@pytest.mark.parametrize(
+    "objective", [{"type": "dpo"}, {"type": "dpo", "bco_weight": 2.0}, {"type": "kto"}], ids=str
+)
+def test_a_run_that_goes_on_compares_with_the_same_reference(tiny, tmp_path, objective):
+    options = {"objective": objective, "checkpoint_steps": 2, "max_steps": 6}
+    rows = rows_for(objective["type"])
+    whole = fit(tiny, tmp_path / "a", rows, **options)
+    fit(tiny, tmp_path / "b", rows, **options)
     for path in (tmp_path / "b" / "checkpoints").glob("step-*6"):
         shutil.rmtree(path)
     said = []
-    again = fit(tiny, tmp_path / "b", rows_for(kind), say=said, **options)
+    again = fit(tiny, tmp_path / "b", rows, say=said, **options)
     assert any("Going on after step 4" in text for text in said)
     assert torch.equal(weights(again), weights(whole))
 

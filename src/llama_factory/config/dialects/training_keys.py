@@ -38,6 +38,8 @@ OBJECTIVE: dict[str, Key] = {
     "use_eaft_loss": part("training.objective.type", boolean, True, about="The objective eaft."),
     "eaft_alpha": part("training.objective.alpha", number, 1.0),
     "label_smoothing_factor": part("training.objective.label_smoothing", number, 0.0, off=(0.0,)),
+    "pref_bco_weight": part("training.objective.bco_weight", number, 0.0, off=(0.0,),
+                            about="One baseline for a whole update."),
     "ld_alpha": part("training.objective.tail_weight", number, 0.5),
     "compute_accuracy": ignored("exact_match and token_f1 of held-out rows are always shown.",
                                 boolean, True),

@@ -16,6 +16,7 @@ OBJECTIVE_KEYS = {
         "pref_ftx": "sft_weight",
         "dpo_label_smoothing": "label_smoothing",
         "ld_alpha": "tail_weight",
+        "pref_bco_weight": "bco_weight",
     },
     "orpo": {"pref_beta": "beta", "pref_ftx": "sft_weight"},
     "simpo": {"pref_beta": "beta", "simpo_gamma": "gamma", "pref_ftx": "sft_weight"},
@@ -34,6 +35,11 @@ ONLY_SOME = {
     "ld_alpha": "does not tell the longer answer's tail apart",
 }
 """Key that some objectives know -> what others lack."""
+UNREAD = {
+    "label_smoothing_factor": "has a loss of its own",
+    "pref_bco_weight": "compares no pair with a reference",
+}
+"""Key that is passed over there too where the objective has no use for it -> why."""
 
 THEIR_DEFAULTS = {("simpo", "pref_beta"): 0.1, ("simpo", "simpo_gamma"): 0.5}
 """Objective and key -> value in LLaMA-Factory where ours is another one."""
@@ -103,8 +109,9 @@ def _require_known(done: Translation, kind: str) -> None:
     for name, lacks in ONLY_SOME.items():
         if done.values.get(name) and name not in own:
             done.refuse(name, f"the objective {kind} {lacks}. Leave it out.")
-    if done.values.get("label_smoothing_factor") and "label_smoothing_factor" not in own:
-        done.note("label_smoothing_factor", f"not read: {kind} has a loss of its own.")
+    for name, why in UNREAD.items():
+        if done.values.get(name) and name not in own:
+            done.note(name, f"not read: {kind} {why}.")
 
 
 def _answer_loss(done: Translation) -> str:

@@ -141,6 +141,11 @@ class Objective(Settings):
     reads_weights: ClassVar[bool] = False
 
     @property
+    def surveys_trained(self) -> bool:
+        """Whether the survey looks at the sequences that get a gradient too."""
+        return False
+
+    @property
     def is_choosy(self) -> bool:
         """Whether there are rows that it cannot use."""
         return type(self).misfit is not Objective.misfit
@@ -166,13 +171,23 @@ class Objective(Settings):
         """[trained tokens] log-probabilities among the kernel's outputs, for strategies."""
         return outputs
 
-    def survey(self, scored: Sequence[ForwardPass]) -> "Tensor | None":
+    def survey(self, scored: Sequence[ForwardPass], kept: Mapping[str, float]) -> "Tensor | None":
         """What must be known of the whole update before any row is weighed.
 
         Args:
-            scored: the sequences of all rows that get no gradient.
+            scored: the sequences of all rows that get no gradient, or all sequences.
+            kept: what `keep` returned after the update before; empty before the first.
         """
         return None
+
+    def keep(self, surveyed: "Tensor", kept: Mapping[str, float]) -> Mapping[str, float]:
+        """What later surveys must know of an update that moved the weights; checkpoints save it.
+
+        Args:
+            surveyed: what `survey` returned.
+            kept: of the updates before.
+        """
+        return kept
 
     def losses(self, scored: ForwardPass) -> Losses:
         """Losses of the rows or tokens of a micro-batch, in nats."""

@@ -2,7 +2,7 @@
 Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -46,7 +46,7 @@ class Kto(Objective):
         """Each row with another row's answer beside its own."""
         return _Mismatched(examples)
 
-    def survey(self, scored: Sequence[ForwardPass]) -> "Tensor":
+    def survey(self, scored: Sequence[ForwardPass], kept: Mapping[str, float]) -> "Tensor":
         """Mean log-ratio of mismatched answers, at least 0: an estimate of KL(model || start)."""
         import torch
 
