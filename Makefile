@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests of one file share what is costly to set up, so each file stays in one process.
 TEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all clients soak mutate check docs attacks deploy-check bench gpu-check clean
+.PHONY: demo test test-all clients extras soak mutate check docs attacks deploy-check bench gpu-check clean
 
 demo: .venv/ready
 	rm -rf demo-bot
@@ -33,6 +33,17 @@ soak: .venv/ready
 	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/serving -s
 	LIVES=$(LIVES) $(BIN)/python -m pytest tests/rounds/test_life.py --timeout=0 -s
 	KILLS=$(KILLS) $(BIN)/python -m pytest tests/rounds/test_watch_life.py --timeout=0 -s
+
+# What optional libraries bring, tested where they are: in an environment of its own, since PEFT imports
+# some of them in every command, which takes seconds
+EXTRAS := tests/model/adapters/test_packed.py tests/training/test_optimizers.py
+extras: .venv-extras/ready
+	.venv-extras/bin/python -m pytest $(EXTRAS)
+
+.venv-extras/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-extras
+	.venv-extras/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,packed]"
+	touch .venv-extras/ready
 
 # Small faults, planted one by one: which of them no test notices (make mutate PARTS="gate draft")
 mutate: .venv/ready
@@ -92,4 +103,4 @@ gpu-check: .venv/ready
 	touch .venv/ready
 
 clean:
-	rm -rf .venv .venv-clients demo-bot
+	rm -rf .venv .venv-clients .venv-extras demo-bot

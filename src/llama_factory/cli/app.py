@@ -1,6 +1,7 @@
 """The command itself: collects the commands; an error is one clear message and exit code 2."""
 
 import errno
+import logging
 import os
 import sys
 import warnings
@@ -111,6 +112,8 @@ app.add_typer(rows, name="data")
 
 app.add_typer(gate.gate, name="gate")
 
+TALKATIVE = ("bitsandbytes", "torch.utils._pytree", "torchao")
+"""Libraries that tell, as PEFT imports them, of things that nobody who trains can change."""
 SPIN_COUNT = "1000"
 """How often a thread of OpenMP looks again before it gives its core away. The usual 300,000 looks
 gain nothing measurable, and take the cores from the very threads that are waited for as soon as
@@ -128,6 +131,8 @@ def guarded(command: Callable[[], object]) -> None:
     if "OMP_WAIT_POLICY" not in os.environ:  # both are read when torch is imported
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     warnings.filterwarnings("ignore", category=FutureWarning)  # between our libraries
+    for library in TALKATIVE:
+        logging.getLogger(library).setLevel(logging.ERROR)
     raise_on_signals()
     try:
         command()

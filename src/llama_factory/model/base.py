@@ -15,13 +15,13 @@ from transformers.utils import logging as transformers_logging
 from llama_factory.core.errors import ModelError
 from llama_factory.core.types import Message
 from llama_factory.model.acceleration import attention_implementation
-from llama_factory.model.adapters import Adapter
 from llama_factory.model.chat.prompt_format import PromptFormat
 from llama_factory.model.chat.template import REFUSALS, Renderer
 from llama_factory.model.chat.templates import NamedTemplate, find, names
 from llama_factory.model.chat.tokens import first_difference
 from llama_factory.model.dtypes import choose
 from llama_factory.model.longer_positions import config_for
+from llama_factory.model.packing_libraries import keep_differentiable
 from llama_factory.model.provenance import TOKENIZER_FILE
 from llama_factory.model.settings import ModelSettings
 
@@ -64,21 +64,24 @@ def load_network(
                 settings.attention, choose(settings.dtype).dtype
             ),
             trust_remote_code=settings.trust_remote_code,
-            **_packed(settings.adapter),
+            **_packed(settings),
             **config_for(folder, settings),
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: this model cannot be loaded: {error}") from error
     network.eval()
     is_packed = getattr(network, "is_quantized", False)
+    if is_packed:
+        keep_differentiable(network)
     return network if is_packed or in_place or not torch.cuda.is_available() else network.to("cuda")
 
 
-def _packed(adapter: Adapter) -> dict[str, Any]:
-    """Options that pack the weights as they are read, straight onto the GPU."""
-    adapter.require_hardware()
-    config = adapter.quantization()
-    return {"quantization_config": config, "device_map": {"": 0}} if config else {}
+def _packed(settings: ModelSettings) -> dict[str, Any]:
+    """Options that pack the weights as they are read, straight to where they compute."""
+    settings.adapter.require_hardware()
+    config = settings.adapter.quantization(choose(settings.dtype).dtype)
+    place: int | str = 0 if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": config, "device_map": {"": place}} if config else {}
 
 
 def loaded_dtype(settings: ModelSettings) -> torch.dtype:

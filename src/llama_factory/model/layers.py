@@ -44,9 +44,11 @@ def linear_names(model: Any) -> list[str]:
 
 
 def num_inputs_outputs(layer: Any) -> tuple[int, int]:
-    """Features that a linear layer takes and gives; Conv1D keeps its weight the other way round."""
-    rows, columns = layer.weight.shape
-    return (rows, columns) if isinstance(layer, Conv1D) else (columns, rows)
+    """Features that a linear layer takes and gives; a packed weight has lost its shape."""
+    if isinstance(layer, Conv1D):
+        rows, columns = layer.weight.shape
+        return rows, columns
+    return layer.in_features, layer.out_features
 
 
 def last_part(name: str) -> str:

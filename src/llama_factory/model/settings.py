@@ -31,8 +31,8 @@ class ModelSettings(Settings):
     model then learns another format than the one it knows, which takes more rows."""
     adapter: Annotated[Adapter, OneOf(ADAPTERS)] = Lora()
     """What trains. Beside a frozen base: `lora`, `oft`, `ia3`, `bottleneck`, `prompt`; beside a
-    packed one, on a GPU: `qlora`, `qoft`. The base model's own weights, without a workspace:
-    `freeze`, `full`."""
+    packed one: `qlora`, `qoft`. The base model's own weights, without a workspace: `freeze`,
+    `full`."""
     adapter_paths: list[Path] = []
     """Saved adapters to start at, without a workspace: all but the last are merged into the base
     model, and training goes on with the last one."""

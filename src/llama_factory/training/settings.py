@@ -62,7 +62,7 @@ class TrainingSettings(Settings):
     """The run ends after this much training time, if that comes first, with a checkpoint and a
     finished adapter. The schedule is that of the planned run: the rate may still be high."""
     optimizer: Annotated[Optimizer, OneOf(OPTIMIZERS)] = AdamW()
-    """How gradients become changes of the weights: `adamw`, `adamw_8bit` (GPU), `adafactor`,
+    """How gradients become changes of the weights: `adamw`, `adamw_8bit`, `adafactor`,
     `adam_mini`, `muon`, `sgd`; for all weights with little memory `galore`, `apollo`, `badam`."""
     learning_rate: float = Field(2e-4, gt=0, lt=1)
     """Peak rate. Higher learns more in a round and forgets more of the earlier ones."""

@@ -42,7 +42,7 @@ def load_plain(base, folder, form):
 
 
 def test_every_registered_adapter_is_under_this_contract():
-    # packed ones need a GPU; what they say without one is tested in test_errors.py.
+    # those beside packed weights are in test_packed.py
     assert {form["type"] for form in FORMS.values()} == set(ADAPTERS.parts) - {"qlora", "qoft"}
 
 

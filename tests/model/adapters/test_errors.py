@@ -1,5 +1,7 @@
 """Each message about an adapter says what is wrong, what exists and how to mend it."""
 
+from importlib import metadata
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -130,35 +132,65 @@ def test_freeze_layers_and_freeze_must_not_contradict_each_other(llama):
         make(llama, {"type": "freeze", "lowest": 1}, freeze_layers=1)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_quantised_training_without_a_gpu_says_so_before_the_model_is_looked_for(tmp_path, bits):
-    if torch.cuda.is_available():
-        pytest.skip("this machine has what is missing here")
+@pytest.fixture
+def installed(monkeypatch):
+    """Lets a library be there in a version, or in none."""
+
+    def choose(library, version):
+        real = metadata.version
+
+        def answer(name):
+            if name != library:
+                return real(name)
+            if version is None:
+                raise metadata.PackageNotFoundError(name)
+            return version
+
+        monkeypatch.setattr(metadata, "version", answer)
+
+    return choose
+
+
+@pytest.mark.parametrize(
+    "form", [{"type": "qlora"}, {"type": "qlora", "bits": 8}, {"type": "qoft"}]
+)
+def test_packing_without_its_library_says_so_before_the_model_is_looked_for(
+    tmp_path, installed, form
+):
+    installed("bitsandbytes", None)
     with pytest.raises(ModelError) as error:
-        make(tmp_path / "nowhere", {"type": "qlora", "bits": bits})
-    assert f"adapter.type qlora with {bits} bits needs a CUDA GPU" in str(error.value)
+        make(tmp_path / "nowhere", form)
+    kind, bits = form["type"], form.get("bits", 4)
+    assert f"adapter.type {kind} with {bits} bits needs the library bitsandbytes (pip install " in (
+        str(error.value)
+    )
     assert "Use adapter type lora with a smaller base model" in str(error.value)
 
 
-def test_a_packed_base_without_a_gpu_is_refused_where_it_only_answers(llama):
-    if torch.cuda.is_available():
-        pytest.skip("this machine has what is missing here")
-    with pytest.raises(ModelError, match="adapter.type qlora with 4 bits needs a CUDA GPU"):
+def test_a_packed_base_without_the_library_is_refused_where_it_only_answers(llama, installed):
+    installed("bitsandbytes", None)
+    with pytest.raises(ModelError, match="qlora with 4 bits needs the library bitsandbytes"):
         load_network(llama, settings(llama, {"type": "qlora"}))
 
 
-def test_rotations_beside_packed_weights_need_a_gpu_too(tmp_path):
+def test_a_library_that_needs_a_gpu_in_its_version_says_so(tmp_path, installed):
     if torch.cuda.is_available():
         pytest.skip("this machine has what is missing here")
-    with pytest.raises(ModelError, match="adapter.type qoft with 4 bits needs a CUDA GPU"):
-        make(tmp_path / "nowhere", {"type": "qoft"})
+    installed("bitsandbytes", "0.45.1")
+    with pytest.raises(ModelError) as error:
+        make(tmp_path / "nowhere", {"type": "qlora"})
+    assert "needs a CUDA GPU, or bitsandbytes 0.50 or newer (0.45.1 is installed; pip" in (
+        str(error.value)
+    )
 
 
 def test_qlora_packs_as_its_settings_say():
     packed = Qlora(quant_type="fp4", double_quant=False)
     assert packed.peft_type == "LORA"
-    if not torch.cuda.is_available():
-        assert Qlora(bits=8).quantization().load_in_8bit
+    assert Qlora(bits=8).quantization(torch.float32).load_in_8bit
+    config = packed.quantization(torch.bfloat16)
+    assert (config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant) == ("fp4", False)
+    assert config.bnb_4bit_compute_dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(

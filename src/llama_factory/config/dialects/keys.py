@@ -76,7 +76,7 @@ MODEL: dict[str, Key] = {
     ),
     "new_special_tokens": setting("model.new_special_tokens", names, "<tool>", about=TOKENS),
     "quantization_bit": part(
-        "model.adapter.bits", count, 4, about="Makes `lora` the adapter type `qlora`; needs a GPU."
+        "model.adapter.bits", count, 4, about="Makes `lora` the adapter type `qlora`."
     ),
     "quantization_method": limited(("bnb", "bitsandbytes", "BNB"), "use bnb."),
     "quantization_type": part("model.adapter.quant_type", one_of("nf4", "fp4"), "nf4"),

@@ -10,6 +10,7 @@ from llama_factory.core.settings import Registry, Settings, import_parts
 from llama_factory.model.provenance import ADAPTER_FILE
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 SETTING_NAMES = {
@@ -41,8 +42,12 @@ class Adapter(Settings):
             ModelError: what is missing, and what to use instead.
         """
 
-    def quantization(self) -> Any:
-        """How the base model's weights are packed when it is loaded: Transformers' config."""
+    def quantization(self, dtype: "torch.dtype") -> Any:
+        """How the base model's weights are packed when it is loaded: Transformers' config.
+
+        Args:
+            dtype: number format of the products.
+        """
         return None
 
     def apply(self, model: "nn.Module", *, freeze_layers: int, seed: int) -> Any:

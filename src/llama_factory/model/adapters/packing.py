@@ -1,10 +1,13 @@
 """What adapters on a packed base model share. Registers nothing itself."""
 
-import importlib.util
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from llama_factory.core.errors import ModelError
 from llama_factory.model.adapters import ADAPTERS, Adapter
+from llama_factory.model.packing_libraries import missing, quieten
+
+if TYPE_CHECKING:
+    import torch
 
 INSTEAD = (
     "Use adapter type lora with a smaller base model, or with model.freeze_layers and fewer "
@@ -24,30 +27,22 @@ class OnPackedBase(Adapter):
 
     def require_hardware(self) -> None:
         """See `Adapter.require_hardware`."""
-        import torch
-
-        missing = []
-        if not torch.cuda.is_available():
-            missing.append("a CUDA GPU")
-        if importlib.util.find_spec("bitsandbytes") is None:
-            missing.append("the library bitsandbytes (pip install bitsandbytes)")
-        if missing:
+        if needed := missing("bitsandbytes"):
             raise ModelError(
-                f"adapter.type {ADAPTERS.name_of(self)} with {self.bits} bits needs "
-                f"{' and '.join(missing)}, which this machine does not have. {INSTEAD}"
+                f"adapter.type {ADAPTERS.name_of(self)} with {self.bits} bits needs {needed}, "
+                f"which this machine does not have. {INSTEAD}"
             )
 
-    def quantization(self) -> Any:
+    def quantization(self, dtype: "torch.dtype") -> Any:
         """See `Adapter.quantization`."""
-        import torch
         from transformers import BitsAndBytesConfig
 
+        quieten()
         if self.bits == 8:
             return BitsAndBytesConfig(load_in_8bit=True)
-        is_fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type=self.quant_type,
             bnb_4bit_use_double_quant=self.double_quant,
-            bnb_4bit_compute_dtype=torch.bfloat16 if is_fast else torch.float16,
+            bnb_4bit_compute_dtype=dtype,
         )

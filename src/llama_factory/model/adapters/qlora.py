@@ -14,7 +14,7 @@ from llama_factory.model.adapters.packing import OnPackedBase
 
 @ADAPTERS.register("qlora")
 class Qlora(OnPackedBase, Lora):
-    """LoRA on a packed base model. Needs a CUDA GPU and bitsandbytes."""
+    """LoRA on a packed base model. Needs bitsandbytes."""
 
     @model_validator(mode="after")
     def _starts_at_zero(self) -> Self:

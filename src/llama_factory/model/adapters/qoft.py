@@ -9,4 +9,4 @@ from llama_factory.model.adapters.packing import OnPackedBase
 
 @ADAPTERS.register("qoft")
 class Qoft(OnPackedBase, Oft):
-    """Rotations of the inputs of packed layers. Needs a CUDA GPU and bitsandbytes."""
+    """Rotations of the inputs of packed layers. Needs bitsandbytes."""

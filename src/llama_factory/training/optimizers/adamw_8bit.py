@@ -1,13 +1,13 @@
 """AdamW with moments of 8 bits. Dettmers et al. 2022, https://arxiv.org/abs/2110.02861"""
 
 import importlib
-import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from llama_factory.core.errors import ConfigError
+from llama_factory.model.packing_libraries import missing, quieten
 from llama_factory.training.optimizers import OPTIMIZERS, Optimizer, WeightGroup
 from llama_factory.training.optimizers.adamw import Beta
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @OPTIMIZERS.register("adamw_8bit")
 class AdamW8bit(Optimizer):
-    """AdamW of bitsandbytes: a quarter of the memory of the moments. Needs a CUDA GPU."""
+    """AdamW of bitsandbytes: a quarter of the memory of the moments."""
 
     bytes_per_weight: ClassVar[float] = 2
 
@@ -28,22 +28,16 @@ class AdamW8bit(Optimizer):
 
     def check(self) -> None:
         """See `Optimizer.check`."""
-        import torch
-
-        if not torch.cuda.is_available():
+        if needed := missing("bitsandbytes"):
             raise ConfigError(
-                "training.optimizer: adamw_8bit needs a CUDA GPU and this machine has none. Use "
-                "adamw (the same steps, 6 bytes more for each trained weight) or adafactor."
-            )
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise ConfigError(
-                "training.optimizer: adamw_8bit needs bitsandbytes, which is not installed: "
-                "pip install 'llama-factory-continual[gpu]', or use adamw."
+                f"training.optimizer: adamw_8bit needs {needed}. Or use adamw (the same steps, 6 "
+                "bytes more for each trained weight) or adafactor."
             )
 
     def build(self, groups: Sequence[WeightGroup]) -> "torch.optim.Optimizer":
         """See `Optimizer.build`."""
         self.check()
+        quieten()
         library: Any = importlib.import_module("bitsandbytes.optim")  # an extra without types
         parts = [group.to_torch() for group in groups]
         made: torch.optim.Optimizer = library.AdamW8bit(parts, betas=self.betas, eps=self.eps)
