@@ -1,9 +1,12 @@
 """Layers in few operations compute what Transformers' own do, and other layers stay as they are."""
 
+import copy
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from llama_factory.inference import blocks
 from llama_factory.inference.blocks import plain_blocks
 from llama_factory.inference.packed import PackedNetwork, Span
 from llama_factory.inference.version_weights import VersionedNetwork
@@ -58,3 +61,42 @@ def test_a_layer_that_norms_otherwise_stays_as_it_is(tmp_path):
     norm = network.model.layers[0].input_layernorm
     norm.forward = lambda x: x * norm.weight
     assert len(plain_blocks(network)) == network.config.num_hidden_layers - 1
+
+
+@pytest.fixture
+def fast_bfloat16(monkeypatch):
+    """A processor with fast products in bfloat16, or one that can at least compute them."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no products in bfloat16")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+
+
+@pytest.mark.usefixtures("fast_bfloat16")
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2"])
+def test_a_network_in_bfloat16_is_float32_between_its_products(tmp_path, kind):
+    """Its logits are nearer to those of the same weights in float32 than the plain network's."""
+    coarse = load(tmp_path, kind).bfloat16()
+    exact = read(PackedNetwork(copy.deepcopy(coarse).float()))
+    plain = read(PackedNetwork(copy.deepcopy(coarse))).float()
+    reader = VersionedNetwork(coarse, "auto")
+    assert reader.dtype == torch.float32
+    ours = read(reader)
+    assert ours.dtype == torch.float32
+    assert (ours - exact).norm() < (plain - exact).norm()
+    assert reader.hidden("", PROMPTS[0]).dtype == torch.float32
+
+
+@pytest.mark.usefixtures("fast_bfloat16")
+@pytest.mark.parametrize("kind", ["gemma", "phi"])
+def test_a_network_of_other_layers_stays_in_bfloat16(tmp_path, kind):
+    coarse = load(tmp_path, kind).bfloat16()
+    plain = read(PackedNetwork(copy.deepcopy(coarse))).float()
+    reader = VersionedNetwork(coarse, "auto")
+    assert reader.dtype == torch.bfloat16
+    torch.testing.assert_close(read(reader).float(), plain, rtol=2e-2, atol=2e-2)
+
+
+def test_where_products_in_bfloat16_are_slow_nothing_is_widened(tmp_path):
+    coarse = load(tmp_path, "llama").bfloat16()
+    assert not blocks.widen(coarse)
+    assert {weight.dtype for weight in coarse.parameters()} == {torch.bfloat16}

@@ -181,3 +181,18 @@ def test_which_layout_suits_few_rows_is_measured_once():
     assert plain_suits_few_rows.cache_info().misses == 1
     plain_suits_few_rows()
     assert plain_suits_few_rows.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("count", [1, 3, 16, 70])
+def test_bfloat16_in_blocks_is_the_plain_product_where_it_is_fast(monkeypatch, count):
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no products in bfloat16")
+    weight, bias = weight_of(48, 64)
+    plain = product(weight, bias, "bfloat16")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    packed = product(weight, bias, "bfloat16")
+    assert type(packed) is not type(plain)
+    x = rows_of(count, 64)
+    assert packed(x).dtype == x.dtype
+    assert error(packed(x), plain(x)) < 1e-2
+    assert packed.num_bytes == plain.num_bytes

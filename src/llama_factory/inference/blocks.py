@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llama_factory.inference.attention import packed_attention
+from llama_factory.inference.linear import can_pack
+from llama_factory.model.layers import LINEAR, repeated_blocks
 from llama_factory.model.quick.elementwise import inverse_size, normalised
 
 KINDS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
@@ -26,6 +28,33 @@ JOINED = (
 TOLERANCE = 1e-4
 """Largest difference of a normalisation or activation on random inputs, in float32."""
 Call = Callable[[Tensor], Tensor]
+
+
+def widen(network: Any) -> bool:
+    """Let a network in bfloat16 keep everything but its products in float32, where that is faster.
+
+    So it is on CPUs with fast bfloat16: what lies between products is computed in float32 in any
+    case, and rounding it each time is work. Answers are nearer to those of float32 weights too.
+
+    Args:
+        network: its norms are changed, and what its embeddings give.
+
+    Returns:
+        whether it does so from now on: its layers are known here, and on such a CPU.
+    """
+    is_known = all(type(block).__name__ in KINDS for block in repeated_blocks(network)[1])
+    formats = {weight.dtype for weight in network.parameters()}
+    if not is_known or network.device.type != "cpu" or formats != {torch.bfloat16}:
+        return False
+    if not can_pack(torch.bfloat16):
+        return False
+    embeddings = network.get_input_embeddings()
+    for module in network.modules():
+        if type(module) not in LINEAR and module is not embeddings:
+            for weight in module.parameters(recurse=False):
+                weight.data = weight.data.float()
+    embeddings.register_forward_hook(lambda _module, _given, states: states.float())
+    return True
 
 
 def plain_blocks(network: nn.Module) -> dict[str, nn.Module]:

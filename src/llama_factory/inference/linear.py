@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from llama_factory.core.errors import ConfigError
 from llama_factory.inference.settings import Weights
+from llama_factory.model.dtypes import fast_bfloat16
 
 PACKED_ROWS = 16
 """Rows that a packed weight is laid out for; any number may come."""
@@ -90,14 +91,17 @@ def product(
     dtype = weight.dtype if weights == "auto" else getattr(torch, weights)
     weight = weight.detach().to(dtype)
     bias = None if bias is None else bias.detach().to(dtype)
-    if dtype == torch.float32 and weight.device.type == "cpu" and _can_pack():
+    if weight.device.type == "cpu" and can_pack(dtype):
         return _Packed(weight, bias, plain)
     return _Plain(weight, bias)
 
 
-def _can_pack() -> bool:
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this processor has fast products with weights of a format that lie in blocks."""
     names = ("_reorder_linear_weight", "_linear_pointwise")
-    return all(hasattr(torch.ops.mkldnn, name) for name in names)
+    if not all(hasattr(torch.ops.mkldnn, name) for name in names):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(fast_bfloat16()))
 
 
 class _Plain:
@@ -122,15 +126,16 @@ def _rounded(num_rows: int) -> int:
 
 
 class _Packed:
-    """oneDNN's product with a float32 weight that is laid out in blocks once, not at each call.
+    """oneDNN's product with a weight that is laid out in blocks once, not at each call.
 
-    For 4 to 64 rows it takes about half the time of torch's own product; for one or two rows it is
-    the slower one on some processors, which `plain_suits_few_rows` finds out.
+    For 4 to 64 rows it takes about half the time of torch's own product; with float32 and one or
+    two rows it is the slower one on some processors, which `plain_suits_few_rows` finds out.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, plain: Sequence[Tensor] = ()) -> None:
         self._num_bytes = weight.nbytes * (1 + bool(plain)) + _num_bytes(bias)
         self._plain = [part.detach().float() for part in plain]
+        self._dtype = weight.dtype
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_ROWS)
         self._bias = bias
         self._num_outputs = weight.shape[0]
@@ -145,19 +150,16 @@ class _Packed:
         if not num_given:
             return x.new_empty(*outer, self._num_outputs)
         rows = x.reshape(num_given, num_inputs)
-        if rows.dtype != torch.float32:
-            rows = rows.float()
+        rows = rows.to(self._dtype)
         if self._plain and num_given <= FEW_ROWS:
-            few = self._few(rows).view(*outer, self._num_outputs)
-            return few if x.dtype == torch.float32 else few.to(x.dtype)
+            return self._few(rows).view(*outer, self._num_outputs).to(x.dtype)
         num_rows = _rounded(num_given)
         if num_rows > num_given:
             rows = F.pad(rows, (0, 0, 0, num_rows - num_given))
         result: Tensor = _linear(rows, self._weight, self._bias, "none", [], "")
         if num_rows > num_given:
             result = result[:num_given]
-        result = result.view(*outer, self._num_outputs)
-        return result if x.dtype == torch.float32 else result.to(x.dtype)
+        return result.view(*outer, self._num_outputs).to(x.dtype)
 
     def _few(self, rows: Tensor) -> Tensor:
         if len(self._plain) == 1:
@@ -172,7 +174,7 @@ def plain_suits_few_rows() -> bool:
 
     Measured once, in about a fifth of a second, on more weights than a cache holds.
     """
-    if not _can_pack():
+    if not can_pack(torch.float32):
         return False
     weights = [torch.randn(TRIED) for _ in range(NUM_TRIED)]
     x = torch.randn(1, TRIED[1])

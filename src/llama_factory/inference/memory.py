@@ -12,11 +12,12 @@ GB = 1_000_000_000
 SHARE_OF_MEMORY, SHARE_OF_GPU = 0.2, 0.5
 
 
-def limits_for(network: Any, settings: InferenceSettings) -> Limits:
+def limits_for(network: Any, dtype: torch.dtype, settings: InferenceSettings) -> Limits:
     """The limits of an engine.
 
     Args:
         network: that answers; it is on its device.
+        dtype: of its keys and values.
         settings: what the user wants.
     """
     given = settings.cache_gb
@@ -24,21 +25,21 @@ def limits_for(network: Any, settings: InferenceSettings) -> Limits:
     return Limits(
         max_rows=settings.max_rows,
         chunk_tokens=settings.chunk_tokens,
-        cache_tokens=max(1, int(held / bytes_per_token(network))),
+        cache_tokens=max(1, int(held / bytes_per_token(network, dtype))),
         prefix_bytes=int(settings.prefix_gb * GB),
         max_drafts=settings.max_drafts,
     )
 
 
-def bytes_per_token(network: Any) -> int:
+def bytes_per_token(network: Any, dtype: torch.dtype) -> int:
     """What keys and values of one token take in all layers; where there are none, a little."""
     config = network.config.get_text_config()
     heads = getattr(config, "num_attention_heads", None)
     if not heads:  # recurrent: its state does not grow
-        return int(2 * config.hidden_size * network.dtype.itemsize)
+        return int(2 * config.hidden_size * dtype.itemsize)
     kept = getattr(config, "num_key_value_heads", None) or heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return int(2 * config.num_hidden_layers * kept * width * network.dtype.itemsize)
+    return int(2 * config.num_hidden_layers * kept * width * dtype.itemsize)
 
 
 def _free_bytes(device: torch.device) -> float:

@@ -33,6 +33,7 @@ class OneByOneNetwork:
         adapter = getattr(network, "active_peft_config", None)
         taken = getattr(adapter, "num_virtual_tokens", None) or 0
         self.context = context_tokens(network) - taken
+        self.dtype: torch.dtype = network.dtype
         self._network = network
         accepted = inspect.signature(causal_of(network).forward).parameters
         is_recurrent = "cache_params" in accepted and "past_key_values" not in accepted

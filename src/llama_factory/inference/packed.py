@@ -35,6 +35,8 @@ class SequenceReader(Protocol):
     """A network that reads on after what sequences hold."""
 
     context: int
+    dtype: torch.dtype
+    """Of keys and values."""
     can_take_back: bool
     """Whether a sequence can be made shorter, by its `length`."""
 
@@ -65,6 +67,7 @@ class PackedNetwork:
 
     def __init__(self, network: Any) -> None:
         self.context = context_tokens(network)
+        self.dtype: torch.dtype = network.dtype
         self._network = network
         self._accepted = inspect.signature(causal_of(network).forward).parameters
         self._shelves = Shelves()

@@ -74,7 +74,7 @@ class VersionEngine:
         self._base_model = settings.base_model
         self._places = Places(settings, usual, how)
         self._compilers: dict[int, tuple[Any, Compiler]] = {}
-        limits = limits_for(self._places.network, how)
+        limits = limits_for(self._places.network, self._places[BASE_VERSION].reader.dtype, how)
         self.batch = BatchEngine(lambda name: self._places[name].reader, limits)
         self._deliveries: dict[Ticket, Delivery] = {}
         self._stepping, self._preparing = threading.Lock(), threading.Lock()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from llama_factory.core.errors import ModelError
-from llama_factory.inference.blocks import JOINED, plain_blocks, quicken
+from llama_factory.inference.blocks import JOINED, plain_blocks, quicken, widen
 from llama_factory.inference.linear import Product, plain_suits_few_rows, product
 from llama_factory.inference.packed import PackedNetwork, Span
 from llama_factory.inference.settings import Weights
@@ -84,10 +84,21 @@ class VersionedLinear(nn.Module):
         layers: Several[nn.Module],
         weights: Weights,
         active: _Active,
+        dtype: torch.dtype,
         *,
         is_head: bool = False,
         keeps_plain: bool = False,
     ) -> None:
+        """Take layers over.
+
+        Args:
+            layers: none of them is used by others.
+            weights: number format of their product.
+            active: whose weights the tokens of a pass are read with.
+            dtype: of inputs and outputs, and of the versions' matrices.
+            is_head: whether it gives the logits.
+            keeps_plain: see `product`.
+        """
         super().__init__()
         self._is_head = is_head
         parts = [_weight_of(layer) for layer in layers]
@@ -96,7 +107,7 @@ class VersionedLinear(nn.Module):
         self.product: Product = product(
             weight, _bias_of(layers, weight), weights, plain=parts if keeps_plain else ()
         )
-        self._like = weight.new_empty(0)
+        self._like = weight.new_empty(0, dtype=dtype)
         self._active = active
         self._versions: dict[str, LoraMatrices] = {}
         self._stacks: OrderedDict[tuple[str, ...], _Stack | None] = OrderedDict()
@@ -190,12 +201,14 @@ class VersionedNetwork(PackedNetwork):
         self._layers: dict[str, tuple[VersionedLinear, int]] = {}
         self._versions: set[str] = set()
         self._weights, self._has_plain = weights, self._keeps_plain(weights)
+        is_wide = widen(network)
+        self.dtype = torch.float32 if is_wide else network.dtype
         blocks = plain_blocks(network)
         joined = {name: self._join(name) for name in blocks}
         head = network.get_output_embeddings()
         for name, layer in list(network.named_modules()):
-            # A coarse head stays as it is: the likeliest tokens are compared in float32.
-            is_kept = layer is head and head.weight.dtype != torch.float32
+            # Likeliest tokens are compared in float32, and a head for coarse states does that.
+            is_kept = layer is head and self.dtype != torch.float32
             if type(layer) in LINEAR and not is_kept:
                 network.set_submodule(name, self._take([name], is_head=layer is head))
         for name, block in blocks.items():
@@ -217,9 +230,10 @@ class VersionedNetwork(PackedNetwork):
 
     def _take(self, names: Several[str], *, is_head: bool = False) -> VersionedLinear:
         layers = [self._network.get_submodule(name) for name in names]
-        taken = VersionedLinear(
-            layers, self._weights, self._active, is_head=is_head, keeps_plain=self._has_plain
-        )
+        weights = "float32" if is_head and self._weights != "int8" else self._weights
+        plain = self._has_plain
+        how = (weights, self._active, self.dtype)
+        taken = VersionedLinear(layers, *how, is_head=is_head, keeps_plain=plain)
         self._layers |= {name: (taken, number) for number, name in enumerate(names)}
         return taken
 

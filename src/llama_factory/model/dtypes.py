@@ -149,11 +149,15 @@ def _fastest() -> Precision:
 
 
 def _fastest_on_cpu() -> Precision:
-    can = torch.cpu.get_capabilities()
-    found = [name for name in ("amx_bf16", "avx512_bf16") if can.get(name)]
-    if found:
-        return Precision(torch.bfloat16, f"which this processor is fast at ({found[0]})")
+    if found := fast_bfloat16():
+        return Precision(torch.bfloat16, f"which this processor is fast at ({found})")
     return Precision(torch.float32, "since this processor has no fast bfloat16 products")
+
+
+def fast_bfloat16() -> str:
+    """What gives this processor fast products in bfloat16; empty where it has none."""
+    can = torch.cpu.get_capabilities()
+    return next((name for name in ("amx_bf16", "avx512_bf16") if can.get(name)), "")
 
 
 @functools.cache
