@@ -6,7 +6,7 @@ from typing import Any
 
 from packaging.version import Version
 
-FIRST_ON_CPU = {"bitsandbytes": Version("0.50")}
+FIRST_ON_CPU = {"bitsandbytes": Version("0.50"), "torchao": Version("0.18")}
 """Versions that were seen to train on machines without a GPU."""
 INSTALL = "pip install 'llama-factory-continual[packed]'"
 
@@ -26,8 +26,9 @@ def missing(library: str) -> str:
 
 
 def quieten() -> None:
-    """Leave out what bitsandbytes tells of every product, and of kernels that cost speed alone."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    """Leave out what they tell of every product, and of kernels that cost speed alone."""
+    for library in FIRST_ON_CPU:
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def keep_differentiable(network: Any) -> None:

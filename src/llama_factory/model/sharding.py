@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 ROOT = "_sharding_root"
 
@@ -45,10 +46,23 @@ def held(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+def pieces(tensor: Tensor) -> Iterator[Tensor]:
+    """The plain tensors of this process that a tensor is made of: itself, or bits and scales."""
+    part = held(tensor)
+    if is_traceable_wrapper_subclass(part):
+        for name in part.__tensor_flatten__()[0]:
+            yield from pieces(getattr(part, name))
+        return
+    yield part
+    state = getattr(tensor, "quant_state", None)
+    while state is not None:  # bitsandbytes keeps scales beside a weight, and scales of scales
+        yield state.absmax
+        state = state.state2
+
+
 def held_bytes(tensor: Tensor) -> int:
     """Bytes of a tensor that lie in this process."""
-    part = held(tensor)
-    return part.numel() * part.element_size()
+    return sum(part.numel() * part.element_size() for part in pieces(tensor))
 
 
 def is_part(tensor: Tensor) -> bool:

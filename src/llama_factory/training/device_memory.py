@@ -16,7 +16,7 @@ from llama_factory.model.chat.token_cache import Cut
 from llama_factory.model.layers import causal_of
 from llama_factory.model.output_head import CHUNK_ROWS
 from llama_factory.model.padding import IGNORED
-from llama_factory.model.sharding import held, held_bytes
+from llama_factory.model.sharding import held_bytes, pieces
 from llama_factory.training.batch import Batch, BatchOptions, make_batch
 from llama_factory.training.items import NEW, Items, RowRef, Rows
 from llama_factory.training.memory import (
@@ -62,7 +62,8 @@ def estimate_memory(run: Run, longest: MicroBatch) -> MemoryEstimate:
 
 def _addresses(run: Run) -> set[int]:
     """Where weights are now; of a part that its process holds, where that is."""
-    return {held(each).untyped_storage().data_ptr() for each in run.model.network.parameters()}
+    weights = run.model.network.parameters()
+    return {part.untyped_storage().data_ptr() for each in weights for part in pieces(each)}
 
 
 def _bytes_kept(run: Run, share: float) -> int:
@@ -72,9 +73,9 @@ def _bytes_kept(run: Run, share: float) -> int:
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in (_addresses(run) if is_sharded else owned):
-            kept[storage.data_ptr()] = storage.nbytes()
+        for storage in (part.untyped_storage() for part in pieces(tensor)):
+            if storage.data_ptr() not in (_addresses(run) if is_sharded else owned):
+                kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     micro = _probe(run.settings.objective, share).on(run.fabric.to_device)

@@ -47,6 +47,14 @@ def parents(llama, tmp_path_factory):
         ({"type": "lora", "use_rsLora": True}, "no such setting. Did you mean 'use_rslora'"),
         ({"type": "qlora", "init": "pissa"}, "packed weights cannot be. Use init: default"),
         ({"type": "qlora", "bits": 3}, "bits: Input should be 4 or 8"),
+        (
+            {"type": "qlora", "library": "torchao"},
+            "torchao packs weights into 8 bits here, and bits is 4. Set bits: 8",
+        ),
+        (
+            {"type": "qlora", "bits": 8, "eight_bits": "fp8"},
+            "eight_bits: fp8 is torchao's. Set library: torchao, or eight_bits: int8.",
+        ),
         ({"type": "freeze", "highest": 0}, "so nothing would train. Give one of them"),
         ({"type": "freeze", "modules": []}, "modules is empty, so nothing would train"),
         ({"type": "prompt", "num_tokens": 0}, "num_tokens: Input should be greater than or equal"),
@@ -165,6 +173,14 @@ def test_packing_without_its_library_says_so_before_the_model_is_looked_for(
         str(error.value)
     )
     assert "Use adapter type lora with a smaller base model" in str(error.value)
+
+
+def test_packing_by_torchao_asks_for_torchao(tmp_path, installed):
+    installed("torchao", None)
+    with pytest.raises(
+        ModelError, match="qlora with 8 bits needs the library torchao .pip install"
+    ):
+        make(tmp_path / "nowhere", {"type": "qlora", "bits": 8, "library": "torchao"})
 
 
 def test_a_packed_base_without_the_library_is_refused_where_it_only_answers(llama, installed):

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from llama_factory import run
 from llama_factory.core.progress import SILENT
 from llama_factory.model.base import load_network
+from llama_factory.model.sharding import held_bytes
 from llama_factory.use import predict
 from llama_factory.versions import releases, store
 from tests.model.adapters.test_runs import SHORT, write_rows
@@ -19,14 +20,31 @@ from tests.rounds.rounds import at_rest
 from tests.tiny import make_tiny_model
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="packs weights: pip install '.[packed]'")
+pytest.importorskip("torchao", reason="packs weights: pip install '.[packed]'")
 
 PACKED = {
     "nf4": {"type": "qlora", "rank": 4},
     "fp4": {"type": "qlora", "rank": 4, "quant_type": "fp4", "double_quant": False},
     "int8": {"type": "qlora", "rank": 4, "bits": 8},
     "rotated": {"type": "qoft", "block_size": 8},
+    "torchao int8": {"type": "qlora", "rank": 4, "bits": 8, "library": "torchao"},
+    "torchao fp8": {
+        "type": "qlora",
+        "rank": 4,
+        "bits": 8,
+        "library": "torchao",
+        "eight_bits": "fp8",
+    },
 }
-PLAIN = {"nf4": "lora", "fp4": "lora", "int8": "lora", "rotated": "oft"}
+ROUNDING_WEIGHTS_ALONE = [form for form in PACKED if form != "int8"]
+BYTES = {
+    "nf4": 0.5 + 1 / 64 + 4 / 64,  # scales are packed 256 together, and a tiny matrix has fewer
+    "fp4": 0.5 + 4 / 64,
+    "int8": 1,
+    "torchao int8": 1 + 5 / 32,  # scale and zero of each row, which has 32 weights or more
+    "torchao fp8": 1 + 4 / 32,
+}
+"""At most, for a weight of the tiny model."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +64,18 @@ def train(model, folder, **options):
 
 
 def packed_layers(network):
-    return {n: m for n, m in network.named_modules() if hasattr(m, "quant_state")}
+    head = network.get_output_embeddings()
+    layers = {n: m for n, m in network.named_modules() if isinstance(m, torch.nn.Linear)}
+    packed = {n: m for n, m in layers.items() if type(m.weight) is not torch.nn.Parameter}
+    assert head not in packed.values()
+    return packed
+
+
+def unpacked(weight):
+    state = getattr(weight, "quant_state", None)
+    if state is None:
+        return weight.dequantize()
+    return bitsandbytes.functional.dequantize_4bit(weight.data, state)
 
 
 def save_unpacked(tiny, form, folder):
@@ -54,31 +83,39 @@ def save_unpacked(tiny, form, folder):
     packed = load_network(tiny, settings(tiny, PACKED[form]))
     plain = AutoModelForCausalLM.from_pretrained(tiny)
     for name, layer in packed_layers(packed).items():
-        values = bitsandbytes.functional.dequantize_4bit(
-            layer.weight.data, layer.weight.quant_state
-        )
-        plain.get_submodule(name).weight.data = values
+        plain.get_submodule(name).weight.data = unpacked(layer.weight)
     shutil.copytree(tiny, folder)
     plain.save_pretrained(folder)
     return folder
 
 
-@pytest.mark.parametrize("form", ["nf4", "fp4", "rotated"])
+@pytest.mark.parametrize("form", ROUNDING_WEIGHTS_ALONE)
 def test_training_beside_packed_weights_is_training_beside_what_they_stand_for(
     tiny, tmp_path, form
 ):
     rounded = save_unpacked(tiny, form, tmp_path / "rounded")
+    plain_form = "oft" if form == "rotated" else "lora"
     model = make(tiny, PACKED[form])
     assert len(packed_layers(model.network)) == 2 * 7
     course = train(model, tmp_path / "packed")
-    plain = make(rounded, PLAIN[form])
+    plain = make(rounded, plain_form)
     assert course == pytest.approx(train(plain, tmp_path / "plain"), abs=1e-4)
-    assert course != pytest.approx(train(make(tiny, PLAIN[form]), tmp_path / "other"), abs=1e-3)
+    assert course != pytest.approx(train(make(tiny, plain_form), tmp_path / "other"), abs=1e-3)
     model.save(tmp_path / "out")
     again = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(rounded), str(tmp_path / "out")
     )
     torch.testing.assert_close(logits(again), logits(model.network), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("form", BYTES)
+def test_a_packed_weight_takes_as_few_bytes_as_its_bits_and_scales(tiny, form):
+    network = load_network(tiny, settings(tiny, PACKED[form]))
+    weights = [layer.weight for layer in packed_layers(network).values()]
+    num_weights = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64)
+    num_bytes = sum(map(held_bytes, weights))
+    bits = 0.5 if PACKED[form].get("bits", 4) == 4 else 1
+    assert bits * num_weights <= num_bytes <= BYTES[form] * num_weights
 
 
 def test_eight_bits_learn_as_plain_lora_within_their_rounding(tiny, tmp_path):
