@@ -112,6 +112,8 @@ WAYS = [
     ("lora", {}, 2),
     ("full", {}, 3),
     ("full", {"parallel": {"type": "fsdp", "reshard": False}}, 2),
+    ("full", {"parallel": {"type": "fsdp", "offload": "cpu"}, "checkpoint_steps": 1}, 3),
+    ("lora", {"parallel": {"type": "fsdp", "offload": "cpu"}, "gradient_checkpointing": True}, 2),
     ("lora", {"gradient_checkpointing": True}, 3),
     ("full", {"max_grad_norm": 0.1, "keep_best": True}, 2),
     ("lora", {"neftune_alpha": 5.0, "optimizer": "sgd"}, 2),
@@ -129,7 +131,7 @@ def test_several_have_losses_and_weights_of_one(tiny_model, tmp_path, adapter, o
         one, many = (weights(tmp_path / name) for name in ("one", "many"))
         assert one.keys() == many.keys()
         for name, each in one.items():
-            torch.testing.assert_close(many[name], each, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(many[name], each, rtol=1e-4, atol=5e-5)
     measured = [json.loads((tmp_path / n / "measured.json").read_text()) for n in ("one", "many")]
     if "neftune_alpha" not in options:
         assert measured[1]["loss"] == pytest.approx(measured[0]["loss"], rel=1e-6)
@@ -146,7 +148,7 @@ def test_a_run_of_two_goes_on_as_three_and_as_one(tiny_model, tmp_path, adapter)
     assert losses(tmp_path / "many") == pytest.approx(losses(tmp_path / "one"), rel=1e-6)
     one, many = (weights(tmp_path / name) for name in ("one", "many"))
     for name, each in one.items():
-        torch.testing.assert_close(many[name], each, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(many[name], each, rtol=1e-4, atol=5e-5)
 
 
 def addresses(network):
@@ -189,7 +191,7 @@ def test_no_process_ever_holds_a_model_that_stays_in_its_files(tiny_model, tmp_p
     one, many = (weights(tmp_path / name) for name in ("one", "many"))
     assert one.keys() == many.keys()
     for name, each in one.items():
-        torch.testing.assert_close(many[name], each, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(many[name], each, rtol=1e-4, atol=5e-5)
 
 
 @pytest.mark.slow
@@ -225,6 +227,11 @@ def test_float16_is_refused_where_the_hardware_chose_it(two, tiny_model):
     model = replace(make(tiny_model, "lora"), precision=Precision(torch.float16, "which it has"))
     with pytest.raises(ConfigError, match="float16 exclude each other"):
         Fsdp().open(model)
+
+
+def test_what_nobody_can_move_to_main_memory_is_said(tiny_model, caplog):
+    Fsdp(offload="cpu").open(make(tiny_model, "lora"))
+    assert "training.parallel.offload: cpu saves nothing: this is one process." in caplog.text
 
 
 def test_weights_that_stay_in_their_files_are_not_looked_at(two):

@@ -27,6 +27,7 @@ from llama_factory.model.dtypes import AS_LOADED, Precision, choose, settle
 from llama_factory.model.new_tokens import NewTokens
 from llama_factory.model.provenance import Provenance
 from llama_factory.model.settings import ModelSettings
+from llama_factory.model.sharding import device_of
 from llama_factory.model.source import resolve, resolve_tokenizer
 from llama_factory.model.wrapping import with_merged
 
@@ -62,8 +63,8 @@ class AdaptedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.network.parameters()).device
+        """Where the weights are computed with."""
+        return device_of(next(self.network.parameters()))
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The trained weights by name."""

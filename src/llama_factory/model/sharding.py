@@ -65,6 +65,13 @@ def held_bytes(tensor: Tensor) -> int:
     return sum(part.numel() * part.element_size() for part in pieces(tensor))
 
 
+def device_of(tensor: Tensor) -> torch.device:
+    """Where a weight is computed with: a part of it may lie in main memory."""
+    if isinstance(tensor, DTensor) and tensor.device_mesh.device_type == "cuda":
+        return torch.device("cuda", torch.cuda.current_device())
+    return tensor.device
+
+
 def is_part(tensor: Tensor) -> bool:
     """Whether other processes hold the rest of it."""
     return isinstance(tensor, DTensor)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llama_factory.model.sharding import is_part, whole
+from llama_factory.model.sharding import device_of, is_part, whole
 
 HOOKS = (
     "_forward_pre_hooks",
@@ -43,7 +43,7 @@ def undoing(
                 now = getattr(module, name)  # not another object: handles of hooks hold on to it
                 now.clear()
                 now.update(each)
-        _gather(network, partial(_on_cpu, writes=writes) if in_place else whole, frozen)
+        _gather(network, partial(_on_cpu, writes=writes) if in_place else _at_work, frozen)
         if in_place:
             network.to("cpu" if writes else "meta")
 
@@ -58,6 +58,11 @@ def _frozen(network: nn.Module) -> dict[tuple[nn.Module, str], nn.Parameter]:
         for name, weight in module._parameters.items()
         if weight is not None and not weight.requires_grad
     }
+
+
+def _at_work(weight: Tensor) -> Tensor:
+    """Whole, where it is computed with."""
+    return whole(weight).to(device_of(weight))
 
 
 def _on_cpu(weight: Tensor, *, writes: bool) -> Tensor:

@@ -98,7 +98,7 @@ def process_group(*, timeout: float = 24 * 3600) -> Iterator[Processes]:
         return
     backend = "gloo"
     if torch.cuda.is_available():
-        backend = "nccl"
+        backend = "cpu:gloo,cuda:nccl"  # what is offloaded lies in main memory
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
     try:
@@ -114,4 +114,4 @@ def num_local() -> int:
 
 def _device() -> torch.device:
     """Where the backend sends from."""
-    return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
+    return torch.device("cuda" if "nccl" in distributed.get_backend_config() else "cpu")

@@ -39,7 +39,8 @@ CPU = {"device": "cpu", "pin_memory": True}
         (zero(1, offload_optimizer=CPU), {"type": "ddp"}),
         (zero(2), {"type": "fsdp", "reshard": False}),
         (zero(3), {"type": "fsdp"}),
-        (zero(3, offload_param=CPU), {"type": "fsdp"}),
+        (zero(3, offload_param=CPU), {"type": "fsdp", "offload": "cpu"}),
+        (zero(2, offload_optimizer=CPU), {"type": "fsdp", "reshard": False, "offload": "cpu"}),
         ({}, {"type": "ddp"}),
     ],
 )
@@ -58,7 +59,7 @@ def test_stages_of_zero(tmp_path, values, found):
 def test_files_that_the_other_program_ships_are_known_by_name():
     assert shared(deepspeed="examples/deepspeed/ds_z3_config.json")[0] == {"type": "fsdp"}
     offloading = shared(deepspeed="examples/deepspeed/ds_z2_offload_config.json")[0]
-    assert offloading == {"type": "fsdp", "reshard": False}
+    assert offloading == {"type": "fsdp", "reshard": False, "offload": "cpu"}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_files_that_the_other_program_ships_are_known_by_name():
     [
         ({"fsdp": "full_shard auto_wrap"}, {"type": "fsdp"}),
         ({"fsdp": ["shard_grad_op", "auto_wrap"]}, {"type": "fsdp", "reshard": False}),
-        ({"fsdp": "full_shard,offload"}, {"type": "fsdp"}),
+        ({"fsdp": "full_shard,offload"}, {"type": "fsdp", "offload": "cpu"}),
         ({"fsdp": True}, {"type": "fsdp"}),
         ({"fsdp": "no_shard"}, {"type": "ddp"}),
         (
@@ -74,7 +75,7 @@ def test_files_that_the_other_program_ships_are_known_by_name():
                 "fsdp": "full_shard",
                 "fsdp_config": {"reshard_after_forward": False, "cpu_offload": True},
             },
-            {"type": "fsdp", "reshard": False},
+            {"type": "fsdp", "reshard": False, "offload": "cpu"},
         ),
         ({"fsdp": ""}, {}),
     ],
@@ -88,7 +89,7 @@ def test_words_of_fsdp(keys, found):
     [
         (
             accelerated(fsdp_sharding_strategy="FULL_SHARD", fsdp_offload_params=True),
-            {"type": "fsdp"},
+            {"type": "fsdp", "offload": "cpu"},
         ),
         (
             accelerated(fsdp_version=2, fsdp_reshard_after_forward=False),
@@ -124,4 +125,6 @@ def test_what_a_file_says_besides_is_told():
     _, notes = shared(deepspeed=zero(3) | {"optimizer": {"type": "AdamW"}})
     assert any("its 'optimizer' is not read" in note for note in notes)
     _, notes = shared(deepspeed=zero(3, offload_param=CPU))
+    assert any("is training.parallel: fsdp, offload: cpu here" in note for note in notes)
+    _, notes = shared(deepspeed=zero(1, offload_optimizer=CPU))
     assert any("its offload is not followed" in note for note in notes)

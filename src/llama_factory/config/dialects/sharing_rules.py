@@ -74,8 +74,11 @@ def _put(done: Translation, key: str, found: Shares) -> None:
     if found.shards and not found.reshard:
         done.put("training.parallel.reshard", False, key)
         more += ", reshard: false"
-    if found.shards and found.offloads:
-        done.note(key, "its offload is not followed: parts stay where they are computed with.")
+    if found.offloads and found.shards:
+        done.put("training.parallel.offload", "cpu", key)
+        more += ", offload: cpu"
+    elif found.offloads:
+        done.note(key, "its offload is not followed: where each holds all, all lies on its GPU.")
     kind = "each process holds a part" if found.shards else "each process holds the whole model"
     ours = f"training.parallel: {'fsdp' if found.shards else 'ddp'}{more}"
     done.note(

@@ -124,12 +124,12 @@ COURSE: dict[str, Key] = {
 PROCESSES: dict[str, Key] = {
     "deepspeed": part(
         "training.parallel", anything, "ds_z3_config.json",
-        about="A file or its values: stages 0 and 1 are ddp, 2 and 3 fsdp; not its offload.",
+        about="A file or its values: stages 0 and 1 are ddp, 2 and 3 fsdp, `device: cpu` offload.",
         off=(None, ""),
     ),
     "fsdp": part(
         "training.parallel", anything, "full_shard auto_wrap",
-        about="shard_grad_op keeps weights whole between the passes; offload is left out.",
+        about="shard_grad_op keeps weights whole between the passes.",
         off=(None, ""),
     ),
     "fsdp_config": part(

@@ -9,8 +9,9 @@ see `equal_shares` in `update.py`. Gradients are sent after every backward pass;
 one, they would be kept whole.
 """
 
+import logging
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from llama_factory.core.errors import ConfigError
 from llama_factory.training.optimizers import OPTIMIZERS
@@ -43,6 +44,12 @@ NOT_IN_FLOAT16 = (
     "or parallel: ddp."
 )
 """Also where model.dtype: auto comes to float16, as on older GPUs."""
+OFFLOADS_NOTHING = (
+    "training.parallel.offload: cpu saves nothing: %s. It moves the parts of weights that several "
+    "processes hold from their GPUs to main memory."
+)
+
+logger = logging.getLogger(__name__)
 
 
 @PARALLELS.register("fsdp")
@@ -58,6 +65,10 @@ class Fsdp(Parallel):
     """Before and after the training each process holds the whole model once, for tests of answers
     and for strategies that look at weights. `false` leaves the base model in its files, reads each
     process's parts from there, and does without these: for models that no process has room for."""
+    offload: Literal["none", "cpu"] = "none"
+    """Where a process keeps its parts of weights, gradients and optimizer state. `cpu`: in main
+    memory, where the optimizer steps too; a layer's weights go to the GPU for the moment in which
+    it computes. Much slower, and a GPU then holds activations and the layers at work alone."""
 
     @property
     def in_place(self) -> bool:
@@ -99,6 +110,8 @@ class Fsdp(Parallel):
 
         count = current().count
         if count == 1:
+            if self.offload == "cpu":
+                logger.warning(OFFLOADS_NOTHING, "this is one process")
             return alone(model)
         if model.precision.name == "float16":
             raise ConfigError(NOT_IN_FLOAT16)
@@ -128,8 +141,11 @@ class Fsdp(Parallel):
         if getattr(causal_of(kernels.network), "is_quantized", False):
             raise ConfigError(NOT_PACKED)
         undo = undoing(kernels, in_place=self.in_place, writes=processes.is_first)
+        if self.offload == "cpu" and fabric.device.type == "cpu" and processes.is_first:
+            logger.warning(OFFLOADS_NOTHING, "these processes compute in main memory")
         self._shard(kernels, strategy.device_mesh[DIMENSION], keeps_trained)
-        return fabric.setup_module(kernels), undo
+        # sharding has moved what is not offloaded
+        return fabric.setup_module(kernels, move_to_device=self.offload == "none"), undo
 
     def let_go(self, module: Any) -> None:
         """See `Parallel.let_go`: else weights outside of layers stay whole, and pass for parts."""
@@ -158,16 +174,20 @@ class Fsdp(Parallel):
 
     def _shard(self, kernels: "nn.Module", mesh: "DeviceMesh", keeps_trained: bool) -> None:
         """Each layer is a group that is gathered at once; the rest is one more."""
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
         from llama_factory.model.layers import repeated_blocks
         from llama_factory.model.sharding import remember_root
 
         network: Any = kernels.network
         trained = {each for each in network.parameters() if each.requires_grad}
+        pins = mesh.device_type == "cuda"
         options: dict[str, Any] = {
             "mesh": mesh,
             "ignored_params": trained if keeps_trained else set(),
+            "offload_policy": CPUOffloadPolicy(pin_memory=pins)
+            if self.offload == "cpu"
+            else OffloadPolicy(),
         }
         for block in repeated_blocks(network)[1]:
             fully_shard(block, reshard_after_forward=self.reshard, **options)
