@@ -16,6 +16,7 @@ from llama_factory.model.chat.encoding import (
 )
 from llama_factory.model.chat.long_prompts import room
 from llama_factory.model.chat.prompt_format import PromptFormat
+from llama_factory.model.chat.templates import find
 from tests.model.chat.kinds import WithoutPlaces
 from tests.tiny import CHAT_TEMPLATE, END, START, make_tokenizer, render
 
@@ -24,7 +25,9 @@ LONG = EncodeOptions(10_000)
 
 @pytest.fixture
 def tokenizer():
-    return make_tokenizer()
+    found = make_tokenizer()
+    found.add_special_tokens({"additional_special_tokens": ["<|return|>", "<|end|>"]})
+    return found
 
 
 def talk(*contents, **fields):
@@ -43,6 +46,19 @@ def test_every_answer_is_trained_with_its_end_and_nothing_else(tokenizer):
     whole = render(tokenizer, talk("Hi?", "你好", "And?", "Good.").messages, ask=False)
     assert row.ids == tuple(whole)[: len(row.ids)]
     assert row.weights is None
+
+
+def test_answers_that_end_otherwise_once_others_follow_are_taught_up_to_their_end(tokenizer):
+    marked = find("gpt_oss").jinja
+    own = marked.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
+    rows = []
+    for template in (marked, own):
+        options = replace(LONG, format=PromptFormat(template=template))
+        rows.append(encode(talk("Hi?", "One.", "And?", "Two."), tokenizer, options))
+    for row in rows:
+        final = "<|channel|>final<|message|>"
+        assert trained_text(row, tokenizer) == f"{final}One.{final}Two.<|return|>"
+    assert rows[0] == rows[1]
 
 
 def test_a_long_answer_loses_its_end_and_a_long_prompt_is_refused(tokenizer):

@@ -1,6 +1,7 @@
 """Every name of families.yaml, and the families whose texts are written out from model cards."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,8 +71,9 @@ def test_many_families_are_written_out():
 def test_every_name_writes_what_is_asked_and_teaches_the_answers_with_their_end(tokenizer):
     for name in names():
         text = written(tokenizer, name, "three")
-        end = format_of(name).tokens.split()[-1].replace("eos_token", "</s>")
-        assert text.count(f"{end}⟧") == 3, name
+        end = find(name).tokens[-1].replace("eos_token", "</s>")
+        # gpt-oss ends the answers that others follow with another token
+        assert text.count(f"{end}⟧") == (1 if name == "gpt_oss" else 3), name
         without_marks = "".join(text.split("⟦")[0] for text in text.split("⟧"))
         assert "C" in without_marks, name
 
@@ -81,6 +83,72 @@ def test_a_name_for_models_that_do_not_think_has_no_thoughts():
         if name.endswith("_nothink"):
             assert format_of(name).thought is None
             assert format_of(name.removesuffix("_nothink")) != format_of(name)
+
+
+SEARCH = {
+    "name": "search",
+    "parameters": {
+        "type": "object",
+        "properties": {
+            "query": {"type": "string", "description": "What to look for."},
+            "number": {"type": "integer", "default": 10},
+            "language": {"type": "string", "enum": ["en", "zh"], "default": "en"},
+            "tags": {"type": "array", "items": {"type": "string"}},
+            "place": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}, "radius": {"type": "number"}},
+                "required": ["city"],
+            },
+            "since": {"type": ["string", "null"]},
+        },
+        "required": ["query"],
+    },
+}
+
+
+def test_gpt_oss_lists_tools_in_the_notation_of_its_model_card(tokenizer):
+    how = PromptFormat(template=find("gpt_oss").jinja)
+    tools = json.dumps([{"type": "function", "function": each} for each in (SEARCH, {"name": "f"})])
+    text = Renderer(tokenizer, tools, how).text(ASKED[:1], ask=True)
+    assert (
+        """namespace functions {
+
+type search = (_: {
+// What to look for.
+query: string,
+number?: number, // default: 10,
+language?: "en" | "zh", // default: en,
+tags?: string[],
+place?: {
+city: \n                string, radius?: \n                number},
+since?: string | null,
+}) => any;
+
+type f = () => any;
+
+} // namespace functions<|end|>"""
+        in text
+    )
+
+
+def test_gpt_oss_keeps_thoughts_and_what_is_said_beside_a_call_in_a_channel(tokenizer):
+    how = PromptFormat(template=find("gpt_oss").jinja)
+    beside = (ASKED[0], replace(CALLED, content="Let me look."), Message("tool", "20"))
+    renderer = Renderer(tokenizer, TOOLS, how)
+    asked = renderer.text(beside, ask=True)
+    assert (
+        "assistant<|channel|>analysis<|message|>Let me look.<|end|><|start|>assistant to=" in asked
+    )
+    whole = renderer.text((*beside, ASKED[1]), ask=False)
+    assert whole == f"{asked}<|channel|>final<|message|>B<|return|>"
+    thought = Message("assistant", "<think>\nHm.\n</think>\n\nB")
+    assert (
+        Renderer(tokenizer, format=how)
+        .text((ASKED[0], thought), ask=False)
+        .endswith(
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>B<|return|>"
+        )
+    )
 
 
 def test_where_thinking_is_off_the_question_holds_the_empty_thought(tokenizer):

@@ -44,11 +44,20 @@ FORMS = {
     "minimax m1": '<tool_calls>\n{"name": "add", "arguments": {"a": 1}}\n</tool_calls>',
     "lfm2": "<|tool_call_start|>[add(a=1)]<|tool_call_end|>",
     "gemma4": "<|tool_call>call:add{a:1}<tool_call|>",
+    "harmony": "<|start|>assistant<|channel|>commentary to=functions.add "
+    '<|constrain|>json<|message|>{"a": 1}<|call|>',
+    "harmony of its template": " to=functions.add<|channel|>commentary json<|message|>"
+    '{"a": 1}<|call|>',
+    "harmony without its tokens": 'assistantcommentary to=functions.add json{"a": 1}',
+    "harmony of its template without its tokens": ' to=functions.addcommentary json{"a": 1}',
     "react": 'Action: add\nAction Input: {"a": 1}',
 }
 
 
-READ = ("chatml", "qwen", "qwen3", "llama3", "mistral", "chatglm3", "glm4", "granite4", "default")
+READ = (
+    *("chatml", "qwen", "qwen3", "llama3", "mistral", "chatglm3", "glm4", "granite4", "default"),
+    "gpt_oss",
+)
 """Templates of each form of calls."""
 
 
@@ -73,7 +82,9 @@ def test_what_a_template_renders_is_read_again(
     text = rendered(name, Message("assistant", content, tool_calls=calls))
     spoken, found = read_calls(text, NAMES)
     assert tuple(found) == calls
-    if name != "qwen3":  # it begins with an empty thought
+    if name == "gpt_oss":  # the name of the channel is no special token
+        assert spoken.strip() == (content and f"analysis{content}")
+    elif name != "qwen3":  # it begins with an empty thought
         assert spoken.strip() == content
 
 
@@ -112,6 +123,11 @@ def test_every_form_is_read_in_pieces_of_any_size(text: str, before: str) -> Non
         'say {"name": "add", "arguments": {}}',
         "Action: add",
         "Action: add\nnothing",
+        "the assistant analysis",
+        "to=functions.add is how it begins {}",
+        'assistantcommentary to=functions.other json{"a": 1}',
+        "<|call|>",
+        "<|start|>assistant<|channel|>commentary to=functions.add",
         "a < b and </tool_call> \n",
         "  spaces \n\n",
         "{}\n{}\n",

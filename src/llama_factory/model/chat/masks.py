@@ -178,7 +178,10 @@ def answer_spans(talk: Conversation, answers: Sequence[int]) -> dict[int, list[S
 
 
 def _whole(talk: Conversation, number: int, spans: Sequence[Span]) -> list[Span]:
-    """An answer's marks, none of the prompt among them, with the end token that follows them."""
+    """An answer's marks, none of the prompt among them, with the end token that follows them.
+
+    An answer that other turns follow, or that calls tools, may end with another token.
+    """
     start = talk.starts.get(number, 0)
     kept = [(max(start, first), after) for first, after in spans if after > start]
     end, text = talk.renderer.habits.end, talk.tokens.text
@@ -187,7 +190,8 @@ def _whole(talk: Conversation, number: int, spans: Sequence[Span]) -> list[Span]
     first, after = kept[-1]
     found = text.find(end, max(first, after - len(end)))
     if found < 0 or text[after:found].strip():
-        _warn_of_unmarked_end(talk.renderer.template, end)
+        if number == len(talk.messages) - 1 and not talk.messages[number].tool_calls:
+            _warn_of_unmarked_end(talk.renderer.template, end)
         return kept
     return [*kept[:-1], (first, found + len(end))]
 
@@ -213,7 +217,9 @@ def _find_span(talk: Conversation, number: int) -> Span:
     through = whole if is_last else renderer.text(messages[: number + 1], ask=False)
     end = _end_of_answer(through, start, renderer.habits.end)
     if not whole.startswith(through[:end]):
-        end = _rewritten_end(talk, number, start)
+        said = end - len(renderer.habits.end)
+        ends_otherwise = said > start and whole.startswith(through[:said])
+        end = said if ends_otherwise else _rewritten_end(talk, number, start)
     if end < 0:
         _require_prefix(through, talk, number)
     return start, end

@@ -7,6 +7,8 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
 from typing import Any
 
 from llama_factory.core.types import ToolCall
@@ -17,6 +19,15 @@ MISTRAL_LIST = '[{"name":'
 """How Mistral's calls begin where its special token was left out of the text."""
 REACT = r"Action:[ \t]*(?P<react>[^\n]+?)[ \t]*\n[ \t]*Action Input:"
 """LLaMA-Factory's form for templates that have none of their own."""
+HARMONY_PARTS = ("<|start|>", "assistant", "<|channel|>", "commentary", " ", "to=functions.")
+"""How gpt-oss begins a call; all but the last may be missing, special tokens among them."""
+HARMONY = "".join(f"(?:{re.escape(part)})?" for part in HARMONY_PARTS[:-1]) + r"to=functions\."
+HARMONY_MORE = (
+    r"[ ]?(?:<\|channel\|>)?(?:commentary)?[ ]?(?:<\|constrain\|>)?(?:json)?(?:<\|message\|>)?[ ]?"
+)
+"""What may stand between the name of a tool and its arguments."""
+HARMONY_END = "<|call|>"
+BEGUN_HARMONY = re.compile(HARMONY + r"[^\n{]{0,200}\Z")
 
 TAGGED = ToolBlock(END_TAG, in_tool_call)
 """What `<tool_call>` opens where no JSON follows."""
@@ -43,13 +54,14 @@ class CallReader:
         self._names = frozenset(names)
         spelt = "|".join(sorted(map(re.escape, names), key=len, reverse=True)) or r"(?!)"
         self._marks = re.compile(
-            rf"(?P<end>{END_TAG})|(?P<tag>{TAG})|(?P<list>{re.escape(MISTRAL)})|{REACT}"
+            rf"(?P<end>{END_TAG}|{re.escape(HARMONY_END)})|(?P<tag>{TAG})|(?P<list>{re.escape(MISTRAL)})|{REACT}"
             rf"|(?P<block>{'|'.join(map(re.escape, BLOCKS))})"
+            rf"|{HARMONY}(?P<harmony>{spelt}){HARMONY_MORE}(?=\{{)"
             rf"|(?P<plain>{spelt})[ \t]*\n[ \t]*(?=\{{)|(?={re.escape(MISTRAL_LIST)})"
             rf"|(?<=\n)(?P<bare>[ \t]*)(?=\[?[ \t\n]*\{{)"
         )
         begun = [TAG, END_TAG, MISTRAL, MISTRAL_LIST, "Action:", *(f"{name}\n" for name in names)]
-        begun += BLOCKS
+        begun += [*BLOCKS, HARMONY_END, *_heads()]
         self._begun = {each[:num] for each in begun for num in range(1, len(each) + 1)}
         self._longest = max(map(len, begun))
         self._held = ""
@@ -107,7 +119,8 @@ class CallReader:
         if begin == len(self._held):
             return ([], end) if is_last else None
         if self._held[begin] in "[{":
-            return self._read_json(mark["react"] or mark["plain"], begin, end, is_last=is_last)
+            name = mark["react"] or mark["plain"] or mark["harmony"]
+            return self._read_json(name, begin, end, is_last=is_last)
         return self._read_block(TAGGED, end, is_last=is_last) if mark["tag"] else ([], end)
 
     def _read_json(
@@ -179,6 +192,8 @@ class CallReader:
         lines = [each for each in (before, line) if text.startswith("Action:", each)]
         if text[line:].strip() in ("", "["):
             lines.append(line)
+        if harmony := BEGUN_HARMONY.search(text):
+            lines.append(harmony.start())
         return min([next(begun, len(text)), *lines])
 
 
@@ -188,6 +203,14 @@ def read_calls(text: str, names: Collection[str]) -> tuple[str, list[ToolCall]]:
     pieces = [*reader.push(text), *reader.finish()]
     spoken = "".join(each.text for each in pieces if isinstance(each, Spoken))
     return spoken, [each for each in pieces if isinstance(each, ToolCall)]
+
+
+@lru_cache(maxsize=1)
+def _heads() -> tuple[str, ...]:
+    """Every way in which a call of gpt-oss may begin."""
+    *parts, last = HARMONY_PARTS
+    ways = product(*[("", part) for part in parts])
+    return tuple("".join(way) + last for way in ways)
 
 
 class _Scan:

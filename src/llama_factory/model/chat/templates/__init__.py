@@ -53,13 +53,15 @@ def find(name: str) -> NamedTemplate:
             "out where the model's tokenizer has a template of its own, or take one of: "
             f"{', '.join(names())}."
         )
-    form = format_of(name)
-    return NamedTemplate(name, jinja(name, form), tuple(form.tokens.split()))
+    values = _fields(name)
+    own = values.get("file")
+    text = FILE.with_name(own).read_text(encoding="utf-8") if own else jinja(name, format_of(name))
+    return NamedTemplate(name, text, tuple(values["tokens"].split()))
 
 
 @cache
 def format_of(name: str) -> ChatFormat:
-    """The format of a name in the table."""
+    """The format of a name in the table that has no file of its own."""
     return ChatFormat.read(_fields(name))
 
 
