@@ -76,6 +76,9 @@ class ScriptedEngine:
     async def embed(self, version_id: str, prompt: Prompt) -> tuple[float, ...]:
         return (1.0,)
 
+    async def score(self, version_id: str, text: str, max_tokens: int | None) -> float:
+        return 1.0
+
     async def close(self) -> None:
         self.loaded = frozenset()
 

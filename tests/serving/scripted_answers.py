@@ -90,6 +90,9 @@ class ScriptedEngine:
     async def embed(self, version_id: str, prompt: Prompt) -> tuple[float, ...]:
         return (0.5, -0.25, float(len(await self.tokens(version_id, prompt))))
 
+    async def score(self, version_id: str, text: str, max_tokens: int | None) -> float:
+        return float(len(text[:max_tokens]))
+
     async def close(self) -> None:
         self.events.append("close")
 

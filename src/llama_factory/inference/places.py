@@ -19,7 +19,7 @@ from llama_factory.inference.packed import PackedNetwork, SequenceReader, Span, 
 from llama_factory.inference.prompts import PromptWriter
 from llama_factory.inference.settings import InferenceSettings
 from llama_factory.inference.version_weights import Chain, VersionedNetwork
-from llama_factory.model import provenance
+from llama_factory.model import provenance, value_head
 from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.base import fingerprint, load_network, tokenizer_of
 from llama_factory.model.chat import prompt_format
@@ -28,6 +28,7 @@ from llama_factory.model.lora_weights import read_plain_lora
 from llama_factory.model.saved import of_version
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.source import resolve
+from llama_factory.model.value_head import ValueHead
 from llama_factory.versions.version import ModelVersion
 
 PROOF = "What is new?"
@@ -47,6 +48,7 @@ class Place:
         texts: what its tokens say.
         end_tokens: which end its answers.
         chain: matrices that the reader is to take before the version answers.
+        head: makes scores of its states; None where it is no reward model.
     """
 
     reader: SequenceReader
@@ -54,6 +56,7 @@ class Place:
     texts: TokenTexts
     end_tokens: frozenset[int]
     chain: Chain | None = None
+    head: ValueHead | None = None
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -83,7 +86,8 @@ class Places:
         tokenizer = tokenizer_of(settings, folder, ())
         self._ends = end_tokens(self.network, tokenizer)
         reader = self._shared(self.network)
-        self._base = self._place(reader, tokenizer, usual, self._ends)
+        base = self._place(reader, tokenizer, usual, self._ends)
+        self._base = replace(base, head=self._head(folder))
         self._by_id = {BASE_VERSION: self._base}
 
     def __getitem__(self, version_id: str) -> Place:
@@ -139,12 +143,18 @@ class Places:
         if chain is not None:
             tokenizer = self._base.tokenizer
             how = prompt_format.read(adapter, self._usual, tokenizer)
-            return replace(self._place(reader, tokenizer, how, self._ends), chain=chain)
+            place = self._place(reader, tokenizer, how, self._ends)
+            return replace(place, chain=chain, head=self._head(adapter))
         saved = of_version(self._settings, (adapter,), version.base_fingerprint)
         tokenizer = saved.tokenizer()
         network = saved.network(tokenizer).eval()
         how = saved.format(self._usual, tokenizer)
-        return self._place(reader_of(network), tokenizer, how, end_tokens(network, tokenizer))
+        place = self._place(reader_of(network), tokenizer, how, end_tokens(network, tokenizer))
+        return replace(place, head=self._head(adapter))
+
+    def _head(self, folder: Path) -> ValueHead | None:
+        head = value_head.read(folder, self.network.config.get_text_config().hidden_size)
+        return None if head is None else head.to(self.network.device)
 
     def _shared(self, network: Any) -> SequenceReader:
         if not can_pack(network):

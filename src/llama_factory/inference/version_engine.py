@@ -38,6 +38,11 @@ from llama_factory.model.settings import ModelSettings
 from llama_factory.versions.version import ModelVersion
 
 UNLOADED = "version {} was unloaded before it could answer. Ask again."
+NO_HEAD = (
+    "{} answers and scores nothing: a score is made by the head of a reward model. Train one "
+    "(stage rm, or training.objective reward), and serve the folder in which it wrote "
+    "value_head.safetensors."
+)
 
 
 @dataclass(frozen=True)
@@ -288,6 +293,29 @@ class VersionEngine:
             hidden = self._places[version_id].reader.hidden(version_id, ids)
         mean = F.normalize(hidden.float().mean(0), dim=0)
         return tuple(mean.tolist())
+
+    @torch.inference_mode()
+    def score(self, version_id: str, text: str, max_tokens: int | None = None) -> float:
+        """What a reward model makes of a text: the number of its head after the last token.
+
+        Args:
+            version_id: a version that was loaded.
+            text: as the model reads it, marks of turns included.
+            max_tokens: of its beginning; None: as many as the model reads.
+
+        Raises:
+            RequestError: the version is no reward model, or the text is empty.
+        """
+        place = self._places[version_id]
+        if place.head is None:
+            raise RequestError(NO_HEAD.format(version_id), param="model")
+        ids = place.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = ids[: min(max_tokens or place.reader.context, place.reader.context)]
+        if not ids:
+            raise RequestError("messages: a text has no tokens. Send a text.", param="messages")
+        with self._stepping:
+            hidden = place.reader.hidden(version_id, ids)
+        return float(place.head(hidden[-1:]))
 
     def _require_known(self, ids: Sequence[int]) -> None:
         most = self._places.vocab_size

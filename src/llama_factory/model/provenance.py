@@ -12,6 +12,8 @@ from llama_factory.core.errors import ModelError, suggest
 ADAPTER_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 TOKENIZER_FILE = "tokenizer_config.json"
+HEAD_FILE = "value_head.safetensors"
+"""Beside the weights of a reward model."""
 RECORD = "trained_on.json"
 MERGED = "merged_adapters"
 """Copies of the adapters that the base model carried in its weights, numbered in their order."""

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from llama_factory.core.errors import ModelError
 from llama_factory.model.layers import backbone_of
 from llama_factory.model.padding import IGNORED
+from llama_factory.model.provenance import HEAD_FILE as FILE
 from llama_factory.model.quick.network import of_lengths
 
-FILE = "value_head.safetensors"
 PREFIX = "v_head."
 ATTRIBUTE = "value_head"
 
@@ -67,6 +67,19 @@ def attach(network: Any, seed: int) -> None:
     network.add_module(ATTRIBUTE, head.to(weight.device))
 
 
+def read(folder: Path, width: int) -> ValueHead | None:
+    """The head saved in a folder, for a network of that width; None where there is none.
+
+    Raises:
+        ModelError: the file is damaged or belongs to a model of another width.
+    """
+    if not (folder / FILE).exists():
+        return None
+    head = ValueHead(width)
+    _fill(head, folder / FILE)
+    return head.eval()
+
+
 def save(network: Any, folder: Path) -> None:
     """Write the head beside an adapter, where there is one."""
     if hasattr(network, ATTRIBUTE):
@@ -85,7 +98,10 @@ def load(network: Any, folder: Path) -> None:
     if not path.exists():
         return
     attach(network, seed=0)
-    head = getattr(network, ATTRIBUTE)
+    _fill(getattr(network, ATTRIBUTE), path)
+
+
+def _fill(head: ValueHead, path: Path) -> None:
     try:
         tensors = {name.removeprefix(PREFIX): t for name, t in load_file(path).items()}
         head.load_state_dict(tensors)

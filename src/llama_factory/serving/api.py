@@ -28,6 +28,7 @@ from llama_factory.serving.routes import (
     messages,
     models,
     operations,
+    scores,
     tokens,
 )
 from llama_factory.serving.service import Gateway
@@ -35,7 +36,7 @@ from llama_factory.serving.settings import ServingSettings
 from llama_factory.serving.shadow import Shadow
 from llama_factory.versions.workspace import Workspace
 
-ROUTES = (health, models, completions, messages, embeddings, tokens, adapters, operations)
+ROUTES = (health, models, completions, messages, embeddings, scores, tokens, adapters, operations)
 
 
 def create_app(

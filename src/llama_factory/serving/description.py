@@ -189,6 +189,15 @@ class EmbeddingsBody(Response):
     model: str
 
 
+class ScoresBody(Response):
+    """What a reward model makes of each text, in their order."""
+
+    id: str
+    object: Literal["score.evaluation"]
+    model: str
+    scores: list[float]
+
+
 class TokenIdsBody(Response):
     """A prompt as token ids."""
 
@@ -225,6 +234,7 @@ RESPONSES: dict[str, type[Response]] = {
     "/v1/messages": MessageBody,
     "/v1/messages/count_tokens": InputCountBody,
     "/v1/embeddings": EmbeddingsBody,
+    "/v1/score/evaluation": ScoresBody,
     "/tokenize": TokenIdsBody,
     "/detokenize": TextBody,
     "/v1/feedback": FeedbackBody,

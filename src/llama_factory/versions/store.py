@@ -246,7 +246,8 @@ def _publish_adapter(workspace: Workspace, base_model: str, adapter: Path) -> Mo
         raise VersionError(f"{adapter}: no {missing[0]} is there, so it is no adapter folder.")
     draft = _untrained(workspace.building, next_id(workspace), ids(workspace)[-1], base_model)
     (draft.folder / "adapter").mkdir()
-    extra = [prompt_format.FILE] if prompt_format.kept(adapter) else []
+    extra = [trained_on.HEAD_FILE] if (adapter / trained_on.HEAD_FILE).is_file() else []
+    extra += [prompt_format.FILE] if prompt_format.kept(adapter) else []
     for name in (*ADAPTER_FILES, *extra):
         shutil.copyfile(adapter / name, draft.folder / "adapter" / name)
     files.write_jsonl(draft.folder / "data" / "held_out.jsonl", [])

@@ -61,5 +61,17 @@ class AnswerEngine(Protocol):
             RequestError: this engine gives no embeddings.
         """
 
+    async def score(self, version_id: str, text: str, max_tokens: int | None) -> float:
+        """The score of a text by a reward model.
+
+        Args:
+            version_id: a version that was loaded.
+            text: as the model reads it.
+            max_tokens: of its beginning; None: as many as the model reads.
+
+        Raises:
+            RequestError: the version is no reward model, or this engine gives no scores.
+        """
+
     async def close(self) -> None:
         """End what runs; answers in progress are cut."""

@@ -135,6 +135,10 @@ class LocalEngine:
         """See `AnswerEngine`."""
         return await self._do(partial(self._engine.embed, version_id, prompt))
 
+    async def score(self, version_id: str, text: str, max_tokens: int | None) -> float:
+        """See `AnswerEngine`."""
+        return await self._do(partial(self._engine.score, version_id, text, max_tokens))
+
     async def close(self) -> None:
         """See `AnswerEngine`."""
         ending = ShuttingDownError("the server is being stopped. Ask again once it is back.")

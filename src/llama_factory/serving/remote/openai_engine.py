@@ -123,6 +123,14 @@ class OpenaiEngine:
         """
         raise RequestError("this server's engine gives no embeddings. Ask it directly.")
 
+    async def score(self, version_id: str, text: str, max_tokens: int | None) -> float:
+        """See `AnswerEngine`.
+
+        Raises:
+            RequestError: always.
+        """
+        raise RequestError("this server's engine gives no scores. Use serving.engine: local.")
+
     async def close(self) -> None:
         """See `AnswerEngine`."""
         await self._watch.close()

@@ -191,6 +191,18 @@ class VllmEngine:
             param="model",
         )
 
+    async def score(self, version_id: str, text: str, max_tokens: int | None) -> float:
+        """See `AnswerEngine`.
+
+        Raises:
+            RequestError: always: a vLLM that generates text gives no scores.
+        """
+        raise RequestError(
+            "scores are not given by this server: its engine (vLLM) runs to generate text. "
+            "Ask a server with `serving.engine: local`.",
+            param="model",
+        )
+
     async def loss(self, version_id: str, prompt_ids: Ids, answer_ids: Ids) -> float:
         """The mean negative log-likelihood of an answer under a version, in nats a token.
 
