@@ -66,6 +66,17 @@ def test_all_problems_are_told_at_once_with_lines_and_nearest_names(tmp_path):
     assert "line 9: strategies.1: 'repla' is not a strategy. Did you mean 'replay'?" in told
 
 
+def test_what_goes_wrong_between_settings_names_the_line_of_one_of_them(tmp_path):
+    flat = "model_name_or_path: x\nstage: sft\ndo_train: false\n"
+    assert "line 3: do_train: do_train is off and so is do_predict" in problem(tmp_path, flat)
+    native = "data: {max_tokens: 64}\ndo_train: false\n"
+    assert "line 2: do_train is off and so is do_predict" in problem(tmp_path, native)
+    told = problem(tmp_path, "training:\n  seed: 1\n  objective: dpo\n  packing: true\n")
+    assert "line 4: training: packing puts several rows into one" in told
+    told = problem(tmp_path, "model: {base_model: x}\ndata:\n  tool_format: gwen\n")
+    assert "line 3: data.tool_format: 'gwen' is no way to write tools that is known here." in told
+
+
 def test_a_change_is_applied_and_its_problems_name_it(tmp_path):
     path = written(tmp_path, "training: {epochs: 2}\n")
     assert load_config(path, ["training.learning_rate=1e-4"]).training.learning_rate == 1e-4

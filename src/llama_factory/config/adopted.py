@@ -16,7 +16,7 @@ KINDS = {"LORA": "lora", "OFT": "oft"}
 """PEFT's name of a kind of adapter -> ours."""
 KEPT = ("template", "replace_template", "trust_remote_code")
 """Settings of the model that hold for the workspace too."""
-ASKED = ("default_system", "enable_thinking", "max_tokens")
+ASKED = ("default_system", "enable_thinking", "max_tokens", "tool_format")
 """The same of its data."""
 
 

@@ -16,10 +16,13 @@ from llama_factory.config import changes as changing
 from llama_factory.config.changes import Change, Changes
 from llama_factory.config.dialects.keys import KEYS
 from llama_factory.config.dialects.translate import is_flat, translate, translate_article
-from llama_factory.config.origins import Location, Origin, Origins, find
-from llama_factory.config.schema import RunConfig
+from llama_factory.config.origins import THEIR_DEFAULT, Location, Origin, Origins, find
+from llama_factory.config.schema import RunConfig, has, is_section
 from llama_factory.core import plugins
 from llama_factory.core.errors import ConfigError, suggest
+
+WORD = re.compile(r"[a-z_]+(?:\.[a-z_]+)*")
+"""What may be the name of a setting in a message."""
 
 logger = logging.getLogger(__name__)
 
@@ -304,15 +307,30 @@ def _of_key(origins: Origins, key: str, message: str) -> tuple[int, str]:
 def _of_setting(origins: Origins, location: Location, message: str) -> tuple[int, str]:
     """A native setting's problem, with its line or with what set it."""
     name = ".".join(map(str, location))
-    origin = origins.of(location) or _around(origins, location)
+    is_whole = not location or is_section(name)
+    named = _named_in(origins, location, message) if is_whole else None
+    origin = named or origins.of(location) or _around(origins, location)
     if origin is not None and origin.label != f"line {origin.line}":
         return origin.line, f"{origin.label}: {message}"
     if origins.tree is None:
-        return 0, f"{name}: {message}"
+        return 0, f"{name}: {message}" if name else message
     line = origin.line if origin else find(origins.tree, location)[0]
+    if not name:
+        return line, f"line {line}: {message}" if origin else message
     if len(location) == 1 and is_flat(name) and KEYS[name].target:
         message = f"a flat key of LLaMA-Factory; beside sections it is {KEYS[name].target}."
     return line, f"line {line}: {name}: {message}"
+
+
+def _named_in(origins: Origins, location: Location, message: str) -> Origin | None:
+    """What set the first setting that a message about a whole section, or all of them, names."""
+    for word in WORD.findall(message):
+        steps = tuple(word.split("."))
+        for path in (steps, (*location, *steps)):
+            origin = origins.of(path) if has(".".join(map(str, path)), {}) else None
+            if origin is not None and not origin.label.startswith(THEIR_DEFAULT):
+                return origin
+    return None
 
 
 def _around(origins: Origins, location: Location) -> Origin | None:

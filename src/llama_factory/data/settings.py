@@ -74,6 +74,13 @@ class DataSettings(Settings):
     long_prompts: Literal["drop", "cut"] = "drop"
     """What becomes of a row whose prompt fills all of `max_tokens`: it is left out, or the end of
     its question is `cut` out and the answer taught all the same."""
+    long_pairs: Literal["turns", "share"] = "turns"
+    """What becomes of a preference pair longer than `max_tokens`: it loses its oldest `turns`, then
+    its answers' ends; or its prompt and its answers `share` the room by their lengths and are cut
+    at their ends, the marks before the answer too, as LLaMA-Factory does."""
+    long_texts: Literal["parts", "cut"] = "parts"
+    """What becomes of a plain text longer than `max_tokens`, where texts are taught whole: it is
+    taught in `parts`, or `cut` after the first."""
     train_on_prompt: bool = False
     """Teach every token of a row, not the answers alone. Plain text is taught whole in any case."""
     mask_history: bool = False
@@ -84,6 +91,10 @@ class DataSettings(Settings):
     default_system: str | None = None
     """The system prompt of rows that have none, and of questions later on. Empty leaves it to the
     chat template."""
+    tool_format: str | None = None
+    """How tools are listed and called, as the family of this name does it, whatever the chat
+    template's own way: `default`, `glm4`, `llama3`, `mistral`, `qwen` and others. The list goes
+    into the system prompt. Empty leaves it to the chat template."""
     cleaning: list[Annotated[Step, OneOf(CLEANERS)]] = Field(
         default_factory=lambda: [CLEANERS.parse(name) for name in DEFAULT_STEPS]
     )

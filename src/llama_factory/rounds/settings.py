@@ -7,9 +7,11 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from llama_factory.continual.combinations import problems, rows_kept_by
 from llama_factory.continual.presets import default_strategies, expand
+from llama_factory.core.errors import ModelError
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.data.settings import DataSettings
 from llama_factory.evaluation.settings import EvaluationSettings
+from llama_factory.model.chat.templates.tool_formats import require_known
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.strategy import STRATEGIES, Strategy
@@ -93,6 +95,15 @@ class LearningConfig(Settings):
         if reasons:
             raise ValueError(" ".join(reasons))
         return strategies
+
+    @model_validator(mode="after")
+    def _knows_tool_format(self) -> Self:
+        try:
+            if self.data.tool_format is not None:
+                require_known(self.data.tool_format)
+        except ModelError as error:
+            raise ValueError(f"data.tool_format: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _can_share(self) -> Self:

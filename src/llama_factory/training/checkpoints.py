@@ -35,6 +35,9 @@ LOADABLE = "checkpoint-"
 DESCRIPTION = "run.json"
 """Beside the checkpoints: what the run depends on, so that a change can be named."""
 
+PROMPTS = ("enable_thinking", "default_system", "tool_format")
+"""Settings of `data:` that shape prompts."""
+
 logger = logging.getLogger(__name__)
 Description = Mapping[str, Any]
 """Plain values: rows, how they are taught, strategies, base model."""
@@ -337,8 +340,7 @@ def describe_run(run: Run, rows: Rows) -> Description:
         "training": run.settings.model_dump(mode="json", exclude=WITHOUT_EFFECT),
         "strategies": {STRATEGIES.name_of(s): s.model_dump(mode="json") for s in strategies},
         "the base model's files": run.model.fingerprint,
-        "data": data
-        | {"enable_thinking": form.enable_thinking, "default_system": form.default_system},
+        "data": data | {name: getattr(form, name) for name in PROMPTS},
         "model.new_special_tokens": [*form.text_tokens],
         "model.rope_scaling": _positions(run.model.network),
         "the chat template": _hash(form.template or run.model.tokenizer.chat_template),

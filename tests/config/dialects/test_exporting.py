@@ -3,7 +3,9 @@
 import pytest
 import yaml
 
+from llama_factory.config.dialects.answering import answer_request
 from llama_factory.config.dialects.exporting import (
+    Places,
     export_request,
     read_export_request,
 )
@@ -26,7 +28,7 @@ export_legacy_format: false
 
 
 def request(**changes):
-    return export_request(yaml.safe_load(EXAMPLE) | changes, "merge.yaml")
+    return export_request(yaml.safe_load(EXAMPLE) | changes, Places(None))
 
 
 def problem(**changes):
@@ -61,7 +63,7 @@ def test_keys_of_a_training_change_nothing():
     [
         (
             {"export_legacy_format": True},
-            "merge.yaml: export_legacy_format: True is not supported: weights are always "
+            "settings: export_legacy_format: True is not supported: weights are always "
             "safetensors; the older format is pickled, and reading it runs code.",
         ),
         ({"export_device": "npu"}, "export_device: 'npu' is not supported: use cpu"),
@@ -77,10 +79,23 @@ def test_what_cannot_be_followed_says_why(changes, message):
 
 def test_what_is_missing_is_told_all_at_once():
     with pytest.raises(ConfigError) as error:
-        export_request({"export_size": "big"}, "merge.yaml")
+        export_request({"export_size": "big"}, Places(None))
     told = str(error.value)
-    assert told.count("merge.yaml: ") == 3
-    assert "merge.yaml: export_dir: not given. An export needs it." in told
+    assert told.count("settings: ") == 3
+    assert "settings: export_dir: not given. An export needs it." in told
+
+
+def test_a_problem_names_the_file_and_the_line_or_the_change(tmp_path):
+    file = tmp_path / "merge.yaml"
+    file.write_text("model_name_or_path: x\ntemplate: gwen\nexport_size: big\n")
+    with pytest.raises(ConfigError) as error:
+        read_export_request(file, ["export_size=huge"])
+    template, size, folder = str(error.value).splitlines()
+    assert template.startswith(f"{file}, line 2: template: 'gwen' is no template known here.")
+    assert size.startswith("settings: export_size: ")
+    assert folder == f"{file}: export_dir: not given. An export needs it."
+    with pytest.raises(ConfigError, match=r"merge.yaml, line 2: template: 'gwen' is no template"):
+        answer_request(file, [])
 
 
 @pytest.mark.parametrize(

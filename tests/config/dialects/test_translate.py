@@ -425,6 +425,14 @@ def test_what_is_not_asked_for_is_not_done():
     assert (config_of().do_train, config_of().do_predict) == (True, False)
 
 
+def test_the_way_to_write_tools_is_a_name_that_is_known():
+    assert config_of("tool_format=glm4").data.tool_format == "glm4"
+    assert config_of("tool_format=").data.tool_format is None
+    (problem,) = translate({"model_name_or_path": "x", "tool_format": "gwen"}).problems
+    assert problem[0] == "tool_format"
+    assert "'gwen' is no way to write tools that is known here. Did you mean 'qwen'" in problem[1]
+
+
 DPO = {
     "type": "dpo",
     "beta": 0.1,

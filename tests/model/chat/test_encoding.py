@@ -11,6 +11,7 @@ from llama_factory.model.chat.encoding import (
     TooLong,
     Unfit,
     encode,
+    encode_document,
     encode_pair,
     prompt_ids,
 )
@@ -72,6 +73,44 @@ def test_a_long_answer_loses_its_end_and_a_long_prompt_is_refused(tokenizer):
     refused = encode(talk("word " * 50, "short"), tokenizer, EncodeOptions(30))
     assert isinstance(refused, TooLong)
     assert "its prompt fills all 30 tokens" in refused.reason
+
+
+@pytest.mark.parametrize(
+    ("lengths", "kept"),
+    [
+        ((40, 8, 16), (40, 8, 16)),  # all fits
+        ((120, 8, 16), (44, 8, 16)),  # answers shorter than half stay whole
+        ((20, 80, 12), (20, 40, 12)),  # so does a prompt
+        ((80, 80, 40), (30, 30, 30)),  # both lose the same share, by the longer answer
+    ],
+)
+def test_prompt_and_answers_of_a_pair_share_the_room_by_their_lengths(tokenizer, lengths, kept):
+    options = EncodeOptions(60, shares_pairs=True)
+    prompt, *answers = lengths
+    example = talk("x", "y")
+    whole = encode_pair(replace(example, rejected=Message("assistant", "z")), tokenizer, LONG)
+    around = whole[0].is_trained.index(True) - 1, whole[0].num_trained - 1
+    question = "a " * (prompt - around[0])
+    chosen, rejected = ("b " * (length - around[1]) for length in answers)
+    question, chosen, rejected = (each.rstrip() for each in (question, chosen, rejected))
+    example = replace(talk(question, chosen), rejected=Message("assistant", rejected))
+    rows = encode_pair(example, tokenizer, LONG)
+    cut = encode_pair(example, tokenizer, options)
+    assert [rows[0].is_trained.index(True), *(row.num_trained for row in rows)] == [*lengths]
+    for row, own, answer in zip(rows, cut, kept[1:], strict=True):
+        assert own.ids == row.ids[: kept[0]] + row.ids[lengths[0] :][:answer]
+        assert own.num_trained == answer
+        assert own.lost_tokens >= len(row.ids) - len(own.ids)
+        assert own.cut_tokens == row.num_trained - answer
+
+
+def test_a_long_text_is_taught_in_parts_or_cut(tokenizer):
+    text = Example((Message(TEXT, "one two three " * 30),), "g", "f.jsonl", 3)
+    parts = encode_document(text, tokenizer, EncodeOptions(40))
+    (cut,) = encode_document(text, tokenizer, EncodeOptions(40, cuts_texts=True))
+    assert len(parts) > 1
+    assert cut.ids == parts[0].ids
+    assert cut.lost_tokens == cut.cut_tokens == sum(len(part.ids) - 1 for part in parts[1:])
 
 
 CUTTING = EncodeOptions(30, cuts_prompts=True)

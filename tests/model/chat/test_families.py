@@ -10,7 +10,8 @@ import yaml
 from llama_factory.core.types import Message, ToolCall
 from llama_factory.model.chat.prompt_format import PromptFormat
 from llama_factory.model.chat.template import Renderer
-from llama_factory.model.chat.templates import find, format_of, is_named, names
+from llama_factory.model.chat.templates import find, format_of, is_named, names, tool_formats
+from llama_factory.model.chat.tool_calls import read_calls
 from tests.tiny import make_tokenizer
 
 CARDS = yaml.safe_load((Path(__file__).parent / "families.yaml").read_text(encoding="utf-8"))
@@ -159,6 +160,91 @@ def test_where_thinking_is_off_the_question_holds_the_empty_thought(tokenizer):
 def test_templates_of_the_table_are_known_again():
     assert is_named(find("qwen").jinja)
     assert not is_named({"default": find("qwen").jinja})
+
+
+OWN = (
+    "{% for m in messages %}[{{ m.role }}]{% if m.role == 'assistant' %}{% generation %}"
+    "{{ m.content }}</s>{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+"""A tokenizer's template that has no way to write tools."""
+LISTED = json.dumps(json.loads(TOOLS)[0])
+FUNCTION = json.dumps(WEATHER)
+
+
+@pytest.mark.parametrize(
+    ("name", "listed", "called"),
+    [
+        (
+            "default",
+            f"{FUNCTION}\nTo use a tool",
+            'Action: weather\nAction Input: {"city": "Rome", "days": 2}',
+        ),
+        (
+            "qwen",
+            f"<tools>\n{LISTED}\n</tools>",
+            '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome", "days": 2}}\n'
+            "</tool_call>",
+        ),
+        ("glm4", "S\n\n你是一个名为 ChatGLM", 'weather\n{"city": "Rome", "days": 2}'),
+        (
+            "llama3",
+            "Given the following functions",
+            '{"name": "weather", "parameters": {"city": "Rome", "days": 2}}',
+        ),
+        (
+            "mistral",
+            f"S\n\n[AVAILABLE_TOOLS] [{LISTED}][/AVAILABLE_TOOLS]",
+            '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Rome", "days": 2}, '
+            '"id": "call00001"}]',
+        ),
+        (
+            "minimax1",
+            f"<tools>\n{FUNCTION}\n</tools>",
+            '<tool_calls>\n{"name": "weather", "arguments": {"city": "Rome", "days": 2}}\n'
+            "</tool_calls>",
+        ),
+        ("lfm2", f"[{LISTED}]<|tool_list_end|>", "[weather(city='Rome', days=2)]<|tool_call_end|>"),
+    ],
+)
+def test_tools_may_be_written_in_the_way_of_another_family(tokenizer, name, listed, called):
+    how = PromptFormat(template=OWN, tool_format=name)
+    talk = (Message("system", "S"), ASKED[0], replace(CALLED, content="So:"), *TALKS["tools"][2:])
+    text, spans = Renderer(tokenizer, TOOLS, how).marked(talk)
+    system, rest = text.removeprefix("[system]").split("[user]A", 1)
+    assert system.startswith("S")
+    assert listed in system
+    assert rest.startswith("[assistant]So:")
+    assert called in rest
+    assert rest.endswith('</s>[tool]{"t": 20}[assistant]B</s>')
+    assert [text[start:end] for start, end in spans] == [
+        rest.split("[assistant]")[1].split("[tool]")[0],
+        "B</s>",
+    ]
+    found = read_calls(text[slice(*spans[0])].removesuffix("</s>"), ["weather"])[1]
+    assert [(call.name, json.loads(call.arguments)) for call in found] == [
+        ("weather", {"city": "Rome", "days": 2})
+    ]
+    alone = PromptFormat(template=how.portable(OWN))
+    assert Renderer(tokenizer, TOOLS, alone).text(talk, ask=False) == text
+
+
+def test_a_way_to_write_tools_keeps_what_else_a_template_does(tokenizer):
+    assert written(tokenizer, "qwen", "one") == written(
+        tokenizer, "qwen", "one", tool_format="glm4"
+    )
+    text = written(tokenizer, "qwen", "tools", tool_format="llama3")
+    assert text.startswith(
+        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+        "\n\nGiven the following functions"
+    )
+    assert written(tokenizer, "qwen", "tools", tool_format="qwen") == written(
+        tokenizer, "qwen", "tools"
+    )
+    for name in tool_formats.names():
+        listed = written(tokenizer, "chatml", "tools", tool_format=name)
+        assert listed.count("<|im_start|>system") == 1, name
+        assert "weather" in listed.split("<|im_start|>user")[0], name
 
 
 def test_rows_without_a_system_prompt_get_that_of_the_settings(tokenizer):

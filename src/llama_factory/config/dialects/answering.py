@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from llama_factory.config.changes import Changes, read_changes
-from llama_factory.config.dialects.exporting import read_flat
+from llama_factory.config.dialects.exporting import Places, read_flat
 from llama_factory.config.dialects.translate import translate
 from llama_factory.core.errors import ConfigError
 
-ANSWERING = ("data.default_system", "data.enable_thinking")
+ANSWERING = ("data.default_system", "data.enable_thinking", "data.tool_format")
 """Settings that shape answers, besides those of the model."""
 TRAINED = ("model.adapter", "model.adapter_paths", "model.base_model", "model.create_new_adapter")
 """Settings of the model that are for training, or are told by its name."""
@@ -49,8 +49,8 @@ def answer_request(path: Path | None, changes: Changes) -> ModelRequest:
     given = (read_flat(path) if path else {}) | flat
     done = translate(given)
     if done.problems:
-        where = path or "settings"
-        raise ConfigError("\n".join(f"{where}: {name}: {told}" for name, told in done.problems))
+        places = Places(path, set(flat))
+        raise ConfigError("\n".join(f"{places.of(name)}: {told}" for name, told in done.problems))
     adapters, model = done.values.get("adapter_name_or_path"), done.values["model_name_or_path"]
     chosen = [f"{name}={value}" for name, value in _settings(done.settings).items()]
     return ModelRequest(

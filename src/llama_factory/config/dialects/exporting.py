@@ -1,6 +1,6 @@
 """LLaMA-Factory's file for an export (`llamafactory-cli export merge.yaml`) as our arguments."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import yaml
 from llama_factory.config.changes import Changes, read_changes
 from llama_factory.config.dialects.keys import KEYS
 from llama_factory.config.dialects.values import Key, count, limited, one_of, part, text
+from llama_factory.config.origins import find
 from llama_factory.core.errors import ConfigError, suggest
 
 PICKLED = "weights are always safetensors; the older format is pickled, and reading it runs code."
@@ -65,7 +66,27 @@ def read_export_request(path: Path | None, changes: Changes = ()) -> ExportReque
         ConfigError: it cannot be read, or its keys cannot be followed.
     """
     given = {each.name: each.value for each in read_changes(changes)}
-    return export_request((read_flat(path) if path else {}) | given, str(path or "settings"))
+    return export_request((read_flat(path) if path else {}) | given, Places(path, set(given)))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where flat keys were given, for messages.
+
+    Attributes:
+        path: of a file; None where there is none.
+        changed: keys that were given beside the file, and hold before its own.
+    """
+
+    path: Path | None
+    changed: Collection[str] = ()
+
+    def of(self, name: str) -> str:
+        """File and line, or that it is a change."""
+        if self.path is None or name in self.changed:
+            return f"settings: {name}"
+        line, depth = find(yaml.compose(self.path.read_text(encoding="utf-8")), (name,))
+        return f"{self.path}, line {line}: {name}" if depth else f"{self.path}: {name}"
 
 
 def read_flat(path: Path) -> dict[str, Any]:
@@ -83,23 +104,23 @@ def read_flat(path: Path) -> dict[str, Any]:
     return flat
 
 
-def export_request(flat: Mapping[str, Any], where: str) -> ExportRequest:
+def export_request(flat: Mapping[str, Any], places: Places) -> ExportRequest:
     """Read the flat keys of an export; those of a training are checked and change nothing.
 
     Args:
         flat: keys as given; an empty value (null) is a key that is not given.
-        where: the file, for messages.
+        places: where they were given.
 
     Raises:
         ConfigError: all problems found, one a line of text.
     """
-    problems: list[str] = []
+    problems: list[tuple[str, str]] = []
     values = _read({name: value for name, value in flat.items() if value is not None}, problems)
     for name in ("model_name_or_path", "export_dir"):
         if name not in flat:
-            problems.append(f"{name}: not given. An export needs it.")
+            problems.append((name, "not given. An export needs it."))
     if problems:
-        raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
+        raise ConfigError("\n".join(f"{places.of(name)}: {told}" for name, told in problems))
     adapters, model = values.get("adapter_name_or_path"), values["model_name_or_path"]
     dtype = values.get("infer_dtype", "auto")
     changed = {name: values.get(name) for name in FOLLOWED}
@@ -113,14 +134,14 @@ def export_request(flat: Mapping[str, Any], where: str) -> ExportRequest:
     )
 
 
-def _read(given: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+def _read(given: Mapping[str, Any], problems: list[tuple[str, str]]) -> dict[str, Any]:
     known, values = KEYS | OWN, {}
     for name, value in given.items():
         if name not in known:
-            problems.append(f"{name}: no such key.{suggest(name, known)}")
+            problems.append((name, f"no such key.{suggest(name, known)}"))
             continue
         try:
             values[name] = known[name].convert(value)
         except ValueError as error:
-            problems.append(f"{name}: {error}")
+            problems.append((name, str(error)))
     return values

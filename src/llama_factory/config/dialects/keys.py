@@ -8,6 +8,7 @@ from llama_factory.config.dialects.values import (
     Key,
     anything,
     boolean,
+    chat_template,
     count,
     ignored,
     limited,
@@ -17,6 +18,7 @@ from llama_factory.config.dialects.values import (
     part,
     setting,
     text,
+    tool_way,
 )
 
 ONE_DEVICE = "the engine places the model itself."
@@ -27,7 +29,7 @@ MODEL: dict[str, Key] = {
     "model_name_or_path": setting("model.base_model", text, "Qwen/Qwen2-7B-Instruct"),
     "template": setting(
         "model.template",
-        text,
+        chat_template,
         "qwen",
         about="The tokenizer's own template wins; one that differs from it is reported. "
         "`model.replace_template=true` uses the named one.",
@@ -189,6 +191,13 @@ DATA: dict[str, Key] = {
     "overwrite_cache": ignored("the cache goes by content and is never stale.", boolean, True),
     "preprocessing_batch_size": ignored("rows are read in pieces of a fixed size.", count, 1000),
     "ignore_pad_token_for_loss": ignored("padding is never trained.", boolean, True),
+    "tool_format": setting(
+        "data.tool_format",
+        tool_way,
+        "qwen",
+        about="Holds beside a tokenizer's own template too. `default` is told in our own words.",
+        off=(None,),
+    ),
     "default_system": setting("data.default_system", text, "You are a helpful assistant."),
     "split_special_tokens": ignored(
         "special tokens in rows are plain text in any case, but for `new_special_tokens`.",
@@ -270,6 +279,7 @@ NATIVE_DEFAULTS: dict[str, object] = {
     "training.schedule_ends": "after",
     "data.cleaning": [],
     "data.long_prompts": "cut",
+    "data.long_pairs": "share",
     "strategies": [],
 }
 """The same for what has no key of its own: the rate falls to zero as in Transformers, rows are

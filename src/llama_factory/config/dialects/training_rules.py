@@ -130,8 +130,11 @@ def packing(done: Translation) -> None:
     for name in ("packing", "neat_packing"):
         if name not in done.values:
             continue
-        if done.values.get("stage", "sft") in PACKED_STAGES:
+        stage = done.values.get("stage", "sft")
+        if stage in PACKED_STAGES:
             done.put("training.packing", done.values[name], name)
+            if stage == "pt" and name == "packing" and not done.values[name]:
+                done.put("data.long_texts", "cut", name)
         else:
             done.note(name, "not read: this stage compares whole rows.")
 

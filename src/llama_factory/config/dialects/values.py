@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llama_factory.core.errors import suggest
+from llama_factory.core.errors import ModelError, suggest
+from llama_factory.model.chat.templates import find
+from llama_factory.model.chat.templates.tool_formats import require_known
 
 Converter = Callable[[Any], Any]
 Kind = Literal["setting", "part", "ignored", "noted", "limited"]
@@ -93,6 +95,22 @@ def text(value: Any) -> str:
     if isinstance(value, list | dict | bool):
         raise ValueError(f"must be text; it is {value!r}.")
     return str(value)
+
+
+def chat_template(value: Any) -> str:
+    """The name of a chat template."""
+    try:
+        return find(text(value)).name
+    except ModelError as error:
+        raise ValueError(str(error).removeprefix("model.template: ")) from None
+
+
+def tool_way(value: Any) -> str:
+    """The family in whose way tools are listed and called."""
+    try:
+        return require_known(text(value))
+    except ModelError as error:
+        raise ValueError(f"{error}") from None
 
 
 def settings_text(value: Any) -> dict[str, Any]:

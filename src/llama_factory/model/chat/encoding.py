@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from llama_factory.core.types import Example, Message
 from llama_factory.data.settings import DataSettings
 from llama_factory.model.chat import tokens
-from llama_factory.model.chat.long_prompts import shortened
+from llama_factory.model.chat.long_prompts import shared, shortened
 from llama_factory.model.chat.masks import Conversation, answer_spans, turns_to_lose, write
 from llama_factory.model.chat.prompt_format import USUAL, PromptFormat
 from llama_factory.model.chat.template import REFUSALS, Renderer, prompt_tokens
@@ -28,6 +28,8 @@ class EncodeOptions:
             None: with its last one.
         cuts_prompts: of a row whose prompt fills all the room the question's end is cut out; else
             the row is left out.
+        shares_pairs: prompt and answers of a long pair are cut by their lengths, and lose no turns.
+        cuts_texts: of a long text the first part alone is taught.
     """
 
     max_tokens: int
@@ -36,6 +38,8 @@ class EncodeOptions:
     format: PromptFormat = USUAL
     max_trained: int | None = None
     cuts_prompts: bool = False
+    shares_pairs: bool = False
+    cuts_texts: bool = False
 
 
 def encode_options(settings: DataSettings) -> EncodeOptions:
@@ -44,8 +48,14 @@ def encode_options(settings: DataSettings) -> EncodeOptions:
         max_tokens=settings.max_tokens,
         train_on_prompt=settings.train_on_prompt,
         mask_history=settings.mask_history,
-        format=PromptFormat(settings.enable_thinking, default_system=settings.default_system or ""),
+        format=PromptFormat(
+            settings.enable_thinking,
+            default_system=settings.default_system or "",
+            tool_format=settings.tool_format or "",
+        ),
         cuts_prompts=settings.long_prompts == "cut",
+        shares_pairs=settings.long_pairs == "share",
+        cuts_texts=settings.long_texts == "cut",
     )
 
 
@@ -143,6 +153,8 @@ def encode_pair(
     renderer = Renderer(tokenizer, example.tools, options.format)
     worse = replace(example, messages=(*example.prompt, example.rejected), rejected=None)
     try:
+        if options.shares_pairs:
+            return _sharing(example, [write(row, renderer) for row in (example, worse)], options)
         lost = max(_lost_turns(row, renderer, options.max_tokens) for row in (example, worse))
         talks = [write(row, renderer, lost_turns=lost) for row in (example, worse)]
         longest = max(len(talk.tokens.ids) for talk in talks)
@@ -152,6 +164,45 @@ def encode_pair(
     if isinstance(chosen, Unfit):
         return chosen
     return rejected if isinstance(rejected, Unfit) else (chosen, rejected)
+
+
+def _sharing(
+    example: Example, talks: Sequence[Conversation], options: EncodeOptions
+) -> tuple[EncodedRow, EncodedRow] | Unfit:
+    """A pair whose prompt and answers share the room by their lengths.
+
+    Answers that are judged alone, as in KTO, are cut each by its own length.
+    """
+    whole = [_factors(talk, options) for talk in talks]
+    spans = [[i for i, factor in enumerate(factors) if factor] for _, factors in whole]
+    if not all(spans):
+        return Unfit("no turn of this row is trained: its answer's weight is 0")
+    rows = []
+    kept_places = shared(spans, options.max_tokens, is_apart=example.is_desirable is not None)
+    for (ids, factors), span, kept in zip(whole, spans, kept_places, strict=True):
+        left = [ids[i] for i in kept], [factors[i] for i in kept]
+        if not any(left[1]):
+            reason = f"its prompt leaves no token to an answer (data.max_tokens; it has {len(ids)})"
+            return TooLong(reason, len(ids))
+        rows.append(_row(example, *left, lost=len(ids) - len(kept), cut=len(span)))
+    return rows[0], rows[1]
+
+
+def _row(
+    example: Example, ids: Sequence[int], factors: list[float], *, lost: int, cut: int
+) -> EncodedRow:
+    """A row of tokens and their factors, of whose answers `cut` tokens there were."""
+    factors[:1] = [0.0]  # nothing comes before the first token
+    weights = tuple(factor for factor in factors if factor)
+    return EncodedRow(
+        ids=tuple(ids),
+        is_trained=tuple(factor != 0 for factor in factors),
+        weight=example.weight,
+        weights=None if set(weights) == {1.0} else weights,
+        lost_tokens=lost,
+        cut_tokens=cut - len(weights),
+        is_desirable=example.is_desirable is not False,
+    )
 
 
 def _lost_turns(example: Example, renderer: Renderer, max_tokens: int) -> int:
@@ -318,6 +369,8 @@ def encode_document(
 ) -> Sequences | Unfit:
     """A text in parts of at most `max_tokens`, all of it trained; a conversation in one part.
 
+    Where long texts are cut, there is one part.
+
     A part begins with the last token of the one before it, so that every token but the first of
     the text is predicted exactly once.
     """
@@ -326,11 +379,19 @@ def encode_document(
     ids = text_ids(example, tokenizer, options)
     if len(ids) < 2:
         return Unfit("the text is empty")
+    if options.cuts_texts:
+        return (_first_part(example, ids, options.max_tokens),)
     stride = options.max_tokens - 1
     parts = [tuple(ids[at : at + options.max_tokens]) for at in range(0, len(ids) - 1, stride)]
     return tuple(
         EncodedRow(part, (False, *[True] * (len(part) - 1)), example.weight) for part in parts
     )
+
+
+def _first_part(example: Example, ids: Sequence[int], most: int) -> EncodedRow:
+    part, lost = tuple(ids[:most]), max(0, len(ids) - most)
+    is_trained = (False, *[True] * (len(part) - 1))
+    return EncodedRow(part, is_trained, example.weight, lost_tokens=lost, cut_tokens=lost)
 
 
 ENCODERS: Mapping[str, Encoder] = {

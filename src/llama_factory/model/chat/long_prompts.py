@@ -1,5 +1,6 @@
 """Rows whose prompt fills all the room: what of prompt and answer stays, where they are cut."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from llama_factory.model.chat.masks import Conversation
@@ -22,6 +23,20 @@ def room(prompt: int, answer: int, most: int) -> tuple[int, int]:
         kept = most * answer // (prompt + answer)
     kept = min(kept, answer)
     return min(most - kept, prompt), kept
+
+
+def shared(spans: Sequence[Sequence[int]], most: int, *, is_apart: bool) -> Iterator[list[int]]:
+    """The places of what stays of answers to one prompt, and of the prompt before each.
+
+    Args:
+        spans: places of the tokens of each answer.
+        most: tokens of a prompt and an answer together.
+        is_apart: whether each answer is cut by its own length, and not by the longest one's.
+    """
+    lengths = [span[-1] + 1 - span[0] for span in spans]
+    for span, own in zip(spans, lengths, strict=True):
+        prompt, answer = room(span[0], own if is_apart else max(lengths), most)
+        yield [*range(prompt), *range(span[0], min(span[-1] + 1, span[0] + answer))]
 
 
 def num_after_question(talk: Conversation) -> int:

@@ -17,6 +17,7 @@ from llama_factory.core import files
 from llama_factory.core.errors import ModelError
 from llama_factory.model.chat.templates import find, is_named
 from llama_factory.model.chat.templates.format import default_system
+from llama_factory.model.chat.templates.tool_formats import with_tools_as
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,6 +43,8 @@ class PromptFormat:
         end_token: ends an answer; empty for the tokenizer's own.
         default_system: the system prompt of conversations that have none; empty for none but the
             template's own.
+        tool_format: the family in whose way tools are listed and called; empty leaves it to the
+            template.
     """
 
     enable_thinking: bool | None = None
@@ -49,6 +52,7 @@ class PromptFormat:
     template: str | Mapping[str, str] | None = None
     end_token: str = ""
     default_system: str = ""
+    tool_format: str = ""
 
     def filled(self, tokenizer: PreTrainedTokenizerBase) -> PromptFormat:
         """The same with nothing left to the tokenizer: a later change of settings cannot show."""
@@ -62,8 +66,12 @@ class PromptFormat:
         """The Jinja text that writes conversations with tools, or without."""
         own = self.template or tokenizer.chat_template
         if own is None or isinstance(own, str):
-            return str(own or "")
-        return own["tool_use" if has_tools and "tool_use" in own else "default"]
+            return self._with_tools(str(own or ""))
+        is_apart = has_tools and not self.tool_format and "tool_use" in own
+        return self._with_tools(own["tool_use" if is_apart else "default"])
+
+    def _with_tools(self, template: str) -> str:
+        return with_tools_as(self.tool_format, template) if self.tool_format else template
 
     def end_id(self, tokenizer: PreTrainedTokenizerBase) -> int | None:
         """The token that ends an answer; None where it has none."""
@@ -85,9 +93,11 @@ class PromptFormat:
         return replace(self, text_tokens=tuple(dict.fromkeys([*self.text_tokens, *words])))
 
     def portable(self, template: str | Mapping[str, str]) -> str | Mapping[str, str]:
-        """A template with thoughts and system prompt as they are set here, wherever it is used."""
+        """A template with thoughts, system prompt and tools as they are set here, wherever it is
+        used."""
         if not isinstance(template, str):
             return {name: str(self.portable(each)) for name, each in template.items()}
+        template = self._with_tools(template)
         if self.default_system:
             template = default_system(self.default_system) + template
         if self.enable_thinking is None or "enable_thinking" not in template:

@@ -41,6 +41,17 @@ def is_named(template: object) -> bool:
     return isinstance(template, str) and template in _all_jinja()
 
 
+def default_system_of(template: str) -> str:
+    """The system prompt that one of ours gives to conversations without one; else nothing."""
+    name = _all_jinja().get(template)
+    return "" if name is None or has_file(name) else format_of(name).default_system
+
+
+def has_file(name: str) -> bool:
+    """Whether a name has a template that no `ChatFormat` describes."""
+    return "file" in _fields(name)
+
+
 def find(name: str) -> NamedTemplate:
     """The template of a name.
 
@@ -78,5 +89,6 @@ def _table() -> dict[str, dict[str, Any]]:
 
 
 @lru_cache(maxsize=1)
-def _all_jinja() -> frozenset[str]:
-    return frozenset(find(name).jinja for name in names())
+def _all_jinja() -> dict[str, str]:
+    """Template -> its name."""
+    return {find(name).jinja: name for name in names()}

@@ -7,7 +7,7 @@ with a trained model.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 WORDS = {
@@ -30,6 +30,8 @@ WORDS = {
 }
 """Word in braces -> what stands for it in Jinja."""
 BRACED = re.compile("{(" + "|".join(WORDS) + ")}")
+GAP = "\n\n"
+"""Between a system prompt and a list of tools that the family has elsewhere."""
 QUIET = "enable_thinking is defined and enable_thinking is false"
 
 
@@ -139,6 +141,40 @@ def default_system(text: str) -> str:
     return f"{{%- if messages[0].role != 'system' %}}{given}{{%- endif %}}\n"
 
 
+def tools_as(form: ChatFormat) -> str:
+    """The beginning of a template that gets tools and calls as text, in the way of a format.
+
+    The list goes behind the system prompt; calls become the text of their turn.
+    """
+    tools = form.tools or ToolList()
+    opened = form.system.partition("{content}")[0]  # some lists open a system turn themselves
+    listed = _listed(replace(tools, before=tools.before.removeprefix(opened)))
+    first = "{'role': 'system', 'content': listed}"
+    beside = (
+        f"{{'role': 'system', 'content': message.content ~ {_quoted(tools.gap or GAP)} ~ listed}}"
+    )
+    return "".join(
+        [
+            f"{{%- set listed %}}{listed}{{%- endset %}}",
+            "{%- set has_system = messages[0].role == 'system' %}",
+            "{%- set plain = namespace(turns=[]) %}",
+            _if("tools and not has_system", f"{{%- set plain.turns = [{first}] %}}"),
+            "{%- for message in messages %}",
+            "{%- set turn = namespace(own=message) %}",
+            _if("loop.first and has_system and tools", f"{{%- set turn.own = {beside} %}}"),
+            _if("message.tool_calls", _spelt_calls(form)),
+            "{%- set plain.turns = plain.turns + [turn.own] %}{%- endfor %}",
+            "{%- set messages = plain.turns %}{%- set tools = none %}\n",
+        ]
+    )
+
+
+def _spelt_calls(form: ChatFormat) -> str:
+    said = "{%- set said = message.content or '' %}"
+    text = f"{{%- set text %}}{{{{- said }}}}{_called(form)}{{%- endset %}}"
+    return f"{said}{text}{{%- set turn.own = {{'role': message.role, 'content': text}} %}}"
+
+
 def _head(form: ChatFormat) -> str:
     lines = default_system(form.default_system) if form.default_system else ""
     lines += "{%- set has_system = messages[0].role == 'system' %}"
@@ -164,7 +200,7 @@ def _beginning(form: ChatFormat) -> str:
 
 def _listed(tools: ToolList) -> str:
     each = _write(tools.each) + _between(tools.between)
-    listed = f"{{%- for tool in tools %}}{each}{{%- endfor %}}"
+    listed = f"{{%- for tool in tools or [] %}}{each}{{%- endfor %}}"
     return _write(tools.before) + listed + _write(tools.after)
 
 
