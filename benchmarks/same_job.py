@@ -61,6 +61,9 @@ SHORT_PAIRS: Keys = {"dataset": "dpo_en_demo_short", "max_samples": 12}
 """A multiple of the rows of an update: the last one of an epoch is smaller there."""
 SFT: Keys = {"stage": "sft", "dataset": "identity,alpaca_en_demo"}
 ASFT: Keys = SFT | {"finetuning_type": "full", "use_asft_loss": True, "asft_alpha": 0.1}
+PT: Keys = {"stage": "pt", "dataset": "c4_demo_short", "packing": False}
+"""Some of its texts are longer than a row, and cut."""
+LONG_PAIRS: Keys = {"dataset": "dpo_en_demo", "cutoff_len": 64}
 PAIRS: Keys = {"stage": "dpo", **SHORT_PAIRS, "pref_beta": 0.1}
 JOBS: Mapping[str, Keys] = {
     "sft": SFT,
@@ -74,8 +77,11 @@ JOBS: Mapping[str, Keys] = {
     "pissa": SFT | {"pissa_init": True, "pissa_iter": -1},
     "freeze": SFT | {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
     "full": SFT | {"finetuning_type": "full"},
-    "pt": {"stage": "pt", "dataset": "c4_demo_short", "packing": False},
+    "pt": PT,
+    "pt, divided alike": PT,
     "dpo": PAIRS,
+    "dpo, long rows": PAIRS | LONG_PAIRS,
+    "dpo, full, long rows": PAIRS | LONG_PAIRS | {"finetuning_type": "full"},
     "dpo, full": PAIRS | {"finetuning_type": "full"},
     "dpo, ipo": PAIRS | {"pref_loss": "ipo"},
     "dpo, with pref_ftx": PAIRS | {"pref_ftx": 0.5},
@@ -86,9 +92,9 @@ JOBS: Mapping[str, Keys] = {
     "rm": {"stage": "rm", **SHORT_PAIRS},
 }
 """Name -> the keys of its own."""
-FROM_BASE = ("pissa", "freeze", "full", "asft, full", "dpo, full")
+FROM_BASE = ("pissa", "freeze", "full", "asft, full", "dpo, full", "dpo, full, long rows")
 """Jobs that begin with the model alone."""
-FROM_NOTHING = ("dpo", "dpo, ipo", "dpo, with pref_ftx", "dpo, with pref_bco_weight", "kto")
+FROM_NOTHING = ("dpo", "dpo, long rows", "dpo, ipo", "dpo, with pref_ftx", "dpo, with pref_bco_weight", "kto")
 """Jobs whose LoRA is zero at first."""
 QUICK = ("sft", "dpo")
 

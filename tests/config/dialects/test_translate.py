@@ -433,6 +433,15 @@ def test_the_way_to_write_tools_is_a_name_that_is_known():
     assert "'gwen' is no way to write tools that is known here. Did you mean 'qwen'" in problem[1]
 
 
+def test_long_rows_are_cut_as_there():
+    assert config_of("stage=pt").data.long_texts == "parts"
+    assert config_of("stage=pt", "packing=true").data.long_texts == "parts"
+    assert config_of("stage=pt", "packing=false").data.long_texts == "cut"
+    assert config_of("stage=dpo").data.long_pairs == "share"
+    assert config_of("stage=dpo", "data.long_pairs=turns").data.long_pairs == "turns"
+    assert load_config(None).data.long_pairs == "turns"
+
+
 DPO = {
     "type": "dpo",
     "beta": 0.1,
