@@ -71,7 +71,8 @@ def measure(run: Run, batch: Batch) -> dict[str, float]:
     surveyed = survey(run, batch)
     for micro in own_micro_batches(run, batch.micro_batches):
         weighted, passed, losses = forward(run, micro.on(run.fabric.to_device), surveyed)
-        totals.add(weighted, passed.batch, losses)
+        if run.counts_losses:
+            totals.add(weighted, passed.batch, losses)
     if run.settings.parallel.shards:
         for _ in range(num_fillers(run, batch.micro_batches)):
             forward(run, batch.micro_batches[0].on(run.fabric.to_device), surveyed)

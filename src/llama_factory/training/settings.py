@@ -207,7 +207,7 @@ class TrainingSettings(Settings):
 
     def shares_prefixes(self, device: str) -> bool:
         """Whether rows that begin alike are to be read together on a type of device."""
-        if self.parallel.shards:
+        if self.parallel.reads_plainly:
             return False
         if self.share_prefixes != "auto":
             return self.share_prefixes

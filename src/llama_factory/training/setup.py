@@ -13,7 +13,9 @@ from llama_factory.model.acceleration import use_liger
 from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.quick.network import QuickNetwork
 from llama_factory.model.shared_prefix import SharedPrefix
+from llama_factory.model.shared_sequences import SharedSequences
 from llama_factory.training.batch import BatchOptions
+from llama_factory.training.context import share_sequences
 from llama_factory.training.neftune import EmbeddingNoise
 from llama_factory.training.objectives import OBJECTIVES, MicroBatch, Objective
 from llama_factory.training.objectives.sft import PLAIN
@@ -44,6 +46,7 @@ class Run:
         max_tokens: of a micro-batch; it shrinks where memory runs out.
         processes: that share every update.
         make_whole: after training, gives every process the whole model.
+        sequences: of which each process computes a part, where they share them.
         kept: what the objective keeps of the updates so far.
     """
 
@@ -61,7 +64,23 @@ class Run:
     max_tokens: int
     processes: Processes
     make_whole: Callable[[], None]
+    sequences: SharedSequences | None = None
     kept: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def share(self) -> int:
+        """Which part of an update this process computes; sharers of sequences have the same one."""
+        return self.processes.rank // self.settings.parallel.context
+
+    @property
+    def num_shares(self) -> int:
+        """In how many parts processes divide an update."""
+        return self.processes.count // self.settings.parallel.context
+
+    @property
+    def counts_losses(self) -> bool:
+        """Whether what this process computes counts: of those that compute the same, one's does."""
+        return self.processes.rank % self.settings.parallel.context == 0
 
     def strategies(self) -> Iterator[tuple[Strategy, RunState]]:
         """Each strategy with its state; the time spent on each is counted."""
@@ -74,6 +93,8 @@ class Run:
 
     def reading(self) -> AbstractContextManager[None]:
         """Read micro-batches in the quickest way that this network allows."""
+        if self.sequences is not None:
+            return self.sequences.on()
         return self.quick.on() if self.quick.is_possible else self.prefix.on()
 
     def num_read(self, micro: MicroBatch) -> int:
@@ -93,7 +114,7 @@ class Run:
             self.settings.micro_batch_size,
             self.settings.weighting,
             weights,
-            fewest=self.processes.count,
+            fewest=self.num_shares,
             shares_prefixes=self.shares_prefixes,
             is_end_to_end=self.quick.is_possible,
         )
@@ -116,9 +137,10 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
     if settings.liger_kernel:
         use_liger(model.network)
     parallel = settings.parallel
-    kernels = Kernels(model, settings.objective, has_old_rows=bool(strategies))
     fabric = parallel.open(model)
     reads = settings.objective.reads_weights or any(each.reads_weights for each in strategies)
+    shared = share_sequences(model.network, parallel.context, reads_weights=reads)
+    kernels = Kernels(model, settings.objective, has_old_rows=bool(strategies), shared=shared)
     module, make_whole = parallel.place(fabric, kernels, keeps_trained=reads)
     # sharding replaces the weights, so the optimizer comes after it
     optimizer = fabric.setup_optimizers(settings.optimizer.build(weight_groups(model, settings)))
@@ -126,7 +148,8 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
     device = model.device.type
     shares = settings.shares_prefixes(device)
     is_quick = settings.uses_quick_layers(device) and _computes_as_stored(model)
-    quick = QuickNetwork(model.network, is_wanted=is_quick and not parallel.shards, shares=shares)
+    is_quick = is_quick and not parallel.reads_plainly
+    quick = QuickNetwork(model.network, is_wanted=is_quick, shares=shares)
     return Run(
         fabric=fabric,
         module=module,
@@ -142,6 +165,7 @@ def start(model: AdaptedModel, settings: TrainingSettings, protection: Protectio
         max_tokens=most_tokens(settings, device, is_quick=quick.is_possible),
         processes=current(),
         make_whole=make_whole,
+        sequences=shared,
     )
 
 
@@ -170,13 +194,20 @@ class Kernels(nn.Module):
         model: the network to train.
         objective: of the run.
         has_old_rows: rows of other sources may be taught, in the plain way.
+        shared: processes compute a part of each sequence.
     """
 
     def __init__(
-        self, model: AdaptedModel, objective: Objective, *, has_old_rows: bool = False
+        self,
+        model: AdaptedModel,
+        objective: Objective,
+        *,
+        has_old_rows: bool = False,
+        shared: SharedSequences | None = None,
     ) -> None:
         super().__init__()
         self.network = model.network
+        self._shared = shared
         # in a plain dict, so that the network's weights are registered once
         self._kernels = {OBJECTIVES.name_of(objective): objective.kernel(model)}
         plain = OBJECTIVES.name_of(PLAIN)
@@ -185,7 +216,10 @@ class Kernels(nn.Module):
 
     def forward(self, objective: str, ids: Tensor, targets: Tensor) -> Tensor:
         """What the objective of that name looks at, see `ForwardPass.outputs`."""
-        outputs: Tensor = self._kernels[objective](ids, targets)
+        kernel = self._kernels[objective]
+        if self._shared is not None:
+            return self._shared.outputs(kernel, ids, targets)
+        outputs: Tensor = kernel(ids, targets)
         return outputs
 
 

@@ -67,7 +67,7 @@ def _compute_gradients(run: Run, batch: Batch, surveyed: Tensor | None, totals: 
     own = own_micro_batches(run, batch.micro_batches)
     for number, micro in enumerate(own, start=1):
         with unsynchronised(run, enabled=number < len(own)):
-            _backward(run, micro, surveyed, totals)
+            _backward(run, micro, surveyed, totals if run.counts_losses else None)
     for _ in range(num_fillers(run, batch.micro_batches)):
         _backward_zero(run, batch.micro_batches[0], surveyed)
     run.settings.parallel.finish_gradients(run.model)
@@ -148,7 +148,7 @@ def own_micro_batches(run: Run, micro_batches: Sequence[MicroBatch]) -> Sequence
 
     None where there are more processes than micro-batches.
     """
-    return micro_batches[run.processes.rank :: run.processes.count]
+    return micro_batches[run.share :: run.num_shares]
 
 
 def num_fillers(run: Run, micro_batches: Sequence[MicroBatch]) -> int:
@@ -159,7 +159,7 @@ def num_fillers(run: Run, micro_batches: Sequence[MicroBatch]) -> int:
     """
     num_own = len(own_micro_batches(run, micro_batches))
     if run.settings.parallel.shards:
-        return -(-len(micro_batches) // run.processes.count) - num_own
+        return -(-len(micro_batches) // run.num_shares) - num_own
     return 0 if num_own else 1
 
 

@@ -130,6 +130,7 @@ class Objective(Settings):
         teaches_answers: whether the model it makes answers; a reward model judges answers.
         reads_weights: whether it holds on to weights that train; where processes share the model,
             they keep those whole for it.
+        is_by_token: whether its kernel gives something for each trained token, of one model.
     """
 
     encoding: ClassVar[str] = "answers"
@@ -139,6 +140,7 @@ class Objective(Settings):
     packs: ClassVar[bool] = False
     teaches_answers: ClassVar[bool] = True
     reads_weights: ClassVar[bool] = False
+    is_by_token: ClassVar[bool] = True
 
     @property
     def surveys_trained(self) -> bool:

@@ -21,6 +21,7 @@ class Asft(Objective):
     the start of the run."""
 
     reads_weights: ClassVar[bool] = True
+    is_by_token: ClassVar[bool] = False
 
     alpha: float = Field(0.1, ge=0)
     """Weight of KL(start || model) at each token. Higher stays closer to the start and learns

@@ -2,7 +2,7 @@
 Hinton et al. 2015, https://arxiv.org/abs/1503.02531.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 @OBJECTIVES.register("distill")
 class Distillation(Objective):
     """Answers are taught together with a teacher's predictions at each of their tokens."""
+
+    is_by_token: ClassVar[bool] = False
 
     teacher: str
     """The model to learn from: a short name, a folder or a hub id. It must have the same

@@ -18,6 +18,7 @@ class Reward(PairObjective):
     """A value head on the last token, trained with the adapter and saved beside it."""
 
     teaches_answers: ClassVar[bool] = False
+    is_by_token: ClassVar[bool] = False
 
     def prepare(self, model: "AdaptedModel") -> None:
         """Add the head, unless the parent's is there."""

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
+
 from llama_factory.core.settings import Registry, Settings, import_parts
 
 if TYPE_CHECKING:
@@ -23,6 +25,16 @@ class Parallel(Settings):
 
     shards: ClassVar[bool] = False
 
+    context: int = Field(1, ge=1)
+    """How many processes compute each sequence together, a part each: for rows that are too long
+    for one. Higher needs less memory for activations, and more sending. 1: each computes whole
+    rows."""
+
+    @property
+    def reads_plainly(self) -> bool:
+        """Whether rows go through the layers as they are: others compute alike at the same time."""
+        return self.shards or self.context > 1
+
     @property
     def in_place(self) -> bool:
         """Whether the base model's weights stay in their files: no process ever holds them all."""
@@ -36,7 +48,8 @@ class Parallel(Settings):
             dtype: number format of the products, as the settings name it.
             training: its other settings.
         """
-        return iter(())
+        if self.context > 1:
+            yield from _needing_whole_rows(adapter, training)
 
     def open(self, model: "AdaptedModel") -> "Fabric":
         """Fabric over all processes, in the model's number format.
@@ -71,6 +84,27 @@ class Parallel(Settings):
 
 def _nothing() -> None:
     """It is whole."""
+
+
+def _needing_whole_rows(adapter: "Adapter", training: Any) -> Iterator[str]:
+    """What cannot be where processes share sequences."""
+    names = [name for name in ("compile", "share_prefixes") if getattr(training, name) is True]
+    names += ["neftune_alpha"] if training.neftune_alpha is not None else []
+    for name in names:
+        yield (
+            f"training.parallel.context and training.{name} exclude each other: processes that "
+            f"share sequences see parts of rows. Leave {name} out, or context."
+        )
+    if not training.objective.is_by_token:
+        yield (
+            "training.parallel.context and this training.objective exclude each other: it looks at "
+            "more of a sequence than its tokens' probabilities under one model. Leave context out."
+        )
+    if adapter.peft_type == "PROMPT_TUNING":
+        yield (
+            "training.parallel.context and adapter prompt exclude each other: its vectors stand "
+            "before every part of a row. Use lora, or leave context out."
+        )
 
 
 PARALLELS: Registry[Parallel] = Registry("parallel")

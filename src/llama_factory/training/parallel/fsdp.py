@@ -79,6 +79,7 @@ class Fsdp(Parallel):
 
     def conflicts(self, adapter: "Adapter", dtype: str, training: Any) -> Iterator[str]:
         """See `Parallel.conflicts`."""
+        yield from super().conflicts(adapter, dtype, training)
         if getattr(adapter, "bits", None):
             yield NOT_PACKED
         if dtype == "float16":
