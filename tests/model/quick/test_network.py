@@ -62,7 +62,7 @@ def rows(order=(0, 3, 1, 2)):
 
 
 def gradients(network, ids, targets, quick=None):
-    """Of the states that matter, squared; and the states."""
+    """Of the states that matter, weighted and added up; and the states."""
     backbone = network.get_base_model().base_model if hasattr(network, "get_base_model") else None
     backbone = backbone or network.base_model
     if quick is None:
@@ -72,7 +72,9 @@ def gradients(network, ids, targets, quick=None):
             states = backbone(input_ids=ids, use_cache=False).last_hidden_state
     states = states[targets != IGNORED]
     trained = [weight for weight in network.parameters() if weight.requires_grad]
-    found = torch.autograd.grad((states**2).sum(), trained, allow_unused=True)
+    # squares of normalised states have a gradient of zero: nothing but rounding
+    pulls = torch.linspace(-1, 1, states.shape[-1], dtype=states.dtype)
+    found = torch.autograd.grad((states * pulls).sum(), trained, allow_unused=True)
     return [states, *(each for each in found if each is not None)]
 
 
@@ -149,11 +151,14 @@ def test_weights_of_another_kind_are_left_to_the_layers_that_know_them(tmp_path)
     assert not QuickNetwork(network, is_wanted=True, shares=True).is_possible
 
 
-def test_layers_that_compute_something_else_are_found_out(tmp_path):
-    network = network_of(tmp_path)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_layers_that_compute_something_else_are_found_out(tmp_path, dtype):
+    network = network_of(tmp_path, dtype=dtype)
     layers = network.get_base_model().model.layers
+    assert layers[0].mlp.up_proj.weight.dtype == getattr(torch, dtype)
     assert QuickNetwork(network, is_wanted=True, shares=True).is_possible
-    layers[0].mlp.act_fn = torch.nn.GELU()
+    assert not layers[0]._forward_hooks
+    layers[-1].mlp.act_fn = torch.nn.GELU()
     assert not QuickNetwork(network, is_wanted=True, shares=True).is_possible
 
 
@@ -197,6 +202,7 @@ def test_half_precision_is_as_near_as_that_of_the_layers_themselves(tmp_path):
     exact = one_by_one(copy.deepcopy(network).double(), ids, targets)
     network = network.to(torch.bfloat16)
     quick = QuickNetwork(network, is_wanted=True, shares=False)
+    assert quick.is_possible
     theirs = one_by_one(network, ids, targets)
     ours = gradients(network, ids, targets, quick)
     for one, other, right in zip(ours, theirs, exact, strict=True):
