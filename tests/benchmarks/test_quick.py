@@ -175,3 +175,11 @@ def test_knowledge_search(tmp_path):
     assert results["index"]["passages"] > 100
     assert results["recall"]["words"]["recall"] > 0.5
     assert results["change_to_hit"]["changes"] == 2
+
+
+@pytest.mark.slow
+def test_frozen_trunk(tmp_path):
+    (run,) = quick("frozen_trunk.py", tmp_path / "r.json")["runs"]
+    assert run["equal"]
+    assert run["loss_difference"] < 1e-4
+    assert {len(seconds) for seconds in run["seconds"].values()} == {1}

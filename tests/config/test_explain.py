@@ -52,3 +52,11 @@ def test_values_that_yaml_could_misread_keep_their_type(tmp_path):
     values = yaml.safe_load(told)
     assert float(values["training"]["learning_rate"]) == 1e-5
     assert values["model"]["base_model"] == "no"
+
+
+def test_what_keeps_states_of_frozen_layers_from_being_kept_is_named(tmp_path):
+    text = "model: {freeze_layers: 2}\ntraining: {neftune_alpha: 5, quick_layers: false}\n"
+    (said,) = [line for line in explained(tmp_path, text).splitlines() if "not kept" in line]
+    assert "training.neftune_alpha and training.quick_layers: false" in said
+    for other in ("model: {freeze_layers: 2}\n", "strategies: []\n" + text.replace("2", "0", 1)):
+        assert "not kept" not in explained(tmp_path, other)

@@ -6,6 +6,8 @@ from typing import Any
 from llama_factory.config.loading import Resolved
 from llama_factory.config.minimal import inline
 from llama_factory.config.origins import Location, Origins
+from llama_factory.config.schema import RunConfig
+from llama_factory.training.strategy import STRATEGIES
 
 COLUMN = 44
 """Where the remarks begin, unless a value is longer."""
@@ -22,6 +24,24 @@ def _head(resolved: Resolved) -> Iterator[str]:
         yield f"# {note}"
     for remark in resolved.origins.translation.ignored:
         yield f"# {remark} (changes nothing)"
+    if obstacles := _trunk_obstacles(resolved.config):
+        yield (
+            f"# training.trunk_cache: states of the frozen layers are not kept, because of "
+            f"{' and '.join(obstacles)}."
+        )
+
+
+def _trunk_obstacles(config: RunConfig) -> list[str]:
+    """Settings for which frozen layers are computed in every update; none where none is frozen."""
+    model, training = config.model, config.training
+    is_frozen = model.freeze_layers or any(
+        STRATEGIES.name_of(s) == "freeze" for s in config.strategies
+    )
+    if not is_frozen or training.trunk_cache is False:
+        return []
+    dropout = ["model.adapter.dropout"] if getattr(model.adapter, "dropout", 0) else []
+    tokens = ["model.new_special_tokens"] if model.new_special_tokens else []
+    return [*training.trunk_obstacles(), *dropout, *tokens]
 
 
 def _body(resolved: Resolved) -> Iterator[str]:

@@ -17,6 +17,7 @@ from llama_factory.model.exchange import at_rest, exchanged
 from llama_factory.model.layers import backbone_of, causal_of, has_dropout
 from llama_factory.model.output_head import divergence
 from llama_factory.model.padding import IGNORED
+from llama_factory.model.quick.network import of_lengths, row_lengths
 from llama_factory.model.wrapping import switched_off, switches
 from llama_factory.training.objectives import MicroBatch
 
@@ -64,12 +65,14 @@ class EarlierModel:
         """
         sequence, place = (batch.targets != IGNORED).nonzero()[chosen].T
         rows, where = sequence.unique(return_inverse=True)
-        ids = batch.ids[rows, : int(place.max()) + 1]  # attention is causal: the rest adds nothing
+        some = batch.targets[rows]  # [sequences with chosen tokens, seq]
         # in the number format of the pass that trains: else the two differ by their rounding
         same_format = computing(self._model.precision, self._model.device)
         before = self._as_before(is_base=is_base)
         rest = at_rest(self._network, is_random=self._is_random)
-        with torch.no_grad(), same_format, rest, before:
+        with torch.no_grad(), same_format, rest, before, of_lengths(some):
+            # attention is causal: what comes after the last trained token adds nothing
+            ids = batch.ids[rows, : max(row_lengths(some))]
             reference = self.states.again(ids)[where, place]
         return divergence(states[sequence, place], reference, self.states.head, temperature)
 

@@ -231,6 +231,7 @@ def _folders(run: _Run, resume: Path | bool | None) -> TrainingFolders:
         events=run.options.log_dir or run.folder / "runs",
         tokens=TokenizedRows(written).tokens if written else files.cache_folder() / "tokens",
         resume=resume,
+        states=files.cache_folder() / "states",
     )
 
 

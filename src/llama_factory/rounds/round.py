@@ -217,6 +217,7 @@ def _train(
             metrics=folder / "metrics.jsonl",
             events=draft.workspace.runs / draft.id,
             tokens=draft.workspace.cache / "tokens",
+            states=draft.workspace.cache / "states",
         ),
         progress=progress,
         held_out=draft.data.held_out,

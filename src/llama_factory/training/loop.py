@@ -24,6 +24,7 @@ from llama_factory.model.sharding import is_part
 from llama_factory.training import checkpoints, device_memory
 from llama_factory.training.batch import Batch, Prefetch, make_batch
 from llama_factory.training.checkpoints import Position, describe_run, name_of
+from llama_factory.training.frozen_trunk import keeping
 from llama_factory.training.held_out import (
     SOURCE,
     encode_held_out,
@@ -118,7 +119,11 @@ def train(  # noqa: PLR0913 - the whole job in one call, all but two by name
             progress.say(sentence)
     if settings.compile:
         compile_layers(model.network)
-    with reporting_full_disk(folders.checkpoints, what="training"), run.reading():
+    with (
+        reporting_full_disk(folders.checkpoints, what="training"),
+        run.reading(),
+        keeping(run, plan, rows, folders, progress),
+    ):
         fit = _Fit(run, plan, rows, folders, progress, on_checkpoint)
         fit.add_reference(tests)
         fit.to_the_end()
@@ -302,13 +307,18 @@ class _Fit:
 
     def _batch(self, step: int) -> Batch:
         options = self.run.batch_options(self.rows.weights)
-        return make_batch(self.plan[step], self.rows.items, options)
+        batch = make_batch(self.plan[step], self.rows.items, options)
+        if self.run.row_states is not None:
+            self.run.row_states.load(step, batch)
+        return batch
 
     def _update(self, step: int, rate: float) -> tuple[Batch, UpdateResult]:
         """One update; where memory runs out, the same one again in smaller micro-batches."""
         run = self.run
         while True:
             batch = self.batches.take(step)
+            if run.row_states is not None:
+                run.row_states.begin(step)
             # for dropout, so that a resumed run draws what it would have drawn
             rank = (run.processes.rank,) if run.processes.rank else ()
             torch.manual_seed(derive_seed(run.settings.seed, "step", step, *rank))

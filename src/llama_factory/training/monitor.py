@@ -44,6 +44,7 @@ class TrainingFolders:
         tokens: rows as tokens, kept for the next run.
         resume: a checkpoint, or a folder of them, to go on from; true: there must be one of this
             run; false: none is looked for; None: one that is there is gone on with.
+        states: of rows behind frozen layers, kept for the next run; None: nowhere.
     """
 
     checkpoints: Path
@@ -51,6 +52,7 @@ class TrainingFolders:
     events: Path
     tokens: Path
     resume: Path | bool | None = None
+    states: Path | None = None
 
 
 @dataclass(frozen=True)

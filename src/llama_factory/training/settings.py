@@ -100,6 +100,15 @@ class TrainingSettings(Settings):
     """Compute decoder layers of the Llama kind in few operations and read rows end to end, without
     padding: the same gradients, faster, with less memory. `auto`: on CPUs, where nothing else needs
     the layers as they are (`compile`, `liger_kernel`, `neftune_alpha`, dropout, DoRA)."""
+    trunk_cache: bool | Literal["auto"] = "auto"
+    """Compute the lowest layers, where they are frozen, once for each row and keep their states on
+    disk: the same losses, and rows that are read again skip those layers. `auto`: where rows are
+    read again and `trunk_cache_gb` holds them all. It needs `quick_layers`, and no adapter in those
+    layers that earlier rounds taught."""
+    trunk_cache_gb: float = Field(4.0, ge=0)
+    """Most GB on disk that `trunk_cache` takes; states used longest ago leave first. Higher keeps
+    those of more rows for later rounds. A token takes two or four bytes for each unit of the
+    model's width."""
     compile: bool = False
     """Compile each decoder layer before training: minutes at the start, faster steps after it.
     Worth it in long runs."""
@@ -217,8 +226,15 @@ class TrainingSettings(Settings):
         """Whether layers of a known kind are computed in few operations on a type of device."""
         if self.quick_layers != "auto":
             return self.quick_layers
-        others = (self.compile, self.liger_kernel, self.neftune_alpha is not None)
-        return device == "cpu" and not any(others)
+        return device == "cpu" and not any(getattr(self, name) for name in AS_THEY_ARE)
+
+    def trunk_obstacles(self) -> list[str]:
+        """Settings for which the states of frozen layers cannot be kept."""
+        found = [name for name in AS_THEY_ARE if getattr(self, name)]
+        found += ["quick_layers: false"] if self.quick_layers is False else []
+        found += [f"parallel: {PARALLELS.name_of(self.parallel)}"] if self.parallel.shards else []
+        found += ["parallel.context"] if self.parallel.context > 1 else []
+        return [f"training.{each}" for each in found]
 
     def _needs_whole_rows(self) -> list[str]:
         return [name for name in WHOLE_ROWS if getattr(self, name) not in (None, False, "auto")]
@@ -241,6 +257,8 @@ class TrainingSettings(Settings):
             reporter.check()
 
 
+AS_THEY_ARE = ("compile", "liger_kernel", "neftune_alpha")
+"""Settings that need the layers, or the embeddings, as they are."""
 WHOLE_ROWS = ("compile", "gradient_checkpointing", "neftune_alpha")
 """Settings that work on whole rows only."""
 WITHOUT_EFFECT = {

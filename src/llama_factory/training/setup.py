@@ -16,6 +16,7 @@ from llama_factory.model.shared_prefix import SharedPrefix
 from llama_factory.model.shared_sequences import SharedSequences
 from llama_factory.training.batch import BatchOptions
 from llama_factory.training.context import share_sequences
+from llama_factory.training.kept_states import KeptStates
 from llama_factory.training.neftune import EmbeddingNoise
 from llama_factory.training.objectives import OBJECTIVES, MicroBatch, Objective
 from llama_factory.training.objectives.sft import PLAIN
@@ -48,6 +49,7 @@ class Run:
         make_whole: after training, gives every process the whole model.
         sequences: of which each process computes a part, where they share them.
         kept: what the objective keeps of the updates so far.
+        row_states: states of rows behind frozen layers, where they are kept.
     """
 
     fabric: Fabric
@@ -66,6 +68,7 @@ class Run:
     make_whole: Callable[[], None]
     sequences: SharedSequences | None = None
     kept: Mapping[str, float] = field(default_factory=dict)
+    row_states: KeptStates | None = None
 
     @property
     def share(self) -> int:

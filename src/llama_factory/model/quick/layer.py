@@ -89,11 +89,16 @@ def linear_modules(layer: Any) -> Iterator[nn.Module]:
         yield getattr(layer.mlp, name)
 
 
-def block_of(layer: Any) -> DecoderBlock:
-    """What a layer computes at the moment, with the adapters that are switched on."""
+def block_of(layer: Any, *, is_bare: bool = False) -> DecoderBlock:
+    """What a layer computes at the moment, with the adapters that are switched on.
+
+    Args:
+        layer: of this kind.
+        is_bare: leave its adapters out.
+    """
     query, key, value, output, gate, up, down = linear_modules(layer)
     attention = layer.self_attn
-    projected = Products.of(query, key, value)
+    projected = Products.of(query, key, value, is_bare=is_bare)
     num_queries, num_keys = (len(part.weight) for part in projected.parts[:2])
     width = attention.head_dim
     return DecoderBlock(
@@ -101,9 +106,9 @@ def block_of(layer: Any) -> DecoderBlock:
         _norm_of(layer.input_layernorm),
         _norm_of(layer.post_attention_layernorm),
         projected,
-        Products.of(output),
-        Products.of(gate, up),
-        Products.of(down),
+        Products.of(output, is_bare=is_bare),
+        Products.of(gate, up, is_bare=is_bare),
+        Products.of(down, is_bare=is_bare),
     )
 
 

@@ -53,12 +53,14 @@ class RowLayout:
         places: [rows, seq] the place in the pass of every token of the padded rows; anything where
             there is padding.
         stretches: cover the pass.
+        sizes: [rows] how many tokens of each row are read, its last ones.
     """
 
     ids: Tensor
     positions: Tensor
     places: Tensor
     stretches: tuple[Stretch, ...]
+    sizes: tuple[int, ...]
 
 
 def end_to_end(ids: Tensor, lengths: Sequence[int], *, shares: bool) -> RowLayout:
@@ -86,7 +88,8 @@ def end_to_end(ids: Tensor, lengths: Sequence[int], *, shares: bool) -> RowLayou
         stretches.append(stretch)
     made = [torch.tensor(values, device=ids.device) for values in (tokens, positions)]
     some = tuple(stretch for stretch in stretches if stretch.size)
-    return RowLayout(made[0], made[1], places.to(ids.device), some)
+    sizes = tuple(stretch.size for stretch in stretches)
+    return RowLayout(made[0], made[1], places.to(ids.device), some, sizes)
 
 
 def shared_tokens(row: Sequence[int], other: Sequence[int]) -> int:

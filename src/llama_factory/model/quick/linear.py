@@ -70,14 +70,28 @@ def is_readable(module: Any) -> bool:
     return is_plain and all(isinstance(each, nn.Identity) for each in module.lora_dropout.values())
 
 
-def product_of(module: Any) -> AdaptedLinear:
-    """The layer with the adapters that are active in it.
+def adds_nothing(module: Any) -> bool:
+    """Whether no adapter of a layer changes what it computes: each B is zero, as at its start.
 
     Args:
         module: for which `is_readable` is true.
     """
+    return type(module) is nn.Linear or not any(
+        bool(part.weight.any()) for part in module.lora_B.values()
+    )
+
+
+def product_of(module: Any, *, is_bare: bool = False) -> AdaptedLinear:
+    """The layer with the adapters that are active in it.
+
+    Args:
+        module: for which `is_readable` is true.
+        is_bare: leave its adapters out.
+    """
     if type(module) is nn.Linear:
         return _product(module, ())
+    if is_bare:
+        return _product(module.base_layer, ())
     names: Sequence[str] = (
         () if module.disable_adapters or module.merged else module.active_adapters
     )
@@ -122,9 +136,9 @@ class Products:
     downs: Tensor
 
     @classmethod
-    def of(cls, *modules: Any) -> "Products":
-        """Out of modules that are readable."""
-        parts = tuple(map(product_of, modules))
+    def of(cls, *modules: Any, is_bare: bool = False) -> "Products":
+        """Out of modules that are readable; bare ones are without their adapters."""
+        parts = tuple(product_of(module, is_bare=is_bare) for module in modules)
         some = [part.downs for part in parts if part.rank]
         width = parts[0].weight.shape[1]
         return cls(parts, _rows(some, width, parts[0].weight))

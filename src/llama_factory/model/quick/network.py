@@ -21,6 +21,7 @@ from llama_factory.model.quick.layer import (
 )
 from llama_factory.model.quick.layout import RowLayout, end_to_end
 from llama_factory.model.quick.trial import layers_agree
+from llama_factory.model.quick.trunk import RowStates
 
 CHILDREN = {"embed_tokens", "layers", "norm", "rotary_emb"}
 TOLERANCE = 2e-3
@@ -62,10 +63,14 @@ class QuickNetwork:
         network: the one that trains.
         is_wanted: whether to do so at all.
         shares: whether what rows begin with in common is read once.
+
+    Attributes:
+        trunk: gives the states behind the lowest layers, which are then not computed here.
     """
 
     def __init__(self, network: Any, *, is_wanted: bool, shares: bool) -> None:
         self._backbone = backbone_of(network)
+        self.trunk: RowStates | None = None
         self.shares = shares
         self.is_possible = is_wanted and _is_known(network) and self._is_exact()
         blocks = repeated_blocks(self._backbone)[1] if self.is_possible else ()
@@ -111,12 +116,12 @@ class QuickNetwork:
         """[rows, seq, width] states; anything where there is padding."""
         layout = end_to_end(ids, lengths, shares=self.shares)
         backbone = self._backbone
+        layers = list(backbone.layers)[self.trunk.num_layers if self.trunk else 0 :]
         with torch.autocast(ids.device.type, enabled=False):
-            hidden = backbone.embed_tokens(layout.ids[None])
-            reading = _reading(backbone, hidden, layout)
-            hidden = hidden[0]
+            hidden = self._entering(layout, ids, lengths)
+            reading = _reading(backbone, hidden[None], layout)
             is_recomputed = any(each.gradient_checkpointing for each in self._may_recompute)
-            for layer in backbone.layers:
+            for layer in layers:
                 block = block_of(layer)
                 if is_recomputed and torch.is_grad_enabled():
                     hidden = checkpoint(run, hidden, block, reading, use_reentrant=False)
@@ -124,6 +129,15 @@ class QuickNetwork:
                     hidden = run(hidden, block, reading)
             hidden = backbone.norm(hidden)
         return hidden.index_select(0, layout.places.flatten()).view(*ids.shape, -1)
+
+    def _entering(self, layout: RowLayout, ids: Tensor, lengths: Sequence[int]) -> Tensor:
+        """[tokens, width] what the first layer reads that is computed here."""
+        if self.trunk is None:
+            embedded: Tensor = self._backbone.embed_tokens(layout.ids[None])[0]
+            return embedded
+        rows = [tuple(row[:size]) for row, size in zip(ids.tolist(), lengths, strict=True)]
+        states = zip(self.trunk.states(rows), layout.sizes, strict=True)
+        return torch.cat([each[len(each) - size :] for each, size in states])
 
     @torch.no_grad()
     def _is_exact(self) -> bool:
