@@ -108,13 +108,17 @@ class _FrozenHead(torch.autograd.Function):
         for start in range(0, len(hidden), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
             target = targets[part, None]
-            scores = F.linear(hidden[part], weight, bias).float()  # [chunk, vocabulary]
-            total = scores.logsumexp(1, keepdim=True)
-            log_probs[part] = (scores.gather(1, target) - total).squeeze(1)
-            if gradient is not None:
-                pulled = scores.sub_(total).exp_().neg_()
-                pulled.scatter_add_(1, target, torch.ones_like(total))
-                gradient[part] = pulled.to(weight.dtype) @ weight
+            scores = F.linear(hidden[part], weight, bias)  # [chunk, vocabulary]
+            if gradient is None:
+                scores = scores.float()
+                total = scores.logsumexp(1, keepdim=True)
+            else:  # a softmax reads and writes a row while it is in the cache
+                top, place = scores.max(1, keepdim=True)
+                shares = torch.softmax(scores, 1, dtype=torch.float32)
+                total = top.float() - shares.gather(1, place).log()
+                shares.scatter_add_(1, target, -torch.ones_like(total))
+                gradient[part] = (shares.to(weight.dtype) @ weight).neg_()
+            log_probs[part] = (scores.gather(1, target).float() - total).squeeze(1)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return log_probs

@@ -1,7 +1,8 @@
 """Causal attention of rows that lie end to end, by matrix products in blocks; exact.
 
 Queries that share keys (grouped-query attention) are more rows of one product. Weights are computed
-again in the backward pass, so that no [tokens, tokens] matrix is kept.
+again in the backward pass, so that no [tokens, tokens] matrix is kept. They are in float32 whatever
+the format of the states, and so are sums over blocks, as in the kernels that this stands for.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,13 +58,14 @@ def attend(joined: Tensor, stretches: Sequence[Stretch], heads: Heads) -> Tensor
         [tokens, query heads * width].
     """
     query, key, value = torch.split(joined, heads.sizes, 1)
-    out = torch.empty_like(query)
+    out, exact = torch.empty_like(query), _exact(joined.dtype)
     for stretch in stretches:
-        queries = _grouped(query[stretch.own], heads, heads.scale)
+        queries = _grouped(query[stretch.own], heads).to(exact).mul_(heads.scale)
         keys, values = (_seen(each, stretch, heads) for each in (key, value))
+        keys = keys.to(exact)
         target = _by_head(out[stretch.own], heads)
         for start, end in _blocks(stretch.size):
-            weights = _weights(queries, keys, stretch, (start, end), heads)
+            weights = _weights(queries, keys, stretch, (start, end), heads).to(value.dtype)
             part = weights @ values[:, : stretch.num_before + end]
             target[:, start:end] = _unflat(part, heads)
     return out
@@ -81,22 +83,23 @@ def attend_back(joined: Tensor, grad: Tensor, stretches: Sequence[Stretch], head
     query, key, value = torch.split(joined, heads.sizes, 1)
     result = torch.zeros_like(joined)
     to_query, to_key, to_value = torch.split(result, heads.sizes, 1)
+    exact = _exact(joined.dtype)
     for stretch in stretches:
-        queries = _grouped(query[stretch.own], heads, heads.scale)
-        pulls = _grouped(grad[stretch.own], heads, 1.0)
+        queries, pulls = (_grouped(each[stretch.own], heads) for each in (query, grad))
         keys, values = (_seen(each, stretch, heads) for each in (key, value))
-        key_pulls, value_pulls = torch.zeros_like(keys), torch.zeros_like(values)
+        exact_queries, exact_keys = queries.to(exact) * heads.scale, keys.to(exact)
+        key_pulls, value_pulls = (torch.zeros_like(exact_keys) for _ in range(2))
         target = _by_head(to_query[stretch.own], heads)
         for start, end in _blocks(stretch.size):
             rows = slice(start * heads.groups, end * heads.groups)
             seen = slice(stretch.num_before + end)
-            weights = _weights(queries, keys, stretch, (start, end), heads)
-            value_pulls[:, seen].baddbmm_(weights.mT, pulls[:, rows])
-            products = pulls[:, rows] @ values[:, seen].mT
-            products = torch._softmax_backward_data(products, weights, -1, weights.dtype)
-            key_pulls[:, seen].baddbmm_(products.mT, queries[:, rows])
-            part = _unflat(products @ keys[:, seen], heads)
-            torch.mul(part, heads.scale, out=target[:, start:end])
+            weights = _weights(exact_queries, exact_keys, stretch, (start, end), heads)
+            _add_product(value_pulls[:, seen], weights.to(value.dtype).mT, pulls[:, rows])
+            products = (pulls[:, rows] @ values[:, seen].mT).to(exact)
+            products = torch._softmax_backward_data(products, weights, -1, exact).mul_(heads.scale)
+            products = products.to(value.dtype)
+            _add_product(key_pulls[:, seen], products.mT, queries[:, rows])
+            target[:, start:end] = _unflat(products @ keys[:, seen], heads)
         _add_seen(to_key, key_pulls, stretch, heads)
         _add_seen(to_value, value_pulls, stretch, heads)
     return result
@@ -117,11 +120,14 @@ def _by_head(x: Tensor, heads: Heads) -> Tensor:
     return x.view(len(x), heads.keys, heads.groups, heads.width).transpose(0, 1)
 
 
-def _grouped(x: Tensor, heads: Heads, scale: float) -> Tensor:
-    """[heads of keys, tokens * groups, width] times a scale, a copy."""
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _grouped(x: Tensor, heads: Heads) -> Tensor:
+    """[heads of keys, tokens * groups, width], a copy."""
     shape = (heads.keys, len(x), heads.groups, heads.width)
-    made = torch.mul(_by_head(x, heads), scale, out=x.new_empty(shape))
-    return made.flatten(1, 2)
+    return x.new_empty(shape).copy_(_by_head(x, heads)).flatten(1, 2)
 
 
 def _seen(x: Tensor, stretch: Stretch, heads: Heads) -> Tensor:
@@ -129,6 +135,13 @@ def _seen(x: Tensor, stretch: Stretch, heads: Heads) -> Tensor:
     parts = [x[part] for part in stretch.seen]
     whole = parts[0] if len(parts) == 1 else torch.cat(parts)
     return whole.view(len(whole), heads.keys, heads.width).transpose(0, 1).contiguous()
+
+
+def _add_product(target: Tensor, one: Tensor, other: Tensor) -> None:
+    if target.dtype == one.dtype:
+        target.baddbmm_(one, other)
+    else:
+        target += one @ other
 
 
 def _add_seen(target: Tensor, pulls: Tensor, stretch: Stretch, heads: Heads) -> None:
