@@ -5,7 +5,7 @@ import yaml
 
 from llama_factory.config.dialects.answering import answer_request
 from llama_factory.config.dialects.exporting import (
-    Places,
+    KeyPlaces,
     export_request,
     read_export_request,
 )
@@ -28,7 +28,7 @@ export_legacy_format: false
 
 
 def request(**changes):
-    return export_request(yaml.safe_load(EXAMPLE) | changes, Places(None))
+    return export_request(yaml.safe_load(EXAMPLE) | changes, KeyPlaces(None))
 
 
 def problem(**changes):
@@ -79,7 +79,7 @@ def test_what_cannot_be_followed_says_why(changes, message):
 
 def test_what_is_missing_is_told_all_at_once():
     with pytest.raises(ConfigError) as error:
-        export_request({"export_size": "big"}, Places(None))
+        export_request({"export_size": "big"}, KeyPlaces(None))
     told = str(error.value)
     assert told.count("settings: ") == 3
     assert "settings: export_dir: not given. An export needs it." in told

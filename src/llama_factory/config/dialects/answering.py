@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_factory.config.changes import Changes, read_changes
-from llama_factory.config.dialects.exporting import Places, read_flat
+from llama_factory.config.dialects.exporting import KeyPlaces, read_flat
 from llama_factory.config.dialects.translate import translate
 from llama_factory.core.errors import ConfigError
 
@@ -49,7 +49,7 @@ def answer_request(path: Path | None, changes: Changes) -> ModelRequest:
     given = (read_flat(path) if path else {}) | flat
     done = translate(given)
     if done.problems:
-        places = Places(path, set(flat))
+        places = KeyPlaces(path, set(flat))
         raise ConfigError("\n".join(f"{places.of(name)}: {told}" for name, told in done.problems))
     adapters, model = done.values.get("adapter_name_or_path"), done.values["model_name_or_path"]
     chosen = [f"{name}={value}" for name, value in _settings(done.settings).items()]

@@ -66,11 +66,11 @@ def read_export_request(path: Path | None, changes: Changes = ()) -> ExportReque
         ConfigError: it cannot be read, or its keys cannot be followed.
     """
     given = {each.name: each.value for each in read_changes(changes)}
-    return export_request((read_flat(path) if path else {}) | given, Places(path, set(given)))
+    return export_request((read_flat(path) if path else {}) | given, KeyPlaces(path, set(given)))
 
 
 @dataclass(frozen=True)
-class Places:
+class KeyPlaces:
     """Where flat keys were given, for messages.
 
     Attributes:
@@ -104,7 +104,7 @@ def read_flat(path: Path) -> dict[str, Any]:
     return flat
 
 
-def export_request(flat: Mapping[str, Any], places: Places) -> ExportRequest:
+def export_request(flat: Mapping[str, Any], places: KeyPlaces) -> ExportRequest:
     """Read the flat keys of an export; those of a training are checked and change nothing.
 
     Args:
