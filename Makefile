@@ -36,13 +36,13 @@ soak: .venv/ready
 
 # What optional libraries bring, tested where they are: in an environment of its own, since PEFT imports
 # some of them in every command, which takes seconds
-EXTRAS := tests/model/adapters/test_packed.py tests/training/test_optimizers.py
+EXTRAS := tests/model/adapters/test_packed.py tests/training/test_optimizers.py tests/jobs/test_on_ray.py tests/config/dialects/test_sharing.py
 extras: .venv-extras/ready
 	.venv-extras/bin/python -m pytest $(EXTRAS)
 
 .venv-extras/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-extras
-	.venv-extras/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,packed]"
+	.venv-extras/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,packed,ray,deepspeed]"
 	touch .venv-extras/ready
 
 # Small faults, planted one by one: which of them no test notices (make mutate PARTS="gate draft")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_factory.config import template
-from llama_factory.config.changes import Changes, unused
+from llama_factory.config.changes import Changes
 from llama_factory.config.explain import explain as explained
 from llama_factory.config.loading import SettingsSource, load_config, resolve
 from llama_factory.config.wording import Reworded, reworded, words_of
@@ -365,7 +365,7 @@ def train(
         >>> done = lf.train("sft.yaml", {"training.epochs": 1})
     """
     resolved = resolve(settings, changes)
-    for note in [*resolved.notes, *unused(os.environ)]:
+    for note in resolved.notes:
         progress.say(note)
     words = words_of(resolved.origins)
     try:

@@ -1,6 +1,6 @@
 import pytest
 
-from llama_factory.config.changes import from_environment, unused
+from llama_factory.config.changes import from_environment
 from llama_factory.config.loading import load_config
 from llama_factory.core.errors import ConfigError
 
@@ -23,11 +23,6 @@ def test_a_wrong_variable_is_named(monkeypatch):
 
 def test_only_known_variables_are_settings():
     assert from_environment({"API_KEY": "secret", "PATH": "x"}) == []
-
-
-def test_a_variable_that_would_start_ray_is_told():
-    told = unused({"NPROC_PER_NODE": "2", "USE_RAY": "1"})
-    assert told == ["USE_RAY=1: changes nothing, a run starts no other processes."]
 
 
 def test_the_articles_rank_may_be_set_beside_its_file(tmp_path):

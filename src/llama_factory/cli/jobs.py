@@ -47,6 +47,9 @@ def train(
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Print the memory and time it would take.")
     ] = False,
+    on: Annotated[
+        str, typer.Option(help="A Ray cluster to run on: ray, or ray://HOST:PORT (`ray.workers`).")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """A single run without a workspace; the output is a plain PEFT folder."""
@@ -64,15 +67,21 @@ def train(
         expected = experiment.estimate(said.path, chosen, TerminalProgress())
         print_json(expected.to_json()) if as_json else print(expected)
         return
+    if place := launching.place_of(on, os.environ):
+        _show(launching.train_on_ray(said.path, chosen, place), as_json=as_json)
+        return
     if number := launching.num_processes(os.environ):
         raise typer.Exit(launching.launch(_as_words(said.path, chosen, as_json=as_json), number))
     done = run.train(said.path, chosen, TerminalProgress())
-    if not done.results:
-        return  # the first of several processes speaks for all
-    if as_json:
-        print_json(done.to_json())
-        return
-    _print_results(done.to_json())
+    _show(done.to_json() if done.results else {}, as_json=as_json)
+
+
+def _show(results: dict[str, Any], *, as_json: bool) -> None:
+    """What a run came to; the first of several processes speaks for all."""
+    if results and as_json:
+        print_json(results)
+    elif results:
+        _print_results(results)
 
 
 def _as_words(path: Path | None, changes: list[str], *, as_json: bool) -> list[str]:

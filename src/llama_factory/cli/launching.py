@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from llama_factory.core.errors import ConfigError
 
@@ -19,7 +20,41 @@ MEETING = {
     "MASTER_ADDR": "the address of the first machine",
     "NODE_RANK": "this machine's number",
 }
+ON_RAY = "USE_RAY"
+"""LLaMA-Factory's variable for what `--on ray` says here."""
 YES = ("1", "true", "y", "yes", "on")
+
+
+def place_of(on: str, environment: Mapping[str, str]) -> str:
+    """The cluster on which a run starts; empty where it starts here."""
+    return on or ("ray" if environment.get(ON_RAY, "").lower() in YES else "")
+
+
+def train_on_ray(path: Path | None, changes: list[str], place: str) -> dict[str, Any]:
+    """Run `train` in the processes of a Ray cluster; returns what the first one has to show.
+
+    Args:
+        path: the settings file, which every machine reads itself.
+        changes: to them.
+        place: `ray`, or `ray://HOST:PORT`.
+    """
+    from llama_factory.config.loading import load_config
+    from llama_factory.jobs.on_ray import in_processes
+
+    config = load_config(path, changes)
+    shared = (config.output_dir or Path("outputs")).absolute().parent
+    asked = {"path": str(path) if path else None, "changes": changes, "folder": str(Path.cwd())}
+    return in_processes(_train_in_one, asked, place, config.ray, shared=shared)
+
+
+def _train_in_one(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """A process's part of a run, in the folder in which the command was given."""
+    from llama_factory import run
+    from llama_factory.cli.terminal import TerminalProgress
+
+    os.chdir(asked["folder"])
+    done = run.train(asked["path"], list(asked["changes"]), TerminalProgress())
+    return done.to_json() if done.results else {}
 
 
 def num_processes(environment: Mapping[str, str]) -> int:

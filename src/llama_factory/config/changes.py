@@ -26,10 +26,6 @@ VARIABLES = {
 """Environment variables that are settings; flags go before them, and they before the file."""
 
 
-UNUSED = ("USE_RAY",)
-"""Environment variables of LLaMA-Factory that mean nothing here."""
-
-
 @dataclass(frozen=True)
 class Change:
     """One setting given beside the file.
@@ -87,16 +83,6 @@ def from_environment(environment: Mapping[str, str]) -> list[Change]:
         Change(path, environment[name], f"environment {name}={environment[name]}")
         for name, path in VARIABLES.items()
         if environment.get(name)
-    ]
-
-
-def unused(environment: Mapping[str, str]) -> list[str]:
-    """What a person should know about variables that would do something in LLaMA-Factory."""
-    return [
-        f"{name}={environment[name]}: changes nothing, a run starts no other processes."
-        for name in UNUSED
-        if environment.get(name, "").lower() not in ("", "0", "1", "false")
-        or (name == "USE_RAY" and environment.get(name) == "1")
     ]
 
 

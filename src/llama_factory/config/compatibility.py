@@ -81,7 +81,7 @@ any name of a model is answered |
 | `FORCE_TORCHRUN`, `NNODES`, `NODE_RANK`, `NPROC_PER_NODE`, `MASTER_ADDR`, `MASTER_PORT` | \
 as there: `train` runs through torchrun in that many processes, one for each GPU by default |
 | `ALLOW_EXTRA_ARGS` | keys that nobody knows are told, and are no errors |
-| `USE_RAY` | nothing yet |
+| `USE_RAY` | `train` runs in the processes of a Ray cluster, as with `--on ray` |
 
 ## Keys
 

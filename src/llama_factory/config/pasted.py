@@ -30,6 +30,7 @@ OF_A_RUN = (
 KEPT_OUT = {
     "plugins": "names Python files that would be run; they are named in the settings file of the "
     "workspace, by whoever may run programs on this machine",
+    "ray": "the page starts runs on its own machine",
     "output_dir": "the page gives a run its folder, by its name",
     "upload_to": "whoever may run programs on this machine uploads models from it",
     "upload_is_private": "it belongs to upload_to",

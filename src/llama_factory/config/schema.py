@@ -8,6 +8,7 @@ from pydantic import model_validator
 
 from llama_factory.core.settings import OneOf, Registry, Settings
 from llama_factory.inference.settings import InferenceSettings
+from llama_factory.jobs.on_ray import RaySettings
 from llama_factory.knowledge.embedders import EMBEDDERS
 from llama_factory.knowledge.settings import KnowledgeSettings
 from llama_factory.model.adapters import ADAPTERS
@@ -31,6 +32,8 @@ class RunConfig(LearningConfig):
     """The API server."""
     loop: LoopSettings = LoopSettings()
     """What `llama-factory watch` does by itself: when a round begins, and who is told."""
+    ray: RaySettings = RaySettings()
+    """Processes on a Ray cluster, for `llama-factory train --on ray`."""
     output_dir: Path | None = None
     """Where `llama-factory train` writes its adapter. A workspace does not need it."""
     overwrite_output_dir: bool = False

@@ -132,6 +132,11 @@ PROCESSES: dict[str, Key] = {
         about="shard_grad_op keeps weights whole between the passes.",
         off=(None, ""),
     ),
+    "ray_num_workers": setting("ray.workers", count, 4, about="With USE_RAY=1 or `--on ray`."),
+    "ray_init_kwargs": setting(
+        "ray.init", anything, {"include_dashboard": False}, about="With USE_RAY=1 or `--on ray`.",
+        off=(None, ""),
+    ),
     "fsdp_config": part(
         "training.parallel", anything, None,
         about="Its values or their file, or Accelerate's YAML; layers are found by themselves.",
