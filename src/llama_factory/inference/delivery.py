@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -11,6 +11,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from llama_factory.inference.question import Answer, AnswerPiece, Options, TokenLogprob
 from llama_factory.inference.request import Ended, Token
 from llama_factory.inference.streamed_text import UNFINISHED, TextPieces
+from llama_factory.model.chat.channels import ChannelMarks, FinalChannel, channel_marks
 
 Deliver = Callable[[AnswerPiece | Answer | Exception], None]
 """Takes what comes of an answer: pieces, then the whole answer or why there is none."""
@@ -37,6 +38,14 @@ class TokenTexts:
                 list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
         )
+
+    @cached_property
+    def _channels(self) -> ChannelMarks | None:
+        return channel_marks(self._tokenizer)
+
+    def final_channel(self) -> FinalChannel:
+        """Tells of the tokens of an answer which ones are its text."""
+        return FinalChannel(self._channels, self.decode)
 
     def logprob(self, token: int, logprob: float, alternatives: Any = ()) -> TokenLogprob:
         """The log-probability of a token as clients read it."""
@@ -80,6 +89,7 @@ class Delivery:
     _logprobs: list[TokenLogprob] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._final = self.texts.final_channel()
         self._pieces = TextPieces(self.texts.decode, self.options.stop, self._hand_on)
 
     def take(self, event: Token) -> bool:
@@ -91,7 +101,8 @@ class Delivery:
             return True
         if event.logprob is not None:
             self._due.append(self.texts.logprob(event.id, event.logprob, event.alternatives))
-        self._pieces.push(event.id)
+        for token in self._final.push(event.id):
+            self._pieces.push(token)
         if self._pieces.is_stopped:
             self._finish("stop", event.num_reused)
         elif self._due and not self._pieces.is_holding:

@@ -48,6 +48,7 @@ FORMS = {
     '<|constrain|>json<|message|>{"a": 1}<|call|>',
     "harmony of its template": " to=functions.add<|channel|>commentary json<|message|>"
     '{"a": 1}<|call|>',
+    "harmony without its second header": ' to=functions.add{"a": 1}',
     "harmony without its tokens": 'assistantcommentary to=functions.add json{"a": 1}',
     "harmony of its template without its tokens": ' to=functions.addcommentary json{"a": 1}',
     "react": 'Action: add\nAction Input: {"a": 1}',
