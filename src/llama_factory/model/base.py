@@ -21,7 +21,7 @@ from llama_factory.model.chat.templates import NamedTemplate, find, names
 from llama_factory.model.chat.tokens import first_difference
 from llama_factory.model.dtypes import choose
 from llama_factory.model.longer_positions import config_for
-from llama_factory.model.packing_libraries import keep_differentiable
+from llama_factory.model.packing_libraries import keep_differentiable, require_reader
 from llama_factory.model.provenance import TOKENIZER_FILE
 from llama_factory.model.settings import ModelSettings
 
@@ -56,6 +56,7 @@ def load_network(
             pack its weights or compute its attention as asked.
     """
     transformers_logging.disable_progress_bar()
+    require_reader(folder)
     try:
         network = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -67,7 +68,7 @@ def load_network(
             **_packed(settings),
             **config_for(folder, settings),
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(f"{folder}: this model cannot be loaded: {error}") from error
     network.eval()
     is_packed = getattr(network, "is_quantized", False)

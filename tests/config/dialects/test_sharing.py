@@ -56,6 +56,20 @@ def test_stages_of_zero(tmp_path, values, found):
     )
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("places", [{}, {"offload_optimizer": CPU}])
+def test_deepspeeds_own_classes_read_such_files_alike(stage, places):
+    config = pytest.importorskip("deepspeed.runtime.zero.config", reason="needs deepspeed")
+    values = zero(stage, **places)
+    theirs = config.DeepSpeedZeroConfig(**values["zero_optimization"])
+    ours = shared(deepspeed=values)[0]
+    assert (ours["type"] == "fsdp") == (theirs.stage >= 2)
+    has_moved = theirs.offload_optimizer is not None and theirs.offload_optimizer.device == "cpu"
+    assert (ours.get("offload") == "cpu") == (has_moved and theirs.stage >= 2)
+    with pytest.raises(ValueError, match="overlap_com"):
+        config.DeepSpeedZeroConfig(overlap_com=True)
+
+
 def test_files_that_the_other_program_ships_are_known_by_name():
     assert shared(deepspeed="examples/deepspeed/ds_z3_config.json")[0] == {"type": "fsdp"}
     offloading = shared(deepspeed="examples/deepspeed/ds_z2_offload_config.json")[0]

@@ -1,5 +1,7 @@
 """Each message about an adapter says what is wrong, what exists and how to mend it."""
 
+import json
+import shutil
 from importlib import metadata
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from llama_factory.core.errors import ModelError
+from llama_factory.core.files import read_json
 from llama_factory.model.adapters.qlora import Qlora
 from llama_factory.model.base import load_network
 from tests.model.adapting import FORMS, OWN_WEIGHTS, make, settings
@@ -187,6 +190,35 @@ def test_a_packed_base_without_the_library_is_refused_where_it_only_answers(llam
     installed("bitsandbytes", None)
     with pytest.raises(ModelError, match="qlora with 4 bits needs the library bitsandbytes"):
         load_network(llama, settings(llama, {"type": "qlora"}))
+
+
+@pytest.mark.parametrize(
+    ("method", "lacking", "message"),
+    [
+        (
+            "gptq",
+            "optimum",
+            "are packed by gptq, and gptqmodel and optimum to read them are not in",
+        ),
+        (
+            "awq",
+            "gptqmodel",
+            "packed by awq, and gptqmodel to read them is not installed: pip inst",
+        ),
+    ],
+)
+def test_a_base_that_others_packed_is_refused_with_what_reads_it(
+    llama, tmp_path, installed, method, lacking, message
+):
+    base = shutil.copytree(llama, tmp_path / "base")
+    config = read_json(base / "config.json")
+    config["quantization_config"] = {"quant_method": method, "bits": 4, "group_size": 128}
+    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    installed(lacking, None)
+    with pytest.raises(ModelError) as error:
+        make(base, "lora")
+    assert message in str(error.value)
+    assert "adapter type qlora packs its weights as they are read" in str(error.value)
 
 
 def test_a_library_that_needs_a_gpu_in_its_version_says_so(tmp_path, installed):

@@ -148,6 +148,14 @@ def test_bfloat16_products_of_packed_weights(tiny, tmp_path):
     assert course != exact
 
 
+def test_a_base_whose_files_are_packed_trains_as_one_packed_when_read(tiny, tmp_path):
+    packed = load_network(tiny, settings(tiny, PACKED["nf4"]))
+    base = shutil.copytree(tiny, tmp_path / "base")
+    packed.save_pretrained(base)
+    course = train(make(base, "lora"), tmp_path / "files")
+    assert course == pytest.approx(train(make(tiny, PACKED["nf4"]), tmp_path / "read"), abs=1e-5)
+
+
 def peers_yaml(tmp_path, tiny, **more):
     write_rows(tmp_path / "rows.jsonl", "one")
     values = {
