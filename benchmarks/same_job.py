@@ -94,7 +94,14 @@ JOBS: Mapping[str, Keys] = {
 """Name -> the keys of its own."""
 FROM_BASE = ("pissa", "freeze", "full", "asft, full", "dpo, full", "dpo, full, long rows")
 """Jobs that begin with the model alone."""
-FROM_NOTHING = ("dpo", "dpo, long rows", "dpo, ipo", "dpo, with pref_ftx", "dpo, with pref_bco_weight", "kto")
+FROM_NOTHING = (
+    "dpo",
+    "dpo, long rows",
+    "dpo, ipo",
+    "dpo, with pref_ftx",
+    "dpo, with pref_bco_weight",
+    "kto",
+)
 """Jobs whose LoRA is zero at first."""
 QUICK = ("sft", "dpo")
 
