@@ -135,6 +135,18 @@ def test_what_cannot_be_followed_is_refused(keys, problem):
     assert problem in said
 
 
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        ({"context_parallel_size": 4}, {"type": "ddp", "context": 4}),
+        ({"context_parallel_size": 2, "fsdp": "full_shard"}, {"type": "fsdp", "context": 2}),
+        ({"context_parallel_size": 1}, {}),
+    ],
+)
+def test_rows_that_processes_compute_together(keys, found):
+    assert shared(**keys)[0] == found
+
+
 def test_what_a_file_says_besides_is_told():
     _, notes = shared(deepspeed=zero(3) | {"optimizer": {"type": "AdamW"}})
     assert any("its 'optimizer' is not read" in note for note in notes)

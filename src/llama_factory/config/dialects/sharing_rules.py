@@ -49,7 +49,16 @@ class Shares:
 
 
 def sharing(done: Translation) -> None:
-    """deepspeed, fsdp and fsdp_config; the first that says anything decides."""
+    """deepspeed, fsdp and fsdp_config; the first that says anything decides. And long rows."""
+    _divided(done)
+    size = done.values.get("context_parallel_size", 1)
+    if size > 1:
+        if "training.parallel.type" not in done.settings:
+            done.put("training.parallel.type", "ddp", "context_parallel_size")
+        done.put("training.parallel.context", size, "context_parallel_size")
+
+
+def _divided(done: Translation) -> None:
     for key, read in (("deepspeed", _deepspeed), ("fsdp", _fsdp)):
         value = done.values.get(key)
         if value in (None, "", False, []):

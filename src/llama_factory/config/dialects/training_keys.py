@@ -132,6 +132,9 @@ PROCESSES: dict[str, Key] = {
         about="shard_grad_op keeps weights whole between the passes.",
         off=(None, ""),
     ),
+    "context_parallel_size": part(
+        "training.parallel.context", count, 2, about="Needs no Megatron here.", off=(1, None),
+    ),
     "ray_num_workers": setting("ray.workers", count, 4, about="With USE_RAY=1 or `--on ray`."),
     "ray_init_kwargs": setting(
         "ray.init", anything, {"include_dashboard": False}, about="With USE_RAY=1 or `--on ray`.",
