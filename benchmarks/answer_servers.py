@@ -54,19 +54,21 @@ def ours(name: str, workspace: Path, changes: Sequence[str], threads: int) -> Pr
     return Program(name, (*command, *chosen), "production", limited(threads), usage)
 
 
-def transformers_serve(model: Path, threads: int, blocks: int = 96) -> Program:
-    """`transformers serve` with continuous batching; float32 as ours, its memory named.
+def transformers_serve(
+    name: str, model: Path, threads: int, dtype: str = "float32", blocks: int = 96
+) -> Program:
+    """`transformers serve` with continuous batching; its number format and memory named.
 
     Left to itself it reserves what a graphics card has.
     """
     python = common.peer_python("transformers_serve", SERVE)
     command = (
         *(str(python.with_name("transformers")), "serve", str(model), "--port", "{port}"),
-        *("--host", "127.0.0.1", "--continuous-batching", "--dtype", "float32", "--device", "cpu"),
+        *("--host", "127.0.0.1", "--continuous-batching", "--dtype", dtype, "--device", "cpu"),
         *("--cb-num-blocks", str(blocks), "--cb-max-batch-tokens", "512"),
     )
     offline = {"HF_HUB_OFFLINE": "1"}
-    return Program("transformers serve", command, str(model), limited(threads) | offline)
+    return Program(name, command, str(model), limited(threads) | offline)
 
 
 def llama_cpp(gguf: Path, threads: int, slots: int = 64) -> Program:

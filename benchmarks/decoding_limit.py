@@ -14,6 +14,7 @@ import roofline
 
 READ_BYTES = 1 << 29
 BEST_OF = 5
+FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,21 @@ class Limit:
         reading = self.weights * weight_bytes / self.gigabytes_per_second / 1e9
         return max(reading, 2 * self.weights * rows / self.gflops / 1e9)
 
-    def shares(self, run: dict[str, Any], *, is_int8: bool) -> dict[str, float | None]:
+    def shares(self, run: dict[str, Any], weight_bytes: int | None) -> dict[str, float | None]:
         """How much of the limit a run with one row for each client reaches.
 
         By its passes alone, and by all its time, the reading of prompts included. The rate of
-        products in int8 is another one, so in int8 only the reading for one client is compared.
+        products was measured in float32, so in other formats the reading for one client alone is
+        compared.
+
+        Args:
+            run: of a program.
+            weight_bytes: of each weight; None for programs whose share is not asked for.
         """
         rows = run["clients"]
-        if not run["program"].startswith("ours") or (is_int8 and rows > 1):
+        if weight_bytes is None or (weight_bytes < FLOAT32_BYTES and rows > 1):
             return {"share_of_limit": None, "share_in_all": None}
-        least = self.seconds(rows, 1 if is_int8 else 4)
+        least = self.seconds(rows, weight_bytes)
         passes = least / run["pass_seconds"] if run["pass_seconds"] else None
         return {"share_of_limit": passes, "share_in_all": run["tokens_per_second"] * least / rows}
 

@@ -2,8 +2,9 @@
 
 Every server is a process of its own with the same threads and the same questions; while one is
 measured the others are halted, and they take turns. llama.cpp reads the same weights in 4 bits from
-its own file, this project and Transformers in float32. The limit is one read of the weights a pass
-at the bandwidth measured here, or the products of all rows at the best rate measured here.
+its own file, this project and Transformers in float32, and in bfloat16 where the processor is fast
+at it. The limit is one read of the weights a pass at the bandwidth measured here, or the products
+of all rows at the best rate measured here.
 Usage: generation_speed.py [--parts throughput adapters beside chat evaluation] [--rows ROWS.json]
 [--programs NAME ...] [--quick] [--out FILE]
 """
@@ -27,16 +28,24 @@ import evaluated_rows
 from answer_servers import Process, Program
 from answer_workspace import make_versions
 
+from llama_factory.model.dtypes import fast_bfloat16
 from llama_factory.model.source import resolve
 
 WORK = common.ROOT / ".work" / "generation"
 PARTS = ("throughput", "adapters", "beside", "chat", "evaluation")
-FLOAT32, INT8 = "ours, float32", "ours, int8"
-PROGRAMS = (FLOAT32, INT8, "transformers serve", "llama.cpp")
+FLOAT32, BFLOAT16, INT8 = "ours, float32", "ours, bfloat16", "ours, int8"
+TRANSFORMERS = {
+    "transformers serve": "float32",
+    "transformers serve, bfloat16": "bfloat16",
+}
+OTHERS = (*TRANSFORMERS, "llama.cpp")
 SETTINGS = {
     FLOAT32: ("model.dtype=float32", "inference.weights=float32"),
+    BFLOAT16: ("model.dtype=bfloat16",),
     INT8: ("model.dtype=float32", "inference.weights=int8"),
 }
+PROGRAMS = (*SETTINGS, *OTHERS)
+WEIGHT_BYTES = {FLOAT32: 4, BFLOAT16: 2, INT8: 1}
 """What makes our server compute in a format; `--set` is put before each."""
 
 REQUESTS = {1: 4, 4: 2, 16: 2, 64: 1}
@@ -61,7 +70,7 @@ def main() -> None:
     limit = limit.better(decoding_limit.measure(model, options.threads))
     results["limit"] = limit.to_json()
     for run in results.get("throughput", []):
-        run.update(limit.shares(run, is_int8=run["program"] == INT8))
+        run.update(limit.shares(run, WEIGHT_BYTES.get(run["program"])))
     report(results)
     common.write_results(options.out, results)
 
@@ -70,7 +79,8 @@ def parse() -> argparse.Namespace:
     """What is wanted; `--quick` measures this project alone, in a few tokens."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2", help="llama.cpp needs smollm2")
-    parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
+    usual = [name for name in PROGRAMS if fast_bfloat16() or "bfloat16" not in name]
+    parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=usual)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--clients", type=int, nargs="+", default=list(REQUESTS))
     parser.add_argument("--max-tokens", type=int, default=64)
@@ -110,8 +120,8 @@ def program(name: str, options: argparse.Namespace, model: Path) -> Program:
         workspace = make_versions(WORK / name.rpartition(" ")[2], model, number=4)
         changes = (*SETTINGS[name], *FOR_ALL, *options.changes)
         return answer_servers.ours(name, workspace, changes, options.threads)
-    if name == "transformers serve":
-        return answer_servers.transformers_serve(model, options.threads)
+    if name in TRANSFORMERS:
+        return answer_servers.transformers_serve(name, model, options.threads, TRANSFORMERS[name])
     return answer_servers.llama_cpp(answer_servers.embedded_gguf(), options.threads)
 
 
@@ -260,7 +270,7 @@ def ratios(results: dict[str, Any]) -> dict[str, float]:
         f"{ours} / {other}, {clients} clients": speed[ours, clients] / speed[other, clients]
         for ours in SETTINGS
         for other, clients in speed
-        if other in PROGRAMS[2:] and (ours, clients) in speed
+        if other in OTHERS and (ours, clients) in speed
     }
     for name, clients in speed:
         if name == "four versions mixed":
