@@ -18,6 +18,7 @@ from llama_factory.config.confined import refusals
 from llama_factory.config.loading import SettingsSource, flat_problems, load_config
 from llama_factory.config.minimal import as_changes, minimal, to_yaml
 from llama_factory.config.schema import RunConfig
+from llama_factory.config.setting_sentences import NO_ROWS
 from llama_factory.core.errors import ConfigError, FactoryError
 from llama_factory.core.progress import SILENT, Progress
 from llama_factory.core.sentences import kind_of_sentence as kind
@@ -91,7 +92,7 @@ def check_run(folder: PathLike, values: Mapping[str, Any], name: str) -> Checked
         return CheckedRun(problems, {}, "", "", "")
     problems |= refusals(config, place.folder, own)
     if not config.data.train_path and not config.data.dataset:
-        problems.setdefault("data.train_path", "Choose the rows to train on.")
+        problems.setdefault("data.train_path", NO_ROWS())
     try:
         config.training.check()
     except ConfigError as error:

@@ -104,6 +104,22 @@ def test_problems_stand_at_their_fields_and_nothing_begins(bot_with_rows):
     assert oversee.jobs(bot_with_rows) == []
 
 
+def test_problems_are_told_in_chinese_too(bot_with_rows):
+    page = Visitor.of(bot_with_rows.folder)
+    chinese = {"accept-language": "zh"}
+    wrong = {"training.epochs": "many", "model.adapter.rank": "0", "model.dtype": "float8"}
+    told = problems(page.post("/train/show", wrong, **chinese).text)
+    assert "必须大于或等于 1；当前值为 '0'。" in told
+    assert any(each.startswith("必须是数字，此文本无法读作数字；当前值为 'many'") for each in told)
+    assert any(each.startswith("必须是 'auto', 'float32'") for each in told)
+    assert "请选择用于训练的数据。" in problems(page.post("/train/show", {}, **chinese).text)
+    pasted = page.post(
+        "/train/read", {"text": "stage: sft\ncutoff_len: x\nstag: 1"}, **chinese
+    ).text
+    assert "必须是数字；当前值为" in pasted
+    assert "没有此键。是否指" in pasted
+
+
 def test_settings_that_no_field_shows_are_told_as_well(bot_with_rows):
     page = Visitor.of(bot_with_rows.folder)
     text = page.post("/train/show", {"training.early_stopping_steps": "2"}).text

@@ -18,6 +18,7 @@ from llama_factory.config.dialects.keys import KEYS
 from llama_factory.config.dialects.translate import is_flat, translate, translate_article
 from llama_factory.config.origins import THEIR_DEFAULT, Location, Origin, Origins, find
 from llama_factory.config.schema import RunConfig, has, is_section
+from llama_factory.config.setting_sentences import SEEN
 from llama_factory.core import plugins
 from llama_factory.core.errors import ConfigError, suggest
 
@@ -359,7 +360,7 @@ def _plain(message: str, value: Any) -> str:
     message = re.sub(r"a valid dictionary or instance of \w+", "a section with settings", message)
     must = message.replace("Input should be", "must be").replace("Value error, ", "")
     is_shown = must.startswith("must be") and isinstance(value, str | int | float)
-    return f"{must}; it is {value!r}." if is_shown else must
+    return SEEN(why=must, value=repr(value)) if is_shown else must
 
 
 def _listed(path: Path, problems: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """What gate, loop and journal say, in the visitor's language: kinds are translated, values kept.
 
 The English text is the sentence itself; the Chinese ones are in `sentences_zh.json` by kind. What
-is wrong with rows, files and folders is kept as a text, and is known again by its words.
+is wrong with rows, files, folders and settings is kept as a text, and known again by its words.
 """
 
 import json
@@ -9,12 +9,20 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 
+from llama_factory.config import setting_sentences
 from llama_factory.core.sentences import KINDS, LISTED, Sentence, SentenceKind
-from llama_factory.data import file_sentences, row_sentences  # their kinds are known from now on
+from llama_factory.data import (
+    entry_sentences,
+    file_sentences,
+    row_sentences,
+)  # their kinds are known from now on
 
 FILES = {"zh": Path(__file__).parent / "sentences_zh.json"}
 SEPARATORS = {"zh": "；"}
-BY_WORDS = (row_sentences.ROOM, file_sentences.ROOM, "problem.")
+BY_WORDS = (
+    *(row_sentences.ROOM, file_sentences.ROOM, entry_sentences.ROOM),
+    *(setting_sentences.ROOM, "problem."),
+)
 """Begins of the names of kinds of which texts are known by their words."""
 NESTED = ("what", "items", "why", "hint")
 """Values that are such texts themselves."""

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from llama_factory.core.errors import DataError, suggest
+from llama_factory.data import entry_sentences
 
 SYSTEM, USER, ASSISTANT, TOOL, FUNCTION = "system", "user", "assistant", "tool", "function_call"
 FORMATTINGS = ("alpaca", "sharegpt", "openai")
@@ -85,12 +86,13 @@ class Layout:
         formatting = entry.get("formatting", "alpaca")
         if formatting not in FORMATTINGS:
             hint = suggest(str(formatting), FORMATTINGS)
+            known = ", ".join(FORMATTINGS)
             raise DataError(
-                f"formatting '{formatting}' is unknown.{hint} Known: {', '.join(FORMATTINGS)}."
+                entry_sentences.UNKNOWN_FORMATTING(name=formatting, hint=hint, known=known)
             )
         ranking = entry.get("ranking", False)
         if not isinstance(ranking, bool):
-            raise DataError(f"ranking must be true or false, not {ranking!r}.")
+            raise DataError(entry_sentences.NO_SWITCH(value=repr(ranking)))
         columns = _named(entry, "columns", Columns)
         tags = _named(entry, "tags", Tags)
         return Layout(
@@ -108,14 +110,16 @@ def _named(
     if given is None:
         return None
     if not isinstance(given, dict):
-        raise DataError(f"{part} must be an object.")
+        raise DataError(entry_sentences.PART_NO_OBJECT(part=part))
     known = [each.name for each in fields(kind)]
     for name, value in given.items():
         if name not in known:
-            hint = suggest(name, known)
-            raise DataError(f"{part}: '{name}' is unknown.{hint} Known: {', '.join(known)}.")
+            hint, names = suggest(name, known), ", ".join(known)
+            why = entry_sentences.UNKNOWN(name=name, hint=hint, known=names)
+            raise DataError(entry_sentences.OF_PART(part=part, why=why))
         if value is not None and not isinstance(value, str):
-            raise DataError(f"{part}: '{name}' must be text.")
+            why = entry_sentences.NO_TEXT(name=name)
+            raise DataError(entry_sentences.OF_PART(part=part, why=why))
     return {name: value for name, value in given.items() if value is not None}
 
 

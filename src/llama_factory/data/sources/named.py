@@ -15,6 +15,7 @@ import yaml
 
 from llama_factory.core.errors import ConfigError, DataError, suggest
 from llama_factory.core.hubs import prefers_modelscope
+from llama_factory.data import entry_sentences
 from llama_factory.data.formats import Layout
 from llama_factory.data.settings import DataSettings
 from llama_factory.data.sources import remote
@@ -142,7 +143,7 @@ def _entries(dataset_dir: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}). Save it as UTF-8.") from None
     if not isinstance(entries, dict):
-        raise ConfigError(f"{path}: must be one object, with an entry for each name.")
+        raise ConfigError(f"{path}: {entry_sentences.NO_ENTRIES()}")
     return entries
 
 
@@ -187,11 +188,12 @@ def _line_of(name: str, path: Path) -> str:
 
 def _check_fields(entry: Any) -> None:
     if not isinstance(entry, dict):
-        raise DataError("must be an object.")
+        raise DataError(entry_sentences.NO_OBJECT())
     for field in entry:
         if field not in ENTRY_FIELDS:
             known = ", ".join(sorted(ENTRY_FIELDS))
-            raise DataError(f"'{field}' is unknown.{suggest(field, ENTRY_FIELDS)} Known: {known}.")
+            hint = suggest(field, ENTRY_FIELDS)
+            raise DataError(entry_sentences.UNKNOWN(name=field, hint=hint, known=known))
 
 
 def _is_local(entry: Any) -> bool:
@@ -202,7 +204,7 @@ def _is_local(entry: Any) -> bool:
 def _text(entry: Mapping[str, Any], field: str) -> str | None:
     value = entry.get(field)
     if value is not None and not isinstance(value, str):
-        raise DataError(f"{field} must be text, not {value!r}.")
+        raise DataError(entry_sentences.VALUE_NO_TEXT(field=field, value=repr(value)))
     return value
 
 
@@ -211,7 +213,7 @@ def _count(entry: Mapping[str, Any], field: str) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise DataError(f"{field} must be a whole number of at least 1, not {value!r}.")
+        raise DataError(entry_sentences.NO_COUNT(field=field, value=repr(value)))
     return value
 
 
@@ -219,25 +221,21 @@ def _file(entry: Mapping[str, Any], dataset_dir: Path) -> Path:
     name = _text(entry, "file_name")
     if not name:
         where = "; only Hugging Face and ModelScope are read" if "om_hub_url" in entry else ""
-        raise DataError(f"it has no file_name, hf_hub_url or ms_hub_url{where}.")
+        raise DataError(entry_sentences.NO_FILE(where=where))
     path = dataset_dir / name
     if leaves(path, dataset_dir):
-        raise DataError(
-            f"file_name '{name}' lies outside the folder '{dataset_dir}'. Copy the file there."
-        )
+        raise DataError(entry_sentences.OUTSIDE(name=name, folder=dataset_dir))
     if not path.exists():
         near = [each.name for each in dataset_dir.iterdir() if not each.name.startswith(".")]
-        raise DataError(f"file_name '{name}' is missing from '{dataset_dir}'.{suggest(name, near)}")
+        hint = suggest(name, near)
+        raise DataError(entry_sentences.MISSING(name=name, folder=dataset_dir, hint=hint))
     return path
 
 
 def _hub(entry: Mapping[str, Any]) -> HubSet:
     hugging_face, modelscope = _text(entry, "hf_hub_url"), _text(entry, "ms_hub_url")
     if not hugging_face and not modelscope:
-        raise DataError(
-            "script_url names a program that would run on this machine to make the rows; such "
-            "programs are never run. Convert its rows to JSON lines and give file_name."
-        )
+        raise DataError(entry_sentences.PROGRAM())
     is_modelscope = not hugging_face or (modelscope is not None and prefers_modelscope())
     return HubSet(
         (modelscope if is_modelscope else hugging_face) or "",
