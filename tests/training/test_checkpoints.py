@@ -54,7 +54,7 @@ def test_a_run_goes_on_from_its_own_checkpoint(tiny, stopped, named):
 
 def test_a_loadable_checkpoint_names_the_exact_one_beside_it(stopped):
     exact = stopped / "checkpoints/step-00000002"
-    assert checkpoints._by_age(stopped / "checkpoint-2") == [exact]
+    assert checkpoints.by_age(stopped / "checkpoint-2") == [exact]
     checkpoints.require_some(stopped / "checkpoints", stopped / "checkpoint-2")
     with pytest.raises(ConfigError, match="checkpoint-3 does not exist"):
         checkpoints.require_some(stopped / "checkpoints", stopped / "checkpoint-3")

@@ -12,6 +12,7 @@ from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.packing_libraries import missing
 from llama_factory.training import checkpoints
 from llama_factory.training.optimizers import OPTIMIZERS, WeightGroup
+from llama_factory.training.saving import save, state_of
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.setup import weight_groups
 from tests.training.short_runs import fit, losses, make, weights
@@ -49,7 +50,7 @@ def test_numbers_that_are_no_tensors_survive_a_checkpoint(tmp_path):
     optimizer = torch.optim.SGD([weight], lr=0.1)
     optimizer.state[weight] = {"step": 7, "scale": 0.1, "moment": torch.arange(3.0)}
     position = checkpoints.Position("plan", step=7)
-    checkpoints.save(tmp_path, position, {"w": weight}, optimizer, scale={"scale": 8.0})
+    save(tmp_path, state_of(position, {"w": weight}, optimizer, {"scale": 8.0}))
     fresh = torch.optim.SGD([weight], lr=0.1)
     scale = checkpoints.restore(tmp_path / "step-00000007", {"w": weight}, fresh)
     assert scale == {"scale": 8.0}

@@ -22,6 +22,7 @@ from llama_factory.model.adapted import AdaptedModel, adapt
 from llama_factory.model.chat.encoding import encode_options
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training import checkpoints
+from llama_factory.training.checkpoints import Position
 from llama_factory.training.loop import Protection, TrainedModel, TrainingFolders, train
 from llama_factory.training.processes import process_group
 
@@ -193,9 +194,7 @@ def _train(run: _Run, data: PreparedData, resume: Path | bool | None) -> dict[st
         folders=_folders(run, resume),
         progress=run.progress,
         held_out=data.held_out,
-        on_checkpoint=LoadableCheckpoints(
-            run.folder, model, config.training, len(data.train)
-        ).write,
+        on_checkpoint=_loadable(run, model, len(data.train)),
     )
     if not run.is_first:
         return {}
@@ -209,6 +208,14 @@ def _train(run: _Run, data: PreparedData, resume: Path | bool | None) -> dict[st
     results |= {"data": data.report.to_json()}
     _write(run, trained, results)
     return results
+
+
+def _loadable(run: _Run, model: AdaptedModel, num_rows: int) -> Callable[[Position], None] | None:
+    """What writes folders for other programs beside checkpoints, where they are asked for."""
+    training = run.config.training
+    if not training.loadable_checkpoints:
+        return None
+    return LoadableCheckpoints(run.folder, model, training, num_rows).write
 
 
 def _tests_answers(run: _Run) -> bool:

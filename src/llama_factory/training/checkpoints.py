@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,10 +21,10 @@ from llama_factory.core import files
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.progress import Progress
 from llama_factory.model.sharding import fill, is_part, own_part
-from llama_factory.model.tensor_files import reading_tensors, write_tensors
+from llama_factory.model.tensor_files import reading_tensors
 from llama_factory.training.items import NEW, Rows
 from llama_factory.training.loss_scale import restore_scale
-from llama_factory.training.mirror import KEPT, STATE
+from llama_factory.training.mirror import STATE
 from llama_factory.training.monitor import TrainingFolders
 from llama_factory.training.settings import WITHOUT_EFFECT
 from llama_factory.training.setup import Run
@@ -76,54 +76,6 @@ class Position:
     hook_seconds: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     kept: Mapping[str, float] = field(default_factory=dict)
-
-
-def save(  # noqa: PLR0913 - all of a checkpoint, and who writes it
-    folder: Path,
-    position: Position,
-    weights: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    *,
-    scale: Mapping[str, float],
-    most: int | Literal["all"] = KEPT,
-    writes: bool = True,
-) -> Path:
-    """Write a checkpoint under `folder` and remove the oldest ones; returns its own folder.
-
-    Where weights are sharded every process calls this, and each tensor is whole while it is
-    written. The files are the same whatever the number of processes.
-
-    Args:
-        folder: of all checkpoints.
-        position: where the run stands.
-        weights: that train, by name.
-        optimizer: over them.
-        scale: of the loss in float16; empty elsewhere.
-        most: how many stay.
-        writes: whether this process is the one that writes.
-    """
-    final = folder / f"step-{position.step:08d}"
-    temporary = folder / f".{final.name}"
-    if writes:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    state = _optimizer_state(weights, optimizer, (Tensor,))
-    write_tensors(temporary / "weights.safetensors", weights, writes=writes)
-    write_tensors(temporary / "optimizer.safetensors", state, writes=writes)
-    if not writes:
-        return final
-    record = {
-        "position": asdict(position),
-        "optimizer_numbers": _optimizer_state(weights, optimizer, (int, float)),
-        "files": files.hash_folder(temporary),
-        "scale": dict(scale),
-    }
-    files.write_json(temporary / STATE, record)
-    shutil.rmtree(final, ignore_errors=True)
-    files.publish(temporary, final)
-    for old in [] if most == "all" else _by_age(folder)[most:]:
-        shutil.rmtree(old)
-    return final
 
 
 def resume(
@@ -183,8 +135,8 @@ def _begin(folders: TrainingFolders, description: Description, progress: Progres
 
 def latest(folder: Path, plan: str) -> tuple[Path, Position] | None:
     """The newest intact checkpoint of this plan; damaged ones are skipped with a warning."""
-    for candidate in _by_age(folder):
-        record = _intact_record(candidate)
+    for candidate in by_age(folder):
+        record = intact_record(candidate)
         if record is None:
             logger.warning("%s is damaged or half-written and is skipped.", candidate)
         elif record["position"]["plan"] == plan:
@@ -203,7 +155,7 @@ def require_some(folder: Path, asked: Path | bool | None) -> None:
         ConfigError: there is no checkpoint.
     """
     place = asked if isinstance(asked, Path) else folder
-    if asked is not None and asked is not False and not _by_age(place):
+    if asked is not None and asked is not False and not by_age(place):
         raise ConfigError(why_not(place, {}))
 
 
@@ -212,7 +164,7 @@ def why_not(folder: Path, description: Mapping[str, Any]) -> str:
     where = f"resume_from_checkpoint: {folder}"
     if not folder.is_dir():
         return f"{where} does not exist, or is no folder. {_INSTEAD}"
-    if not _by_age(folder):
+    if not by_age(folder):
         return f"{where} holds no checkpoint that this program wrote. {_INSTEAD}"
     try:
         before = files.read_json(_run_of(folder) / DESCRIPTION)
@@ -232,7 +184,7 @@ _INSTEAD = (
 
 def _run_of(folder: Path) -> Path:
     """The folder of all checkpoints of the run that a checkpoint belongs to."""
-    return _by_age(folder)[0].parent
+    return by_age(folder)[0].parent
 
 
 def put_aside(folder: Path) -> dict[str, Any] | None:
@@ -241,7 +193,7 @@ def put_aside(folder: Path) -> dict[str, Any] | None:
     Returns:
         The description of that run, empty where there is none; None where no checkpoint is there.
     """
-    if not _by_age(folder):
+    if not by_age(folder):
         return None
     aside = folder.with_name(f"{folder.name}.replaced")
     shutil.rmtree(aside, ignore_errors=True)
@@ -289,27 +241,13 @@ def _weights_with_steps_on_cpu(optimizer: torch.optim.Optimizer) -> set[int]:
     return {id(weight) for group in groups for weight in group["params"]}
 
 
-def _optimizer_state(
-    weights: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    kinds: tuple[type, ...],
-) -> dict[str, Any]:
-    """What an optimizer keeps for each weight and is of these kinds, as `weight#field`."""
-    return {
-        f"{name}#{field}": value
-        for name, weight in weights.items()
-        for field, value in optimizer.state.get(weight, {}).items()
-        if isinstance(value, kinds)
-    }
-
-
 def _beside(weight: Tensor, value: Tensor) -> Tensor:
     """Where a weight is; of what has its shape the part that belongs to the part of the weight."""
     is_alike = is_part(weight) and value.shape == weight.shape
     return own_part(value, weight) if is_alike else value.to(weight.device)
 
 
-def _by_age(folder: Path) -> list[Path]:
+def by_age(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the newest first; or the one that the folder is."""
     if (folder / STATE).is_file():
         return [folder]
@@ -320,7 +258,8 @@ def _by_age(folder: Path) -> list[Path]:
     return sorted(inside.glob("step-*"), reverse=True)
 
 
-def _intact_record(checkpoint: Path) -> dict[str, Any] | None:
+def intact_record(checkpoint: Path) -> dict[str, Any] | None:
+    """What is said of a checkpoint beside its tensors; None where a file is damaged or missing."""
     try:
         record: dict[str, Any] = files.read_json(checkpoint / STATE)
         hashes = files.hash_folder(checkpoint, leave_out=frozenset({STATE}))

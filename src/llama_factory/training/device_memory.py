@@ -197,6 +197,11 @@ def free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def holds_copy(num_bytes: int) -> bool:
+    """Whether main memory has room for a copy that is needed for a while: a quarter of the rest."""
+    return num_bytes <= free_bytes(torch.device("cpu")) // 4
+
+
 def is_worth_trying(run: Run, estimate: MemoryEstimate) -> bool:
     """Whether to try the longest micro-batch: as set, else where memory is dear.
 

@@ -57,6 +57,7 @@ from llama_factory.training.monitor import (
 from llama_factory.training.outcome import TrainedModel, ends_of
 from llama_factory.training.plan import Plan, derive_seed, every, learning_rate_at, plan_run
 from llama_factory.training.reference_log_probs import with_reference
+from llama_factory.training.saving import CheckpointState, CheckpointWriter, save, state_of
 from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.setup import Run, start
 from llama_factory.training.strategy import Protection
@@ -144,6 +145,7 @@ class _Fit:
     """
 
     mirror: Mirror
+    writer: CheckpointWriter
     monitor: Monitor
     bar: Bar
     batches: Prefetch
@@ -169,6 +171,7 @@ class _Fit:
         self.tests: Batch | None = None
         self.num_bad_in_a_row = 0
         self.saved_at = time.monotonic()
+        self.copy: CheckpointState | None = None
 
     def add_reference(self, tests: Items | None) -> None:
         """Compute what the reference model makes of all rows, held-out ones too, where needed."""
@@ -192,6 +195,7 @@ class _Fit:
         run, num_steps = self.run, len(self.plan)
         with contextlib.ExitStack() as stack:
             self.mirror = stack.enter_context(self._mirror())
+            self.writer = stack.enter_context(CheckpointWriter())
             self.position = checkpoints.resume(
                 run, self.folders, self.description, num_steps, self.progress
             )
@@ -204,7 +208,9 @@ class _Fit:
                 if asked[0][1] or signal or self._is_over():
                     self._save()
                 if signal:
+                    self.writer.wait()
                     raise Stopped(signal)
+            self.writer.wait()
         run.processes.wait()
         if run.settings.restores_best and self.position.best_step:
             restore_best(run, self.folders.checkpoints)
@@ -257,26 +263,40 @@ class _Fit:
         return self.position.step >= len(self.plan) or bool(ended_by)
 
     def _save(self) -> None:
-        if not (self.run.processes.is_first or self.run.settings.parallel.shards):
+        """Begin to write a checkpoint; updates go on meanwhile, where there is room for a copy."""
+        run = self.run
+        if not (run.processes.is_first or run.settings.parallel.shards):
             return
-        saved = checkpoints.save(
-            self.folders.checkpoints,
-            replace(self.position, counts=self.run.counts(), kept=self.run.kept),
-            self.run.model.trainable(),
-            self.run.optimizer.optimizer,
-            scale=scale_state(self.run.fabric),
-            most=self.run.settings.checkpoints_kept,
-            writes=self.run.processes.is_first,
-        )
+        position = replace(self.position, counts=run.counts(), kept=run.kept)
+        scale = scale_state(run.fabric)
+        state = state_of(position, run.model.trainable(), run.optimizer.optimizer, scale)
         self.saved_at = time.monotonic()
-        if not self.run.processes.is_first:
-            return
-        self.mirror.send(saved)
-        if self.on_checkpoint is not None and not _trains_parts(self.run):
+        self.writer.wait()
+        if run.settings.parallel.shards or not (
+            self.copy or device_memory.holds_copy(state.num_bytes)
+        ):
+            self._write(state)
+        else:
+            self.copy = copied = state.copied(self.copy)
+            self.writer.begin(lambda: self._write(copied))
+        if self.on_checkpoint is not None and run.processes.is_first and not _trains_parts(run):
+            self.writer.wait()
             self.on_checkpoint(self.position)
+
+    def _write(self, state: CheckpointState) -> None:
+        run = self.run
+        saved = save(
+            self.folders.checkpoints,
+            state,
+            most=run.settings.checkpoints_kept,
+            writes=run.processes.is_first,
+        )
+        if run.processes.is_first:
+            self.mirror.send(saved)
 
     def _step(self) -> None:
         """The next update, and all that is logged and kept of it."""
+        self.writer.check()
         started, before = time.perf_counter(), self.position
         refs, run = self.plan[before.step], self.run
         rate = learning_rate_at(before.step, len(self.plan), run.settings)

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -18,9 +19,6 @@ from llama_factory.model.layers import backbone_of
 from llama_factory.model.quick.layer import PassContext, block_of, linear_modules, run
 from llama_factory.model.quick.layout import Stretch
 from llama_factory.model.quick.linear import adds_nothing
-
-REVISION = 1
-"""Counts in how many ways the layers of this kind were computed: states of another one differ."""
 
 Row = tuple[int, ...]
 """Token ids."""
@@ -111,7 +109,7 @@ class Trunk:
     def digest(self) -> str:
         """Names all that the states depend on: weights, positions, numbers, this machine's way."""
         numbers = [
-            REVISION,
+            _code(),
             torch.__version__,
             torch.backends.cpu.get_cpu_capability(),
             torch.get_num_threads(),
@@ -135,6 +133,14 @@ class Trunk:
             yield from (block.first.weight, block.second.weight)
             for products in (block.attention, block.output, block.gates, block.down):
                 yield from (weight for weight in products.weights())
+
+
+def _code() -> str:
+    """Of the files that say how layers are computed: other ones round otherwise."""
+    content = hashlib.blake2b(digest_size=16)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        content.update(path.read_bytes())
+    return content.hexdigest()
 
 
 def _hash_of(tensor: Tensor) -> str:
