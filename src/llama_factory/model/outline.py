@@ -14,12 +14,18 @@ from transformers import AutoModelForCausalLM
 from llama_factory.core.errors import ModelError
 from llama_factory.model.base import loaded_dtype
 from llama_factory.model.dtypes import Precision, choose, computing, settle
-from llama_factory.model.layers import linear_layers
+from llama_factory.model.layers import backbone_of, linear_layers
+from llama_factory.model.quick.layer import kept_bytes
+from llama_factory.model.quick.network import is_known_kind
+from llama_factory.model.quick.trunk import num_frozen
 from llama_factory.model.settings import ModelSettings
 
 SCALES = {True: 0.0159, False: 0.0625}
 """Bytes of the scales of a weight of 4 bits, by whether they are packed as well: one of 32 bits for
 64 weights; packed 8 bits, and one of 32 for 256 of those (Dettmers et al. 2023, section 3)."""
+
+NORM_BYTES = 16
+"""Of each feature, for the last norm and the states behind it: four numbers in float32."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,20 @@ class Outline:
         num_bytes = sum(kept.values())
         del alive
         return num_bytes
+
+    @property
+    def may_be_quick(self) -> bool:
+        """Whether quick layers stand for its own, as far as can be known without its numbers."""
+        if self.packed_bytes is not None:
+            return False
+        stored = self.network.get_input_embeddings().weight.dtype
+        is_as_stored = not self.precision.is_mixed or stored == self.precision.dtype
+        return is_as_stored and is_known_kind(self.network)
+
+    def quick_bytes_kept(self) -> int:
+        """Bytes that a token keeps for the backward pass of quick layers, and of the last norm."""
+        layers = list(backbone_of(self.network).layers)[num_frozen(self.network) :]
+        return sum(map(kept_bytes, layers)) + NORM_BYTES * self.width
 
     def _trained(self) -> list[nn.Parameter]:
         return [weight for weight in self.network.parameters() if weight.requires_grad]

@@ -12,7 +12,8 @@ from torch import Tensor
 from llama_factory.model.chat.encoding import EncodedRow, Sequences
 from llama_factory.model.chat.tokens import first_difference
 from llama_factory.model.padding import Alike, cut, cut_at_cost, fill, pad
-from llama_factory.model.quick.layout import shared_tokens
+from llama_factory.model.quick.layout import end_to_end, shared_tokens
+from llama_factory.model.quick.network import row_lengths
 from llama_factory.training.items import Items, RowRef
 from llama_factory.training.objectives import MicroBatch, Objective
 
@@ -72,6 +73,16 @@ class BatchOptions:
     fewest: int = 1
     shares_prefixes: bool = False
     is_end_to_end: bool = False
+
+    def num_read(self, micro: MicroBatch) -> int:
+        """How many tokens go through the model for a micro-batch, padding included.
+
+        What is shared counts once only where rows are read end to end.
+        """
+        if not self.is_end_to_end:
+            return micro.ids.numel()
+        lengths = row_lengths(micro.targets)
+        return len(end_to_end(micro.ids, lengths, shares=self.shares_prefixes).ids)
 
 
 def make_batch(refs: Sequence[RowRef], rows: Mapping[str, Items], options: BatchOptions) -> Batch:

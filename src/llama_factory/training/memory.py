@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from llama_factory.model.output_head import CHUNK_ROWS
-from llama_factory.model.shape import ModelShape
+from llama_factory.model.shape import Amount, ModelShape
 
 Choice = bool | Literal["auto"]
 USABLE = 0.9
@@ -24,6 +24,7 @@ GATHERED_AT_ONCE = 2
 """Groups of sharded weights that are whole at once: the one that computes, and the next one."""
 SCORES = 3 * 4
 """Bytes that a chunk of the output head takes for each score: it, and two temporaries, float32."""
+NOTHING = Amount(0.0, 0.0)
 NAMES = ("weights", "gradients", "optimizer", "activations", "temporary")
 
 
@@ -88,12 +89,14 @@ class Load:
         num_scored: of them that are taught.
         optimizer_bytes: what the optimizer keeps for a trained float32 weight.
         recomputes: activations are computed again in the backward pass.
+        is_quick: layers are quick ones, which keep less of a token.
     """
 
     num_tokens: int
     num_scored: int
     optimizer_bytes: float = 8.0
     recomputes: bool = False
+    is_quick: bool = False
 
     def recomputing(self) -> "Load":
         """The same with activations computed again."""
@@ -153,12 +156,13 @@ def memory_needed(shape: ModelShape, load: Load, sharing: Sharing = ALONE) -> Me
 
 def _kept(shape: ModelShape, load: Load) -> float:
     """Bytes of activations, and of the copies of weights in the number format of products."""
+    quick = shape.quick_kept_bytes if load.is_quick else None
+    kept, copied = (shape.kept_bytes, shape.copied_bytes) if quick is None else (quick, NOTHING)
     if not load.recomputes:
         n = shape.num_layers
-        return shape.kept_bytes.of(n) * load.num_tokens + shape.copied_bytes.of(n)
+        return kept.of(n) * load.num_tokens + copied.of(n)
     inputs = shape.num_layers * shape.input_bytes
-    one_layer = shape.kept_bytes.of(1) * load.num_tokens + shape.copied_bytes.of(1)
-    return inputs * load.num_tokens + one_layer
+    return inputs * load.num_tokens + kept.of(1) * load.num_tokens + copied.of(1)
 
 
 def _gathered(shape: ModelShape) -> float:

@@ -1,11 +1,13 @@
 """What a run needs, known before its weights are read: held against the run itself."""
 
+from dataclasses import replace
+
 import pytest
 
 from llama_factory import experiment
 from llama_factory.core.durations import shown_seconds
 from llama_factory.core.errors import ConfigError, FactoryError
-from llama_factory.jobs.planning.run_plan import plan_rows
+from llama_factory.jobs.planning.run_plan import plan_rows, planned_options, read_per_token
 from llama_factory.model.known_configs import config_of
 from llama_factory.model.settings import ModelSettings
 from llama_factory.model.shape import shape_of
@@ -19,20 +21,47 @@ from tests.model.adapting import FORMS
 from tests.training.short_runs import SILENT, examples, make
 
 ROWS = examples(30)
+LEAD = "Read the question, think for a while, and write an answer to it. "
+LED = [
+    replace(row, messages=(replace(row.messages[0], content=LEAD + str(i)), row.messages[1]))
+    for i, row in enumerate(ROWS)
+]
+"""The same, which begin alike."""
 
 
-@pytest.mark.variants
-@pytest.mark.parametrize("options", [{}, {"micro_batch_size": 2, "optimizer": "sgd"}])
-def test_it_comes_to_what_the_run_finds(tiny_model, tmp_path, options):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quick_layers": False},
+        {"quick_layers": False, "micro_batch_size": 2, "optimizer": "sgd"},
+        {},
+        {"micro_batch_tokens": 60},
+        {"share_prefixes": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("freeze_layers", [0, 1])
+def test_it_comes_to_what_the_run_finds(tiny_model, tmp_path, options, freeze_layers):
     settings = TrainingSettings.model_validate({"share_prefixes": False} | options)
-    model = make(tiny_model)
+    model = make(tiny_model, freeze_layers=freeze_layers)
     rows = encode_all(Encoding(model, settings, tmp_path), ROWS, Protection(), SILENT)
     plan = plan_run(rows, settings)
     run = start(model, settings, Protection())
-    with run.prefix.on():
-        measured = estimate_memory(run, find_longest(run, plan, rows))
-    known = ModelSettings(base_model=str(tiny_model), dtype="float32", adapter=FORMS["lora"])
-    found = plan_rows(shape_of(config_of(str(tiny_model)), known), rows, known, settings)
+    assert run.quick.is_possible == (settings.quick_layers == "auto")
+    with run.reading():
+        longest = find_longest(run, plan, rows)
+        measured = estimate_memory(run, longest)
+    known = ModelSettings(
+        base_model=str(tiny_model),
+        dtype="float32",
+        adapter=FORMS["lora"],
+        freeze_layers=freeze_layers,
+    )
+    shape = shape_of(config_of(str(tiny_model)), known)
+    options_planned = planned_options(shape, rows, settings, "cpu")
+    assert options_planned == run.batch_options(rows.weights)
+    assert options_planned.num_read(longest) == run.num_read(longest)
+    found = plan_rows(shape, rows, known, settings)
     assert found.memory.weights == measured.weights
     assert found.memory.gradients == measured.gradients
     assert found.memory.optimizer == measured.optimizer
@@ -42,6 +71,26 @@ def test_it_comes_to_what_the_run_finds(tiny_model, tmp_path, options):
     assert found.seconds > 0
     assert found.to_json()["memory"]["total"] == found.memory.total
     assert str(found.num_updates) in str(found)
+
+
+def test_what_is_padded_or_shared_counts_as_it_is_computed(tiny_model, tmp_path):
+    """The same rows: padded beside each other, end to end, and with their beginning shared."""
+    read = {}
+    for name, options in {
+        "padded": {"quick_layers": False, "share_prefixes": False},
+        "end to end": {"share_prefixes": False},
+        "shared": {"share_prefixes": True},
+    }.items():
+        settings = TrainingSettings.model_validate(options)
+        model = make(tiny_model)
+        rows = encode_all(Encoding(model, settings, tmp_path), LED, Protection(), SILENT)
+        known = ModelSettings(base_model=str(tiny_model), dtype="float32", adapter=FORMS["lora"])
+        shape = shape_of(config_of(str(tiny_model)), known)
+        given = planned_options(shape, rows, settings, "cpu")
+        read[name] = read_per_token(plan_run(rows, settings), rows, given)
+    assert read["padded"] > 1.01
+    assert read["end to end"] == 1
+    assert read["shared"] < 0.8
 
 
 @pytest.mark.slow

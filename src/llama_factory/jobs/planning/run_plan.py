@@ -22,7 +22,7 @@ from llama_factory.model.settings import ModelSettings
 from llama_factory.model.shape import ModelShape, shape_of
 from llama_factory.model.source import resolve_outline
 from llama_factory.rounds.settings import LearningConfig
-from llama_factory.training.batch import BatchOptions
+from llama_factory.training.batch import BatchOptions, make_batch
 from llama_factory.training.device_memory import free_bytes, longest_of
 from llama_factory.training.items import NEW, Encoding, Rows, encode_all
 from llama_factory.training.memory import (
@@ -42,6 +42,9 @@ from llama_factory.training.strategy import Protection
 USUAL_SHARE = 0.4
 """Of the rate of matrix products that a run reaches, measured with LoRA on SmolLM2 on a CPU (see
 benchmarks/results/train_speed-2026-11-21.json); short rows and small models reach less."""
+QUICK_SHARE = 0.55
+"""The same with quick layers in bfloat16; in float32 more (docs/log.md)."""
+MOST_STEPS_COUNTED = 50
 MEASURE_SECONDS = 0.2
 
 
@@ -142,8 +145,8 @@ def plan_rows(
         training: length, batch, optimizer.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    plan = plan_run(rows, training)
-    load = _load(training, plan, rows, device)
+    plan, options = plan_run(rows, training), planned_options(shape, rows, training, device)
+    load = _load(training, longest_of(plan, rows, options, options.num_read), options)
     memory, free = memory_needed(shape, load), free_bytes(torch.device(device))
     is_recomputed = needs_recomputation(
         training.gradient_checkpointing, memory, max(0, free - memory.weights)
@@ -151,6 +154,7 @@ def plan_rows(
     if is_recomputed:
         memory = memory_needed(shape, load.recomputing())
     items = rows.items[NEW]
+    rate = _worked_out(shape, settings, device, is_quick=options.is_end_to_end)
     return RunPlan(
         memory,
         free,
@@ -161,7 +165,7 @@ def plan_rows(
         max(items.num_tokens(number) for number in range(len(items))),
         shape.num_trained,
         shape.num_weights,
-        _worked_out(shape, choose(settings.dtype).dtype, device),
+        rate / read_per_token(plan, rows, options),
         is_recomputed,
     )
 
@@ -177,31 +181,61 @@ def _reader(settings: ModelSettings, folder: Path, config: LearningConfig) -> Ad
     return AdaptedModel(torch.nn.Identity(), tokenizer, "", encode_options(config.data))
 
 
-def _load(settings: TrainingSettings, plan: Plan, rows: Rows, device: str) -> Load:
-    """What the longest micro-batch computes.
+def planned_options(
+    shape: ModelShape, rows: Rows, training: TrainingSettings, device: str
+) -> BatchOptions:
+    """How the run will cut its updates, as far as can be known before the model is loaded.
 
-    What rows share at their beginning counts for each of them, though it may be read once.
+    Without quick layers what rows share at their beginning counts for each of them, though it may
+    be read once.
     """
-    options = BatchOptions(
-        most_tokens(settings, device), settings.micro_batch_size, settings.weighting, rows.weights
+    is_quick = shape.quick_kept_bytes is not None and training.uses_quick_layers(device)
+    is_quick = is_quick and not training.parallel.reads_plainly
+    return BatchOptions(
+        most_tokens(training, device, is_quick=is_quick),
+        training.micro_batch_size,
+        training.weighting,
+        rows.weights,
+        shares_prefixes=is_quick and training.shares_prefixes(device),
+        is_end_to_end=is_quick,
     )
-    longest = longest_of(plan, rows, options, _num_padded)
-    num_scored = int((longest.targets != IGNORED).sum())
-    return Load(longest.ids.numel(), num_scored, settings.optimizer.bytes_per_weight)
 
 
-def _num_padded(micro: MicroBatch) -> int:
-    return micro.ids.numel()
+def _load(settings: TrainingSettings, longest: MicroBatch, options: BatchOptions) -> Load:
+    """What the longest micro-batch computes."""
+    return Load(
+        options.num_read(longest),
+        int((longest.targets != IGNORED).sum()),
+        settings.optimizer.bytes_per_weight,
+        is_quick=options.is_end_to_end,
+    )
 
 
-def _worked_out(shape: ModelShape, dtype: torch.dtype, device: str) -> float:
+def read_per_token(plan: Plan, rows: Rows, options: BatchOptions) -> float:
+    """Tokens that go through the model for each token of the rows: padding, or what is shared.
+
+    Counted in some updates, spread evenly over the run.
+    """
+    some = plan[:: -(-len(plan) // MOST_STEPS_COUNTED)]
+    batches = [make_batch(refs, rows.items, options) for refs in some]
+    micro_batches = (micro for each in batches for micro in (*each.micro_batches, *each.survey))
+    return sum(map(options.num_read, micro_batches)) / sum(each.num_tokens for each in batches)
+
+
+def _worked_out(
+    shape: ModelShape, settings: ModelSettings, device: str, *, is_quick: bool
+) -> float:
     """Tokens per second of products alone, of which a run reaches a share.
 
-    Counted for a token: each frozen weight once forward and once for the gradient of its input,
-    each trained one once more for its own; once is a product and a sum.
+    Counted for a token: each frozen weight once forward and, above the lowest layers that are
+    frozen, once for the gradient of its input, each trained one once more for its own; once is a
+    product and a sum.
     """
-    per_token = 4 * shape.multiplied.of(shape.num_layers) + 2 * shape.num_trained
-    return USUAL_SHARE * _rate(shape.width, dtype, device) / per_token
+    forward = shape.multiplied.of(shape.num_layers)
+    below = forward * settings.freeze_layers / shape.num_layers
+    per_token = 2 * forward + 2 * (forward - below) + 2 * shape.num_trained
+    rate = _rate(shape.width, choose(settings.dtype).dtype, device)
+    return (QUICK_SHARE if is_quick else USUAL_SHARE) * rate / per_token
 
 
 def _rate(width: int, dtype: torch.dtype, device: str) -> float:

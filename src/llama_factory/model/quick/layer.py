@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from llama_factory.model.quick import elementwise
 from llama_factory.model.quick.attention import Heads, attend, attend_back
 from llama_factory.model.quick.layout import Stretch
-from llama_factory.model.quick.linear import Gradients, Products, is_readable
+from llama_factory.model.quick.linear import Gradients, Products, is_readable, size_of
 
 PARTS = ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -114,6 +114,16 @@ def block_of(layer: Any, *, is_bare: bool = False) -> DecoderBlock:
 
 def _norm_of(module: Any) -> Norm:
     return Norm(module.weight, module.variance_epsilon)
+
+
+def kept_bytes(layer: Any) -> int:
+    """Bytes of a token that `run` keeps for the backward pass of a layer of this kind."""
+    query, key, value, output, gate, up, down = map(size_of, linear_modules(layer))
+    # what goes in, its middle, queries with keys and values, what attention took, gate and up
+    width = 2 * output.num_outputs + query.num_outputs + key.num_outputs + value.num_outputs
+    width += output.num_inputs + gate.num_outputs + up.num_outputs
+    width += sum(each.rank for each in (query, key, value, output, gate, up, down))
+    return width * output.num_bytes + 2 * 4  # the sizes of both norms are in float32
 
 
 def run(hidden: Tensor, block: DecoderBlock, reading: PassContext) -> Tensor:

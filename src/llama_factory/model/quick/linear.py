@@ -60,6 +60,32 @@ class AdaptedLinear:
         return [*own, *(each for pair in self.pairs for each in (pair.down, pair.up))]
 
 
+@dataclass(frozen=True)
+class LinearSize:
+    """How large a linear layer is.
+
+    Attributes:
+        num_inputs: features it takes.
+        num_outputs: features it gives.
+        rank: of all its LoRA pairs together.
+        num_bytes: of a number of its weight.
+    """
+
+    num_inputs: int
+    num_outputs: int
+    rank: int
+    num_bytes: int
+
+
+def size_of(module: Any) -> LinearSize:
+    """The size of a layer for which `is_readable` is true."""
+    is_plain = type(module) is nn.Linear
+    weight = module.weight if is_plain else module.base_layer.weight
+    pairs = () if is_plain else module.lora_A.values()
+    rank = sum(len(down.weight) for down in pairs)
+    return LinearSize(weight.shape[1], weight.shape[0], rank, weight.element_size())
+
+
 def is_readable(module: Any) -> bool:
     """Whether `product_of` can tell what a linear layer does, whatever is switched on in it."""
     if type(module) is nn.Linear:

@@ -72,7 +72,8 @@ class QuickNetwork:
         self._backbone = backbone_of(network)
         self.trunk: RowStates | None = None
         self.shares = shares
-        self.is_possible = is_wanted and _is_known(network) and self._is_exact()
+        is_possible = is_wanted and is_known_kind(network) and _has_plain_weights(network)
+        self.is_possible = is_possible and self._is_exact()
         blocks = repeated_blocks(self._backbone)[1] if self.is_possible else ()
         self._linear = [each for layer in blocks for each in linear_modules(layer)]
         modules = causal_of(network).modules()
@@ -167,8 +168,11 @@ def _reading(backbone: Any, hidden: Tensor, layout: RowLayout) -> PassContext:
     return PassContext(layout.stretches, cosine[0, :, None, :half], sine[0, :, None, :half])
 
 
-def _is_known(network: Any) -> bool:
-    """Whether a network's layers are of a known kind, and its rows may be read end to end."""
+def is_known_kind(network: Any) -> bool:
+    """Whether a network's layers are of a known kind, and its rows may be read end to end.
+
+    What they compute is still to be tried.
+    """
     backbone = backbone_of(network)
     adapter = getattr(network, "active_peft_config", None)
     if getattr(adapter, "is_prompt_learning", False) or has_dropout(network):
@@ -178,9 +182,12 @@ def _is_known(network: Any) -> bool:
     config = backbone.config.get_text_config()
     if getattr(config, "sliding_window", None) is not None or _is_stretched(backbone.rotary_emb):
         return False
-    if any(type(weight) is not torch.nn.Parameter for weight in network.parameters()):
-        return False  # a part of a weight that processes share, or one of packed bits
     return all(is_known(layer) for layer in backbone.layers)
+
+
+def _has_plain_weights(network: Any) -> bool:
+    """Whether no weight is a part of one that processes share, or packed bits."""
+    return all(type(weight) is torch.nn.Parameter for weight in network.parameters())
 
 
 def _is_stretched(rotary: Any) -> bool:
