@@ -1,6 +1,7 @@
 """A run in the processes of a Ray cluster: what asks for it, and that it survives a lost one."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from llama_factory.core.files import read_json, read_jsonl
 from llama_factory.core.progress import SILENT
 from llama_factory.jobs.on_ray import address_of, require
 from tests.model.adapters.test_runs import write_rows
+from tests.rounds.rounds import at_rest
 from tests.tiny import make_tiny_model
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
@@ -85,6 +87,26 @@ def workers_of(process):
     """Processes that train, among those that a command has started."""
     found = psutil.Process(process.pid).children(recursive=True)
     return [each for each in found if "RayTrainWorker" in " ".join(each.cmdline())]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_RAY, reason="needs Ray: pip install '.[ray]'")
+def test_a_round_is_made_in_a_process_of_the_cluster_and_its_problems_are_told(tmp_path):
+    workspace = run.init(tmp_path / "bot", str(make_tiny_model(tmp_path / "tiny")))
+    write_rows(workspace.inbox / "first.jsonl", "one")
+    at_rest(workspace.inbox / "first.jsonl")
+    command = [sys.executable, "-m", "llama_factory", "learn", str(workspace.folder)]
+    command += ["--on", "ray", "--set", "training.max_steps=2", "--set", "model.dtype=float32"]
+    command += ["--set", 'ray.init={"num_cpus": 1, "include_dashboard": false}']
+    command += ["--set", "ray.max_failures=0", "--json"]
+    quiet = {**os.environ, "RAY_memory_monitor_refresh_ms": "0", "OMP_NUM_THREADS": "1"}
+    pipes = {"capture_output": True, "text": True, "env": quiet}
+    done = subprocess.run([*command, "--intent", "7"], **pipes)
+    assert done.returncode == 2, done.stderr
+    assert "llama-factory: " in done.stderr
+    done = subprocess.run(command, **pipes)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["round"]["version"] == "v0001"
 
 
 @pytest.mark.slow

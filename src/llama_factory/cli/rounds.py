@@ -1,7 +1,11 @@
 """The commands of a workspace: rounds, versions and their release, and answers of a version."""
 
+import contextlib
+import io
 import json
+import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,13 +47,61 @@ def learn(
         int | None,
         typer.Option(help="Take only the files that this event of the journal names (`watch`)."),
     ] = None,
+    on: Annotated[
+        str, typer.Option(help="A Ray cluster to run on: ray, or ray://HOST:PORT; in one process.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """One round on what is in the inbox: train, test, and release the result if it is better."""
+    asked = {
+        "folder": str(folder),
+        "changes": changes or [],
+        "again": again,
+        "intent": intent,
+        "as_json": as_json,
+    }
+    if on:
+        print(_learn_on_ray(folder, asked, on), end="")
+        return
+    _print_learnt(asked)
+
+
+def _learn_on_ray(folder: Path, asked: dict[str, Any], place: str) -> str:
+    """Run `learn` in one process of a Ray cluster; returns what it prints.
+
+    Args:
+        folder: the workspace, which the machine that makes the round must see.
+        asked: see `_print_learnt`.
+        place: `ray`, or `ray://HOST:PORT`.
+    """
+    from llama_factory.config.loading import load_config
+    from llama_factory.jobs.on_ray import in_processes
+    from llama_factory.versions.workspace import Workspace
+
+    config = load_config(Workspace.open(folder).settings, asked["changes"])
+    wanted = config.ray.model_copy(update={"workers": 1})
+    here = {**asked, "folder": str(folder.absolute()), "cwd": str(Path.cwd())}
+    shared = folder.absolute().parent
+    return str(in_processes(_learn_in_one, here, place, wanted, shared=shared)["printed"])
+
+
+def _learn_in_one(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The round, on the machine that Ray has chosen."""
+    os.chdir(asked["cwd"])
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        _print_learnt(asked)
+    return {"printed": printed.getvalue()}
+
+
+def _print_learnt(asked: Mapping[str, Any]) -> None:
+    """Make a round, as `learn` was asked for it, and print what came of it."""
     from llama_factory import run
 
-    done = run.learn(folder, changes or [], TerminalProgress(), again=again, intent=intent)
-    if as_json:
+    folder = Path(asked["folder"])
+    done = run.learn(
+        folder, asked["changes"], TerminalProgress(), again=asked["again"], intent=asked["intent"]
+    )
+    if asked["as_json"]:
         print(json.dumps({"round": _round_json(done) if done else None}))
     elif done is None:
         print(f"Nothing new to learn: {folder}/inbox holds no row that was not taught before.")

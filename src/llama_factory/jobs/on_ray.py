@@ -90,7 +90,10 @@ def in_processes(
     require()
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     ray: Any = importlib.import_module(NAME)
-    ray.init(address=address, **wanted.init)
+    try:
+        ray.init(address=address, **wanted.init)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"--on {place}: no Ray cluster can be used so: {error}") from error
     try:
         has_gpus = ray.cluster_resources().get("GPU", 0) >= wanted.workers
         shared.mkdir(parents=True, exist_ok=True)
