@@ -35,7 +35,7 @@ def process(*args, cwd=None, **options):
 
 RUN_ALL = """
 import json, sys
-from llama_factory.cli.app import main
+from llama_factory.cli.app import main, spin_count
 heavy = []
 for args in json.loads(sys.argv[1]):
     sys.argv = ["llama-factory", *args]
@@ -243,3 +243,17 @@ def test_waiting_threads_give_their_cores_away_unless_the_user_says_otherwise(gi
     command = [sys.executable, "-c", SHOWN]
     done = subprocess.run(command, env=usual | given, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize(
+    ("command_line", "busy", "expected"),
+    [
+        ("llama-factory train a.yaml", 0.1, "10000"),
+        ("llama-factory train a.yaml", 0.8, "1000"),
+        ("llama-factory learn bot", 0.1, "1000"),
+        ("llama-factory serve bot", 0.1, "1000"),
+        ("llama-factory", 0.1, "1000"),
+    ],
+)
+def test_a_single_run_on_an_idle_machine_lets_threads_wait_longer(command_line, busy, expected):
+    assert spin_count(command_line.split(), lambda: busy) == expected
