@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from llama_factory import __version__
+from llama_factory.cli.app import spin_count
 from tests.cli.taught import command
 
 LIGHT = [
@@ -35,7 +36,7 @@ def process(*args, cwd=None, **options):
 
 RUN_ALL = """
 import json, sys
-from llama_factory.cli.app import main, spin_count
+from llama_factory.cli.app import main
 heavy = []
 for args in json.loads(sys.argv[1]):
     sys.argv = ["llama-factory", *args]
