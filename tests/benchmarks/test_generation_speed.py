@@ -61,8 +61,11 @@ def test_a_pass_is_limited_by_reading_or_by_products(load):
     assert limit.seconds(1, weight_bytes=1) == pytest.approx(0.1)
     assert limit.seconds(64, weight_bytes=4) == pytest.approx(1.28)
     run = {"program": "ours, float32", "clients": 64, "pass_seconds": 2.56}
-    shares = limit.shares(run | {"tokens_per_second": 25.0}, is_int8=False)
+    shares = limit.shares(run | {"tokens_per_second": 25.0}, weight_bytes=4)
     assert shares == {
         "share_of_limit": pytest.approx(0.5),
         "share_in_all": pytest.approx(0.5),
     }
+    unknown = {"share_of_limit": None, "share_in_all": None}  # products were timed in float32
+    for weight_bytes in (2, 1, None):
+        assert limit.shares(run | {"tokens_per_second": 25.0}, weight_bytes) == unknown
