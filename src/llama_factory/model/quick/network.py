@@ -27,8 +27,9 @@ CHILDREN = {"embed_tokens", "layers", "norm", "rotary_emb"}
 TOLERANCE = 2e-3
 """Largest difference of the states of made-up rows, as a fraction of the largest state."""
 HALF = (torch.bfloat16, torch.float16)
-HALF_TOLERANCE = 0.3
-"""The same where states are rounded in each of many layers: 0.08 with SmolLM2 in bfloat16."""
+HALF_TOLERANCE = 0.5
+"""The same by norms, where states are rounded in each of many layers: 0.12 with SmolLM2 in bfloat16
+and an adapter that was taught; layers alone are compared in float32."""
 
 _thread = threading.local()
 """Its `lengths` are those of the rows that each thread reads."""
@@ -152,14 +153,12 @@ class QuickNetwork:
         whole = backbone(input_ids=ids, use_cache=False).last_hidden_state
         self._may_recompute = []
         ours = self._read(ids, lengths)
-        difference = max(
-            float((a[:n] - b[:n]).abs().max())
-            for a, b, n in zip(whole.float(), ours.float(), lengths, strict=True)
-        )
+        both = zip(whole.float(), ours.float(), lengths, strict=True)
+        differences = torch.cat([(a[:n] - b[:n]).flatten() for a, b, n in both])
         if whole.dtype in HALF:
-            is_near = difference <= HALF_TOLERANCE * float(whole.abs().max())
-            return is_near and layers_agree(backbone, ids, TOLERANCE)
-        return difference <= TOLERANCE * float(whole.abs().max())
+            is_near = differences.norm() <= HALF_TOLERANCE * whole.float().norm()
+            return bool(is_near) and layers_agree(backbone, ids, TOLERANCE)
+        return bool(differences.abs().max() <= TOLERANCE * whole.abs().max())
 
 
 def _reading(backbone: Any, hidden: Tensor, layout: RowLayout) -> PassContext:
