@@ -133,8 +133,8 @@ def main() -> None:
 def guarded(command: Callable[[], object]) -> None:
     """Run a command; what a user can mend is one message without a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if "OMP_WAIT_POLICY" not in os.environ:  # both are read when torch is imported
-        os.environ.setdefault("GOMP_SPINCOUNT", spin_count(sys.argv, _busy_share))
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():  # torch's import reads both
+        os.environ["GOMP_SPINCOUNT"] = spin_count(sys.argv, _busy_share)
     warnings.filterwarnings("ignore", category=FutureWarning)  # between our libraries
     for library in TALKATIVE:
         logging.getLogger(library).setLevel(logging.ERROR)

@@ -42,11 +42,11 @@ def widen(network: Any) -> bool:
     Returns:
         whether it does so from now on: its layers are known here, and on such a CPU.
     """
-    is_known = all(type(block).__name__ in KINDS for block in repeated_blocks(network)[1])
-    formats = {weight.dtype for weight in network.parameters()}
-    if not is_known or network.device.type != "cpu" or formats != {torch.bfloat16}:
+    if network.device.type != "cpu" or not can_pack(torch.bfloat16):
         return False
-    if not can_pack(torch.bfloat16):
+    if any(weight.dtype != torch.bfloat16 for weight in network.parameters()):
+        return False
+    if any(type(block).__name__ not in KINDS for block in repeated_blocks(network)[1]):
         return False
     embeddings = network.get_input_embeddings()
     for module in network.modules():

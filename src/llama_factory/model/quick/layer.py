@@ -36,6 +36,22 @@ class PassContext:
     cosine: Tensor
     sine: Tensor
 
+    @classmethod
+    def of(
+        cls, rotary: Any, hidden: Tensor, positions: Tensor, stretches: tuple[Stretch, ...]
+    ) -> "PassContext":
+        """Out of a network's rotary embedding.
+
+        Args:
+            rotary: the module, whose tables have two equal halves.
+            hidden: [tokens, width] states, for their format.
+            positions: [tokens] the place of each token in its row.
+            stretches: cover the tokens.
+        """
+        cosine, sine = rotary(hidden[None], positions[None])
+        half = cosine.shape[-1] // 2
+        return cls(stretches, cosine[0, :, None, :half], sine[0, :, None, :half])
+
 
 @dataclass(frozen=True)
 class Norm:

@@ -121,7 +121,8 @@ class QuickNetwork:
         layers = list(backbone.layers)[self.trunk.num_layers if self.trunk else 0 :]
         with torch.autocast(ids.device.type, enabled=False):
             hidden = self._entering(layout, ids, lengths)
-            reading = _reading(backbone, hidden[None], layout)
+            rotary = backbone.rotary_emb
+            reading = PassContext.of(rotary, hidden, layout.positions, layout.stretches)
             is_recomputed = any(each.gradient_checkpointing for each in self._may_recompute)
             for layer in layers:
                 block = block_of(layer)
@@ -159,12 +160,6 @@ class QuickNetwork:
             is_near = differences.norm() <= HALF_TOLERANCE * whole.float().norm()
             return bool(is_near) and layers_agree(backbone, ids, TOLERANCE)
         return bool(differences.abs().max() <= TOLERANCE * whole.abs().max())
-
-
-def _reading(backbone: Any, hidden: Tensor, layout: RowLayout) -> PassContext:
-    cosine, sine = backbone.rotary_emb(hidden, layout.positions[None])
-    half = cosine.shape[-1] // 2
-    return PassContext(layout.stretches, cosine[0, :, None, :half], sine[0, :, None, :half])
 
 
 def is_known_kind(network: Any) -> bool:

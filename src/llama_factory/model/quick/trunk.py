@@ -97,11 +97,9 @@ class Trunk:
         """[tokens, width] the states of a row."""
         with torch.autocast(self.device.type, enabled=False):
             hidden = self._table(torch.tensor(row, device=self.device))
-            cosine, sine = self._rotary(hidden[None], torch.arange(len(row))[None].to(self.device))
-            half = cosine.shape[-1] // 2
-            reading = PassContext(
-                (Stretch(0, len(row)),), cosine[0, :, None, :half], sine[0, :, None, :half]
-            )
+            positions = torch.arange(len(row), device=self.device)
+            whole = (Stretch(0, len(row)),)
+            reading = PassContext.of(self._rotary, hidden, positions, whole)
             for block in self._blocks:
                 hidden = run(hidden, block, reading)
         return hidden
