@@ -19,7 +19,7 @@ from llama_factory.inference.decoding import ROWS_AT_ONCE, decode
 from llama_factory.inference.packed import context_tokens
 from llama_factory.inference.places import end_tokens as declared_ends
 from llama_factory.model.adapted import AdaptedModel
-from llama_factory.model.chat.channels import final_tokens
+from llama_factory.model.chat.channels import final_text
 from llama_factory.model.chat.encoding import Unfit, prompt_ids
 
 ROWS_PER_WRITE = 4 * ROWS_AT_ONCE
@@ -135,8 +135,7 @@ def answer_rows(
     ends, asked = end_tokens(model), list(prompts.values())
     for decoded in decode(model.network, asked, ends, max_new_tokens, batch_tokens=batch_tokens):
         number = numbers[decoded.number]
-        tokens = final_tokens(decoded.ids, model.tokenizer)
-        text = str(model.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        text = final_text(decoded.ids, model.tokenizer).strip()
         if not EMPTY_THOUGHT.match(rows[number].answer):
             end = prompts[number][-OPENING_TOKENS:]
             text = without_empty_thought(text, prompt_end=str(model.tokenizer.decode(end)))

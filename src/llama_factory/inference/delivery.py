@@ -11,7 +11,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from llama_factory.inference.question import Answer, AnswerPiece, Options, TokenLogprob
 from llama_factory.inference.request import Ended, Token
 from llama_factory.inference.streamed_text import UNFINISHED, TextPieces
-from llama_factory.model.chat.channels import ChannelMarks, FinalChannel, channel_marks
+from llama_factory.model.chat.channels import FinalChannel, Marks, answer_text, channel_marks
 
 Deliver = Callable[[AnswerPiece | Answer | Exception], None]
 """Takes what comes of an answer: pieces, then the whole answer or why there is none."""
@@ -31,16 +31,11 @@ class TokenTexts:
         self._spelt = lru_cache(8192)(self._spell)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text without special tokens."""
-        # Cleaning up spaces would change text that was already handed on.
-        return str(
-            self._tokenizer.decode(
-                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )
+        """Text without special tokens that are no text."""
+        return answer_text(ids, self._tokenizer)
 
     @cached_property
-    def _channels(self) -> ChannelMarks | None:
+    def _channels(self) -> Marks:
         return channel_marks(self._tokenizer)
 
     def final_channel(self) -> FinalChannel:

@@ -1,4 +1,4 @@
-"""Of answers that name channels the text alone is shown, whole or token by token."""
+"""Of answers with channels the text alone is shown, and calls, whole or token by token."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from llama_factory.core.types import ToolCall
 from llama_factory.inference.delivery import Delivery, TokenTexts
 from llama_factory.inference.question import Answer, Options
 from llama_factory.inference.request import Ended, Token
-from llama_factory.model.chat.channels import channel_marks, final_tokens
+from llama_factory.model.chat.channels import channel_marks, final_text
 from llama_factory.model.chat.tool_calls import read_calls
 from tests.model.chat.kinds import named_tokenizer
 from tests.tiny import make_tokenizer
@@ -36,7 +36,7 @@ def tokenizer():
 def shown(tokenizer, text):
     """The text of an answer, whole and as a server delivers it."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    whole = tokenizer.decode(final_tokens(ids, tokenizer), skip_special_tokens=True)
+    whole = final_text(ids, tokenizer)
     heard = []
     ends = frozenset([tokenizer.eos_token_id])
     delivery = Delivery(TokenTexts(tokenizer), Options(max_tokens=99), 1, ends, heard.append)
@@ -61,4 +61,20 @@ def test_calls_are_read_from_what_is_shown(tokenizer, text):
 def test_other_tokenizers_have_no_channels():
     assert channel_marks(make_tokenizer()) is None
     assert channel_marks(named_tokenizer("phi4_mini")) is None
-    assert final_tokens([5, 6], make_tokenizer()) == [5, 6]
+    plain = make_tokenizer()
+    assert final_text([5, 6], plain) == plain.decode([5, 6])
+
+
+def test_thoughts_of_gemma_are_not_shown_and_its_calls_are():
+    tokenizer = named_tokenizer("gemma4")
+    assert shown(tokenizer, "<|channel>thought\nHm.\n<channel|>It is 4.<turn|>") == "It is 4."
+    assert shown(tokenizer, "<|channel>thought\ncut off") == ""
+    call = '<|channel>thought\nHm.\n<channel|><|tool_call>call:add{a:<|"|>x, y}<|"|>}<tool_call|>'
+    spoken, calls = read_calls(shown(tokenizer, f"{call}<|tool_response>"), ["add"])
+    assert (spoken, calls) == ("", [ToolCall("add", '{"a": "x, y}"}')])
+
+
+def test_marks_of_calls_that_are_special_tokens_are_shown():
+    tokenizer = named_tokenizer("lfm2")
+    call = "<|tool_call_start|>[add(a='x')]<|tool_call_end|><|im_end|>"
+    assert read_calls(shown(tokenizer, call), ["add"])[1] == [ToolCall("add", '{"a": "x"}')]

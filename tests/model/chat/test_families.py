@@ -152,6 +152,96 @@ def test_gpt_oss_keeps_thoughts_and_what_is_said_beside_a_call_in_a_channel(toke
     )
 
 
+LONDON = {
+    "name": "get_current_temperature",
+    "description": "Gets the current temperature for a given location.",
+    "parameters": {
+        "type": "object",
+        "properties": {
+            "location": {"type": "string", "description": "The city name, e.g. San Francisco"}
+        },
+        "required": ["location"],
+    },
+}
+
+
+def test_gemma4_with_tools_is_written_as_googles_guide_shows(tokenizer):
+    """Its "Function calling with Gemma 4" prints this text, but for the name of the first token."""
+    talk = (
+        Message("system", "You are a helpful assistant."),
+        Message("user", "What's the temperature in London?"),
+        Message(
+            "assistant",
+            "",
+            tool_calls=(ToolCall("get_current_temperature", '{"location": "London"}'),),
+        ),
+    )
+    how = PromptFormat(template=find("gemma4").jinja)
+    renderer = Renderer(tokenizer, json.dumps([{"type": "function", "function": LONDON}]), how)
+    asked = (
+        "<s><|turn>system\nYou are a helpful assistant.<|tool>declaration:get_current_temperature"
+        '{description:<|"|>Gets the current temperature for a given location.<|"|>,parameters:'
+        '{properties:{location:{description:<|"|>The city name, e.g. San Francisco<|"|>,type:'
+        '<|"|>STRING<|"|>}},required:[<|"|>location<|"|>],type:<|"|>OBJECT<|"|>}}<tool|><turn|>\n'
+        "<|turn>user\nWhat's the temperature in London?<turn|>\n<|turn>model\n"
+    )
+    called = (
+        '<|tool_call>call:get_current_temperature{location:<|"|>London<|"|>}<tool_call|>'
+        "<|tool_response>"
+    )
+    assert renderer.text(talk[:2], ask=True) == asked
+    assert renderer.marked(talk) == (asked + called, [(len(asked), len(asked + called))])
+
+
+def test_gemma4_declares_whatever_a_schema_holds(tokenizer):
+    parameters = {
+        "type": "object",
+        "properties": {
+            "unit": {"type": "string", "enum": ["c", "f"], "default": "c"},
+            "days": {"type": "integer", "nullable": True, "description": "How many."},
+            "rows": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"a": {"type": ["number", "null"]}},
+                    "required": ["a"],
+                },
+            },
+            "place": {"type": "object", "properties": {"x": {"type": "boolean"}}},
+            "free": {"type": "object"},
+        },
+    }
+    tools = json.dumps([{"name": "f", "parameters": parameters, "response": {"type": "string"}}])
+    how = PromptFormat(template=find("gemma4").jinja)
+    text = Renderer(tokenizer, tools, how).text(ASKED[:1], ask=True).replace('<|"|>', "'")
+    assert text.split("<|tool>")[1].split("<tool|>")[0] == (
+        "declaration:f{description:'',parameters:{properties:{"
+        "days:{description:'How many.',nullable:true,type:'INTEGER'},"
+        "free:{properties:{},type:'OBJECT'},"
+        "place:{properties:{x:{type:'BOOLEAN'}},type:'OBJECT'},"
+        "rows:{items:{properties:{a:{type:['NUMBER','NULL']}},required:['a'],type:'OBJECT'},type:'ARRAY'},"
+        "unit:{enum:['c','f'],type:'STRING'}},type:'OBJECT'},response:{type:'STRING'}}"
+    )
+
+
+def test_gemma4_thinks_where_it_is_asked_to_and_shows_the_thoughts_of_the_last_answer(tokenizer):
+    thought = Message("assistant", "<think>\nHm.\n</think>\n\nB")
+    talk = (ASKED[0], thought, Message("user", "C"), replace(thought, content="<think>Ha</think>D"))
+
+    def text(name, **options):
+        how = PromptFormat(template=find(name).jinja, **options)
+        return Renderer(tokenizer, format=how).text(talk, ask=False)
+
+    begin = "<|turn>user\nA<turn|>\n<|turn>model\nB<turn|>\n<|turn>user\nC<turn|>\n<|turn>model\n"
+    shown = f"{begin}<|channel>thought\nHa\n<channel|>D<turn|>\n"
+    assert text("gemma4") == f"<s>{shown}"
+    assert text("gemma4", enable_thinking=True) == f"<s><|turn>system\n<|think|>\n<turn|>\n{shown}"
+    quiet = f"<s>{begin}<|channel>thought\n<channel|>D<turn|>\n"
+    assert text("gemma4", enable_thinking=False) == quiet
+    # the small models have no empty thought
+    assert text("gemma4n", enable_thinking=False) == f"<s>{begin}D<turn|>\n"
+
+
 def test_where_thinking_is_off_the_question_holds_the_empty_thought(tokenizer):
     quiet = written(tokenizer, "glm4_moe", "one", enable_thinking=False)
     assert quiet == "[gMASK]<sop><|user|>\nA<|assistant|>\n<think></think>⟦\nB<|user|>⟧"
@@ -205,6 +295,11 @@ FUNCTION = json.dumps(WEATHER)
             "</tool_calls>",
         ),
         ("lfm2", f"[{LISTED}]<|tool_list_end|>", "[weather(city='Rome', days=2)]<|tool_call_end|>"),
+        (
+            "gemma4",
+            'S\n\n<|tool>declaration:weather{description:<|"|>Tells the weather.<|"|>,parameters:{',
+            '<|tool_call>call:weather{city:<|"|>Rome<|"|>,days:2}<tool_call|>',
+        ),
     ],
 )
 def test_tools_may_be_written_in_the_way_of_another_family(tokenizer, name, listed, called):
@@ -227,6 +322,23 @@ def test_tools_may_be_written_in_the_way_of_another_family(tokenizer, name, list
     ]
     alone = PromptFormat(template=how.portable(OWN))
     assert Renderer(tokenizer, TOOLS, alone).text(talk, ask=False) == text
+
+
+THEIR_TOOL_FORMATS = (
+    *("default", "gemma4", "glm4", "glm4_moe", "lfm2", "ling", "llama3", "minimax1", "minimax2"),
+    *("mistral", "qwen", "qwen3_5", "seed_oss"),
+)
+"""Every value that LLaMA-Factory's `tool_format` knows."""
+
+
+@pytest.mark.parametrize("name", THEIR_TOOL_FORMATS)
+def test_calls_in_every_way_of_llama_factory_are_read_again(tokenizer, name):
+    text = written(tokenizer, "chatml", "tools", tool_format=name)
+    assert "Tells the weather." in text.split("<|im_start|>user")[0]
+    called = text.split("⟦")[1].split("⟧")[0].removesuffix("<|im_end|>")
+    spoken, (call,) = read_calls(called, ["weather"])
+    assert (spoken, call.name) == ("", "weather")
+    assert json.loads(call.arguments) == {"city": "Rome", "days": 2}
 
 
 def test_a_way_to_write_tools_keeps_what_else_a_template_does(tokenizer):

@@ -97,6 +97,8 @@ def empty_thought(name):
     """What an answer without a thought begins with."""
     if name == "gpt_oss":
         return "<|channel|>final<|message|>"
+    if name.startswith("gemma4"):
+        return ""
     form = format_of(name)
     return "".join(form.thought or ()) if form.no_thought is None else form.no_thought
 

@@ -11,6 +11,7 @@ from llama_factory.model.chat import templates
 from llama_factory.model.chat.prompt_format import PromptFormat
 from llama_factory.model.chat.template import Renderer
 from llama_factory.model.chat.tool_blocks import (
+    MARKS,
     gemma,
     invoked,
     json_lines,
@@ -57,19 +58,19 @@ FORMS = {
 
 READ = (
     *("chatml", "qwen", "qwen3", "llama3", "mistral", "chatglm3", "glm4", "granite4", "default"),
-    "gpt_oss",
+    *("gpt_oss", "gemma4", "lfm2"),
 )
 """Templates of each form of calls."""
 
 
 def rendered(name: str, answer: Message) -> str:
-    """The assistant's turn as a template writes it, without special tokens."""
+    """The assistant's turn as a template writes it, without special tokens that are no text."""
     tokenizer = make_tokenizer()
     renderer = Renderer(tokenizer, format=PromptFormat(template=templates.find(name).jinja))
     asked = renderer.text([USER], ask=True)
     text = renderer.text([USER, answer], ask=False).removeprefix(asked)
     own = [token for token in templates.find(name).tokens if token != "eos_token"]
-    for token in (*own, str(tokenizer.eos_token)):
+    for token in {*own, str(tokenizer.eos_token)} - MARKS:
         text = text.replace(token, "")
     return text
 
@@ -195,6 +196,7 @@ def test_a_long_argument_is_read_in_time_that_grows_with_its_length() -> None:
         (keyed, "f\n<arg_key>a</arg_key>\n<arg_value>北京</arg_value>\n", {"a": "北京"}),
         (keyed, "f", {}),
         (pythonic, "[f(a='x', b=[1, None])]", {"a": "x", "b": [1, None]}),
+        (gemma, "call:f{a:None,b:[1,None]}", {"a": None, "b": [1, None]}),
         (gemma, 'call:f{a:<|"|>x, {y: 1}<|"|>,b:{c:true}}', {"a": "x, {y: 1}", "b": {"c": True}}),
         (json_lines, '{"name": "f", "arguments": {"a": 1}}\nnonsense', {"a": 1}),
     ],

@@ -24,6 +24,8 @@ KEY_AND_VALUE = re.compile(
 GEMMA = re.compile(r"\s*call:([^\s{]+)(\{.*\})\s*\Z", re.DOTALL)
 GEMMA_QUOTE = '<|"|>'
 GEMMA_KEY = re.compile(r"([{,]\s*)([A-Za-z_][\w.-]*)(\s*:)")
+GEMMA_NONE = re.compile(r"(?<=[\[,:])\s*None\b")
+"""The model's own template writes what is not there as Python does."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def gemma(text: str) -> Calls:
     pieces = found[2].split(GEMMA_QUOTE)
     # every other piece is text; in the others keys stand without quotes
     pieces = [
-        json.dumps(each, ensure_ascii=False) if number % 2 else GEMMA_KEY.sub(r'\1"\2"\3', each)
+        json.dumps(each, ensure_ascii=False) if number % 2 else _gemma_json(each)
         for number, each in enumerate(pieces)
     ]
     try:
@@ -92,6 +94,10 @@ def gemma(text: str) -> Calls:
     except ValueError:
         return []
     return [(found[1], arguments)] if isinstance(arguments, dict) else []
+
+
+def _gemma_json(text: str) -> str:
+    return GEMMA_NONE.sub("null", GEMMA_KEY.sub(r'\1"\2"\3', text))
 
 
 BLOCKS: Mapping[str, ToolBlock] = {
@@ -102,6 +108,8 @@ BLOCKS: Mapping[str, ToolBlock] = {
     "<|tool_call>": ToolBlock("<tool_call|>", gemma),
 }
 """What opens a block -> how it goes on. `<tool_call>` is read elsewhere: most write JSON in it."""
+MARKS = frozenset([*BLOCKS, *(block.end for block in BLOCKS.values()), GEMMA_QUOTE])
+"""What belongs to calls and must be shown to be read; of some models these are special tokens."""
 
 
 def _values(pattern: "re.Pattern[str]", text: str) -> dict[str, Any]:

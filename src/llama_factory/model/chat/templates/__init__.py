@@ -49,7 +49,7 @@ def default_system_of(template: str) -> str:
 
 def has_file(name: str) -> bool:
     """Whether a name has a template that no `ChatFormat` describes."""
-    return "file" in _fields(name)
+    return "files" in _fields(name)
 
 
 def find(name: str) -> NamedTemplate:
@@ -65,9 +65,20 @@ def find(name: str) -> NamedTemplate:
             f"{', '.join(names())}."
         )
     values = _fields(name)
-    own = values.get("file")
-    text = FILE.with_name(own).read_text(encoding="utf-8") if own else jinja(name, format_of(name))
+    own = values.get("files")
+    text = _of_files(name, own.split()) if own else jinja(name, format_of(name))
     return NamedTemplate(name, text, tuple(values["tokens"].split()))
+
+
+def _of_files(name: str, files: list[str]) -> str:
+    """A template of several pieces, which knows its name as `family`."""
+    head = f"{{#- {name} -#}}\n{{%- set family = '{name}' -%}}\n"
+    return head + "".join(text_of(each) for each in files)
+
+
+def text_of(file: str) -> str:
+    """A piece of a template that no `ChatFormat` describes."""
+    return FILE.with_name(file).read_text(encoding="utf-8")
 
 
 @cache

@@ -43,12 +43,14 @@ def with_tools_as(name: str, template: str) -> str:
         name: of that way.
         template: the tokenizer's own, or a named one.
     """
-    own = templates.default_system_of(template)
-    return (default_system(own) if own else "") + tools_as(_format(name)) + template
+    own, macros = templates.default_system_of(template), _table().get(name, {}).get("macros")
+    head = (default_system(own) if own else "") + (templates.text_of(macros) if macros else "")
+    return head + tools_as(_format(name)) + template
 
 
 def _format(name: str) -> ChatFormat:
-    values = _table().get(name, {"like": name})
+    values = dict(_table().get(name, {"like": name}))
+    values.pop("macros", None)
     other = values.get("like")
     if other is None:
         return ChatFormat.read(values | {"user": "", "answer": ["", "{content}", ""], "tokens": ""})
