@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from llama_factory.core.errors import ModelError
+from llama_factory.inference import version_weights
 from llama_factory.inference.packed import Span
 from llama_factory.inference.request import Request, Sampling
 from llama_factory.inference.version_weights import VersionedNetwork
@@ -61,21 +62,78 @@ def add_lora(network, options, seed):
 @pytest.fixture(scope="module", params=LORAS)
 def versions(request, tmp_path_factory):
     """The reader of a base model with its adapters, and PEFT's network of each version."""
-    name = request.param
-    reader = VersionedNetwork(fresh_network(name), "auto")
+    reader = VersionedNetwork(fresh_network(request.param), "auto")
+    return reader, versions_of(request.param, reader, tmp_path_factory.mktemp("adapters"))
+
+
+def versions_of(name, reader, folder):
+    """Adds versions to a reader, and gives PEFT's network of each."""
     plain = {"": network_of(name)}
     folders = {}
     for seed, (version, options) in enumerate(LORAS[name].items()):
         plain[version] = add_lora(fresh_network(name), options, seed)
-        folders[version] = tmp_path_factory.mktemp("adapters") / version
+        folders[version] = folder / version
         plain[version].save_pretrained(folders[version])
-        reader.add(version, [read_plain_lora(folders[version])])
+        chain = [read_plain_lora(folders[version])]
+        reader.add(version, chain, reader.merge(chain))
     # One that was trained after another was merged into the base model.
     merged = PeftModel.from_pretrained(fresh_network(name), folders["wide"]).merge_and_unload()
     plain["chain"] = PeftModel.from_pretrained(merged, folders["narrow"]).eval()
     chain = [read_plain_lora(folders[each]) for each in ("wide", "narrow")]
-    reader.add("chain", chain)
-    return reader, plain
+    reader.add("chain", chain, reader.merge(chain))
+    return plain
+
+
+@pytest.mark.parametrize("name", LORAS)
+def test_merged_versions_answer_as_each_alone(name, tmp_path):
+    reader = VersionedNetwork(fresh_network(name), "auto", most_merged=9)
+    plain = versions_of(name, reader, tmp_path)
+    assert reader.merged == (*LORAS[name], "chain")
+    for version, network in plain.items():
+        expected = plain_logits(network, [5, 9, 14])[-1:]
+        torch.testing.assert_close(last_logits(reader, [version]), expected, atol=1e-4, rtol=1e-4)
+    require_all_plain(reader, plain, 60)
+
+
+def test_the_version_that_was_read_longest_ago_gives_up_its_merged_weights(tmp_path):
+    reader = VersionedNetwork(fresh_network("llama"), "auto", most_merged=2)
+    chain = [
+        {n: LoraMatrices(torch.ones(1, i), torch.ones(o, 1)) for n, (o, i) in reader.shapes.items()}
+    ]
+    for version in ("one", "two"):
+        reader.add(version, chain, reader.merge(chain))
+    before = last_logits(reader, ["one"])
+    reader.add("three", chain, reader.merge(chain))
+    assert reader.merged == ("one", "three")
+    torch.testing.assert_close(last_logits(reader, ["two"]), before, atol=1e-4, rtol=1e-4)
+    reader.add("one", chain)
+    reader.remove("three")
+    assert reader.merged == ()
+    torch.testing.assert_close(last_logits(reader, ["one"]), before, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("weights", "free"), [("auto", 1000), ("int8", 10**12)])
+def test_nothing_is_merged_where_memory_is_short_or_the_format_is_coarse(
+    weights, free, monkeypatch
+):
+    monkeypatch.setattr(version_weights, "free_bytes", lambda _: free)
+    reader = VersionedNetwork(fresh_network("llama"), weights, most_merged=2)
+    name, (outputs, inputs) = next(iter(reader.shapes.items()))
+    assert not reader.merge([{name: LoraMatrices(torch.ones(1, inputs), torch.ones(outputs, 1))}])
+
+
+def test_merged_weights_in_bfloat16_are_as_near_to_float32_as_matrices_beside_them(tmp_path):
+    exact = VersionedNetwork(fresh_network("llama"), "float32")
+    versions_of("llama", exact, tmp_path)
+    away = []
+    for most_merged in (0, 1):
+        reader = VersionedNetwork(
+            fresh_network("llama").bfloat16(), "auto", most_merged=most_merged
+        )
+        versions_of("llama", reader, tmp_path)
+        wanted = last_logits(exact, ["chain"])
+        away.append(float((last_logits(reader, ["chain"]) - wanted).norm() / wanted.norm()))
+    assert away[1] < max(1.5 * away[0], 0.02)
 
 
 def requests_of(versions, num):

@@ -12,6 +12,7 @@ import torch
 
 from llama_factory.core.errors import FactoryError
 from llama_factory.model.base import load_network
+from llama_factory.model.free_memory import free_bytes
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training import device_memory
 from llama_factory.training.batch import make_batch
@@ -106,7 +107,7 @@ def test_one_row_that_does_not_fit_is_an_error(tiny, tmp_path):
 
 def test_the_longest_is_tried_where_memory_is_short(tiny, tmp_path):
     run, _, _ = prepared(tiny, tmp_path)
-    free = device_memory.free_bytes(run.model.device)
+    free = free_bytes(run.model.device)
     short = device_memory.MemoryEstimate(0, 0, 0, activations=2 * free)
     ample = device_memory.MemoryEstimate(2 * free, 0, 0, activations=free // 100)
     assert device_memory.is_worth_trying(run, short)

@@ -68,6 +68,16 @@ class Product(Protocol):
             [..., out] in the format of x.
         """
 
+    def changed(self, change: Tensor) -> "Product | None":
+        """A product of its own with the weight and a change of it, rounded to the same format.
+
+        Args:
+            change: [out, in] in float32, to be added.
+
+        Returns:
+            None where the rounding would be much coarser than what is added.
+        """
+
 
 def product(
     weight: Tensor, bias: Tensor | None, weights: Weights, *, plain: Sequence[Tensor] = ()
@@ -117,6 +127,9 @@ class _Plain:
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x.to(self._weight.dtype), self._weight, self._bias).to(x.dtype)
 
+    def changed(self, change: Tensor) -> Product:
+        return _Plain((self._weight.float() + change).to(self._weight.dtype), self._bias)
+
 
 def _rounded(num_rows: int) -> int:
     """The next of few numbers of rows: oneDNN compiles and keeps a kernel for each that it meets,
@@ -160,6 +173,10 @@ class _Packed:
         if num_rows > num_given:
             result = result[:num_given]
         return result.view(*outer, self._num_outputs).to(x.dtype)
+
+    def changed(self, change: Tensor) -> Product:
+        weight = (self._weight.to_dense().float() + change).to(self._dtype)
+        return _Packed(weight, self._bias)
 
     def _few(self, rows: Tensor) -> Tensor:
         if len(self._plain) == 1:
@@ -228,6 +245,9 @@ class _Int8:
         if self._bias is not None:
             result.add_(self._bias)
         return result.view(*x.shape[:-1], -1).to(x.dtype)
+
+    def changed(self, change: Tensor) -> None:
+        return None
 
     def _rotated(self, rows: Tensor) -> Tensor:
         return (rows.reshape(-1, len(self._rotation)) @ self._rotation).view(rows.shape)

@@ -7,6 +7,7 @@ import torch
 
 from llama_factory.inference.batch_engine import Limits
 from llama_factory.inference.settings import InferenceSettings
+from llama_factory.model.free_memory import free_bytes
 
 GB = 1_000_000_000
 SHARE_OF_MEMORY, SHARE_OF_GPU = 0.2, 0.5
@@ -44,5 +45,5 @@ def bytes_per_token(network: Any, dtype: torch.dtype) -> int:
 
 def _free_bytes(device: torch.device) -> float:
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] * SHARE_OF_GPU
+        return free_bytes(device) * SHARE_OF_GPU
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * SHARE_OF_MEMORY

@@ -18,7 +18,7 @@ from llama_factory.inference.one_by_one import OneByOneNetwork
 from llama_factory.inference.packed import PackedNetwork, SequenceReader, Span, can_pack
 from llama_factory.inference.prompts import PromptWriter
 from llama_factory.inference.settings import InferenceSettings
-from llama_factory.inference.version_weights import Chain, VersionedNetwork
+from llama_factory.inference.version_weights import Chain, Merged, VersionedNetwork
 from llama_factory.model import provenance, value_head
 from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.base import fingerprint, load_network, tokenizer_of
@@ -48,6 +48,7 @@ class Place:
         texts: what its tokens say.
         end_tokens: which end its answers.
         chain: matrices that the reader is to take before the version answers.
+        merged: what the reader made of them.
         head: makes scores of its states; None where it is no reward model.
     """
 
@@ -56,6 +57,7 @@ class Place:
     texts: TokenTexts
     end_tokens: frozenset[int]
     chain: Chain | None = None
+    merged: Merged | None = None
     head: ValueHead | None = None
 
     @property
@@ -77,7 +79,7 @@ class Places:
         """
         # Read as it was saved, never packed as QLoRA trains beside it.
         self._settings = settings.model_copy(update={"adapter": Lora()})
-        self._weights = inference.weights
+        self._inference = inference
         self._usual = usual
         folder = resolve(settings.base_model)
         self._fingerprint = fingerprint(folder)
@@ -121,12 +123,12 @@ class Places:
         """
         try:
             if place.chain is not None and isinstance(place.reader, VersionedNetwork):
-                place.reader.add(version.id, place.chain)
+                place.reader.add(version.id, place.chain, place.merged)
             prove(place, version.id)
         except UNREADABLE as error:
             self._drop(version.id)
             raise _unusable(version, error) from error
-        self._by_id[version.id] = replace(place, chain=None)
+        self._by_id[version.id] = replace(place, chain=None, merged=None)
 
     def remove(self, version_id: str) -> None:
         """Free what a version holds."""
@@ -140,11 +142,12 @@ class Places:
     def _read(self, version: ModelVersion, adapter: Path) -> Place:
         reader = self._base.reader
         chain = _chain(adapter) if isinstance(reader, VersionedNetwork) else None
-        if chain is not None:
+        if chain is not None and isinstance(reader, VersionedNetwork):
             tokenizer = self._base.tokenizer
             how = prompt_format.read(adapter, self._usual, tokenizer)
             place = self._place(reader, tokenizer, how, self._ends)
-            return replace(place, chain=chain, head=self._head(adapter))
+            merged = reader.merge(chain)
+            return replace(place, chain=chain, merged=merged, head=self._head(adapter))
         saved = of_version(self._settings, (adapter,), version.base_fingerprint)
         tokenizer = saved.tokenizer()
         network = saved.network(tokenizer).eval()
@@ -159,7 +162,7 @@ class Places:
     def _shared(self, network: Any) -> SequenceReader:
         if not can_pack(network):
             return OneByOneNetwork(network)
-        return VersionedNetwork(network, self._weights)
+        return VersionedNetwork(network, self._inference.weights, self._inference.merged_versions)
 
     def _place(
         self,

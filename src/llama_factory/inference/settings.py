@@ -16,6 +16,11 @@ class InferenceSettings(Settings):
     """Number format of the weights of linear layers while answering. `auto`: the format they were
     loaded in. `int8`, on x86 processors: a quarter of the memory of float32 and faster the fewer
     answers run at once; answers differ, so run the gate with it."""
+    merged_versions: int = Field(2, ge=0, le=16)
+    """Versions that have weights of their own in memory, into which their LoRA adapter is merged:
+    faster while one version alone answers, and as much memory as the base model for each. All are
+    read with their matrices beside the base where memory is short, and with `int8`. 0 merges none.
+    """
     max_rows: int = Field(64, ge=1, le=1024)
     """Answers that are computed together. More give more tokens a second in all and fewer to each;
     others wait."""

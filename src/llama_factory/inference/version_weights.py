@@ -2,16 +2,17 @@
 
 The products with the base weights are computed once for all rows of a pass. The LoRA matrices of
 the versions that take part lie one below the other: one product with all of them, of which each
-row keeps those of its version, and one product back.
+row keeps those of its version, and one product back. A version that answers alone is read with
+merged weights of its own, where there is memory for them.
 """
 
 from collections import OrderedDict
 from collections.abc import Mapping
 from collections.abc import Sequence as Several
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -21,6 +22,7 @@ from llama_factory.inference.blocks import JOINED, plain_blocks, quicken, widen
 from llama_factory.inference.linear import Product, plain_suits_few_rows, product
 from llama_factory.inference.packed import PackedNetwork, Span
 from llama_factory.inference.settings import Weights
+from llama_factory.model.free_memory import free_bytes
 from llama_factory.model.layers import LINEAR
 from llama_factory.model.lora_weights import LoraMatrices
 
@@ -29,6 +31,15 @@ MAX_STACKS = 8
 
 Chain = Several[Mapping[str, LoraMatrices]]
 """The adapters of one version, whose products add up: its own, and those consolidated under it."""
+
+Parts = Several[tuple[int, LoraMatrices]]
+"""Matrices, each with the number of its layer among those that are computed together."""
+
+Merged = Mapping["VersionedLinear", Product]
+"""The products with the merged weights of one version."""
+
+SHARE_OF_FREE = 0.125
+"""Of the free memory, at most so much for another copy of the weights."""
 
 
 @dataclass
@@ -39,6 +50,7 @@ class _Active:
         names: the versions that take part, but for the base model.
         owners: [tokens] index in `names`, or -1 for the base model; None where all have the same.
         kept: the same of the tokens that the output head sees.
+        alone: the version that all tokens are read with; empty where there are several.
         masks: by whether it is for the head, and by the ranks of the versions, [tokens, sum of
             ranks] which products a token does not keep.
     """
@@ -46,6 +58,7 @@ class _Active:
     names: tuple[str, ...] = ()
     owners: Tensor | None = None
     kept: Tensor | None = None
+    alone: str = ""
     masks: dict[tuple[bool, tuple[int, ...]], Tensor] = field(default_factory=dict)
 
     def mask(self, ranks: tuple[int, ...], is_head: bool, like: Tensor) -> Tensor | None:
@@ -110,13 +123,34 @@ class VersionedLinear(nn.Module):
         self._like = weight.new_empty(0, dtype=dtype)
         self._active = active
         self._versions: dict[str, LoraMatrices] = {}
+        self._merged: dict[str, Product] = {}
         self._stacks: OrderedDict[tuple[str, ...], _Stack | None] = OrderedDict()
 
-    def add(self, version: str, parts: Several[tuple[int, LoraMatrices]]) -> None:
-        """Take the matrices of a version, each with the number of the layer that they are of.
+    def add(self, version: str, parts: Parts, merged: Product | None = None) -> None:
+        """Take the matrices of a version. Several of one layer add up.
 
-        Several of one layer add up.
+        Args:
+            version: its name.
+            parts: its matrices.
+            merged: what `merge` made of them.
         """
+        self._versions[version] = self._joined(parts)
+        self.forget_merged(version)
+        if merged is not None:
+            self._merged[version] = merged
+        self._stacks.clear()
+
+    def merge(self, parts: Parts) -> Product | None:
+        """The product with weights that matrices are added to; None where none is made."""
+        matrices = self._joined(parts)
+        return self.product.changed(matrices.up.float().t() @ matrices.down.float())
+
+    def forget_merged(self, version: str) -> None:
+        """Read a version with its matrices from now on."""
+        self._merged.pop(version, None)
+
+    def _joined(self, parts: Parts) -> LoraMatrices:
+        """Matrices of all layers: [sum of ranks, in] and [sum of ranks, sum of out]."""
         down = torch.cat([each.down.to(self._like) for _, each in parts])
         up = self._like.new_zeros(len(down), sum(outputs for outputs, _ in self.shapes))
         rank = 0
@@ -125,16 +159,18 @@ class VersionedLinear(nn.Module):
             rows, columns = each.down.shape[0], each.up.shape[0]
             up[rank : rank + rows, first : first + columns] = each.up.to(self._like).t()
             rank += rows
-        self._versions[version] = LoraMatrices(down, up)
-        self._stacks.clear()
+        return LoraMatrices(down, up)
 
     def remove(self, version: str) -> None:
         """Forget a version."""
+        self.forget_merged(version)
         if self._versions.pop(version, None):
             self._stacks.clear()
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [1, tokens, in]."""
+        if self._merged and (merged := self._merged.get(self._active.alone)) is not None:
+            return merged(x)
         y = self.product(x)
         stack = self._stack(self._active.names) if self._active.names else None
         if stack is None:
@@ -189,17 +225,20 @@ def _bias_of(layers: Several[nn.Module], weight: Tensor) -> Tensor | None:
 class VersionedNetwork(PackedNetwork):
     """A base model and the LoRA matrices of its versions. See `SequenceReader`."""
 
-    def __init__(self, network: Any, weights: Weights) -> None:
+    def __init__(self, network: Any, weights: Weights, most_merged: int = 0) -> None:
         """Take a base model over; its linear layers are replaced.
 
         Args:
             network: for which `can_pack` is true.
             weights: number format of its products.
+            most_merged: versions that may have merged weights at once.
         """
         super().__init__(network)
         self._active = _Active()
         self._layers: dict[str, tuple[VersionedLinear, int]] = {}
         self._versions: set[str] = set()
+        self._most_merged = most_merged
+        self._merged: OrderedDict[str, None] = OrderedDict()  # the least recently used first
         self._weights, self._has_plain = weights, self._keeps_plain(weights)
         is_wide = widen(network)
         self.dtype = torch.float32 if is_wide else network.dtype
@@ -218,6 +257,11 @@ class VersionedNetwork(PackedNetwork):
     def shapes(self) -> dict[str, tuple[int, int]]:
         """(out, in) of every linear layer that a version may change."""
         return {name: layer.shapes[number] for name, (layer, number) in self._layers.items()}
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The versions that have merged weights, the one that was read longest ago first."""
+        return tuple(self._merged)
 
     def _join(self, block: str) -> list[VersionedLinear]:
         """Take over what reads the same input in a block; the layers themselves are freed."""
@@ -244,11 +288,60 @@ class VersionedNetwork(PackedNetwork):
         if weights == "int8" or self.device.type != "cpu" or not is_float32:
             return False
         num_bytes = sum(each.nbytes for each in of_linear)
-        fits = IN_CACHE < num_bytes < psutil.virtual_memory().available / 8
+        fits = IN_CACHE < num_bytes < SHARE_OF_FREE * free_bytes(self.device)
         return fits and plain_suits_few_rows()
 
-    def add(self, version: str, chain: Chain) -> None:
+    def merge(self, chain: Chain) -> Merged:
+        """Add a version's matrices to copies of the weights; on any thread, while others read.
+
+        The version that was read longest ago gives up its copies for it. Nothing is merged where
+        memory is short, or in a number format that would be coarser than what is added.
+
+        Raises:
+            ModelError: they are of another model.
+        """
+        parts = self._parts(chain)
+        num_bytes = sum(layer.product.num_bytes for layer in parts)
+        if not self._most_merged or num_bytes > SHARE_OF_FREE * free_bytes(self.device):
+            return {}
+        while len(self._merged) >= self._most_merged:
+            oldest, _ = self._merged.popitem(last=False)
+            for layer in self._all_layers():
+                layer.forget_merged(oldest)
+        merged = {layer: layer.merge(several) for layer, several in parts.items()}
+        return {layer: each for layer, each in merged.items() if each is not None}
+
+    def add(self, version: str, chain: Chain, merged: Merged | None = None) -> None:
         """Take a version's matrices.
+
+        Args:
+            version: its name.
+            chain: its matrices.
+            merged: what `merge` made of them.
+
+        Raises:
+            ModelError: they are of another model.
+        """
+        merged = merged or {}
+        for layer, several in self._parts(chain).items():
+            layer.add(version, several, merged.get(layer))
+        self._versions.add(version)
+        self._merged.pop(version, None)
+        if merged:
+            self._merged[version] = None
+
+    def remove(self, version: str) -> None:
+        """Forget a version."""
+        self._versions.discard(version)
+        self._merged.pop(version, None)
+        for layer in self._all_layers():
+            layer.remove(version)
+
+    def _all_layers(self) -> set[VersionedLinear]:
+        return {layer for layer, _ in self._layers.values()}
+
+    def _parts(self, chain: Chain) -> dict[VersionedLinear, list[tuple[int, LoraMatrices]]]:
+        """Matrices by the layers that are computed together.
 
         Raises:
             ModelError: they are of another model.
@@ -259,15 +352,7 @@ class VersionedNetwork(PackedNetwork):
                 self._require_fit(name, each)
                 layer, number = self._layers[name]
                 parts.setdefault(layer, []).append((number, each))
-        for layer, several in parts.items():
-            layer.add(version, several)
-        self._versions.add(version)
-
-    def remove(self, version: str) -> None:
-        """Forget a version."""
-        self._versions.discard(version)
-        for layer, _ in self._layers.values():
-            layer.remove(version)
+        return parts
 
     def _require_fit(self, name: str, matrices: LoraMatrices) -> None:
         shape = (matrices.up.shape[0], matrices.down.shape[1])
@@ -286,6 +371,9 @@ class VersionedNetwork(PackedNetwork):
         names = tuple(sorted({*versions} & self._versions))
         self._active.names, self._active.masks = names, {}
         self._active.owners = self._active.kept = None
+        self._active.alone = versions[0] if len({*versions}) == 1 else ""
+        with suppress(KeyError):  # `merge` on another thread takes some out
+            self._merged.move_to_end(self._active.alone)
         if len({*versions}) > 1:
             index = {name: number for number, name in enumerate(names)}
             sizes = torch.tensor([len(span.ids) for span in order])

@@ -13,6 +13,7 @@ from llama_factory.core.errors import FactoryError
 from llama_factory.model.acceleration import recompute
 from llama_factory.model.chat.encoding import EncodedRow, Sequences
 from llama_factory.model.chat.token_cache import Cut
+from llama_factory.model.free_memory import free_bytes
 from llama_factory.model.layers import causal_of
 from llama_factory.model.output_head import CHUNK_ROWS
 from llama_factory.model.padding import IGNORED
@@ -186,15 +187,6 @@ def halve(run: Run, batch: Batch) -> bool:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """On a GPU torch has a class for it, on a CPU only a text."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def free_bytes(device: torch.device) -> int:
-    """What the device of the model still has."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    import psutil  # type: ignore[import-untyped]
-
-    return int(psutil.virtual_memory().available)
 
 
 def holds_copy(num_bytes: int) -> bool:

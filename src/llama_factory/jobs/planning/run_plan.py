@@ -16,6 +16,7 @@ from llama_factory.model.adapted import AdaptedModel
 from llama_factory.model.base import load_tokenizer
 from llama_factory.model.chat.encoding import encode_options
 from llama_factory.model.dtypes import choose
+from llama_factory.model.free_memory import free_bytes
 from llama_factory.model.known_configs import config_of
 from llama_factory.model.padding import IGNORED
 from llama_factory.model.settings import ModelSettings
@@ -23,7 +24,7 @@ from llama_factory.model.shape import ModelShape, shape_of
 from llama_factory.model.source import resolve_outline
 from llama_factory.rounds.settings import LearningConfig
 from llama_factory.training.batch import BatchOptions, make_batch
-from llama_factory.training.device_memory import free_bytes, longest_of
+from llama_factory.training.device_memory import longest_of
 from llama_factory.training.items import NEW, Encoding, Rows, encode_all
 from llama_factory.training.memory import (
     NAMES,
