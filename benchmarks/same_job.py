@@ -7,7 +7,8 @@ random model with the tokenizer of SmolLM2, rows in the file's order. What would
 is drawn once before: LoRA starts from a folder that both read, with a value head beside it. Where
 the model at the start is a reference, that LoRA changes nothing yet: their reference is the base,
 ours the model as the run begins. Pairs, judged answers and texts fit one row, since longer ones are
-cut by another rule here (texts are divided), and packed texts see each other there.
+cut by another rule here (texts are divided), and packed texts see each other there; so do packed
+rows without `neat_packing`.
 """
 
 import argparse
@@ -70,6 +71,7 @@ JOBS: Mapping[str, Keys] = {
     "sft, one micro-batch": SFT | {"gradient_accumulation_steps": 1},
     "sft, linear": SFT | {"lr_scheduler_type": "linear", "warmup_ratio": 0.0},
     "sft, packed": SFT | {"packing": True, "neat_packing": True},
+    "sft, packed, without neat_packing": SFT | {"packing": True},
     "dft": SFT | {"use_dft_loss": True},
     "eaft": SFT | {"use_eaft_loss": True},
     "asft, full": ASFT | {"gradient_accumulation_steps": 1},

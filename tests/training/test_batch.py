@@ -8,7 +8,7 @@ import torch
 from llama_factory.model.chat.encoding import EncodedRow
 from llama_factory.model.padding import IGNORED, LAUNCH_TOKENS
 from llama_factory.training.batch import BatchOptions, Prefetch, make_batch
-from llama_factory.training.items import NEW, Items, RowRef, by_part, packed
+from llama_factory.training.items import NEW, Items, RowRef, by_part, packed, packed_longest_first
 from llama_factory.training.objectives.dpo import Dpo
 from llama_factory.training.objectives.kto import Kto
 from llama_factory.training.objectives.pretrain import Pretrain
@@ -164,6 +164,16 @@ def test_packs_hold_every_sequence_once_and_are_nearly_full():
     sizes = [given.num_tokens(number) for number in range(len(given))]
     assert max(sizes) <= 20
     assert sum(sizes) / (20 * len(sizes)) > 0.9
+
+
+def test_packs_may_begin_with_the_longest_row_as_llama_factorys_do():
+    """By hand: the longest that fits goes in, of equal ones the last."""
+    lengths = (9, 5, 3, 5, 2, 7, 4)
+    documents = Coded([(row(1, length - 1),) for length in lengths])
+    given = packed_longest_first(documents, Sft(), max_tokens=10)
+    assert [given.origins(number) for number in range(len(given))] == [[0], [5, 2], [3, 1], [6, 4]]
+    short = packed_longest_first(documents, Sft(), max_tokens=4)
+    assert sorted(map(short.origins, range(len(short)))) == [[0], [1], [2], [3], [4], [5], [6]]
 
 
 def test_sequences_of_a_pack_are_computed_apart():

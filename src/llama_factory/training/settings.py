@@ -47,10 +47,11 @@ class TrainingSettings(Settings):
     micro_batch_tokens: int | None = Field(None, ge=16)
     """Most tokens computed at once, padding included. Lower needs less memory; results are the
     same. Empty: 512 on a CPU (1024 with `quick_layers`), 16384 on a GPU."""
-    packing: bool | None = None
+    packing: bool | Literal["longest_first"] | None = None
     """Count short rows together as one row of an update, up to `data.max_tokens`. They never see
-    each other, and nothing is padded either way: this sets how much goes into an update. Empty: on
-    for the objective `pretrain`, off for the others."""
+    each other, and nothing is padded either way: this sets how much goes into an update. `true`
+    goes by the order of the rows; `longest_first` begins with the longest of a thousand rows, as
+    LLaMA-Factory does. Empty: on for the objective `pretrain`, off for the others."""
     epochs: float = Field(3.0, gt=0)
     """Passes over the new rows."""
     max_steps: int | None = Field(None, ge=1)

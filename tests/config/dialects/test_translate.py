@@ -487,6 +487,14 @@ def test_a_stage_is_an_objective(changes, objective):
 
 
 def test_pairs_are_never_packed_and_packing_means_the_same_elsewhere():
-    assert config_of("stage=sft", "packing=true").training.packing is True
+    assert config_of("stage=sft", "packing=true").training.packing == "longest_first"
+    assert config_of("packing=true", "neat_packing=false").training.packing == "longest_first"
+    assert config_of("packing=false", "neat_packing=true").training.packing == "longest_first"
+    assert config_of("packing=false", "neat_packing=false").training.packing is False
+    assert (
+        config_of("packing=true", "cutoff_len=256").data.max_tokens == 255
+    )  # one is padding there
+    pretraining = config_of("stage=pt", "packing=true", "cutoff_len=256")
+    assert (pretraining.training.packing, pretraining.data.max_tokens) == (True, 256)
     assert config_of("stage=pt").training.packing is None
     assert config_of("stage=dpo", "packing=true").training.packing is None

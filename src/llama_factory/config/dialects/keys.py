@@ -176,7 +176,12 @@ DATA: dict[str, Key] = {
     "enable_thinking": setting("data.enable_thinking", boolean, True),
     "preprocessing_num_workers": setting("data.num_workers", count, 16),
     "num_workers": setting("data.num_workers", count, 4),
-    "packing": part("training.packing", boolean, True, about="Packed rows never see each other."),
+    "packing": part(
+        "training.packing",
+        boolean,
+        True,
+        about="Rows are put together as there, and never see each other.",
+    ),
     "neat_packing": part(
         "training.packing", boolean, True, about="The same: packed rows never see each other."
     ),

@@ -127,16 +127,21 @@ def _answer_loss(done: Translation) -> str:
 
 def packing(done: Translation) -> None:
     """Rows that are compared as a whole are never packed, there as here."""
-    for name in ("packing", "neat_packing"):
-        if name not in done.values:
-            continue
-        stage = done.values.get("stage", "sft")
-        if stage in PACKED_STAGES:
-            done.put("training.packing", done.values[name], name)
-            if stage == "pt" and name == "packing" and not done.values[name]:
-                done.put("data.long_texts", "cut", name)
-        else:
+    given = [name for name in ("packing", "neat_packing") if name in done.values]
+    stage = done.values.get("stage", "sft")
+    if stage not in PACKED_STAGES:
+        for name in given:
             done.note(name, "not read: this stage compares whole rows.")
+    elif given:
+        asking = [name for name in given if done.values[name]]  # either of them packs
+        way = "longest_first" if stage == "sft" else True
+        for name in asking or given:
+            done.put("training.packing", way if asking else False, name)
+        if stage == "sft" and asking and (length := done.values.get("cutoff_len", 0)) > 1:
+            done.values = {**done.values, "cutoff_len": length - 1}
+            done.note(asking[0], "rows are a token shorter than cutoff_len, as there.")
+        if stage == "pt" and not asking and "packing" in given:
+            done.put("data.long_texts", "cut", "packing")
 
 
 def batch(done: Translation) -> None:
