@@ -18,10 +18,12 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+from llama_factory.core.openmp import choose_spin_count, sharing_cores
 
 POLICIES: dict[str, dict[str, str]] = {
     "as it comes": {},
@@ -30,6 +32,7 @@ POLICIES: dict[str, dict[str, str]] = {
     "spin 10,000": {"GOMP_SPINCOUNT": "10000"},
     "spin 30,000": {"GOMP_SPINCOUNT": "30000"},
     "spin 100,000": {"GOMP_SPINCOUNT": "100000"},
+    "as commands wait": {"AS_COMMANDS_WAIT": "1"},
 }
 BUSY = (0, 1, 4)
 WORK = ("training", "evaluation", "serving")
@@ -77,13 +80,15 @@ def run_worker(policy: dict[str, str], options: argparse.Namespace) -> Speeds:
 
 def measure(model_name: str, seconds: float) -> Speeds:
     """Units a second of each kind of work, alone and beside busy processes."""
+    as_commands = "AS_COMMANDS_WAIT" in os.environ and choose_spin_count(os.environ)
     work = prepare(model_name)
     for unit in work.values():
         unit()
     found: Speeds = {}
-    for count in BUSY:
-        with busy(count):
-            found[str(count)] = {name: speed(unit, seconds) for name, unit in work.items()}
+    with sharing_cores() if as_commands else nullcontext():
+        for count in BUSY:
+            with busy(count):
+                found[str(count)] = {name: speed(unit, seconds) for name, unit in work.items()}
     return found
 
 

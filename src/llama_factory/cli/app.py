@@ -5,7 +5,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import typer
 
@@ -35,6 +36,7 @@ from llama_factory.cli import (
 from llama_factory.core import __version__
 from llama_factory.core.errors import FactoryError
 from llama_factory.core.files import READ_ONLY
+from llama_factory.core.openmp import choose_spin_count, sharing_cores
 from llama_factory.core.signals import Stopped, raise_on_signals
 
 app = typer.Typer(
@@ -114,15 +116,6 @@ app.add_typer(gate.gate, name="gate")
 
 TALKATIVE = ("bitsandbytes", "torch.utils._pytree", "torchao")
 """Libraries that tell, as PEFT imports them, of things that nobody who trains can change."""
-SPIN_COUNT, SPIN_COUNT_ALONE = "1000", "10000"
-"""How often a thread of OpenMP looks again before it gives its core away. The usual 300,000 looks
-take the cores from the very threads that are waited for as soon as another program runs, and so do
-10,000; alone these are up to a quarter faster than 1,000 where a look is short (docs/log.md,
-`benchmarks/busy_machine.py`)."""
-SINGLE_RUNS = ("train", "eval", "predict")
-"""Commands that have an idle machine to themselves: no server, no round of a workspace."""
-IDLE, LOOK_SECONDS = 0.25, 0.1
-"""Share of the processors' time up to which a machine is idle, and how long that is looked at."""
 
 
 def main() -> None:
@@ -133,14 +126,14 @@ def main() -> None:
 def guarded(command: Callable[[], object]) -> None:
     """Run a command; what a user can mend is one message without a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():  # torch's import reads both
-        os.environ["GOMP_SPINCOUNT"] = spin_count(sys.argv, _busy_share)
+    shares = sharing_cores() if choose_spin_count(os.environ) else nullcontext()
     warnings.filterwarnings("ignore", category=FutureWarning)  # between our libraries
     for library in TALKATIVE:
         logging.getLogger(library).setLevel(logging.ERROR)
     raise_on_signals()
     try:
-        command()
+        with shares:
+            command()
     except FactoryError as error:
         print(f"llama-factory: {error}", file=sys.stderr)
         sys.exit(2)
@@ -156,20 +149,3 @@ def guarded(command: Callable[[], object]) -> None:
             file=sys.stderr,
         )
         sys.exit(stopped.exit_code)
-
-
-def spin_count(words: Sequence[str], busy_share: Callable[[], float]) -> str:
-    """For a command line.
-
-    Args:
-        words: of the command line.
-        busy_share: measures how much of the processors' time others take.
-    """
-    is_single = len(words) > 1 and words[1] in SINGLE_RUNS
-    return SPIN_COUNT_ALONE if is_single and busy_share() <= IDLE else SPIN_COUNT
-
-
-def _busy_share() -> float:
-    import psutil  # type: ignore[import-untyped]
-
-    return float(psutil.cpu_percent(LOOK_SECONDS)) / 100

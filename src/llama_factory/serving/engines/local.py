@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
+from llama_factory.core.openmp import in_passing
 from llama_factory.inference.question import Answer, AnswerPiece, Options, Prompt
 from llama_factory.inference.request import Ticket
 from llama_factory.inference.settings import InferenceSettings
@@ -57,7 +58,7 @@ class LocalEngine:
         """
         from llama_factory.inference.version_engine import VersionEngine
 
-        self._engine = VersionEngine(settings, usual, inference)
+        self._engine = in_passing(partial(VersionEngine, settings, usual, inference))
         self._proving: frozenset[str] = frozenset()
         self._worker = Worker(self._step, self._engine.fail_all)
 
@@ -70,7 +71,7 @@ class LocalEngine:
         """See `AnswerEngine`; the files are read while answers go on."""
         if version.id in self.loaded:
             return
-        place = await asyncio.to_thread(self._engine.read, version)
+        place = await asyncio.to_thread(in_passing, partial(self._engine.read, version))
         proof = await asyncio.to_thread(proofs.read, version)
         self._proving |= {version.id}
         try:
