@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llama_factory.cli.app import app
-from llama_factory.cli.peer import is_theirs
+from llama_factory.cli.peer import is_theirs, names_model
 from llama_factory.config.dialects.answering import answer_request
 from llama_factory.core.errors import ConfigError
 
@@ -49,6 +49,13 @@ def test_a_workspace_is_told_from_their_files_and_flags(tmp_path):
     assert is_theirs(["chat.yaml"])
     assert is_theirs(["--model_name_or_path", "tiny"])
     assert is_theirs(["model_name_or_path=tiny"])
+
+
+def test_a_page_is_of_a_model_or_of_a_workspace():
+    assert names_model(["chat.yaml", "template=qwen"])
+    assert names_model(["--model_name_or_path", "tiny"])
+    assert not names_model([])
+    assert not names_model(["my-bot", "--port", "0"])
 
 
 def test_one_talks_to_a_model_that_flags_name(tiny_model):

@@ -94,8 +94,8 @@ for free in (jobs.train, jobs.export, rounds.chat, peer.api, planning.plan):
 app.command()(peer.env)
 app.command("eval", context_settings=jobs.WORDS, hidden=True)(peer.evaluate_tasks)
 app.command("help", hidden=True)(peer.help_page)
-for name in ("webui", "webchat"):  # LLaMA-Factory's names
-    app.command(name, hidden=True)(web.web)
+app.command("webui", hidden=True)(web.web)  # LLaMA-Factory's names
+app.command("webchat", context_settings=jobs.WORDS, hidden=True)(peer.webchat)
 
 rows = typer.Typer(
     help="Look at rows, clean them, decide about them. No model is loaded.", no_args_is_help=True

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llama_factory.cli import web
 from llama_factory.cli.options import read_words
 from llama_factory.cli.terminal import TerminalProgress
 from llama_factory.config.changes import Change, read_changes
@@ -51,6 +52,13 @@ def is_theirs(words: Sequence[str]) -> bool:
     )
 
 
+def names_model(words: Sequence[str]) -> bool:
+    """Whether words name a model with a file or a flag, so that the page is not a workspace's."""
+    return any("model_name_or_path" in word for word in words) or bool(
+        words and words[0].endswith(SETTINGS_FILES) and not Path(words[0]).is_dir()
+    )
+
+
 def read_model(words: Sequence[str]) -> ModelRequest:
     """The model that a YAML, `key=value` and flags name; what differs is said."""
     said = read_words(words)
@@ -78,6 +86,21 @@ def api(words: ModelWords = None) -> None:
     asked = read_model(given)
     changes = ["serving.any_model=true", *asked.changes]  # a fixed name is what their clients send
     operate.serve(reference(asked), changes, lambda text: print(text, flush=True))
+
+
+def webchat(words: ModelWords = None) -> None:
+    """The page of a model as LLaMA-Factory names it, to talk to it there; or of a workspace."""
+    from llama_factory.web.server import WebOptions
+
+    given = words or []
+    if not names_model(given):
+        page = typer.Typer(add_completion=False)
+        page.command()(web.web)
+        page(given, prog_name="llama-factory webchat")
+        return
+    asked = read_model(given)
+    with reference(asked).opened() as workspace:
+        web.show(workspace.folder, WebOptions(changes=("serving.any_model=true", *asked.changes)))
 
 
 def evaluate_tasks(words: ModelWords = None) -> None:

@@ -3,15 +3,19 @@
 import getpass
 import os
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llama_factory.cli.options import Changes, Json
 from llama_factory.cli.terminal import print_json
 from llama_factory.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llama_factory.web.server import WebOptions
 
 
 class WebSubject(StrEnum):
@@ -66,14 +70,21 @@ def web(
     if subject is not None:
         _users(folder, action, name, role, as_json=as_json)
         return
-    from llama_factory.web.server import WebOptions, gradio_address, serve_web
+    from llama_factory.web.server import WebOptions
+
+    given = WebOptions(server_name, port, not no_api, tuple(host_name or ()), tuple(changes or ()))
+    show(folder, given)
+
+
+def show(folder: Path, options: "WebOptions") -> None:
+    """The page, where LLaMA-Factory's variables say if the options do not."""
+    from llama_factory.web.server import gradio_address, serve_web
 
     known, notes = gradio_address(os.environ)
     for note in notes:
         print(note, file=sys.stderr)
-    host = server_name or known.get("host")
-    number = int(known["port"]) if port is None and "port" in known else port
-    options = WebOptions(host, number, not no_api, tuple(host_name or ()), tuple(changes or ()))
+    port = int(known["port"]) if options.port is None and "port" in known else options.port
+    options = replace(options, host=options.host or known.get("host"), port=port)
     serve_web(folder, options, lambda text: print(text, flush=True))
 
 
