@@ -3,18 +3,17 @@
 Measured: when a browser first paints each page, how much memory the page's process takes after
 thousands of views, and how much slower the updates of a round are while people have pages open that
 follow it. People come and go in turns within one round, so that the machine's other work meets
-both alike; how much of the processors the page, the people and an update took tells what other work
-does not change. They are a process of its own that does what the page's script does: follow the
-stream, and fetch the page anew when it changes.
+both alike, and each turn is compared with the one before; how much of the processors the page, the
+people and an update took tells what other work does not change. The people are `page_people.py`, a
+light process of its own: in life they have machines of their own, so what it takes is reported
+apart and is no part of the page's.
 
-Usage: page_load.py [--versions 200] [--rows 1000000] [--people 20] [--updates 80]
+Usage: page_load.py [--versions 200] [--rows 1000000] [--people 20] [--updates 250]
 [--model NAME] [--work FOLDER] [--quick] [--out FILE]
 """
 
 import argparse
-import asyncio
-import json
-import re
+import os
 import shutil
 import signal
 import statistics
@@ -33,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import httpx
 import psutil
 from common import print_table, write_results
+from page_people import FOLLOWED
 
 from llama_factory.core import files
 from llama_factory.training.monitor import TRAINER_LOG
@@ -42,16 +42,13 @@ from tests.web import browser
 from tests.web.bots import make_bot
 
 WORK = Path(__file__).parent / ".work" / "page"
-FOLLOWED = ("rounds", "", "versions", "monitor")
-"""Pages that people have open, in turns."""
-TURN_UPDATES = 8
+TURN_UPDATES = 16
 """Updates of the round for which people stay, and stay away."""
-SETTLE_SECONDS = 0.3
-LEAST_PAUSE_SECONDS = 3.0
-HTML = {"accept": "text/html"}
-"""The page's script waits so long after a change, and so long between two refreshes."""
+PEOPLE = Path(__file__).parent / "page_people.py"
 VIEWS = 3000
-SHARE = "share_of_the_processors"
+TAKEN = "milliseconds_of_processors_a_second"
+LAST_IN_LINE = 19
+"""The people take what others leave of the processors."""
 SETTINGS = """
 model: {{base_model: {model}}}
 training: {{epochs: 100, max_steps: {updates}, batch_size: 2}}
@@ -64,16 +61,16 @@ gate: {{max_guard_ratio: 99}}
 def main() -> None:
     """Measure and print."""
     options = _options()
-    if options.look_on:
-        asyncio.run(look_on(options.look_on, options.people, options.followed))
-        return
     bot = prepare(options)
     newest = sorted(each.name for each in bot.versions.iterdir())[-1]
     views = [*FOLLOWED, "data", "data?q=warranty", "review", f"versions/{newest}"]
     results: dict[str, Any] = {"versions": options.versions, "rows": options.rows}
     with page_process(bot.folder) as (address, process):
-        results["alone"] = first_paints(address, views)
-        results["memory_mb"] = memory(address, process, options.views)
+        if not options.only_round:
+            results["alone"] = first_paints(address, views)
+            results["memory_mb"] = memory(address, process, options.views)
+        else:
+            views = []
         results |= beside_a_round(bot, (address, process), views, options)
     report(results)
     known = {"people": options.people, "followed": options.followed}
@@ -88,13 +85,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--followed", type=lambda text: text.split(","), default=FOLLOWED, help="in turns"
     )
-    parser.add_argument("--updates", type=int, default=80, help="of the round")
+    parser.add_argument("--updates", type=int, default=250, help="of the round")
     parser.add_argument("--views", type=int, default=VIEWS, help="before memory is looked at")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--work", type=Path, default=WORK, help="kept between runs")
     parser.add_argument("--quick", action="store_true", help="a smoke run")
     parser.add_argument("--only-prepare", action="store_true")
-    parser.add_argument("--look-on", default="", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--only-round", action="store_true", help="no first paints, no memory: the round's pace"
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.quick:
@@ -196,52 +195,81 @@ def beside_a_round(
     address = page[0]
     command = [sys.executable, "-m", "llama_factory", "learn", str(bot.folder)]
     learning = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    busy = {}
     try:
         turns = _updates(bot, page, learning, options)
-        with people(address, options):
-            busy = first_paints(address, views)
+        if views:
+            with people(address, options):
+                busy = first_paints(address, views)
     finally:
         learning.send_signal(signal.SIGKILL)
         learning.wait()
-    alone, together = turns.seconds
-    own = [total / len(t) for total, t in zip(turns.round_seconds, turns.seconds, strict=True)]
-    slower = statistics.median(together) / statistics.median(alone) - 1
-    seconds = {
-        "without_people": round(statistics.median(alone), 4),
-        "with_people": round(statistics.median(together), 4),
-        "spread_without": [round(each, 4) for each in statistics.quantiles(alone)],
-        "spread_with": [round(each, 4) for each in statistics.quantiles(together)],
-        "updates_of_each": [len(alone), len(together)],
-        "slower": round(slower, 4),
-        "processor_seconds": [round(each, 4) for each in own],
-        "own_work_slower": round(own[1] / own[0] - 1, 4),
-    }
-    there = turns.passed * (psutil.cpu_count() or 1)
-    return {
-        "beside_a_round": busy,
-        "seconds_an_update": seconds,
-        SHARE: round(turns.page_seconds / there, 4),
-        "share_of_the_people": round(turns.people_seconds / there, 4),
-    }
+    return ({"beside_a_round": busy} if busy else {}) | turns.numbers()
+
+
+@dataclass
+class Turn:
+    """Some updates of the round, with or without people.
+
+    Attributes:
+        seconds: of each update.
+        learner: seconds of the processors that the round took.
+        page: the same of the page.
+        people: the same of the people, who in truth have machines of their own.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    learner: float = 0.0
+    page: float = 0.0
+    people: float = 0.0
+
+    @property
+    def median(self) -> float:
+        """Seconds of an update."""
+        return statistics.median(self.seconds)
+
+    def share(self, name: str) -> float:
+        """Milliseconds of the processors in each second."""
+        taken: float = getattr(self, name)
+        return round(1000 * taken / sum(self.seconds), 1)
 
 
 @dataclass
 class Turns:
-    """What was measured in the turns without people, and in those with them.
+    """Turns by number; people are there in every second one."""
 
-    Attributes:
-        seconds: of each update, without and with people; each turn's first is left out.
-        round_seconds: of the processors, that the round took in these updates.
-        page_seconds: of the processors, that the page took while people were there.
-        people_seconds: the same of the people, who in truth have machines of their own.
-        passed: seconds that people were there.
-    """
+    all: list[Turn] = field(default_factory=list)
 
-    seconds: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
-    round_seconds: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    page_seconds: float = 0.0
-    people_seconds: float = 0.0
-    passed: float = 0.0
+    def numbers(self) -> dict[str, Any]:
+        """What came out: pairs are a turn without people and the one with them that follows."""
+        alone, together = self.all[::2], self.all[1::2]
+        pairs = [b.median / a.median - 1 for a, b in zip(alone, together, strict=False)]
+        own = [sum(t.learner for t in part) / _count(part) for part in (alone, together)]
+        seconds = {
+            "without_people": _median_and_quartiles(alone),
+            "with_people": _median_and_quartiles(together),
+            "updates_of_each": [_count(alone), _count(together)],
+            "slower_in_pairs": [round(each, 4) for each in pairs],
+            "slower": round(statistics.median(pairs), 4),
+            "processor_seconds": [round(each, 4) for each in own],
+            "own_work_slower": round(own[1] / own[0] - 1, 4),
+        }
+        taken = {
+            "page_with_people": [turn.share("page") for turn in together],
+            "page_without_people": [turn.share("page") for turn in alone],
+            "people": [turn.share("people") for turn in together],
+        }
+        return {"seconds_an_update": seconds, TAKEN: taken}
+
+
+def _count(turns: Sequence[Turn]) -> int:
+    return sum(len(turn.seconds) for turn in turns)
+
+
+def _median_and_quartiles(turns: Sequence[Turn]) -> list[float]:
+    """Median, lower and upper quartile of the seconds of all updates."""
+    low, middle, high = statistics.quantiles([s for turn in turns for s in turn.seconds])
+    return [round(each, 4) for each in (middle, low, high)]
 
 
 def _updates(
@@ -252,24 +280,21 @@ def _updates(
 ) -> Turns:
     (address, process), log = page, bot.building / TRAINER_LOG
     _wait_for_line(log, 2, learning)
-    turns, done, learner = Turns(), 2, psutil.Process(learning.pid)
-    while done + TURN_UPDATES < options.updates:
-        turn = (done // TURN_UPDATES) % 2
-        with people(address, options) if turn else nullcontext() as lookers:
-            before = begun = _wait_for_line(log, done + 1, learning)
+    turns, learner = Turns(), psutil.Process(learning.pid)
+    while _num_lines(log) + 2 * TURN_UPDATES < options.updates:
+        is_alone = len(turns.all) % 2 == 0
+        with nullcontext() if is_alone else people(address, options) as lookers:
+            done = _num_lines(log) + 1  # some came while the people did
+            before = _wait_for_line(log, done, learning)
             watched = [learner, process, *([lookers] if lookers else [])]
-            used = list(map(_processor_seconds, watched))
-            for number in range(done + 2, done + TURN_UPDATES + 1):
+            used, turn = list(map(_processor_seconds, watched)), Turn()
+            for number in range(done + 1, done + TURN_UPDATES + 1):
                 now = _wait_for_line(log, number, learning)
-                turns.seconds[turn].append(now - before)
+                turn.seconds.append(now - before)
                 before = now
             taken = [_processor_seconds(w) - u for w, u in zip(watched, used, strict=True)]
-            turns.round_seconds[turn] += taken[0]
-            if turn:
-                turns.page_seconds += taken[1]
-                turns.people_seconds += taken[2]
-                turns.passed += before - begun
-        done += TURN_UPDATES
+            turn.learner, turn.page, turn.people = (*taken, 0.0)[:3]
+        turns.all.append(turn)
     return turns
 
 
@@ -281,20 +306,23 @@ def _processor_seconds(process: psutil.Process) -> float:
 def _wait_for_line(log: Path, number: int, learning: "subprocess.Popen[bytes]") -> float:
     """When the log has so many lines."""
     while True:
-        if log.exists() and log.read_bytes().count(b"\n") >= number:
+        if _num_lines(log) >= number:
             return time.perf_counter()
         if learning.poll() is not None:
             raise SystemExit(f"the round ended early with code {learning.returncode}")
         time.sleep(0.01)
 
 
+def _num_lines(log: Path) -> int:
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
 @contextmanager
 def people(address: str, options: argparse.Namespace) -> Iterator[psutil.Process]:
     """The people who follow pages, until the block ends."""
     number, followed = str(options.people), ",".join(options.followed)
-    command = [sys.executable, __file__, "--look-on", address, "--people", number]
-    command += [f"--followed={followed}"]
-    process = subprocess.Popen(command)
+    command = [sys.executable, str(PEOPLE), address, number, followed]
+    process = subprocess.Popen(command, preexec_fn=_step_back)
     time.sleep(2)
     try:
         yield psutil.Process(process.pid)
@@ -303,65 +331,40 @@ def people(address: str, options: argparse.Namespace) -> Iterator[psutil.Process
         process.wait()
 
 
-async def look_on(address: str, number: int, followed: Sequence[str]) -> None:
-    """Follow pages as the page's script does."""
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=address, limits=limits, timeout=None) as client:
-        paths = [followed[each % len(followed)] for each in range(number)]
-        await asyncio.gather(*(_follow(client, path) for path in paths))
-
-
-async def _follow(client: httpx.AsyncClient, path: str) -> None:
-    page = await client.get(path, headers=HTML)
-    (live,) = re.findall(r'data-live="([^"]+)"', page.text)
-    topics, waiting, refreshing = set(live.split()), set[str](), asyncio.create_task(_nothing())
-    tag = ""
-
-    async def refresh() -> None:
-        nonlocal tag
-        await asyncio.sleep(SETTLE_SECONDS)
-        is_wanted = topics & waiting
-        waiting.clear()
-        if is_wanted:
-            answer = await client.get(path, headers=HTML | {"x-part": "live", "if-none-match": tag})
-            tag = answer.headers.get("etag", tag)
-        await asyncio.sleep(LEAST_PAUSE_SECONDS - SETTLE_SECONDS)
-        if waiting:
-            await refresh()
-
-    async with client.stream("GET", "events") as stream:
-        async for line in stream.aiter_lines():
-            if line.startswith("data:"):
-                waiting |= set(json.loads(line[5:]))
-            if waiting and refreshing.done():
-                refreshing = asyncio.create_task(refresh())
-
-
-async def _nothing() -> None:
-    """No refresh yet."""
+def _step_back() -> None:
+    os.nice(LAST_IN_LINE)
 
 
 def report(results: dict[str, Any]) -> None:
     """The tables."""
+    if "alone" in results:
+        _report_paints(results)
+    seconds, taken = results["seconds_an_update"], results[TAKEN]
+    columns = ["without people", "with people", "slower", "the round's own work"]
+    shares = [seconds["slower"], seconds["own_work_slower"]]
+    print_table(
+        "Seconds an update of the round (medians)",
+        columns,
+        [
+            [
+                *(seconds[each][0] for each in ("without_people", "with_people")),
+                *(f"{share:.1%}" for share in shares),
+            ]
+        ],
+    )
+    print_table(
+        "Milliseconds of the processors in each second, by turn",
+        ["", *map(str, range(1, 1 + max(map(len, taken.values()))))],
+        [[name, *values] for name, values in taken.items()],
+    )
+
+
+def _report_paints(results: dict[str, Any]) -> None:
     alone, busy = results["alone"], results["beside_a_round"]
     rows = [[name, *alone[name].values(), *busy[name].values()] for name in alone]
     columns = ["page", "first paint, ms", "answer, ms", "beside a round: paint", "answer"]
     print_table("First paint in Chromium", columns, rows)
     print_table("Memory of the page, MB", ["after"] + ["more views"] * 3, [results["memory_mb"]])
-    seconds = results["seconds_an_update"]
-    columns = ["without people", "with people", "slower", "the round's own work", "page", "people"]
-    shares = [seconds["slower"], seconds["own_work_slower"]]
-    shares += [results[SHARE], results["share_of_the_people"]]
-    print_table(
-        "Seconds an update of the round (medians); shares of the processors",
-        columns,
-        [
-            [
-                *(seconds["without_people"], seconds["with_people"]),
-                *(f"{100 * each:.1f} %" for each in shares),
-            ]
-        ],
-    )
 
 
 if __name__ == "__main__":

@@ -178,11 +178,19 @@ def stop_job(folder: PathLike, job_id: str) -> BackgroundJob:
     return background.stop_job(Workspace.open(folder), job_id)
 
 
-def progress(folder: PathLike, most: int = 2000) -> RoundProgress | None:
-    """How far the round in progress is; None where none was begun."""
-    from llama_factory.rounds.progress import read_progress
+def looks_at_progress(folder: PathLike, most: int = 2000) -> Callable[[], RoundProgress | None]:
+    """What tells how far the round in progress is, again and again; only what changed is read.
 
-    return read_progress(Workspace.open(folder), most)
+    Args:
+        folder: the workspace.
+        most: so many updates, the newest.
+
+    Returns:
+        Gives the progress; None where no round was begun.
+    """
+    from llama_factory.rounds.progress import RoundView
+
+    return RoundView(Workspace.open(folder), most).progress
 
 
 def round_log(folder: PathLike) -> str:

@@ -10,6 +10,7 @@ import pytest
 from llama_factory import operate, oversee, upkeep
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, VersionError
+from llama_factory.core.ownership import owned, read_owner
 from llama_factory.core.times import now
 from llama_factory.jobs import background
 from llama_factory.training.monitor import TRAINER_LOG
@@ -238,3 +239,33 @@ def test_pages_read_no_more_files_of_many_versions_than_of_few(bot, tmp_path):
     many = make_bot(tmp_path / "many", 60)
     assert opened(many, "/versions") <= 3 * 26
     assert opened(many, "/versions/v0060") <= 3 * 22
+
+
+def test_signs_of_life_of_a_round_are_not_told_but_its_death_is(bot):
+    before = look(bot)[0]
+    with owned(bot.lock, what="running a round here", beat_seconds=0.01):
+        begun = look(bot)[0]
+        beat = read_owner(bot.lock).beat
+        until = time.monotonic() + 60
+        while read_owner(bot.lock).beat == beat:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert look(bot)[0] == begun
+    assert begun["begun"] != before["begun"] == look(bot)[0]["begun"]
+
+
+def test_what_goes_on_and_on_is_told_now_and_then_and_to_all_alike(bot):
+    seen = [({"round": str(n), "inbox": str(n)}, 0) for n in range(4)]
+    looks = iter(seen)
+    calm = Lookout(0, lambda workspace: next(looks), course_seconds=3600)
+
+    async def read():
+        return [(await calm.now(bot))[0] for _ in seen]
+
+    told = asyncio.run(read())
+    assert [each["round"] for each in told] == ["0", "0", "0", "0"]
+    assert [each["inbox"] for each in told] == ["0", "1", "2", "3"]
+    looks = iter(seen)
+    quick = Lookout(0, lambda workspace: next(looks), course_seconds=0)
+    calm = quick
+    assert [each["round"] for each in asyncio.run(read())] == ["0", "1", "2", "3"]

@@ -30,12 +30,12 @@ class CountedReads(SharedReads):
         super().__init__(lambda: 0.0)
         self.counts = Counter()
 
-    def read(self, workspace, name, topics, read):
+    def read(self, workspace, name, topics, read, **how):
         def counted():
             self.counts[name] += 1
             return read()
 
-        return super().read(workspace, name, topics, counted)
+        return super().read(workspace, name, topics, counted, **how)
 
     @property
     def num_bodies(self):

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from fastapi.sse import ServerSentEvent
 
 from llama_factory.core import files
 from llama_factory.core.errors import FactoryError
+from llama_factory.core.ownership import living_owner
 from llama_factory.data.review.case_book import DECISIONS
 from llama_factory.data.sources.feedback import PATTERN as FEEDBACK
 from llama_factory.jobs.single_runs import OUTPUTS
@@ -17,6 +19,10 @@ from llama_factory.versions.journal import Journal
 from llama_factory.versions.workspace import Workspace
 
 LOOK_SECONDS = 1.0
+OF_COURSE = ("round", "logs", "runs")
+"""Topics that go on and on while something runs."""
+COURSE_SECONDS = 3.0
+"""Between two words about those; everything else is told at the next look."""
 NUM_RUNS = 3
 NUM_JOBS = 5
 NUM_DAYS = 2
@@ -53,9 +59,15 @@ def _newest_runs(workspace: Workspace) -> list[Path]:
     return [folder, *(path for _, path in sorted(known)[-NUM_RUNS:])]
 
 
-TOPICS: Mapping[str, Callable[[Workspace], list[Path]]] = {
+def _learner(workspace: Workspace) -> str:
+    """Who works on the round; its signs of life tell nothing, its death does."""
+    owner = living_owner(workspace.lock)
+    return f"{owner.pid} {owner.host} {owner.started}" if owner else ""
+
+
+TOPICS: Mapping[str, Callable[[Workspace], Sequence[Path | str]]] = {
     "releases": lambda bot: [bot.releases, bot.folder / "notes.json", bot.canary],
-    "begun": lambda bot: [bot.building, bot.lock.with_suffix(".holder")],
+    "begun": lambda bot: [bot.building, _learner(bot)],
     "round": lambda bot: [bot.building / TRAINER_LOG],
     "inbox": lambda bot: [bot.inbox],
     "waiting": lambda bot: [bot.inbox, *sorted(bot.inbox.glob("*"))],
@@ -70,7 +82,7 @@ TOPICS: Mapping[str, Callable[[Workspace], list[Path]]] = {
     "versions": lambda bot: [bot.versions],
     "journal": lambda bot: [bot.journal, bot.journal.with_name(f"{bot.journal.name}-wal")],
 }
-"""The files and folders whose change is that of a topic."""
+"""The files and folders whose change is that of a topic; a text stands for itself."""
 TOLD = ("releases", "begun", "round", "inbox", "monitor", "jobs", "logs", "runs")
 """Topics that a stream tells of, besides the journal's newest event."""
 
@@ -99,18 +111,25 @@ class Lookout:
     Args:
         seconds: between two looks.
         look: gives how everything stands.
+        course_seconds: between two words about `OF_COURSE`.
     """
 
     def __init__(
-        self, seconds: float = LOOK_SECONDS, look: Callable[[Workspace], Seen] = look
+        self,
+        seconds: float = LOOK_SECONDS,
+        look: Callable[[Workspace], Seen] = look,
+        course_seconds: float = COURSE_SECONDS,
     ) -> None:
         self._seconds = seconds
         self._look = look
+        self._course_seconds = course_seconds
         self._coming: dict[Path, asyncio.Future[Seen]] = {}
+        self._courses: dict[Path, tuple[float, Topics]] = {}
 
     async def now(self, workspace: Workspace) -> Seen:
-        """See `look`."""
-        return await asyncio.to_thread(self._look, workspace)
+        """See `look`; of what goes on and on, as it stood when it was told last."""
+        topics, number = await asyncio.to_thread(self._look, workspace)
+        return topics | self._course(workspace, topics), number
 
     async def later(self, workspace: Workspace) -> Seen:
         """The next look; whoever waits meanwhile is given the same one."""
@@ -119,6 +138,16 @@ class Lookout:
             coming = asyncio.ensure_future(self._wait_and_look(workspace))
             self._coming[workspace.folder] = coming
         return await asyncio.shield(coming)  # who leaves does not end it for the others
+
+    def _course(self, workspace: Workspace, topics: Topics) -> Topics:
+        """The same for everybody, so that all are told of an update at the same time."""
+        now = {name: topics[name] for name in OF_COURSE if name in topics}
+        when, told = self._courses.get(workspace.folder, (-self._course_seconds, now))
+        if now != told and time.monotonic() - when < self._course_seconds:
+            return told
+        if now != told or workspace.folder not in self._courses:
+            self._courses[workspace.folder] = time.monotonic(), now
+        return now
 
     async def _wait_and_look(self, workspace: Workspace) -> Seen:
         await asyncio.sleep(self._seconds)
@@ -155,6 +184,8 @@ async def follow(
         before = now
 
 
-def _stamp(paths: list[Path]) -> str:
-    states = " ".join(str(files.stamp_of(path)) for path in paths)
+def _stamp(places: Sequence[Path | str]) -> str:
+    states = " ".join(
+        each if isinstance(each, str) else str(files.stamp_of(each)) for each in places
+    )
     return hashlib.blake2b(states.encode(), digest_size=8).hexdigest()

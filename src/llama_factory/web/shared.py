@@ -12,6 +12,8 @@ from llama_factory.web.live import stamp_of
 
 SECONDS = 10.0
 """After which it is read again all the same: some of it depends on the time."""
+LASTING = 300.0
+"""The same of what depends on files alone."""
 MOST = 100
 """Values that are kept; one more, and the oldest is forgotten."""
 OF_LOOP = (
@@ -51,7 +53,13 @@ class SharedReads:
         self._num_changes = 0
 
     def read(
-        self, workspace: Workspace, name: str, topics: Sequence[str], read: Callable[[], T]
+        self,
+        workspace: Workspace,
+        name: str,
+        topics: Sequence[str],
+        read: Callable[[], T],
+        *,
+        seconds: float = SECONDS,
     ) -> T:
         """A value as it was read, where nothing of its topics changed since.
 
@@ -60,13 +68,14 @@ class SharedReads:
             name: of the value; one name is always read in the same way.
             topics: see `stamp_of`.
             read: reads it; who else asks meanwhile waits for what comes of it.
+            seconds: after which it is read again all the same.
         """
         known = self._entry((workspace.folder, name))
         with known.lock:
             # Before the reading: what changes during it is read again.
             stamp = f"{self._num_changes} {stamp_of(workspace, topics)}"
             now = self._clock()
-            if known.stamp != stamp or now - known.when >= SECONDS:
+            if known.stamp != stamp or now - known.when >= seconds:
                 value = read()
                 known.stamp, known.when, known.value = stamp, now, value
             return cast("T", known.value)

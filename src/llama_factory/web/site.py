@@ -22,6 +22,7 @@ from llama_factory.web.shared import OF_LOOP, SharedReads
 from llama_factory.web.workspaces import find_workspaces
 
 if TYPE_CHECKING:
+    from llama_factory.rounds.progress import RoundProgress
     from llama_factory.rounds.status import LoopStatus
 
 LOCAL = PageUser("local", "operator", "", "", "")
@@ -58,6 +59,9 @@ class Site:
     sessions: Sessions = field(init=False)
     logins: LoginLimits = field(init=False)
     _loops: dict[Path, Callable[[], "LoopStatus"]] = field(init=False, default_factory=dict)
+    _rounds: dict[Path, Callable[[], "RoundProgress | None"]] = field(
+        init=False, default_factory=dict
+    )
     _users: tuple[object, tuple[PageUser, ...]] = field(init=False, default=(None, ()))
 
     def __post_init__(self) -> None:
@@ -97,6 +101,12 @@ class Site:
         if workspace.folder not in self._loops:
             self._loops[workspace.folder] = oversee.looks_at_loop(workspace)
         return self.shared.read(workspace, "loop", OF_LOOP, self._loops[workspace.folder])
+
+    def progress(self, workspace: Workspace) -> "RoundProgress | None":
+        """How far the round of a workspace is; None where none was begun."""
+        if workspace.folder not in self._rounds:
+            self._rounds[workspace.folder] = oversee.looks_at_progress(workspace)
+        return self._rounds[workspace.folder]()
 
     def close(self) -> None:
         """End all streams: the server is about to stop."""

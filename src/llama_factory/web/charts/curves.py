@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 WIDTH, HEIGHT = 640, 200
 LEFT, RIGHT, TOP, BOTTOM = 54, 10, 8, 22
 NUM_TICKS = 5
 """At most."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -140,12 +142,12 @@ def _curve(name: str, samples: Sequence[Sample], frame: _Frame) -> Curve:
     return Curve(name, line, _band(ends), dots, samples[-1].y)
 
 
-def thin(values: Sequence[Sample], most: int = 400) -> list[Sample]:
-    """Evenly chosen samples of a long series, the last one among them."""
+def thin(values: Sequence[T], most: int = 200) -> list[T]:
+    """Evenly chosen values of a long series, the first and the last one among them."""
     if len(values) <= most:
         return list(values)
-    step = len(values) / most
-    return [values[min(len(values) - 1, int((n + 1) * step) - 1)] for n in range(most)]
+    step = (len(values) - 1) / (most - 1)
+    return [values[round(n * step)] for n in range(most)]
 
 
 def _range(samples: Sequence[Sample], limit: float | None) -> tuple[float, float]:

@@ -7,6 +7,8 @@ from typing import Any
 from llama_factory.web.charts.curves import Plot, Sample, plot, thin
 
 NUM_LABELS = 5
+MOST_UPDATES = 400
+"""Looked at, evenly chosen: a picture has no room for more."""
 OTHERS = ("gradient_norm", "throughput", "memory_used_gib", "lr")
 """Drawn beside the loss."""
 SHOWN = (
@@ -39,7 +41,7 @@ def course_of(updates: Sequence[Mapping[str, Any]]) -> TrainingCourse | None:
     """The course; None before the first update."""
     if not updates:
         return None
-    newest = updates[-1]
+    newest, updates = updates[-1], thin(updates, MOST_UPDATES)
     steps = [int(each["current_steps"]) for each in updates]
     span = steps[-1] - steps[0]
     marks = {steps[0] + round(span * n / NUM_LABELS) for n in range(NUM_LABELS + 1)}
@@ -58,12 +60,12 @@ def course_of(updates: Sequence[Mapping[str, Any]]) -> TrainingCourse | None:
 
 def _series(updates: Sequence[Mapping[str, Any]], name: str) -> list[Sample]:
     known = [(each["current_steps"], each.get(name)) for each in updates]
-    samples = [
-        Sample(float(step), float(value))
+    numbers = [
+        (step, value)
         for step, value in known
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
-    return thin(samples)
+    return [Sample(float(step), float(value)) for step, value in thin(numbers)]
 
 
 def _written(value: Any) -> str:

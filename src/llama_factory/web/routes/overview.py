@@ -12,7 +12,7 @@ from llama_factory.versions.releases import PRODUCTION, Release, Releases
 from llama_factory.versions.workspace import Workspace
 from llama_factory.web.live_pages import LiveBody, render_live
 from llama_factory.web.pages import attempt, back, may, words
-from llama_factory.web.shared import OF_HEALTH, OF_LOOP, OF_VERSIONS
+from llama_factory.web.shared import LASTING, OF_HEALTH, OF_LOOP, OF_VERSIONS
 from llama_factory.web.site import Here, visit_of
 
 NUM_VERDICTS = 3
@@ -29,9 +29,10 @@ def overview(request: Request, workspace: Here) -> Response:
 
 def _shown(request: Request, workspace: Workspace) -> dict[str, Any]:
     shared = partial(visit_of(request).site.shared.read, workspace)
+    judged = partial(_verdicts, workspace)
     sections: dict[str, Callable[[], Any]] = {
         "releases": partial(upkeep.released, workspace),
-        "verdicts": partial(shared, "verdicts", OF_VERSIONS, partial(_verdicts, workspace)),
+        "verdicts": partial(shared, "verdicts", OF_VERSIONS, judged, seconds=LASTING),
         "loop": partial(visit_of(request).site.loop, workspace),
         "canary": partial(shared, "canary", OF_HEALTH, partial(operate.canary, workspace)),
         "health": partial(shared, "health", OF_HEALTH, partial(operate.health, workspace)),

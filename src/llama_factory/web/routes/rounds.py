@@ -11,7 +11,7 @@ from llama_factory.versions.workspace import Workspace
 from llama_factory.web.charts.training import TrainingCourse, course_of
 from llama_factory.web.live_pages import LiveBody, render_live
 from llama_factory.web.pages import Who, attempt, back, may, render, version_name, words
-from llama_factory.web.shared import OF_LOOP, OF_VERSIONS
+from llama_factory.web.shared import LASTING, OF_LOOP, OF_VERSIONS
 from llama_factory.web.site import Here, visit_of
 
 PAGE = 20
@@ -32,7 +32,7 @@ def rounds(request: Request, workspace: Here, before: str = "") -> Response:
 def _shown(request: Request, workspace: Workspace, before: str | None) -> dict[str, Any]:
     shared = partial(visit_of(request).site.shared.read, workspace)
     reading = partial(run.versions, workspace, last=PAGE + 1, before=before)
-    newest = partial(shared, "newest rounds", OF_VERSIONS, reading)
+    newest = partial(shared, "newest rounds", OF_VERSIONS, reading, seconds=LASTING)
     past, problem = attempt(reading if before else newest)
     now, wrong = attempt(partial(_progress, request, workspace))
     loop, why_not = attempt(partial(visit_of(request).site.loop, workspace))
@@ -101,11 +101,13 @@ def _progress(
 ) -> tuple[RoundProgress, TrainingCourse | None] | None:
     """The round in progress, and its pictures."""
 
+    site = visit_of(request).site
+
     def read() -> tuple[RoundProgress, TrainingCourse | None] | None:
-        now = oversee.progress(workspace)
+        now = site.progress(workspace)
         return (now, course_of(now.updates)) if now else None
 
-    return visit_of(request).site.shared.read(workspace, "progress", OF_PROGRESS, read)
+    return site.shared.read(workspace, "progress", OF_PROGRESS, read)
 
 
 def _begun(request: Request, begun: Any) -> Response:

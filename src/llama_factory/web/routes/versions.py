@@ -19,7 +19,7 @@ from llama_factory.web.charts.lineage import lineage_of
 from llama_factory.web.charts.task_scores import drawn_versions, task_scores
 from llama_factory.web.live_pages import LiveBody, render_live
 from llama_factory.web.pages import Who, attempt, back, may, render, version_name, words
-from llama_factory.web.shared import OF_VERSIONS
+from llama_factory.web.shared import LASTING, OF_VERSIONS
 from llama_factory.web.site import Here, visit_of
 
 PAGE = 25
@@ -44,7 +44,7 @@ def versions(request: Request, workspace: Here, before: str = "") -> Response:
 def _shown(request: Request, workspace: Workspace, before: str | None) -> dict[str, Any]:
     read = partial(run.versions, workspace, last=PAGE + 1, before=before)
     shared = visit_of(request).site.shared
-    rows = shared.read(workspace, f"versions before {before}", OF_VERSIONS, read)
+    rows = shared.read(workspace, f"versions before {before}", OF_VERSIONS, read, seconds=LASTING)
     shown = rows[-PAGE:]
     return {
         "rows": shown[::-1],

@@ -61,33 +61,48 @@ function changed(topics) {
 }
 
 function poll() {
-  setInterval(() => refresh(null).catch(() => {}), POLL_SECONDS * 1000);
+  const look = () => refresh(null).catch(() => {});
+  setInterval(look, POLL_SECONDS * 1000);
+  document.addEventListener("visibilitychange", look);
 }
 
+// One stream, while somebody looks: a page in the background is told nothing and asks nothing.
 function follow(address) {
   if (!window.EventSource) return poll();
-  const stream = new EventSource(address);
+  let stream = null;
   let failures = 0;
   let wasOpen = false;
-  stream.addEventListener("open", () => {
-    failures = 0;
-    if (wasOpen) refresh(null).catch(() => {});
-    wasOpen = true;
-  });
-  stream.addEventListener("changed", (event) => changed(JSON.parse(event.data)));
-  stream.addEventListener("error", () => {
-    failures += 1;
-    if (failures >= 3 || stream.readyState === EventSource.CLOSED) {
-      stream.close();
-      poll();
-    }
-  });
-  window.addEventListener("pagehide", () => stream.close());
-}
+  let isCut = false; // where streams do not come through
 
-document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) refresh(null).catch(() => {});
-});
+  function open() {
+    if (stream || isCut || document.hidden) return;
+    const opened = new EventSource(address);
+    stream = opened;
+    opened.addEventListener("open", () => {
+      failures = 0;
+      if (wasOpen) refresh(null).catch(() => {}); // what changed meanwhile
+      wasOpen = true;
+    });
+    opened.addEventListener("changed", (event) => changed(JSON.parse(event.data)));
+    opened.addEventListener("error", () => {
+      failures += 1;
+      if (failures < 3 && opened.readyState !== EventSource.CLOSED) return;
+      close();
+      isCut = true;
+      poll();
+    });
+  }
+
+  function close() {
+    stream?.close();
+    stream = null;
+  }
+
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+  window.addEventListener("pagehide", close);
+  window.addEventListener("pageshow", open);
+  open();
+}
 
 const events = document.body.dataset.events;
 if (events && document.querySelector("[data-live]")) follow(events);
