@@ -219,3 +219,118 @@ def test_refused_rows_and_damaged_files_are_told_in_chinese(bot, page):
     assert "没有事件 'x'" in html.unescape(page.get("/monitor?what=x", **chinese).text)
     tagged = page.post("/versions/v0001/tag", {"name": "Not A Tag"}, **chinese)
     assert "不能作为标签" in tagged.text
+
+
+PASSED_ON = {
+    ("model/settings.py", "_is_known"): "of model/chat/templates, with a kind",
+    ("rounds/settings.py", "_knows_tool_format"): "of model/chat/templates, with a kind",
+    ("rounds/settings.py", "_make_sense"): "of REASONS",
+    ("rounds/settings.py", "_can_share"): "of REASONS",
+    ("rounds/settings.py", "_keep_no_rows"): "of REASONS",
+}
+"""Validators that raise what others found, whose sentences are looked at there."""
+ASKED_BY_VALIDATORS = (
+    *("read_duration", "_not_negative", "check_zone", "_known", "_often", "address", "expand"),
+    *("find", "require_known"),
+)
+REASONS = (
+    "problems",
+    "conflicts",
+    "_misfits",
+    "_too_little_new",
+    "rows_kept_by",
+    "_needing_whole_rows",
+)
+"""Functions that give reasons why settings do not fit each other."""
+NO_SETTINGS = ("serving/protocol", "serving/keys.py", "web/", "config/dialects/", "cli/")
+
+
+def _is_of_kind(node):
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "").isupper()
+
+
+def _validators():
+    """Every function of the package that may refuse the value of a setting."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        place = path.relative_to(SOURCE).as_posix()
+        if place.startswith(NO_SETTINGS):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                words = " ".join(map(ast.unparse, node.decorator_list))
+                asked = node.name in ASKED_BY_VALIDATORS or node.name in REASONS
+                if "_validator(" in words or asked:
+                    yield place, node
+
+
+def test_validators_of_settings_say_nothing_but_kinds():
+    plain, num = [], 0
+    for place, function in _validators():
+        for node in ast.walk(function):
+            error = getattr(node, "exc", None) if isinstance(node, ast.Raise) else None
+            said = (
+                error.args
+                if getattr(getattr(error, "func", None), "id", "") == "ValueError"
+                else ()
+            )
+            is_reason = isinstance(node, ast.Yield) and function.name in (*REASONS, "problems")
+            said = [node.value] if is_reason else said
+            num += len(said)
+            if said and not _is_of_kind(said[0]) and (place, function.name) not in PASSED_ON:
+                plain.append(f"{place}:{node.lineno} {function.name}")
+    assert plain == []
+    assert num > 60
+
+
+@pytest.mark.parametrize(
+    ("values", "chinese"),
+    [
+        ({"training.early_stopping_steps": 3}, "决定何时测量的 eval_steps 为空"),
+        (
+            {"training.eval_steps": 1.5},
+            "小于 1 的训练比例，或 `epoch`；当前值为 1.5。",
+        ),
+        ({"model.template": "qwne"}, "'qwne' 不是这里已知的模板。是否指 'qwen'？"),
+        ({"data.tool_format": "qwne"}, "data.tool_format：'qwne' 不是这里已知的工具写法。"),
+        ({"model.replace_template": True}, "但 template 没有写名称"),
+        (
+            {"model.adapter": {"type": "lora", "init": "olara"}},
+            "初始化方式。是否指 'olora'？",
+        ),
+        ({"model.adapter": {"type": "qlora", "init": "pissa"}}, "压缩过的权重无法分解"),
+        ({"loop.timezone": "Asia/Shangai"}, "没有时区 'Asia/Shangai'。是否指 'Asia/Shanghai'？"),
+        ({"loop.settle_seconds": "soon"}, "必须是数字"),
+        ({"strategies": "defualt"}, "'defualt' 不是预设。是否指 'default'？"),
+        ({"strategies": "ewc"}, "'ewc' 是一个策略，不是预设。"),
+        (
+            {
+                "strategies": [{"type": "olora"}, {"type": "merge"}],
+                "model.adapter": {"type": "ia3"},
+            },
+            "请去掉其中一个。olora 给每一轮一个 LoRA 适配器的一部分，而 model.adapter 为 ia3。",
+        ),
+        ({"strategies": [{"type": "ewc"}, {"type": "ewc"}]}, "ewc 给出了 2 次"),
+        (
+            {"training.parallel": {"type": "fsdp"}, "model.dtype": "float16"},
+            "损失经过缩放",
+        ),
+    ],
+)
+def test_rules_between_settings_are_told_in_chinese(values, chinese):
+    from pydantic import ValidationError
+
+    from llama_factory.config.loading import flat_problems
+    from llama_factory.config.schema import RunConfig
+
+    nested = {}
+    for name, value in values.items():
+        section, _, key = name.partition(".")
+        if key:
+            nested.setdefault(section, {})[key] = value
+        else:
+            nested[section] = value
+    with pytest.raises(ValidationError) as refused:
+        RunConfig.model_validate(nested)
+    told = [str(text) for _, text in flat_problems(refused.value.errors())]
+    shown = " ".join(translate_sentence("zh", text) for text in told)
+    assert chinese in shown, (told, shown)

@@ -6,6 +6,7 @@ from typing import Any, Self, get_args
 
 from pydantic import model_validator
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.settings import OneOf, Registry, Settings
 from llama_factory.inference.settings import InferenceSettings
 from llama_factory.jobs.on_ray import RaySettings
@@ -19,6 +20,12 @@ from llama_factory.serving.settings import ServingSettings
 from llama_factory.training.objectives import OBJECTIVES
 from llama_factory.training.optimizers import OPTIMIZERS
 from llama_factory.training.parallel import PARALLELS
+
+NOTHING_TO_DO = kind_of_sentence(
+    "settings.nothing_to_do",
+    "do_train is off and so is do_predict: nothing is to be done. Turn one on; `llama-factory "
+    "evaluate` tests a model.",
+)
 
 
 class RunConfig(LearningConfig):
@@ -62,10 +69,7 @@ class RunConfig(LearningConfig):
     @model_validator(mode="after")
     def _does_something(self) -> Self:
         if not self.do_train and not self.do_predict:
-            raise ValueError(
-                "do_train is off and so is do_predict: nothing is to be done. Turn one on; "
-                "`llama-factory evaluate` tests a model."
-            )
+            raise ValueError(NOTHING_TO_DO())
         return self
 
 

@@ -3,9 +3,25 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.types import Memory
 from llama_factory.model.adapters import Adapter
 from llama_factory.training.strategy import STRATEGIES, Strategy
+
+GIVEN_TWICE = kind_of_sentence(
+    "settings.given_twice",
+    "{name} is given {count} times, and its memory has room for one. Give it once.",
+)
+NOTHING_NEW_LEFT = kind_of_sentence(
+    "settings.nothing_new_left",
+    "{what} of {strategies} add up to {total}, which leaves nothing for new rows. Lower one of "
+    "them.",
+)
+KEEPS_ROWS = kind_of_sentence(
+    "settings.keeps_rows",
+    "data.keep_rows is false and {strategy} keeps old rows to train with. Leave it out "
+    "(strategies: no-data), or set data.keep_rows to true.",
+)
 
 
 def problems(strategies: Sequence[Strategy], adapter: Adapter | None) -> Iterator[str]:
@@ -18,7 +34,7 @@ def problems(strategies: Sequence[Strategy], adapter: Adapter | None) -> Iterato
     names = Counter(map(STRATEGIES.name_of, strategies))
     for name, count in names.items():
         if count > 1:
-            yield f"{name} is given {count} times, and its memory has room for one. Give it once."
+            yield GIVEN_TWICE(name=name, count=count)
     named = {STRATEGIES.name_of(strategy): strategy for strategy in strategies}
     yield from _too_little_new(named)
     for strategy in named.values():
@@ -30,10 +46,7 @@ def _too_little_new(named: Mapping[str, Strategy]) -> Iterator[str]:
     for place, what in enumerate(("fraction", "weight")):
         total = sum(fractions[place] for fractions in mixed.values())
         if total >= 1:
-            yield (
-                f"{what} of {' and '.join(mixed)} add up to {total:g}, which leaves nothing for "
-                "new rows. Lower one of them."
-            )
+            yield NOTHING_NEW_LEFT(what=what, strategies=" and ".join(mixed), total=f"{total:g}")
             return
 
 
@@ -41,10 +54,7 @@ def rows_kept_by(strategies: Sequence[Strategy]) -> Iterator[str]:
     """Which strategies remember rows, where rows may not be kept."""
     for strategy in strategies:
         if strategy.keeps_rows:
-            yield (
-                f"data.keep_rows is false and {STRATEGIES.name_of(strategy)} keeps old rows to "
-                "train with. Leave it out (strategies: no-data), or set data.keep_rows to true."
-            )
+            yield KEEPS_ROWS(strategy=STRATEGIES.name_of(strategy))
 
 
 def empty_starts(strategies: Sequence[Strategy], memory: Memory) -> list[str]:

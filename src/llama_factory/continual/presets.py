@@ -6,9 +6,19 @@ from typing import Any
 
 import llama_factory.continual.strategies  # noqa: F401  # registers all of them
 from llama_factory.core.errors import suggest
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.model.adapters import Adapter
 from llama_factory.model.settings import ModelSettings
 from llama_factory.training.strategy import STRATEGIES, Strategy
+
+NO_PRESET_BUT_STRATEGY = kind_of_sentence(
+    "settings.no_preset_but_strategy",
+    "'{written}' is one strategy and no preset. Write a list: strategies: [{written}].",
+)
+NO_PRESET = kind_of_sentence(
+    "settings.no_preset",
+    "'{written}' is no preset.{hint} Known: {known}; or write a list of strategies.",
+)
 
 
 @dataclass(frozen=True)
@@ -86,12 +96,9 @@ def expand(written: Any) -> Any:
     if written in PRESETS:
         return [dict(strategy) for strategy in PRESETS[written].strategies]
     if written in STRATEGIES.parts:
-        raise ValueError(
-            f"'{written}' is one strategy and no preset. Write a list: strategies: [{written}]."
-        )
+        raise ValueError(NO_PRESET_BUT_STRATEGY(written=written))
     raise ValueError(
-        f"'{written}' is no preset.{suggest(written, PRESETS)} Known: {', '.join(PRESETS)}; or "
-        "write a list of strategies."
+        NO_PRESET(written=written, hint=suggest(written, PRESETS), known=", ".join(PRESETS))
     )
 
 

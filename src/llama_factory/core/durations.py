@@ -6,9 +6,17 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
+from llama_factory.core.sentences import kind_of_sentence
+
 UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 """Seconds in each, the longest first."""
 _WRITTEN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+
+
+NO_SPAN = kind_of_sentence(
+    "settings.no_span", "{written} is no span of time. Write it as 90s, 10m, 1h or 30d."
+)
+NEGATIVE_SPAN = kind_of_sentence("settings.negative_span", "a span of time cannot be negative.")
 
 
 def read_duration(written: Any) -> timedelta:
@@ -21,7 +29,7 @@ def read_duration(written: Any) -> timedelta:
         return written
     found = _WRITTEN.fullmatch(written.strip()) if isinstance(written, str) else None
     if found is None:
-        raise ValueError(f"{written!r} is no span of time. Write it as 90s, 10m, 1h or 30d.")
+        raise ValueError(NO_SPAN(written=repr(written)))
     return timedelta(seconds=float(found[1]) * UNITS[found[2]])
 
 
@@ -53,7 +61,7 @@ def shown_seconds(seconds: float) -> str:
 
 def _not_negative(span: timedelta) -> timedelta:
     if span < timedelta(0):
-        raise ValueError("a span of time cannot be negative.")
+        raise ValueError(NEGATIVE_SPAN())
     return span
 
 

@@ -5,8 +5,14 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
 from llama_factory.core.errors import suggest
+from llama_factory.core.sentences import kind_of_sentence
 
 LOCALTIME = Path("/etc/localtime")
+
+
+NO_ZONE = kind_of_sentence(
+    "settings.no_zone", "there is no time zone '{name}'.{hint} Names are as Asia/Shanghai."
+)
 
 
 def check_zone(name: str) -> str:
@@ -17,9 +23,7 @@ def check_zone(name: str) -> str:
     """
     known = available_timezones()
     if name and name not in known:
-        raise ValueError(
-            f"there is no time zone '{name}'.{suggest(name, known)} Names are as Asia/Shanghai."
-        )
+        raise ValueError(NO_ZONE(name=name, hint=suggest(name, known)))
     return name
 
 

@@ -13,11 +13,19 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.settings import Settings
 from llama_factory.core.types import Example, Message, ToolCall
 from llama_factory.text.similar_questions import MAX_EDITS, comparable_form, num_edits
 
 Rule = Literal["majority", "newest", "trusted_source", "none"]
+
+
+TRUSTS_NOBODY = kind_of_sentence(
+    "settings.trusts_nobody",
+    "rule 'trusted_source' needs names in 'trusted'. Add the files or groups to trust, as in "
+    "trusted: [handbook.jsonl].",
+)
 
 
 class ConflictSettings(Settings):
@@ -45,10 +53,7 @@ class ConflictSettings(Settings):
     @model_validator(mode="after")
     def _trust_somebody(self) -> Self:
         if self.rule == "trusted_source" and not self.trusted:
-            raise ValueError(
-                "rule 'trusted_source' needs names in 'trusted'. Add the files or groups to trust, "
-                "as in trusted: [handbook.jsonl]."
-            )
+            raise ValueError(TRUSTS_NOBODY())
         return self
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.data.cleaning import CLEANERS, RowStep, Step
 from llama_factory.data.cleaning.private_data import PrivateData
@@ -18,6 +19,12 @@ DEFAULT_STEPS = (
     "contamination",
     "conflicts",
     "near_duplicates",
+)
+
+
+ROWS_AFTER_SETS = kind_of_sentence(
+    "settings.rows_after_sets",
+    "'{step}' looks at single rows and must come before '{before}', which compares them.",
 )
 
 
@@ -121,10 +128,7 @@ class DataSettings(Settings):
         names = [CLEANERS.name_of(step) for step in steps]
         for number, step in enumerate(steps[1:], 1):
             if isinstance(step, RowStep) and not isinstance(steps[number - 1], RowStep):
-                raise ValueError(
-                    f"'{names[number]}' looks at single rows and must come before "
-                    f"'{names[number - 1]}', which compares them."
-                )
+                raise ValueError(ROWS_AFTER_SETS(step=names[number], before=names[number - 1]))
         return steps
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from llama_factory.core.errors import ConfigError, ModelError, suggest
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.model.adapters import ADAPTERS, Adapter
 from llama_factory.model.adapters.lora import Lora
@@ -15,6 +16,15 @@ from llama_factory.model.chat.templates import find
 
 EXPORT_DTYPES = ("float32", "bfloat16", "float16")
 SHARD_SIZE = re.compile(r"\d+(\.\d+)?[KMG]i?B")
+
+
+NO_REPLACEMENT = kind_of_sentence(
+    "settings.no_replacement",
+    "replace_template is set and template names nothing. Name a template.",
+)
+EMPTY_TOKEN = kind_of_sentence(
+    "settings.empty_token", "a token must have text, and one of {words} has none. Leave it out."
+)
 
 
 class ModelSettings(Settings):
@@ -81,14 +91,14 @@ class ModelSettings(Settings):
     @model_validator(mode="after")
     def _has_replacement(self) -> Self:
         if self.replace_template and self.template is None:
-            raise ValueError("replace_template is set and template names nothing. Name a template.")
+            raise ValueError(NO_REPLACEMENT())
         return self
 
     @field_validator("new_tokens", "new_special_tokens")
     @classmethod
     def _are_words(cls, words: list[str]) -> list[str]:
         if any(not word.strip() for word in words):
-            raise ValueError(f"a token must have text, and one of {words} has none. Leave it out.")
+            raise ValueError(EMPTY_TOKEN(words=words))
         return words
 
     def beyond_rounds(self) -> str:

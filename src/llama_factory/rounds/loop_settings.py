@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field, field_serializer, field_validator
 
 from llama_factory.core.durations import Duration
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.core.zones import check_zone
 from llama_factory.rounds.notify import RECEIVERS, Receiver
@@ -13,6 +14,13 @@ from llama_factory.rounds.triggers import TRIGGERS, Trigger
 from llama_factory.rounds.triggers.age import OldestRow
 from llama_factory.rounds.triggers.rows import EnoughRows
 from llama_factory.versions.gc import KeepSettings
+
+UNQUOTED_TIMES = kind_of_sentence(
+    "settings.unquoted_times", 'write times in quotes: ["08:00", "18:00"].'
+)
+WHOLE_DAY = kind_of_sentence(
+    "settings.whole_day", "it begins and ends at the same time; rounds would never begin."
+)
 
 
 class ConsolidateSettings(Settings):
@@ -82,14 +90,14 @@ class LoopSettings(Settings):
     def _are_times(cls, written: object) -> object:
         # YAML reads an unquoted 18:00 as a number to the base of sixty.
         if isinstance(written, list | tuple) and any(isinstance(each, int) for each in written):
-            raise ValueError('write times in quotes: ["08:00", "18:00"].')
+            raise ValueError(UNQUOTED_TIMES())
         return written
 
     @field_validator("not_between")
     @classmethod
     def _leaves_time(cls, window: tuple[time, time] | None) -> tuple[time, time] | None:
         if window and window[0] == window[1]:
-            raise ValueError("it begins and ends at the same time; rounds would never begin.")
+            raise ValueError(WHOLE_DAY())
         return window
 
     @field_serializer("not_between")

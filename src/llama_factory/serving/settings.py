@@ -5,11 +5,18 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.serving.canary import CanarySettings
 from llama_factory.serving.engines import ENGINES, EngineSettings
 from llama_factory.serving.engines.local import Local
 from llama_factory.serving.shadow_report import ShadowSettings
+
+NO_ORIGIN = kind_of_sentence(
+    "settings.no_origin",
+    "'{origin}' is no origin. Write scheme, host and port alone, such as http://localhost:3000,"
+    " or * for every page.",
+)
 
 
 class ServingSettings(Settings):
@@ -79,8 +86,5 @@ class ServingSettings(Settings):
             parts = urlsplit(origin)
             is_bare = parts.netloc and f"{parts.scheme}://{parts.netloc}" == origin
             if origin != "*" and not (is_bare and parts.scheme in ("http", "https")):
-                raise ValueError(
-                    f"'{origin}' is no origin. Write scheme, host and port alone, such as "
-                    "http://localhost:3000, or * for every page."
-                )
+                raise ValueError(NO_ORIGIN(origin=origin))
         return origins

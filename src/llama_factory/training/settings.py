@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.training.mirror import require_mirror
 from llama_factory.training.objectives import OBJECTIVES, Objective
@@ -16,6 +17,30 @@ from llama_factory.training.reporters import REPORTERS, Reporter
 from llama_factory.training.reporters.tensorboard import TensorBoard
 from llama_factory.training.schedules import SCHEDULES, Cosine, Schedule
 
+NO_INTERVAL = kind_of_sentence(
+    "settings.no_interval",
+    "must be a number of updates from 1, a share of the run below 1, or `epoch`",
+)
+STOPS_UNMEASURED = kind_of_sentence(
+    "settings.stops_unmeasured",
+    "early_stopping_steps counts measurements of the held-out loss, and eval_steps, which says "
+    "when to measure, is empty.",
+)
+BEST_UNMEASURED = kind_of_sentence(
+    "settings.best_unmeasured",
+    "keep_best goes by the held-out loss, and eval_steps, which says when to measure it, is empty.",
+)
+WHOLE_ROWS_PACKED = kind_of_sentence(
+    "settings.whole_rows_packed",
+    "packing puts several rows into one, and the objective {objective} compares whole rows. "
+    "Remove packing.",
+)
+WHOLE_ROWS_SHARED = kind_of_sentence(
+    "settings.whole_rows_shared",
+    "share_prefixes reads what rows begin with in common once, and {other} needs whole rows. "
+    "Remove share_prefixes, or {other}.",
+)
+
 
 def _often(value: Any) -> Any:
     if value is None or value == "epoch":
@@ -25,9 +50,7 @@ def _often(value: Any) -> Any:
     except (TypeError, ValueError):
         number = 0.0
     if not (0 < number < 1 or (number >= 1 and number.is_integer())):
-        raise ValueError(
-            "must be a number of updates from 1, a share of the run below 1, or `epoch`"
-        )
+        raise ValueError(NO_INTERVAL())
     return number if number < 1 else int(number)
 
 
@@ -177,19 +200,13 @@ class TrainingSettings(Settings):
     @model_validator(mode="after")
     def _can_stop_early(self) -> Self:
         if self.early_stopping_steps is not None and self.eval_steps is None:
-            raise ValueError(
-                "early_stopping_steps counts measurements of the held-out loss, and eval_steps, "
-                "which says when to measure, is empty."
-            )
+            raise ValueError(STOPS_UNMEASURED())
         return self
 
     @model_validator(mode="after")
     def _can_keep_best(self) -> Self:
         if self.keep_best and self.eval_steps is None:
-            raise ValueError(
-                "keep_best goes by the held-out loss, and eval_steps, which says when to measure "
-                "it, is empty."
-            )
+            raise ValueError(BEST_UNMEASURED())
         return self
 
     @property
@@ -200,19 +217,13 @@ class TrainingSettings(Settings):
     @model_validator(mode="after")
     def _can_pack(self) -> Self:
         if self.packing and self.objective.unit == "row":
-            raise ValueError(
-                f"packing puts several rows into one, and the objective "
-                f"{OBJECTIVES.name_of(self.objective)} compares whole rows. Remove packing."
-            )
+            raise ValueError(WHOLE_ROWS_PACKED(objective=OBJECTIVES.name_of(self.objective)))
         return self
 
     @model_validator(mode="after")
     def _can_share(self) -> Self:
         if self.share_prefixes is True and (needs := self._needs_whole_rows()):
-            raise ValueError(
-                f"share_prefixes reads what rows begin with in common once, and {needs[0]} needs "
-                f"whole rows. Remove share_prefixes, or {needs[0]}."
-            )
+            raise ValueError(WHOLE_ROWS_SHARED(other=needs[0]))
         return self
 
     def shares_prefixes(self, device: str) -> bool:

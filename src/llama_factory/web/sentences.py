@@ -5,6 +5,7 @@ is wrong with rows, files, folders and settings is kept as a text, and known aga
 """
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
@@ -29,6 +30,8 @@ NESTED = ("what", "items", "why", "hint")
 DEEPEST = 4
 FEWEST_LETTERS = 8
 """A kind that holds another text, and has fewer letters of its own, fits where that is known."""
+BETWEEN = re.compile(r"(?<=\.) (?=\S)")
+"""Where a sentence may begin after another one."""
 LONGEST = 2000
 """Characters of a text that is looked at."""
 
@@ -71,6 +74,8 @@ def _known_text(language: str, text: str, depth: int = 0) -> str | None:
         return texts.get(name)
     if len(text) > LONGEST or depth > DEEPEST:
         return None
+    if several := _known_sentences(language, text, depth):
+        return several
     for kind in _kinds_by_words(len(KINDS)):
         found = kind.values_in(text)
         if found is None:
@@ -80,6 +85,15 @@ def _known_text(language: str, text: str, depth: int = 0) -> str | None:
             continue
         values = found | {n: value for n, value in inner.items() if value is not None}
         return texts[kind.name].format_map(values) if kind.name in texts else None
+    return None
+
+
+def _known_sentences(language: str, text: str, depth: int) -> str | None:
+    """Several problems of a setting after one another; None where not all of them are known."""
+    for between in BETWEEN.finditer(text):
+        first = _known_text(language, text[: between.start()], depth + 1)
+        if first and (rest := _known_text(language, text[between.end() :], depth + 1)):
+            return first + rest
     return None
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.types import Example, Memory
 from llama_factory.training.strategy import STRATEGIES, RunState, Strategy
 
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
 NAME = "distill"
 
 Old = Literal["replay", "anchor"]
+
+
+NOTHING_TO_DISTILL = kind_of_sentence(
+    "settings.nothing_to_distill",
+    "distill compares answers to the rows of {strategies}, and there is no such strategy in the"
+    " list. Add one, or leave distill out.",
+)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -63,10 +71,7 @@ class Distill(Strategy):
     def conflicts(self, others: Mapping[str, Strategy], adapter: "Adapter | None") -> Iterator[str]:
         """There must be rows to compare answers on."""
         if not any(name in others for name in self.rows):
-            yield (
-                f"distill compares answers to the rows of {' and '.join(self.rows)}, and there is "
-                "no such strategy in the list. Add one, or leave distill out."
-            )
+            yield NOTHING_TO_DISTILL(strategies=" and ".join(self.rows))
 
     def prepare(self, model: "AdaptedModel", memory: Memory) -> DistillState:
         """Remember the model as it is before any step, also where a round is gone on with.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ConfigDict, Field
 
 from llama_factory.core.errors import ConfigError
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.types import Example, Memory
 from llama_factory.training.strategy import STRATEGIES, RunState, Strategy
 
@@ -40,6 +41,13 @@ COST = 1.5
 """Of measuring on a token, in tokens of training: rows go through the model one by one."""
 
 logger = logging.getLogger(__name__)
+
+
+EWC_OR_MERGE = kind_of_sentence(
+    "settings.ewc_or_merge",
+    "ewc with form adapter and merge exclude each other: it holds A and B one by one, and merge"
+    " writes their product with another A and B. Use form: delta, which holds the product.",
+)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -89,11 +97,7 @@ class Ewc(Strategy):
     def conflicts(self, others: Mapping[str, Strategy], adapter: "Adapter | None") -> Iterator[str]:
         """Merging changes A and B, which the form `adapter` holds one by one."""
         if self.form == "adapter" and "merge" in others:
-            yield (
-                "ewc with form adapter and merge exclude each other: it holds A and B one by one, "
-                "and merge writes their product with another A and B. Use form: delta, which holds "
-                "the product."
-            )
+            yield EWC_OR_MERGE()
 
     def prepare(self, model: "AdaptedModel", memory: Memory) -> Held:
         """Hold the weights where they are, by the importance that the parent version remembers.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, field_validator
 
 from llama_factory.core.errors import ConfigError
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.types import Memory
 from llama_factory.training.strategy import STRATEGIES, CallOrder, RunState, Strategy
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from llama_factory.model.adapted import AdaptedModel
 
 NAME = "freeze"
+
+
+NO_LAYERS = kind_of_sentence(
+    "settings.no_layers", "must be a whole number of layers, or a fraction below 1"
+)
 
 
 @STRATEGIES.register(NAME)
@@ -35,9 +41,7 @@ class Freeze(Strategy):
     @classmethod
     def _is_a_number_or_a_fraction(cls, layers: float) -> float:
         if layers >= 1 and not layers.is_integer():
-            raise ValueError(
-                f"must be a whole number of layers, or a fraction below 1; it is {layers:g}."
-            )
+            raise ValueError(NO_LAYERS())
         return layers
 
     def prepare(self, model: "AdaptedModel", memory: Memory) -> RunState:

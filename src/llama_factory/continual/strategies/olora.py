@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict, Field
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.types import Example, Memory
 from llama_factory.model.adapters import ADAPTERS, Adapter
 from llama_factory.model.adapters.lora import Lora
@@ -32,6 +33,28 @@ USED = f"{NAME}.used"
 """Number in memory: ranks of the adapter that belong to earlier rounds."""
 CONSOLIDATED = f"{NAME}.consolidated."
 """Tensors in memory, by name of the weight A: of rounds whose updates are in the base."""
+
+
+OLORA_OR_MERGE = kind_of_sentence(
+    "settings.olora_or_merge",
+    "olora and merge exclude each other: olora keeps each round in a part of the adapter of its"
+    " own, and merge mixes the rounds in all of it. Leave one of them out.",
+)
+NOT_DIVIDED = kind_of_sentence(
+    "settings.not_divided",
+    "olora and model.adapter.{name} exclude each other: what it trains cannot be divided into "
+    "parts for rounds. Leave one of them out.",
+)
+NO_ROUND_FITS = kind_of_sentence(
+    "settings.no_round_fits",
+    "olora.rank is {rank} and model.adapter.rank is {whole}, so not even one round fits. Lower the "
+    "first, or raise the second.",
+)
+NO_LORA_FOR_PARTS = kind_of_sentence(
+    "settings.no_lora_for_parts",
+    "olora gives each round a part of a LoRA adapter, and model.adapter is {adapter}. Use lora,"
+    " or leave olora out.",
+)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -57,18 +80,11 @@ class OLora(Strategy):
     def conflicts(self, others: Mapping[str, Strategy], adapter: Adapter | None) -> Iterator[str]:
         """It needs an adapter of its own, with parts for rounds."""
         if "merge" in others:
-            yield (
-                "olora and merge exclude each other: olora keeps each round in a part of the "
-                "adapter of its own, and merge mixes the rounds in all of it. Leave one of them "
-                "out."
-            )
+            yield OLORA_OR_MERGE()
         if isinstance(adapter, Lora):
             yield from self._misfits(adapter)
         elif adapter is not None:
-            yield (
-                "olora gives each round a part of a LoRA adapter, and model.adapter is "
-                f"{ADAPTERS.name_of(adapter)}. Use lora, or leave olora out."
-            )
+            yield NO_LORA_FOR_PARTS(adapter=ADAPTERS.name_of(adapter))
 
     def _misfits(self, adapter: Lora) -> Iterator[str]:
         indivisible = {
@@ -77,15 +93,9 @@ class OLora(Strategy):
             "modules_to_save": bool(adapter.modules_to_save),
         }
         for name in (name for name, is_set in indivisible.items() if is_set):
-            yield (
-                f"olora and model.adapter.{name} exclude each other: what it trains cannot be "
-                "divided into parts for rounds. Leave one of them out."
-            )
+            yield NOT_DIVIDED(name=name)
         if self.rank > adapter.rank:
-            yield (
-                f"olora.rank is {self.rank} and model.adapter.rank is {adapter.rank}, so not even "
-                "one round fits. Lower the first, or raise the second."
-            )
+            yield NO_ROUND_FITS(rank=self.rank, whole=adapter.rank)
 
     def prepare(self, model: "AdaptedModel", memory: Memory) -> Parts:
         """Find room in the adapter for this round, and begin it orthogonal to the others.

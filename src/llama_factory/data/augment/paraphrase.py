@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from llama_factory.core.errors import ConfigError, DataError
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.data.augment import AUGMENTATIONS, Augmentation
 from llama_factory.text.words import KEPT
 
@@ -40,6 +41,16 @@ _writers: dict[str, Writer] = {}
 
 _KEPT_EXACTLY = re.compile(rf"{KEPT.pattern}|\d+(?:[.,:]\d+)*", re.VERBOSE | re.DOTALL)
 _THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+
+
+NO_ENDPOINT = kind_of_sentence(
+    "settings.no_endpoint", "'{address}' is no address. Write it as http://127.0.0.1:8000/v1."
+)
+TWO_WRITERS = kind_of_sentence(
+    "settings.two_writers",
+    "base_url is '{base_url}', model is '{model}', writer is '{writer}'. Give base_url and "
+    "model of an endpoint, or writer alone.",
+)
 
 
 @AUGMENTATIONS.register("paraphrase")
@@ -77,7 +88,7 @@ class Paraphrase(Augmentation):
     @classmethod
     def _must_be_an_address(cls, address: str) -> str:
         if address and not re.match(r"https?://[^/]", address):
-            raise ValueError(f"'{address}' is no address. Write it as http://127.0.0.1:8000/v1.")
+            raise ValueError(NO_ENDPOINT(address=address))
         return address.rstrip("/")
 
     @model_validator(mode="after")
@@ -85,8 +96,7 @@ class Paraphrase(Augmentation):
         given = [name for name in ("base_url", "model") if getattr(self, name)]
         if given if self.writer else len(given) < 2:
             raise ValueError(
-                f"base_url is '{self.base_url}', model is '{self.model}', writer is "
-                f"'{self.writer}'. Give base_url and model of an endpoint, or writer alone."
+                TWO_WRITERS(base_url=self.base_url, model=self.model, writer=self.writer)
             )
         return self
 

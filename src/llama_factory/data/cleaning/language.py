@@ -14,6 +14,11 @@ _SECOND_LOOK = 2000
 """Characters that are read before a row is dropped."""
 
 
+NO_LANGUAGE = kind_of_sentence(
+    "settings.no_language", "'{code}' is no language code.{hint} Examples: en, zh, ja, fr."
+)
+
+
 @CLEANERS.register("language")
 class Language(RowStep):
     """Drops a row when its answer and its question are both surely in other languages."""
@@ -34,7 +39,7 @@ class Language(RowStep):
             if code not in CODES:
                 near = SAME_AS.get(code.lower().replace("_", "-"))
                 hint = f" Did you mean '{near}'?" if near else suggest(code.lower(), CODES)
-                raise ValueError(f"'{code}' is no language code.{hint} Examples: en, zh, ja, fr.")
+                raise ValueError(NO_LANGUAGE(code=code, hint=hint))
         return codes
 
     def clean(self, row: Example) -> Example | Dropped:

@@ -27,12 +27,15 @@ _VALUE = re.compile(r'(?:("(?:[^"\\]|\\.)*")(\s*:\s*))?("(?:[^"\\]|\\.)*"|-?\d[\
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|_")
 
 
+NO_PRIVATE_KIND = kind_of_sentence(
+    "settings.no_private_kind", "'{kind}' is not a kind of private data.{hint} Known: {known}."
+)
+
+
 def _known(kind: str) -> str:
     if kind not in KINDS:
         hint = suggest(kind, KINDS)
-        raise ValueError(
-            f"'{kind}' is not a kind of private data.{hint} Known: {', '.join(KINDS)}."
-        )
+        raise ValueError(NO_PRIVATE_KIND(kind=kind, hint=hint, known=", ".join(KINDS)))
     return kind
 
 

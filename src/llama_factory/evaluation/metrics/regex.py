@@ -6,8 +6,13 @@ from typing import Self
 
 from pydantic import model_validator
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.evaluation.metrics import METRICS, Metric
 from llama_factory.evaluation.task_rows import TaskRow
+
+NO_PATTERN = kind_of_sentence(
+    "settings.no_pattern", "'{pattern}' is not a regular expression: {error}."
+)
 
 
 @METRICS.register("regex")
@@ -23,7 +28,7 @@ class Regex(Metric):
         try:
             re.compile(self.pattern)
         except re.error as error:
-            raise ValueError(f"'{self.pattern}' is not a regular expression: {error}.") from error
+            raise ValueError(NO_PATTERN(pattern=self.pattern, error=error)) from error
         return self
 
     @property

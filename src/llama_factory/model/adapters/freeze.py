@@ -6,11 +6,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from llama_factory.core.errors import ModelError
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.model.adapters import ADAPTERS
 from llama_factory.model.adapters.full import OwnWeights
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+NO_FREE_LAYERS = kind_of_sentence(
+    "settings.no_free_layers",
+    "highest and lowest are 0, so nothing would train. Give one of them, or name extra_modules.",
+)
+NO_FREE_MODULES = kind_of_sentence(
+    "settings.no_free_modules", "modules is empty, so nothing would train. Name some, or `all`."
+)
 
 
 @ADAPTERS.register("freeze")
@@ -37,12 +47,9 @@ class FreezeTuning(OwnWeights):
     def _trains_something(self) -> Self:
         given = (self.highest, self.lowest)
         if not any(given) and given != (None, None) and not self.extra_modules:
-            raise ValueError(
-                "highest and lowest are 0, so nothing would train. Give one of them, or name "
-                "extra_modules."
-            )
+            raise ValueError(NO_FREE_LAYERS())
         if self.modules == []:
-            raise ValueError("modules is empty, so nothing would train. Name some, or `all`.")
+            raise ValueError(NO_FREE_MODULES())
         return self
 
     def apply(self, model: "nn.Module", *, freeze_layers: int, seed: int) -> Any:

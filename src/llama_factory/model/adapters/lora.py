@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from llama_factory.core.errors import suggest
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.model.adapters import ADAPTERS, Adapter
 
 if TYPE_CHECKING:
@@ -19,6 +20,29 @@ if TYPE_CHECKING:
     from torch import nn
 
 STARTS = ("default", "pissa", "pissa_niter_16", "olora")
+
+
+NO_LOFTQ = kind_of_sentence(
+    "settings.no_loftq",
+    "loftq is not supported: it starts at the rounding error of a quantised base, and rounds "
+    "the base anew for it, which no other adapter then fits. Use init: pissa with type lora, or"
+    " init: default with type qlora.",
+)
+NO_START = kind_of_sentence(
+    "settings.no_start",
+    "'{name}' is no start for LoRA.{hint} Known: default, pissa, pissa_niter_N (N iterations), "
+    "olora.",
+)
+TWO_STARTS = kind_of_sentence(
+    "settings.two_starts",
+    "init: {init} and use_dora exclude each other: both decide where the product starts. Leave "
+    "one of them out.",
+)
+START_NOT_SAVED = kind_of_sentence(
+    "settings.start_not_saved",
+    "init: {init} cannot be saved together with modules_to_save. Use init: default, or leave "
+    "modules_to_save out.",
+)
 
 
 @ADAPTERS.register("lora")
@@ -53,30 +77,17 @@ class Lora(Adapter):
     @classmethod
     def _is_known(cls, name: str) -> str:
         if name == "loftq":
-            raise ValueError(
-                "loftq is not supported: it starts at the rounding error of a quantised base, and "
-                "rounds the base anew for it, which no other adapter then fits. Use init: pissa "
-                "with type lora, or init: default with type qlora."
-            )
+            raise ValueError(NO_LOFTQ())
         if name not in STARTS and not re.fullmatch(r"pissa_niter_[1-9]\d{0,2}", name):
-            raise ValueError(
-                f"'{name}' is no start for LoRA.{suggest(name, STARTS)} Known: default, pissa, "
-                "pissa_niter_N (N iterations), olora."
-            )
+            raise ValueError(NO_START(name=name, hint=suggest(name, STARTS)))
         return name
 
     @model_validator(mode="after")
     def _combines(self) -> Self:
         if self.is_principal and self.use_dora:
-            raise ValueError(
-                f"init: {self.init} and use_dora exclude each other: both decide where the "
-                "product starts. Leave one of them out."
-            )
+            raise ValueError(TWO_STARTS(init=self.init))
         if self.is_principal and self.modules_to_save:
-            raise ValueError(
-                f"init: {self.init} cannot be saved together with modules_to_save. Use init: "
-                "default, or leave modules_to_save out."
-            )
+            raise ValueError(START_NOT_SAVED(init=self.init))
         return self
 
     @property

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import model_validator
 
 from llama_factory.core.errors import ModelError
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.model.adapters import ADAPTERS, Adapter
 from llama_factory.model.packing_libraries import missing, quieten
 
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
 INSTEAD = (
     "Use adapter type lora with a smaller base model, or with model.freeze_layers and fewer "
     "targets, which need less memory as well."
+)
+
+
+EIGHT_BITS_ONLY = kind_of_sentence(
+    "settings.eight_bits_only",
+    "library: torchao packs weights into 8 bits here, and bits is 4. Set bits: 8, or leave "
+    "library out.",
+)
+FP8_OF_TORCHAO = kind_of_sentence(
+    "settings.fp8_of_torchao",
+    "eight_bits: fp8 is torchao's. Set library: torchao, or eight_bits: int8.",
 )
 
 
@@ -36,14 +48,9 @@ class OnPackedBase(Adapter):
     @model_validator(mode="after")
     def _can_be_packed(self) -> Self:
         if self.library == "torchao" and self.bits == 4:
-            raise ValueError(
-                "library: torchao packs weights into 8 bits here, and bits is 4. Set bits: 8, or "
-                "leave library out."
-            )
+            raise ValueError(EIGHT_BITS_ONLY())
         if self.library == "bitsandbytes" and self.eight_bits == "fp8":
-            raise ValueError(
-                "eight_bits: fp8 is torchao's. Set library: torchao, or eight_bits: int8."
-            )
+            raise ValueError(FP8_OF_TORCHAO())
         return self
 
     def require_hardware(self) -> None:

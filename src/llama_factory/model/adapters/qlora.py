@@ -7,9 +7,16 @@ from typing import Self
 
 from pydantic import model_validator
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.model.adapters import ADAPTERS
 from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.adapters.packing import OnPackedBase
+
+START_OF_PACKED = kind_of_sentence(
+    "settings.start_of_packed",
+    "init: {init} decomposes the weights, and packed weights cannot be. Use init: default, or "
+    "type lora.",
+)
 
 
 @ADAPTERS.register("qlora")
@@ -19,8 +26,5 @@ class Qlora(OnPackedBase, Lora):
     @model_validator(mode="after")
     def _starts_at_zero(self) -> Self:
         if self.is_principal:
-            raise ValueError(
-                f"init: {self.init} decomposes the weights, and packed weights cannot be. Use "
-                "init: default, or type lora."
-            )
+            raise ValueError(START_OF_PACKED(init=self.init))
         return self

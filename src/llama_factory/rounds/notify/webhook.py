@@ -17,11 +17,17 @@ from urllib.parse import urlsplit
 from pydantic import field_validator
 
 from llama_factory.core.durations import Duration
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.rounds.notify import RECEIVERS, NotDeliveredError, Receiver
 
 TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 """How translators write addresses of the old kind (RFC 6052)."""
 PORTS = {"http": 80, "https": 443}
+
+
+NO_WEB_ADDRESS = kind_of_sentence(
+    "settings.no_web_address", "'{url}' is no address of http or https."
+)
 
 
 @RECEIVERS.register("webhook")
@@ -46,7 +52,7 @@ class Webhook(Receiver):
     def _is_http(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme not in PORTS or not parts.hostname:
-            raise ValueError(f"'{url}' is no address of http or https.")
+            raise ValueError(NO_WEB_ADDRESS(url=url))
         _ = parts.port
         return url
 

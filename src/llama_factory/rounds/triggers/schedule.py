@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 from croniter import CroniterError, croniter
 from pydantic import field_validator
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.zones import check_zone
 from llama_factory.rounds.triggers import TRIGGERS, Finding, Situation, Trigger
@@ -15,6 +16,17 @@ WAS_TIME = kind("loop.was_time", "it was time at {time}")
 FIELDS = 5
 MARGIN = timedelta(hours=3)
 """No clock of a zone is changed by more than that."""
+
+
+NO_CRON = kind_of_sentence(
+    "settings.no_cron",
+    "'{written}' has {count} fields, and cron has five: minute, hour, day of the month, month, "
+    "day of the week, such as 0 3 * * *.",
+)
+NO_CALENDAR_TIME = kind_of_sentence(
+    "settings.no_calendar_time",
+    "'{written}' is no time of a calendar ({error}). Every night at three is 0 3 * * *.",
+)
 
 
 @TRIGGERS.register("schedule")
@@ -34,17 +46,11 @@ class ScheduledTime(Trigger):
     @classmethod
     def _is_readable(cls, written: str) -> str:
         if len(written.split()) != FIELDS:
-            raise ValueError(
-                f"'{written}' has {len(written.split())} fields, and cron has five: minute, hour, "
-                "day of the month, month, day of the week, such as 0 3 * * *."
-            )
+            raise ValueError(NO_CRON(written=written, count=len(written.split())))
         try:
             croniter(written, datetime(2026, 1, 1, tzinfo=UTC)).get_next(datetime)
         except (CroniterError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"'{written}' is no time of a calendar ({error}). "
-                "Every night at three is 0 3 * * *."
-            ) from None
+            raise ValueError(NO_CALENDAR_TIME(written=written, error=error)) from None
         return written
 
     @field_validator("timezone")

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.settings import Settings
 from llama_factory.serving.remote.address import address
 from llama_factory.serving.vllm.adapter_folders import LORA_RANKS
@@ -16,6 +17,28 @@ LEAST = {"max-loras": 4, "max-cpu-loras": 8}
 """Production, previous, candidate and one that is being loaded answer in one batch; more are kept
 in memory. vLLM's own default is one of each, and then every second version is read from the disk
 again under load."""
+
+
+NO_ARGUMENT = kind_of_sentence("settings.no_argument", "'{name}' is no argument of vLLM.")
+OUR_ARGUMENT = kind_of_sentence(
+    "settings.our_argument", "'{name}' is set by this server. Leave it out."
+)
+TOO_FEW_FOR_ROLLBACK = kind_of_sentence(
+    "settings.too_few_for_rollback", "{name} must be {least} or more for rollbacks; not {value}."
+)
+NO_LORA_RANK = kind_of_sentence(
+    "settings.no_lora_rank", "max-lora-rank must be one of {ranks}; it is {value}."
+)
+NO_PLACE = kind_of_sentence(
+    "settings.no_place",
+    "type vllm needs `python` (of vLLM's own environment, to start it here) or `url` (of one "
+    "that runs), and not both.",
+)
+NOT_STARTED_HERE = kind_of_sentence(
+    "settings.not_started_here",
+    "`arguments` and `environment` are for a vLLM that is started here, with `python`. Give "
+    "them to the command that starts the one at `url`.",
+)
 
 
 class VllmSettings(Settings):
@@ -60,27 +83,19 @@ class VllmSettings(Settings):
         named = {name.lstrip("-").replace("_", "-"): value for name, value in arguments.items()}
         for name, value in named.items():
             if not re.fullmatch(r"[A-Za-z0-9.-]+", name):
-                raise ValueError(f"'{name}' is no argument of vLLM.")
+                raise ValueError(NO_ARGUMENT(name=name))
             if name in OURS:
-                raise ValueError(f"'{name}' is set by this server. Leave it out.")
+                raise ValueError(OUR_ARGUMENT(name=name))
             if name in LEAST and not (isinstance(value, int) and value >= LEAST[name]):
-                raise ValueError(
-                    f"{name} must be {LEAST[name]} or more for rollbacks; not {value}."
-                )
+                raise ValueError(TOO_FEW_FOR_ROLLBACK(name=name, least=LEAST[name], value=value))
             if name == "max-lora-rank" and value not in LORA_RANKS:
-                raise ValueError(f"max-lora-rank must be one of {LORA_RANKS}; it is {value}.")
+                raise ValueError(NO_LORA_RANK(ranks=LORA_RANKS, value=value))
         return named
 
     @model_validator(mode="after")
     def _has_one_place(self) -> Self:
         if bool(self.python) == bool(self.url):
-            raise ValueError(
-                "type vllm needs `python` (of vLLM's own environment, to start it here) or `url` "
-                "(of one that runs), and not both."
-            )
+            raise ValueError(NO_PLACE())
         if self.url and (self.arguments or self.environment):
-            raise ValueError(
-                "`arguments` and `environment` are for a vLLM that is started here, with `python`. "
-                "Give them to the command that starts the one at `url`."
-            )
+            raise ValueError(NOT_STARTED_HERE())
         return self

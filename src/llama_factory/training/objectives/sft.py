@@ -4,11 +4,17 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import model_validator
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.training.objectives import OBJECTIVES, ForwardPass, Losses
 from llama_factory.training.objectives.smoothing import Smoothed
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+TWO_LOSSES = kind_of_sentence(
+    "settings.two_losses", "dft weighs the plain loss: leave label_smoothing out, or dft."
+)
 
 
 @OBJECTIVES.register("sft")
@@ -22,7 +28,7 @@ class Sft(Smoothed):
     @model_validator(mode="after")
     def _is_one_loss(self) -> Self:
         if self.dft and self.label_smoothing:
-            raise ValueError("dft weighs the plain loss: leave label_smoothing out, or dft.")
+            raise ValueError(TWO_LOSSES())
         return self
 
     def losses(self, scored: ForwardPass) -> Losses:

@@ -5,10 +5,16 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.training.optimizers import OPTIMIZERS, Optimizer, WeightGroup
 
 if TYPE_CHECKING:
     import torch
+
+
+NO_MOMENTUM = kind_of_sentence(
+    "settings.no_momentum", "nesterov looks ahead along a momentum, and momentum is 0."
+)
 
 
 @OPTIMIZERS.register("sgd")
@@ -25,7 +31,7 @@ class Sgd(Optimizer):
     @model_validator(mode="after")
     def _has_what_nesterov_needs(self) -> Self:
         if self.nesterov and not self.momentum:
-            raise ValueError("nesterov looks ahead along a momentum, and momentum is 0.")
+            raise ValueError(NO_MOMENTUM())
         return self
 
     def build(self, groups: Sequence[WeightGroup]) -> "torch.optim.Optimizer":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.settings import Registry, Settings, import_parts
 
 if TYPE_CHECKING:
@@ -14,6 +15,23 @@ if TYPE_CHECKING:
 
     from llama_factory.model.adapted import AdaptedModel
     from llama_factory.model.adapters import Adapter
+
+
+NOT_IN_PARTS = kind_of_sentence(
+    "settings.not_in_parts",
+    "training.parallel.context and training.{name} exclude each other: processes that share "
+    "sequences see parts of rows. Leave {name} out, or context.",
+)
+OBJECTIVE_OF_WHOLES = kind_of_sentence(
+    "settings.objective_of_wholes",
+    "training.parallel.context and this training.objective exclude each other: it looks at more"
+    " of a sequence than its tokens' probabilities under one model. Leave context out.",
+)
+NO_PROMPT_IN_PARTS = kind_of_sentence(
+    "settings.no_prompt_in_parts",
+    "training.parallel.context and adapter prompt exclude each other: its vectors stand before "
+    "every part of a row. Use lora, or leave context out.",
+)
 
 
 class Parallel(Settings):
@@ -91,20 +109,11 @@ def _needing_whole_rows(adapter: "Adapter", training: Any) -> Iterator[str]:
     names = [name for name in ("compile", "share_prefixes") if getattr(training, name) is True]
     names += ["neftune_alpha"] if training.neftune_alpha is not None else []
     for name in names:
-        yield (
-            f"training.parallel.context and training.{name} exclude each other: processes that "
-            f"share sequences see parts of rows. Leave {name} out, or context."
-        )
+        yield NOT_IN_PARTS(name=name)
     if not training.objective.is_by_token:
-        yield (
-            "training.parallel.context and this training.objective exclude each other: it looks at "
-            "more of a sequence than its tokens' probabilities under one model. Leave context out."
-        )
+        yield OBJECTIVE_OF_WHOLES()
     if adapter.peft_type == "PROMPT_TUNING":
-        yield (
-            "training.parallel.context and adapter prompt exclude each other: its vectors stand "
-            "before every part of a row. Use lora, or leave context out."
-        )
+        yield NO_PROMPT_IN_PARTS()
 
 
 PARALLELS: Registry[Parallel] = Registry("parallel")

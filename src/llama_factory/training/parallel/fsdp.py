@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from llama_factory.core.errors import ConfigError
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.training.optimizers import OPTIMIZERS
 from llama_factory.training.parallel import PARALLELS, Parallel
 
@@ -29,19 +30,21 @@ IN_PARTS = ("adamw", "sgd", "muon")
 """Optimizers that keep of a weight what has its shape, and so can be divided as it is."""
 DIMENSION = "data_parallel"
 """Lightning's name of the axis along which processes see other rows."""
-NOT_PACKED = (
+NOT_PACKED = kind_of_sentence(
+    "settings.not_packed",
     "training.parallel: fsdp and packed weights (adapter qlora, or a quantised base model) exclude "
     "each other: parts of packed weights lose how they were packed. Use adapter lora with fsdp, or "
-    "packed weights with parallel: ddp, where each GPU holds the packed model."
+    "packed weights with parallel: ddp, where each GPU holds the packed model.",
 )
 NOT_IN_PLACE = (
     "training.parallel.whole: false and what looks at weights that train exclude each other: "
     "strategies but replay, anchor and freeze, and the objective asft. Leave these out, or whole."
 )
-NOT_IN_FLOAT16 = (
+NOT_IN_FLOAT16 = kind_of_sentence(
+    "settings.not_in_float16",
     "training.parallel: fsdp and model.dtype: float16 exclude each other: the loss of float16 is "
     "scaled, and nobody has shown that to be right with parts of gradients. Use bfloat16, float32, "
-    "or parallel: ddp."
+    "or parallel: ddp.",
 )
 """Also where model.dtype: auto comes to float16, as on older GPUs."""
 OFFLOADS_NOTHING = (
@@ -50,6 +53,19 @@ OFFLOADS_NOTHING = (
 )
 
 logger = logging.getLogger(__name__)
+
+
+STATE_NOT_DIVIDED = kind_of_sentence(
+    "settings.state_not_divided",
+    "training.parallel: fsdp and training.optimizer: {optimizer} exclude each other: what it "
+    "keeps of a weight cannot be divided as the weight is. Use {others}, whose state each "
+    "process holds a part of.",
+)
+NOT_ALIKE = kind_of_sentence(
+    "settings.not_alike",
+    "training.parallel: fsdp and training.{name}: true exclude each other: all processes must "
+    "compute alike. Leave {name} out.",
+)
 
 
 @PARALLELS.register("fsdp")
@@ -81,22 +97,15 @@ class Fsdp(Parallel):
         """See `Parallel.conflicts`."""
         yield from super().conflicts(adapter, dtype, training)
         if getattr(adapter, "bits", None):
-            yield NOT_PACKED
+            yield NOT_PACKED()
         if dtype == "float16":
-            yield NOT_IN_FLOAT16
+            yield NOT_IN_FLOAT16()
         optimizer = OPTIMIZERS.name_of(training.optimizer)
         if optimizer not in IN_PARTS:
-            yield (
-                f"training.parallel: fsdp and training.optimizer: {optimizer} exclude each other: "
-                "what it keeps of a weight cannot be divided as the weight is. Use "
-                f"{', '.join(IN_PARTS)}, whose state each process holds a part of."
-            )
+            yield STATE_NOT_DIVIDED(optimizer=optimizer, others=", ".join(IN_PARTS))
         for name in ("compile", "share_prefixes"):
             if getattr(training, name) is True:
-                yield (
-                    f"training.parallel: fsdp and training.{name}: true exclude each other: all "
-                    f"processes must compute alike. Leave {name} out."
-                )
+                yield NOT_ALIKE(name=name)
 
     def open(self, model: "AdaptedModel") -> "Fabric":
         """See `Parallel.open`.
@@ -115,7 +124,7 @@ class Fsdp(Parallel):
                 logger.warning(OFFLOADS_NOTHING, "this is one process")
             return alone(model)
         if model.precision.name == "float16":
-            raise ConfigError(NOT_IN_FLOAT16)
+            raise ConfigError(NOT_IN_FLOAT16())
         # sizes that are left to Lightning mean tensor parallelism on one machine
         strategy = ModelParallelStrategy(
             _as_it_is, data_parallel_size=count, tensor_parallel_size=1
@@ -140,7 +149,7 @@ class Fsdp(Parallel):
         if self.in_place and keeps_trained:
             raise ConfigError(NOT_IN_PLACE)
         if getattr(causal_of(kernels.network), "is_quantized", False):
-            raise ConfigError(NOT_PACKED)
+            raise ConfigError(NOT_PACKED())
         undo = undoing(kernels, in_place=self.in_place, writes=processes.is_first)
         if self.offload == "cpu" and fabric.device.type == "cpu" and processes.is_first:
             logger.warning(OFFLOADS_NOTHING, "these processes compute in main memory")

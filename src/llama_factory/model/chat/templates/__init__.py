@@ -8,11 +8,19 @@ from typing import Any
 import yaml
 
 from llama_factory.core.errors import ModelError, suggest
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.model.chat.templates.format import ChatFormat, jinja
 
 FILE = Path(__file__).parent / "families.yaml"
 NO_THOUGHTS = "_nothink"
 """Ends the name of a template for the models of a family that do not think."""
+
+
+NO_TEMPLATE = kind_of_sentence(
+    "settings.no_template",
+    "'{name}' is no template known here.{hint} Leave it out where the model's tokenizer has a "
+    "template of its own, or take one of: {known}.",
+)
 
 
 @dataclass(frozen=True)
@@ -59,11 +67,8 @@ def find(name: str) -> NamedTemplate:
         ModelError: there is none.
     """
     if name not in _table():
-        raise ModelError(
-            f"model.template: '{name}' is no template known here.{suggest(name, names())} Leave it "
-            "out where the model's tokenizer has a template of its own, or take one of: "
-            f"{', '.join(names())}."
-        )
+        problem = NO_TEMPLATE(name=name, hint=suggest(name, names()), known=", ".join(names()))
+        raise ModelError(f"model.template: {problem}")
     values = _fields(name)
     own = values.get("files")
     text = _of_files(name, own.split()) if own else jinja(name, format_of(name))

@@ -7,10 +7,18 @@ from typing import Any
 import yaml
 
 from llama_factory.core.errors import ModelError, suggest
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.model.chat import templates
 from llama_factory.model.chat.templates.format import ChatFormat, default_system, tools_as
 
 FILE = Path(__file__).parent / "tool_formats.yaml"
+
+
+NO_TOOL_FORMAT = kind_of_sentence(
+    "settings.no_tool_format",
+    "'{name}' is no way to write tools that is known here.{hint} Leave it out where the chat "
+    "template writes them itself, or take one of: {known}.",
+)
 
 
 @cache
@@ -28,9 +36,7 @@ def require_known(name: str) -> str:
     """
     if name not in names():
         raise ModelError(
-            f"'{name}' is no way to write tools that is known here.{suggest(name, names())} Leave "
-            "it out where the chat template writes them itself, or take one of: "
-            f"{', '.join(names())}."
+            NO_TOOL_FORMAT(name=name, hint=suggest(name, names()), known=", ".join(names()))
         )
     return name
 
