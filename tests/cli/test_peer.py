@@ -44,6 +44,33 @@ def test_a_whole_model_is_its_own_source_and_wrong_keys_are_told():
         answer_request(None, ["template=qwen"])
 
 
+@pytest.mark.parametrize(
+    ("given", "sampling"),
+    [
+        ([], {}),
+        (["max_new_tokens=8"], {"max_tokens": 8}),
+        (["temperature=0.5", "top_k=3"], {"temperature": 0.5, "top_k": 3}),
+        (["top_p=0.9"], {"temperature": 0.95, "top_p": 0.9}),
+        (["do_sample=true"], {"temperature": 0.95}),
+        (["do_sample=false", "temperature=0.5"], {"temperature": 0.0}),
+        (["repetition_penalty=1.2"], {"repetition_penalty": 1.2}),
+    ],
+)
+def test_keys_say_how_chat_draws_its_answers(given, sampling):
+    asked = answer_request(None, ["model_name_or_path=tiny", *given])
+    assert asked.sampling == sampling
+    longest = [each for each in asked.changes if each.startswith("serving.max_tokens")]
+    assert longest == (["serving.max_tokens=8"] if "max_tokens" in sampling else [])
+
+
+def test_an_answer_of_chat_is_as_long_as_the_keys_allow(tiny_model):
+    flags = ("--model_name_or_path", tiny_model, "--max_new_tokens", "1", "--temperature", "2.0")
+    done = command("chat", *flags, input="hello\n/exit\n")
+    assert done.exit_code == 0
+    answer = done.stdout.split("you> ")[1].strip()
+    assert len(answer) < 40
+
+
 def test_a_workspace_is_told_from_their_files_and_flags(tmp_path):
     assert not is_theirs([str(tmp_path)])
     assert is_theirs(["chat.yaml"])

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -277,7 +277,10 @@ def chat(
     from llama_factory import use
 
     if is_theirs(words):
-        session = use.chat(reference(read_model(words)))
+        asked = read_model(words)
+        session = use.chat(reference(asked))
+        drawn = replace(session.model.options, **asked.sampling)
+        session.model = replace(session.model, options=drawn)
     else:
         session = use.chat(words[0], name)
     print(f"{session.model.version_id}. /new begins again, /exit leaves.")

@@ -222,17 +222,18 @@ EVALUATION: dict[str, Key] = {
 }
 """Tests during and after a run."""
 
+DRAWN = "`chat` follows it, the API takes it with a request; tests are not drawn."
 GENERATION: dict[str, Key] = {
     "infer_backend": ignored("the API's engine is serving.engine; training needs none.", text,
                              "huggingface"),
-    "do_sample": ignored("tests take the likeliest answer; the API takes it with a request.",
+    "do_sample": ignored(DRAWN,
                          boolean, True),
-    "temperature": ignored("tests take the likeliest answer; the API takes it with a request.",
+    "temperature": ignored(DRAWN,
                            number, 0.95),
-    "top_p": ignored("tests take the likeliest answer; the API takes it with a request.",
+    "top_p": ignored(DRAWN,
                      number, 0.7),
-    "top_k": ignored("tests take the likeliest answer, and the API draws by top_p.", count, 50),
-    "repetition_penalty": ignored("tests take the likeliest answer, and the API has none.",
+    "top_k": ignored(DRAWN, count, 50),
+    "repetition_penalty": ignored(DRAWN,
                                   number, 1.0),
     "export_dir": ignored("it matters to `export`, which takes this file too.", text, "merged"),
     "export_size": ignored("it matters to an export.", count, 5),
