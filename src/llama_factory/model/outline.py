@@ -91,6 +91,14 @@ class Outline:
         """Of the stream between layers."""
         return int(self.network.config.get_text_config().hidden_size)
 
+    @property
+    def key_width(self) -> int:
+        """Numbers in a token's keys and values in one layer."""
+        config = self.network.config.get_text_config()
+        num_heads = config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // num_heads
+        return 2 * width * (getattr(config, "num_key_value_heads", None) or num_heads)
+
     def layers(self) -> list[nn.Parameter]:
         """The weights of all linear layers but the head."""
         found: list[Any] = [each.weight for each in linear_layers(self.network).values()]

@@ -59,6 +59,7 @@ class ModelShape:
         copied_bytes: what a pass keeps whatever the tokens: weights in another number format.
         unpacked_bytes: of the largest packed matrix, in the number format of products.
         input_bytes: of what goes into a layer, for a token.
+        key_bytes: of a token's keys and values in one layer.
         quick_kept_bytes: what a token keeps with quick layers; None where there are none for it.
     """
 
@@ -74,6 +75,7 @@ class ModelShape:
     copied_bytes: Amount
     unpacked_bytes: int
     input_bytes: int
+    key_bytes: int
     quick_kept_bytes: Amount | None = None
 
     @property
@@ -126,6 +128,7 @@ def _shape(about: Outline, num_layers: int, amount: Callable[[Measured], Amount]
         copied_bytes=copied,
         unpacked_bytes=about.unpacked_bytes,
         input_bytes=about.width * about.precision.dtype.itemsize,
+        key_bytes=about.key_width * about.precision.dtype.itemsize,
         quick_kept_bytes=amount(Outline.quick_bytes_kept) if about.may_be_quick else None,
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 from torch.nn import functional as F
+from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from llama_factory.model.layers import backbone_of
@@ -177,19 +178,14 @@ class SharedSequences:
                     part,
                     keys[:, :, :end],
                     values[:, :, :end],
-                    attn_mask=_earlier(part.shape[2], end, query.device),
+                    # the last queries see all keys before them; GPU kernels need no mask for it
+                    attn_mask=causal_lower_right(part.shape[2], end),
                     dropout_p=dropout if module.training else 0.0,
                     scale=scaling,
                     enable_gqa=key.shape[1] != query.shape[1],
                 )
             )
         return torch.cat(found, 2).transpose(1, 2).contiguous(), None
-
-
-def _earlier(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
-    """[queries, keys] which keys the last queries of a sequence see: none that comes after."""
-    every = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
-    return every.tril(num_keys - num_queries)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

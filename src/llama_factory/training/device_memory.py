@@ -212,7 +212,7 @@ def with_recomputation(estimate: MemoryEstimate, network: Any, num_tokens: int) 
     Args:
         estimate: of the run with all activations kept.
         network: being trained.
-        num_tokens: of the longest micro-batch, padding included.
+        num_tokens: that a process computes of the longest micro-batch, padding included.
     """
     config = network.config.get_text_config()
     num_layers = config.num_hidden_layers
@@ -247,7 +247,8 @@ def look_ahead(run: Run, plan: Plan, rows: Rows) -> list[str]:
     if any(run.processes.gather(needs_it)):
         recompute(run.model.network)
         sentences.append(describe_choice(choice, is_needed=True))
-        estimate = with_recomputation(estimate, run.model.network, longest.ids.numel())
+        own = -(-longest.ids.numel() // run.settings.parallel.context)
+        estimate = with_recomputation(estimate, run.model.network, own)
     if any(run.processes.gather(is_worth_trying(run, estimate))):
         try_out(run, longest, estimate)
     return sentences

@@ -98,6 +98,12 @@ class Load:
     recomputes: bool = False
     is_quick: bool = False
 
+    def part(self, count: int) -> "Load":
+        """What one of several computes that share each row."""
+        return replace(
+            self, num_tokens=-(-self.num_tokens // count), num_scored=-(-self.num_scored // count)
+        )
+
     def recomputing(self) -> "Load":
         """The same with activations computed again."""
         return replace(self, recomputes=True)
@@ -111,18 +117,22 @@ class Sharing:
         count: of them.
         shards: each holds a part of weights, gradients and optimizer state; else each holds all.
         offloads: these parts lie in main memory while they are not computed with.
+        context: how many of them compute each row together, a part each.
     """
 
     count: int = 1
     shards: bool = False
     offloads: bool = False
+    context: int = 1
 
     def __str__(self) -> str:
         if self.count == 1:
             return "all on one"
+        together = f", {self.context} compute a row" if self.context > 1 else ""
         if not self.shards:
-            return "each holds all (ddp)"
-        return "each holds a part (fsdp" + (", the rest in main memory)" if self.offloads else ")")
+            return f"each holds all (ddp{together})"
+        rest = ", the rest in main memory" if self.offloads else ""
+        return f"each holds a part (fsdp{rest}{together})"
 
 
 ALONE = Sharing()
@@ -144,12 +154,17 @@ def memory_needed(shape: ModelShape, load: Load, sharing: Sharing = ALONE) -> Me
         temporary += _gathered(shape)
     elif sharing.count > 1:
         temporary += trained  # the buckets in which gradients are sent hold each once more
-    scores = SCORES * min(CHUNK_ROWS, load.num_scored) * shape.vocabulary
+    own, gathered = load.part(sharing.context), 0.0
+    if sharing.context > 1:
+        gathered = float(shape.key_bytes * (load.num_tokens - own.num_tokens))
+        temporary += shape.key_bytes * load.num_tokens  # gradients of one layer's, of whole rows
+    scores = SCORES * min(CHUNK_ROWS, own.num_scored) * shape.vocabulary
+    layers = 1 if load.recomputes else shape.num_layers
     return MemoryEstimate(
         weights=int(share * weights),
         gradients=int(share * trained),
         optimizer=int(share * trained / 4 * load.optimizer_bytes),
-        activations=int(_kept(shape, load) + scores),
+        activations=int(_kept(shape, own) + layers * gathered + scores),
         temporary=int(temporary),
     )
 

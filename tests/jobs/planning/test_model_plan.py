@@ -12,12 +12,17 @@ from llama_factory.core.errors import ConfigError
 from llama_factory.jobs.planning.accelerators import Accelerator, Cluster, read_cluster
 from llama_factory.jobs.planning.speed import operations, speed_of
 from llama_factory.jobs.planning.ways import Wish, best, changes, fewest, ways
+from llama_factory.model.known_configs import config_of
+from llama_factory.model.settings import ModelSettings
 from llama_factory.model.shape import Amount, ModelShape
+from llama_factory.model.shape import shape_of as shape_from
 from llama_factory.training.memory import GIB, Load, Sharing, memory_needed
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import plan_points
 
+KEYS = 4096
+"""Bytes of a token's keys and values in a layer."""
 PACKED = 0.25
 """Of a weight's bytes that packing leaves."""
 
@@ -29,7 +34,7 @@ def shape_of(adapter):
         num_layers=10, width=1024, vocabulary=1000,
         weights=Amount(0, GIB / 2), trained=Amount(0, GIB / 40), multiplied=Amount(0, GIB / 2),
         weight_bytes=whole, trained_bytes=Amount(0, GIB / 10), kept_bytes=Amount(0, GIB / 1000),
-        copied_bytes=Amount(0, 0), unpacked_bytes=0, input_bytes=2048,
+        copied_bytes=Amount(0, 0), unpacked_bytes=0, input_bytes=2048, key_bytes=KEYS,
     )  # fmt: skip
 
 
@@ -48,6 +53,52 @@ def test_parts_are_divided_where_they_are_sharded():
     assert four.temporary == pytest.approx((2 + 0.1) * GIB, abs=1)  # two layers, one's gradient
     away = memory_needed(shape_of("lora"), Load(100, 100), Sharing(4, shards=True, offloads=True))
     assert (away.weights, away.optimizer, away.temporary) == (0, 0, four.temporary)
+
+
+def test_processes_that_share_rows_keep_a_part_of_a_row_and_all_keys_and_values():
+    load = Load(1000, 0)
+    kept = memory_needed(shape_of("lora"), load, Sharing(4, context=4))
+    gathered = KEYS * 750  # those of the other three
+    assert kept.activations == pytest.approx(10 * GIB / 4 + 10 * gathered, abs=1)
+    again = memory_needed(shape_of("lora"), load.recomputing(), Sharing(4, context=4))
+    assert again.activations == pytest.approx(GIB / 4 + 10 * 2048 * 250 + gathered, abs=1)
+    alike = memory_needed(shape_of("lora"), load, Sharing(4))
+    assert again.temporary == alike.temporary + KEYS * 1000
+    assert kept.weights == alike.weights
+
+
+def test_longer_rows_fit_where_processes_share_them():
+    long = replace(wish(24, count=8), load=Load(32_000, 32_000))
+    assert best(ways(long, shape_of)).fit == "no"
+    shared = replace(long, context=4)
+    assert best(ways(shared, shape_of)).fit == "fits"
+    found = fewest(shared, shape_of)
+    assert found.sharing.context == 4
+    assert found.sharing.count % 4 == 0
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-7b", "gemma2-2b"])
+def test_keys_and_values_of_a_token_are_counted_from_the_config(name):
+    settings = ModelSettings(base_model=name, dtype="bfloat16")
+    config = config_of(name)
+    shape = shape_from(config, settings)
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    assert shape.key_bytes == 2 * 2 * config.num_key_value_heads * width
+
+
+def test_a_plan_counts_context_and_offload_of_the_settings():
+    asked = {"model.base_model": "qwen2.5-7b", "training.parallel.type": "fsdp"}
+    alone = experiment.plan(None, asked, gpus="8xA100-40", tokens=32768)
+    shared = asked | {"training.parallel.context": 4, "training.parallel.offload": "cpu"}
+    together = experiment.plan(None, shared, gpus="8xA100-40", tokens=32768)
+    assert together.chosen.sharing == Sharing(8, shards=True, offloads=True, context=4)
+    assert together.chosen.memory.weights == 0
+    at = [each.ways[0].memory.activations for each in (alone, together)]
+    assert at[1] < 0.3 * at[0]
+    assert "training.parallel.type=fsdp training.parallel.offload=cpu" in str(together)
+    assert "32768 tokens at once on each group of 4 of 8 x A100-40" in str(together)
+    with pytest.raises(ConfigError, match="Give a multiple of 4"):
+        experiment.plan(None, shared, gpus="6xA100-40", tokens=4096)
 
 
 def test_recomputation_keeps_the_input_of_each_layer_and_one_layer():

@@ -77,6 +77,12 @@ class ModelPlan:
         """That time and cost are shown for."""
         return self.question.trained_tokens or SHOWN_TOKENS
 
+    @property
+    def _sharers(self) -> str:
+        """Words for how many compute those tokens together; none where each does alone."""
+        context = self.chosen.sharing.context
+        return f" group of {context}" if context > 1 else ""
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; bytes, seconds, dollars."""
         asked, shape = self.question, self.chosen.shape
@@ -102,7 +108,7 @@ class ModelPlan:
         lines = [
             f"{asked.model.base_model}: {way.shape.num_weights / 1e9:.2f} billion weights, "
             f"{way.shape.num_trained / 1e6:.1f} million train ({way.adapter}); {asked.tokens} "
-            f"tokens at once on each of {asked.cluster}",
+            f"tokens at once on each{self._sharers} of {asked.cluster}",
             *(f"  {'->' if each is way else '  '} {each}" for each in self.ways),
             f"  of which {_parts(way)}",
         ]
@@ -118,11 +124,20 @@ class ModelPlan:
         return "\n".join(lines)
 
 
+def _setting(way: Way) -> str:
+    more = {"context": way.sharing.context} if way.sharing.context > 1 else {}
+    away = {"offload": "cpu"} if way.sharing.offloads else {}
+    given = {"type": "fsdp", **away, **more}
+    if len(given) == 1:
+        return "training.parallel=fsdp"
+    return " ".join(f"training.parallel.{name}={value}" for name, value in given.items())
+
+
 def _how_to_share(way: Way) -> str:
     """What to set for a way that divides the model, and what is whole beside the training."""
     whole = shown_bytes(round(way.shape.weight_bytes.of(way.shape.num_layers)))
     return (
-        "Train it with training.parallel=fsdp. Before and after the training each process holds "
+        f"Train it with {_setting(way)}. Before and after the training each process holds "
         f"the whole model once ({whole} of weights); with training.parallel.whole=false none does."
     )
 
@@ -132,7 +147,7 @@ def plan_model(question: PlanQuestion) -> ModelPlan:
 
     Raises:
         ModelError: nothing is known of the model, or it cannot carry the adapter.
-        ConfigError: the number of tokens is none.
+        ConfigError: the number of tokens is none, or that of accelerators cannot be divided so.
     """
     if question.tokens < 1:
         raise ConfigError(f"--tokens: {question.tokens} is no number of tokens. Give the longest.")
@@ -151,14 +166,23 @@ def plan_model(question: PlanQuestion) -> ModelPlan:
 
 
 def _wish(question: PlanQuestion) -> Wish:
-    training = question.training
+    training, count = question.training, question.cluster.count
+    parallel = training.parallel
+    if count % parallel.context:
+        raise ConfigError(
+            f"training.parallel.context: {parallel.context} processes are to compute each row, and "
+            f"--gpus names {count}. Give a multiple of {parallel.context}, or set context to a "
+            "divisor of it."
+        )
     load = Load(question.tokens, question.tokens, training.optimizer.bytes_per_weight)
     return Wish(
         ADAPTERS.name_of(question.model.adapter),
         load,
         training.gradient_checkpointing,
-        None,
+        "fsdp" if parallel.shards else None,
         question.cluster,
+        parallel.context,
+        parallel.offloads,
     )
 
 
@@ -195,6 +219,7 @@ def _way_to_json(way: Way) -> dict[str, Any]:
         "parallel": "fsdp" if way.sharing.shards else "ddp",
         "count": way.sharing.count,
         "offloads": way.sharing.offloads,
+        "context": way.sharing.context,
         "recomputes": way.load.recomputes,
         "tokens": way.load.num_tokens,
         "memory": way.memory.to_json(),

@@ -14,7 +14,7 @@ connections reach less."""
 UNPACKING = 0.7
 """What packed weights leave of it: each is unpacked for every product."""
 SHARING = (0.7, 0.95)
-"""What is left where sharded weights are gathered: between machines, within one."""
+"""What is left where sharded weights, or keys and values, are gathered: between machines, within one."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def speed_of(way: Way, cluster: Cluster) -> Speed | None:
     low, high = (whole * share for share in SHARES)
     if way.adapter == "qlora":
         low, high = low * UNPACKING, high * UNPACKING
-    if way.sharing.shards:
+    if way.sharing.shards or way.sharing.context > 1:
         low, high = low * SHARING[0], high * SHARING[1]
     dollars = cluster.each.dollars
     return Speed(low, high, None if dollars is None else dollars * count)

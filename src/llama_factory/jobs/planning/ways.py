@@ -69,6 +69,8 @@ class Wish:
         load: with activations kept.
         recomputes: whether they are computed again; `auto`: where that is needed to fit.
         parallel: the only way to share that is wanted; None for whichever fits first.
+        context: how many compute each row together.
+        offloads: what is divided lies in main memory.
         cluster: what there is.
     """
 
@@ -77,6 +79,8 @@ class Wish:
     recomputes: Choice
     parallel: Parallel | None
     cluster: Cluster
+    context: int = 1
+    offloads: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,10 +114,10 @@ def ways(wish: Wish, shape_of: ShapeOf) -> list[Way]:
 
 def _sharings(wish: Wish, count: int) -> Iterator[Sharing]:
     if wish.parallel != "fsdp" or count == 1 or wish.adapter == "qlora":
-        yield Sharing(count)
+        yield Sharing(count, context=wish.context)
     # packed weights are not sharded: see `Fsdp.conflicts`
     if wish.parallel != "ddp" and count > 1 and wish.adapter != "qlora":
-        yield Sharing(count, shards=True)
+        yield Sharing(count, shards=True, offloads=wish.offloads, context=wish.context)
 
 
 def best(found: list[Way]) -> Way:
@@ -125,9 +129,10 @@ def best(found: list[Way]) -> Way:
 def fewest(wish: Wish, shape_of: ShapeOf, *, least: int = 1) -> Way | None:
     """The way with the fewest accelerators of the kind that fits, from so many on."""
     if wish.adapter == "qlora":
-        way = best(ways(replace(wish, cluster=wish.cluster.of(1)), shape_of))
+        way = best(ways(replace(wish, cluster=wish.cluster.of(wish.context)), shape_of))
         return way if way.fit == "fits" else None
-    counts = [*range(least, 17), *(2**power for power in range(5, 11))]
+    groups = [*range(1, 17), *(2**power for power in range(5, 11))]
+    counts = (wish.context * each for each in groups)
     for count in (each for each in counts if least <= each <= MOST_ACCELERATORS):
         way = best(ways(replace(wish, cluster=wish.cluster.of(count)), shape_of))
         if way.fit == "fits":

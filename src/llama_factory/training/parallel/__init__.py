@@ -58,6 +58,11 @@ class Parallel(Settings):
         """Whether the base model's weights stay in their files: no process ever holds them all."""
         return False
 
+    @property
+    def offloads(self) -> bool:
+        """Whether what a process holds of weights and optimizer state lies in main memory."""
+        return False
+
     def conflicts(self, adapter: "Adapter", dtype: str, training: Any) -> Iterator[str]:
         """Reasons not to train so, found before any model is loaded.
 

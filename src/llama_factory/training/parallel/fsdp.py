@@ -93,6 +93,11 @@ class Fsdp(Parallel):
 
         return not self.whole and current().are_several
 
+    @property
+    def offloads(self) -> bool:
+        """See `Parallel.offloads`."""
+        return self.offload == "cpu"
+
     def conflicts(self, adapter: "Adapter", dtype: str, training: Any) -> Iterator[str]:
         """See `Parallel.conflicts`."""
         yield from super().conflicts(adapter, dtype, training)
@@ -120,7 +125,7 @@ class Fsdp(Parallel):
 
         count = current().count
         if count == 1:
-            if self.offload == "cpu":
+            if self.offloads:
                 logger.warning(OFFLOADS_NOTHING, "this is one process")
             return alone(model)
         if model.precision.name == "float16":
@@ -151,11 +156,11 @@ class Fsdp(Parallel):
         if getattr(causal_of(kernels.network), "is_quantized", False):
             raise ConfigError(NOT_PACKED())
         undo = undoing(kernels, in_place=self.in_place, writes=processes.is_first)
-        if self.offload == "cpu" and fabric.device.type == "cpu" and processes.is_first:
+        if self.offloads and fabric.device.type == "cpu" and processes.is_first:
             logger.warning(OFFLOADS_NOTHING, "these processes compute in main memory")
         self._shard(kernels, strategy.device_mesh[DIMENSION], keeps_trained)
         # sharding has moved what is not offloaded
-        return fabric.setup_module(kernels, move_to_device=self.offload == "none"), undo
+        return fabric.setup_module(kernels, move_to_device=not self.offloads), undo
 
     def let_go(self, module: Any) -> None:
         """See `Parallel.let_go`: else weights outside of layers stay whole, and pass for parts."""
@@ -196,7 +201,7 @@ class Fsdp(Parallel):
             "mesh": mesh,
             "ignored_params": trained if keeps_trained else set(),
             "offload_policy": CPUOffloadPolicy(pin_memory=pins)
-            if self.offload == "cpu"
+            if self.offloads
             else OffloadPolicy(),
         }
         for block in repeated_blocks(network)[1]:
