@@ -5,6 +5,11 @@ import torch
 
 from llama_factory.cli.launching import num_processes, require_meeting_place, world_size
 from llama_factory.core.errors import ConfigError
+from llama_factory.core.files import read_jsonl
+from llama_factory.core.signals import TRY_AGAIN
+from tests.cli.stopping import asked_to_stop, kept_steps
+from tests.model.adapters.test_runs import write_rows
+from tests.tiny import make_tiny_model
 
 
 @pytest.mark.parametrize(
@@ -67,3 +72,23 @@ def test_machines_that_could_not_meet_are_told_at_once(environment, message):
 )
 def test_machines_that_can_meet_go_on(environment):
     require_meeting_place(environment)
+
+
+@pytest.mark.slow
+def test_processes_of_a_command_that_is_asked_to_stop_save_first(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", "one")
+    words = [
+        f"model.base_model={make_tiny_model(tmp_path / 'tiny')}",
+        f"data.train_path={tmp_path / 'rows.jsonl'}",
+        f"output_dir={tmp_path / 'run'}",
+        "training.max_steps=2000",
+        "training.checkpoint_steps=5000",
+        "training.batch_size=4",
+        "training.report_to=none",
+        "model.dtype=float32",
+    ]
+    code = asked_to_stop(words, tmp_path / "run", num_updates=3, NPROC_PER_NODE="2")
+    num_done = len([*read_jsonl(tmp_path / "run/metrics.jsonl")])
+    assert code == TRY_AGAIN, (tmp_path / "run.txt").read_text()
+    assert kept_steps(tmp_path / "run") == [num_done]
+    assert 3 <= num_done < 2000

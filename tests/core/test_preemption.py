@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from llama_factory.core import preemption
-from llama_factory.core.signals import TRY_AGAIN, Stopped
+from llama_factory.core.signals import TRY_AGAIN, Stopped, stopping_safely
 
 
 class Metadata(BaseHTTPRequestHandler):
@@ -107,6 +107,29 @@ def test_a_notice_is_one_sigterm_to_this_process(tmp_path):
     assert heard == [signal.SIGTERM]
     assert "about to be taken away" in said[0]
     assert len(said) == 1
+
+
+def test_a_notice_is_heard_outside_the_main_thread_too(tmp_path):
+    asked, num_threads = [], threading.active_count()
+
+    def work():
+        with (
+            preemption.leaving_on_notice(str(tmp_path / "leave"), print, every=0.001),
+            stopping_safely() as is_asked,
+        ):
+            asked.append(is_asked())
+            (tmp_path / "leave").touch()
+            while not is_asked():
+                continue
+            asked.append(is_asked())
+        with stopping_safely() as is_asked:
+            asked.append(is_asked())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert asked == [0, signal.SIGTERM, 0]
+    assert threading.active_count() == num_threads
 
 
 def test_without_a_source_nothing_is_asked(monkeypatch):

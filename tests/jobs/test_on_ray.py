@@ -16,7 +16,9 @@ from llama_factory.config.loading import load_config
 from llama_factory.core.errors import ConfigError
 from llama_factory.core.files import read_json, read_jsonl
 from llama_factory.core.progress import SILENT
+from llama_factory.core.signals import TRY_AGAIN
 from llama_factory.jobs.on_ray import address_of, require
+from tests.cli.stopping import asked_to_stop, kept_steps
 from tests.model.adapters.test_runs import write_rows
 from tests.rounds.rounds import at_rest
 from tests.tiny import make_tiny_model
@@ -107,6 +109,24 @@ def test_a_round_is_made_in_a_process_of_the_cluster_and_its_problems_are_told(t
     done = subprocess.run(command, **pipes)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["round"]["version"] == "v0001"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_RAY, reason="needs Ray: pip install '.[ray]'")
+def test_a_command_that_is_asked_to_stop_lets_its_processes_save_and_the_next_goes_on(tmp_path):
+    tiny, rows = make_tiny_model(tmp_path / "tiny"), tmp_path / "rows.jsonl"
+    write_rows(rows, "one")
+    words = [*changes_of(tiny, tmp_path / "many", rows), "training.checkpoint_steps=1000"]
+    assert asked_to_stop(["--on", "ray", *words], tmp_path / "many", num_updates=12) == TRY_AGAIN
+    num_done = len([*read_jsonl(tmp_path / "many/metrics.jsonl")])
+    assert num_done < NUM_STEPS
+    assert kept_steps(tmp_path / "many") == [num_done]
+    assert not [*tmp_path.glob(".ray-*")]
+    run.train(None, words, SILENT)
+    run.train(None, changes_of(tiny, tmp_path / "one", rows), SILENT)
+    one, many = ([*read_jsonl(tmp_path / name / "metrics.jsonl")] for name in ("one", "many"))
+    assert [row["step"] for row in many] == list(range(1, NUM_STEPS + 1))
+    assert [row["loss"] for row in many] == pytest.approx([row["loss"] for row in one], rel=1e-3)
 
 
 @pytest.mark.slow

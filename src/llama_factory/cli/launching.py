@@ -20,6 +20,8 @@ MEETING = {
     "MASTER_ADDR": "the address of the first machine",
     "NODE_RANK": "this machine's number",
 }
+GRACE, GRACE_SECONDS = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", 3600
+"""How long torchrun waits for processes that were asked to stop: they save first."""
 ON_RAY = "USE_RAY"
 """LLaMA-Factory's variable for what `--on ray` says here."""
 YES = ("1", "true", "y", "yes", "on")
@@ -99,8 +101,10 @@ def launch(words: list[str], number: int) -> int:
     command += ["--master_port", environment.get("MASTER_PORT") or str(free)]
     # torchrun gives every process one thread, which is right for GPUs and nothing else
     threads = str(max(1, (os.cpu_count() or 1) // number))
-    settings = {"OMP_NUM_THREADS": threads, **environment}
-    with subprocess.Popen([*command, "-m", "llama_factory", "train", *words], env=settings) as run:
+    settings = {"OMP_NUM_THREADS": threads, GRACE: str(GRACE_SECONDS), **environment}
+    command += ["-m", "llama_factory", "train", *words]
+    # Ctrl-C in a terminal would reach torchrun twice, and it would not wait the second time
+    with subprocess.Popen(command, env=settings, start_new_session=True) as run:
         return _until_it_ends(run)
 
 
@@ -133,14 +137,21 @@ def require_meeting_place(environment: Mapping[str, str]) -> None:
 
 
 def _until_it_ends(run: "subprocess.Popen[bytes]") -> int:
-    """Wait; a request to stop is passed on, and the processes save before they end."""
+    """Wait; a request to stop is passed on, and the processes save before they end.
+
+    Returns:
+        The exit code: torchrun's own, or what a single process gives that was asked to stop.
+    """
     from llama_factory.core.signals import Stopped
 
+    stopped = 0
     while True:
         try:
-            return run.wait()
+            code = run.wait()
+            return code and (stopped or code)
         except Stopped as asked:
-            run.send_signal(asked.exit_code - 128)
+            stopped = asked.exit_code
+            run.send_signal(asked.number)
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

@@ -1,4 +1,4 @@
-"""Notices that a rented machine is about to be taken away: they become SIGTERM to this process.
+"""Notices that a rented machine is about to be taken away: they ask this process to stop.
 
 AWS tells two minutes before, Azure and Google thirty seconds; all by an address that only the
 machine itself reaches. Kubernetes and most schedulers send SIGTERM themselves, and may also leave a
@@ -17,6 +17,8 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from llama_factory.core.signals import asked_by
 
 LOCAL = "http://169.254.169.254"
 """Where the metadata services of AWS and Azure answer."""
@@ -87,7 +89,9 @@ def notice_of(source: str) -> Notice:
 def leaving_on_notice(
     source: str, say: Callable[[str], None], *, every: float = SECONDS_BETWEEN
 ) -> Iterator[None]:
-    """While this lasts, a notice sends SIGTERM to this process, once.
+    """While this lasts, a notice means what SIGTERM means to this process.
+
+    In the main thread it is sent, once; in others, where signals do not arrive, training asks.
 
     Args:
         source: see `notice_of`; empty for none.
@@ -97,20 +101,24 @@ def leaving_on_notice(
     if not source:
         yield
         return
-    notice, is_over = notice_of(source), threading.Event()
+    notice, is_over, is_given = notice_of(source), threading.Event(), threading.Event()
+    hears_signals = threading.current_thread() is threading.main_thread()
 
     def look() -> None:
         while not is_over.is_set():
             if notice():
                 say(f"{source}: this machine is about to be taken away. Saving, then leaving.")
-                os.kill(os.getpid(), signal.SIGTERM)
+                is_given.set()
+                if hears_signals:
+                    os.kill(os.getpid(), signal.SIGTERM)
                 return
             is_over.wait(every)
 
     thread = threading.Thread(target=look, name="preemption", daemon=True)
     thread.start()
     try:
-        yield
+        with asked_by(lambda: signal.SIGTERM if is_given.is_set() else 0):
+            yield
     finally:
         is_over.set()
         thread.join()

@@ -17,11 +17,16 @@ BY_SIGNAL = (
 fail."""
 
 
+_SOURCES: list[Callable[[], int]] = []
+"""What asks to stop besides signals, while `asked_by` lasts."""
+
+
 class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
     """Work stopped because a signal asked for it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
+        self.number = int(signal_number)
         is_asked_to_leave = signal_number == signal.SIGTERM
         self.exit_code = TRY_AGAIN if is_asked_to_leave else 128 + signal_number
 
@@ -49,10 +54,28 @@ def stop_on_signals() -> threading.Event:
 
 
 @contextmanager
+def asked_by(source: Callable[[], int]) -> Iterator[None]:
+    """While this lasts, something besides signals asks to stop: also outside the main thread.
+
+    Args:
+        source: gives the number of a signal that means the same, or 0. It is asked often.
+    """
+    _SOURCES.append(source)
+    try:
+        yield
+    finally:
+        _SOURCES.remove(source)
+
+
+def _asked_besides() -> int:
+    return next(filter(None, (source() for source in _SOURCES)), 0)
+
+
+@contextmanager
 def stopping_safely() -> Iterator[Callable[[], int]]:
     """Yields a function that gives the number of the signal that asked to stop, or 0.
 
-    Outside the main thread, where signals do not arrive, it is always 0.
+    Outside the main thread, where signals do not arrive, only `asked_by` counts.
 
     Raises:
         Stopped: at once, when a second signal arrives.
@@ -65,11 +88,11 @@ def stopping_safely() -> Iterator[Callable[[], int]]:
         asked.append(number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: 0
+        yield _asked_besides
         return
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked[0] if asked else 0
+        yield lambda: asked[0] if asked else _asked_besides()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

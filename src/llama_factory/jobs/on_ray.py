@@ -2,6 +2,7 @@
 
 Ray places the processes and lets them meet; what they do is what torchrun's do. A run that is
 started again goes on from its own newest checkpoint, so every machine must see its output folder.
+There the processes also see that the command was asked to stop; they save, and end.
 """
 
 import importlib
@@ -9,6 +10,7 @@ import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,14 @@ from pydantic import Field
 from llama_factory.core import files
 from llama_factory.core.errors import ConfigError, FactoryError
 from llama_factory.core.settings import Settings
+from llama_factory.core.signals import Stopped, asked_by, stopping_safely
 
 NAME = "ray"
 RESULTS = "results.json"
 """What the first process leaves for the command that started it."""
+STOP, STOPPED = "stop", "stopped"
+"""Files beside it: the command was asked to stop by that signal; the processes have stopped."""
+LOOK_SECONDS = 0.2
 INSTALL = "pip install 'llama-factory-continual[ray]'"
 
 
@@ -85,6 +91,7 @@ def in_processes(
     Raises:
         ConfigError: Ray is not installed, or `place` names no cluster.
         FactoryError: it failed more often than it may.
+        Stopped: the command was asked to stop, and the processes have saved.
     """
     address = address_of(place)
     require()
@@ -122,15 +129,41 @@ def _fit(
         torch_config=torch.TorchConfig(backend=None if has_gpus else "gloo"),
         run_config=train.RunConfig(
             storage_path=str(folder),
-            failure_config=train.FailureConfig(max_failures=wanted.max_failures),
+            failure_config=train.FailureConfig(
+                max_failures=wanted.max_failures, max_preemption_failures=-1
+            ),
         ),
     )
     try:
-        trainer.fit()
+        _wait(trainer.fit, folder)
     except _failures() as error:
         raise FactoryError(_problem(error)) from error
+    if number := _number_in(folder / STOPPED):
+        raise Stopped(number)
     found: dict[str, Any] = files.read_json(results) if results.is_file() else {}
     return found
+
+
+def _wait(fit: Callable[[], object], folder: Path) -> None:
+    """Wait for the end of a run; a request to stop is passed on to its processes.
+
+    Raises:
+        Stopped: at once, when a second request arrives.
+    """
+    pool = ThreadPoolExecutor(1)  # Ray takes over Ctrl-C in the main thread, and would not save
+    running = pool.submit(fit)
+    pool.shutdown(wait=False)
+    with stopping_safely() as asked:
+        while not running.done():
+            if asked() and not (folder / STOP).exists():
+                files.write_text(folder / STOP, str(asked()))
+            wait([running], LOOK_SECONDS)
+    running.result()
+
+
+def _number_in(path: Path) -> int:
+    """The number of a signal in a file; 0 where there is none."""
+    return int(path.read_text(encoding="utf-8")) if path.exists() else 0
 
 
 def _failures() -> type[Exception]:
@@ -152,9 +185,15 @@ def _work(
     os.environ["NODE_RANK"] = str(train.get_context().get_node_rank())
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    found = work(asked)
+    path = Path(told[RESULTS])
+    found: Any
+    try:
+        with asked_by(partial(_number_in, path.with_name(STOP))):
+            found = dict(work(asked))
+    except Stopped as stopped:  # as a failure, it would be begun anew
+        path, found = path.with_name(STOPPED), stopped.number
     if os.environ["RANK"] == "0":
-        files.write_json(Path(told[RESULTS]), dict(found))
+        files.write_json(path, found)
 
 
 def _problem(error: Exception) -> str:

@@ -14,7 +14,7 @@ connections reach less."""
 UNPACKING = 0.7
 """What packed weights leave of it: each is unpacked for every product."""
 SHARING = (0.7, 0.95)
-"""What is left where sharded weights, or keys and values, are gathered: between machines, within one."""
+"""What is left where weights, or keys and values, are gathered: between machines, within one."""
 
 
 @dataclass(frozen=True)
