@@ -36,7 +36,7 @@ soak: .venv/ready
 
 # What optional libraries bring, tested where they are: in an environment of its own, since PEFT imports
 # some of them in every command, which takes seconds
-EXTRAS := tests/model/adapters/test_packed.py tests/training/test_optimizers.py tests/jobs/test_on_ray.py tests/config/dialects/test_sharing.py
+EXTRAS := tests/model/adapters/test_packed.py tests/model/test_quantization_aware.py tests/training/test_optimizers.py tests/jobs/test_on_ray.py tests/config/dialects/test_sharing.py
 extras: .venv-extras/ready
 	.venv-extras/bin/python -m pytest $(EXTRAS)
 

@@ -162,6 +162,8 @@ class Places:
     def _shared(self, network: Any) -> SequenceReader:
         if not can_pack(network):
             return OneByOneNetwork(network)
+        if getattr(network, "is_quantized", False):
+            return PackedNetwork(network)  # its layers alone know how their weights are packed
         return VersionedNetwork(network, self._inference.weights, self._inference.merged_versions)
 
     def _place(

@@ -25,6 +25,8 @@ MARK = ".replaces"
 """Lies in a run that is to replace another, until that one is gone."""
 SAVING = ".weights"
 """In a folder: its weights are being written."""
+PACKED = "quantized"
+"""In a folder: the same model with packed weights, where it was trained for that."""
 RESULTS = "all_results.json"
 CARD = "README.md"
 """PEFT writes one where there is none; a person's stays."""
@@ -38,7 +40,7 @@ OF_A_RUN = (
     *("training_*.png", "checkpoint-*", ".checkpoint-*", "checkpoints.replaced"),
     *("trainer_state.json", "train_results.json", "eval_results.json"),
     *(RESULTS, "predict_results.json", "generated_predictions.jsonl*", "checkpoints", ".data"),
-    *(SAVING, MARK),
+    *(SAVING, MARK, PACKED),
 )
 """What a run writes goes with it; all else in an output is a person's, and stays."""
 
@@ -115,6 +117,8 @@ def save(model: "AdaptedModel", folder: Path, card: Callable[[Path], None] | Non
     making = folder / SAVING
     shutil.rmtree(making, ignore_errors=True)
     model.save(making)
+    if model.rounding != "none":
+        model.save_packed(making / PACKED)
     if card is not None:
         card(making)
     paths = sorted(making.iterdir(), key=lambda path: path.suffix == ".safetensors")

@@ -26,7 +26,8 @@ from llama_factory.model.chat.encoding import EncodeOptions
 from llama_factory.model.dtypes import AS_LOADED, Precision, choose, settle
 from llama_factory.model.new_tokens import NewTokens
 from llama_factory.model.provenance import Provenance
-from llama_factory.model.settings import ModelSettings
+from llama_factory.model.quantization_aware import prepare, write_packed
+from llama_factory.model.settings import ModelSettings, Rounding
 from llama_factory.model.sharding import device_of
 from llama_factory.model.source import resolve, resolve_tokenizer
 from llama_factory.model.wrapping import with_merged
@@ -44,6 +45,7 @@ class AdaptedModel:
         options: how rows become tokens for it.
         precision: the number format it computes in.
         merged: adapters that the base model carries in its weights, in their order.
+        rounding: its layers compute with weights that are rounded so, see `quantization_aware`.
         own: names of the weights that it brings to train; a run may freeze some of them.
         parts: by name of a weight of which a run trains a part only, 1 at that part and else 0.
     """
@@ -54,6 +56,7 @@ class AdaptedModel:
     options: EncodeOptions
     precision: Precision = AS_LOADED
     merged: tuple[Path, ...] = ()
+    rounding: Rounding = "none"
     own: frozenset[str] = field(init=False)
     parts: dict[str, torch.Tensor] = field(init=False, default_factory=dict)
 
@@ -89,6 +92,15 @@ class AdaptedModel:
         # Rows of new tokens are the adapter's own: the whole embeddings need no copy.
         self.network.save_pretrained(folder, save_embedding_layers=False)
         value_head.save(self.network, folder)
+
+    def save_packed(self, folder: Path) -> None:
+        """Write a model that was trained with rounded weights as one that holds them packed.
+
+        Its layers hold them so afterwards.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.options.format.filled(self.tokenizer).save(folder)
+        write_packed(self.network, self.tokenizer, self.rounding, folder)
 
 
 def adapt(
@@ -138,9 +150,11 @@ def adapt(
         network = adapter.apply(network, freeze_layers=freeze_layers, seed=seed)
         if untaught:
             adapter.train_tokens(network, sorted(untaught))
-    precision = choose(settings.dtype)
+    rounding = settings.quantization_aware
+    network, precision = prepare(network, rounding), choose(settings.dtype)
     settle(network, precision)
-    return AdaptedModel(network, tokenizer, fingerprint(folder), options, precision, tuple(merged))
+    mark = fingerprint(folder)
+    return AdaptedModel(network, tokenizer, mark, options, precision, tuple(merged), rounding)
 
 
 def tokens_of(

@@ -14,6 +14,7 @@ from llama_factory.model.adapters import ADAPTERS, Adapter
 from llama_factory.model.adapters.lora import Lora
 from llama_factory.model.chat.templates import find
 
+Rounding = Literal["none", "int8_weight", "int4_weight", "int8_dynamic_int4_weight"]
 EXPORT_DTYPES = ("float32", "bfloat16", "float16")
 SHARD_SIZE = re.compile(r"\d+(\.\d+)?[KMG]i?B")
 
@@ -65,6 +66,12 @@ class ModelSettings(Settings):
     float32. `auto`: the shortest that this hardware is fast at. `float16` trains on GPUs, its loss
     scaled. `pure_bfloat16`: nothing is float32, which needs least memory and learns less exactly.
     """
+    quantization_aware: Rounding = "none"
+    """Train with weights that are rounded in every pass (torchao), for a model that is served
+    packed: it then answers packed as it did while it trained. For adapters `full` and `freeze`,
+    without a workspace. `int8_weight`: 8 bits; `int4_weight`: 4 bits, a scale for 32 weights;
+    `int8_dynamic_int4_weight`: what goes into a layer is rounded too, to 8 bits. Fewer bits need
+    less memory when it is served and are less exact; training is slower."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex"] = "auto"
     """Which program computes attention; results are the same. `auto`: the fastest of torch's own
     (`sdpa`). `eager` needs most memory; `flash_attention_2` and `flex` need a GPU."""
@@ -92,6 +99,17 @@ class ModelSettings(Settings):
     def _has_replacement(self) -> Self:
         if self.replace_template and self.template is None:
             raise ValueError(NO_REPLACEMENT())
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_what_trains(self) -> Self:
+        if self.quantization_aware != "none" and self.adapter.peft_type is not None:
+            raise ValueError(
+                f"quantization_aware: {self.quantization_aware} rounds weights that train, and "
+                f"adapter {ADAPTERS.name_of(self.adapter)} trains others beside them: merged, they "
+                "would be rounded anew. Use adapter full or freeze; or leave quantization_aware "
+                "out, with adapter qlora for training beside packed weights."
+            )
         return self
 
     @field_validator("new_tokens", "new_special_tokens")

@@ -114,6 +114,20 @@ class LearningConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _can_round(self) -> Self:
+        kind, training = self.model.quantization_aware, self.training
+        names = ["training.compile"] if training.compile else []
+        names += ["training.parallel: fsdp"] if training.parallel.shards else []
+        if not training.objective.teaches_answers:
+            names.append("a reward model (training.objective)")
+        if kind != "none" and names:
+            raise ValueError(
+                f"model.quantization_aware: {kind} and {' and '.join(names)} exclude each other: "
+                "nobody has shown that the packed model is right then. Leave one of them out."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _keep_no_rows(self) -> Self:
         """Also where nobody wrote strategies down: those of the default preset keep rows."""
         reasons = [] if self.data.keep_rows else list(rows_kept_by(self.strategies))

@@ -271,7 +271,7 @@ def intact_record(checkpoint: Path) -> dict[str, Any] | None:
 def describe_run(run: Run, rows: Rows) -> Description:
     """All that the updates of a run depend on."""
     strategies, options = run.protection.strategies, run.model.options
-    data, form = asdict(options), options.format
+    data, form, rounding = asdict(options), options.format, run.model.rounding
     del data["format"]
     return {
         "the rows": _hash([row.key for row in rows.examples[NEW]]),
@@ -285,6 +285,7 @@ def describe_run(run: Run, rows: Rows) -> Description:
         "the chat template": _hash(form.template or run.model.tokenizer.chat_template),
         "model.dtype": str(run.model.precision.dtype).removeprefix("torch."),
         "the weights that train": _hash(sorted(run.model.trainable())),
+        **({} if rounding == "none" else {"model.quantization_aware": rounding}),
     }
 
 
