@@ -23,6 +23,12 @@ NO_REPLACEMENT = kind_of_sentence(
     "settings.no_replacement",
     "replace_template is set and template names nothing. Name a template.",
 )
+ROUNDS_BESIDE = kind_of_sentence(
+    "settings.rounds_beside",
+    "quantization_aware: {rounding} rounds weights that train, and adapter {adapter} trains others "
+    "beside them: merged, they would be rounded anew. Use adapter full or freeze; or leave "
+    "quantization_aware out, with adapter qlora for training beside packed weights.",
+)
 EMPTY_TOKEN = kind_of_sentence(
     "settings.empty_token", "a token must have text, and one of {words} has none. Leave it out."
 )
@@ -104,12 +110,8 @@ class ModelSettings(Settings):
     @model_validator(mode="after")
     def _rounds_what_trains(self) -> Self:
         if self.quantization_aware != "none" and self.adapter.peft_type is not None:
-            raise ValueError(
-                f"quantization_aware: {self.quantization_aware} rounds weights that train, and "
-                f"adapter {ADAPTERS.name_of(self.adapter)} trains others beside them: merged, they "
-                "would be rounded anew. Use adapter full or freeze; or leave quantization_aware "
-                "out, with adapter qlora for training beside packed weights."
-            )
+            name = ADAPTERS.name_of(self.adapter)
+            raise ValueError(ROUNDS_BESIDE(rounding=self.quantization_aware, adapter=name))
         return self
 
     @field_validator("new_tokens", "new_special_tokens")

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from llama_factory.continual.combinations import problems, rows_kept_by
 from llama_factory.continual.presets import default_strategies, expand
 from llama_factory.core.errors import ModelError
+from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.settings import OneOf, Settings
 from llama_factory.data.settings import DataSettings
 from llama_factory.evaluation.settings import EvaluationSettings
@@ -17,6 +18,13 @@ from llama_factory.training.settings import TrainingSettings
 from llama_factory.training.strategy import STRATEGIES, Strategy
 
 WhenUnsure = Literal["hold", "promote_behind_canary", "point_estimate"]
+
+
+NOT_ROUNDED = kind_of_sentence(
+    "settings.not_rounded",
+    "model.quantization_aware: {rounding} excludes {others}: nobody has shown that the packed "
+    "model is right then. Leave one of them out.",
+)
 
 
 class GateSettings(Settings):
@@ -119,12 +127,9 @@ class LearningConfig(Settings):
         names = ["training.compile"] if training.compile else []
         names += ["training.parallel: fsdp"] if training.parallel.shards else []
         if not training.objective.teaches_answers:
-            names.append("a reward model (training.objective)")
+            names.append("training.objective: reward")
         if kind != "none" and names:
-            raise ValueError(
-                f"model.quantization_aware: {kind} and {' and '.join(names)} exclude each other: "
-                "nobody has shown that the packed model is right then. Leave one of them out."
-            )
+            raise ValueError(NOT_ROUNDED(rounding=kind, others=", ".join(names)))
         return self
 
     @model_validator(mode="after")
