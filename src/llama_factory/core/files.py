@@ -260,12 +260,13 @@ def take_lock(path: Path, *, what: str, seconds: float) -> FileLock:
 
     Raises:
         Timeout: another process still holds it after `seconds`.
-        VersionError: the folder cannot be written to.
+        VersionError: the folder cannot be written to, or its disk is full.
     """
     lock = FileLock(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=max(seconds, LOOK_SECONDS), poll_interval=0.05)
+        with reporting_full_disk(path.parent, what=what):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=max(seconds, LOOK_SECONDS), poll_interval=0.05)
     except OSError as error:
         if isinstance(error, Timeout) or error.errno not in READ_ONLY:
             raise
@@ -290,7 +291,8 @@ def locked(path: Path, *, what: str, seconds: float) -> Iterator[None]:
         who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
         raise VersionError(BUSY(folder=path.parent, who=who, doing=what)) from None
     try:
-        holder.write_text(f"process {os.getpid()}", encoding="utf-8")
+        with reporting_full_disk(path.parent, what=what):
+            holder.write_text(f"process {os.getpid()}", encoding="utf-8")
         yield
     finally:
         holder.unlink(missing_ok=True)
