@@ -282,10 +282,13 @@ class VersionedNetwork(PackedNetwork):
         return taken
 
     def _keeps_plain(self, weights: Weights) -> bool:
-        """Whether weights are kept in two layouts: it helps here, and there is much memory."""
+        """Whether weights are kept in two layouts: it helps here, and there is much memory.
+
+        Where versions have merged weights that memory is theirs, and single rows are as fast.
+        """
         of_linear = [m.weight for m in self._network.modules() if type(m) in LINEAR]
         is_float32 = all(each.dtype == torch.float32 for each in of_linear)
-        if weights == "int8" or self.device.type != "cpu" or not is_float32:
+        if weights == "int8" or self.device.type != "cpu" or not is_float32 or self._most_merged:
             return False
         num_bytes = sum(each.nbytes for each in of_linear)
         fits = IN_CACHE < num_bytes < SHARE_OF_FREE * free_bytes(self.device)
