@@ -176,18 +176,17 @@ class Person:
         return found
 
     def click(self, label: str, within: str = "body") -> None:
-        """Press a button, link or summary that begins with these words."""
+        """Press a button, link or summary of this text, or else one that begins with it."""
 
         def press() -> bool:
-            for each in self.driver.find_elements(
-                By.CSS_SELECTOR, f"{within} button, {within} a, {within} summary"
-            ):
-                if each.is_displayed() and (
-                    each.text.startswith(label) or each.get_attribute("aria-label") == label
-                ):
-                    each.click()
-                    return True
-            return False
+            places = f"{within} button, {within} a, {within} summary"
+            there = self.driver.find_elements(By.CSS_SELECTOR, places)
+            shown = [(each, each.text) for each in there if each.is_displayed()]
+            exact = [e for e, t in shown if label in (t, e.get_attribute("aria-label"))]
+            found = [*exact, *(each for each, text in shown if text.startswith(label))]
+            if found:
+                found[0].click()
+            return bool(found)
 
         self._until(press, f"nothing to press says '{label}'")
 
