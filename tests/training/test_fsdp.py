@@ -130,6 +130,7 @@ def test_several_have_losses_and_weights_of_one(tiny_model, tmp_path, adapter, o
         assert losses(tmp_path / "many") == pytest.approx(losses(tmp_path / "one"), rel=1e-6)
         one, many = (weights(tmp_path / name) for name in ("one", "many"))
         assert one.keys() == many.keys()
+        # rounding, which AdamW makes larger: in float64 LoRA with offload differs by 5e-15
         for name, each in one.items():
             torch.testing.assert_close(many[name], each, rtol=1e-4, atol=5e-5)
     measured = [json.loads((tmp_path / n / "measured.json").read_text()) for n in ("one", "many")]
