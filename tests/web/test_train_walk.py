@@ -13,6 +13,9 @@ pytestmark = [
 ]
 
 
+NO_NUMBER = {"en": "unable to parse string as a number", "zh": "必须是数字，此文本无法读作数字"}
+
+
 def fields_shown(person):
     fields = person.driver.find_elements("css selector", "#settings [data-field]")
     return [each.get_attribute("data-field") for each in fields if each.is_displayed()]
@@ -27,7 +30,7 @@ def test_a_person_fills_the_form_and_compares_runs(bot, language):
         person.visit(address)
         person.click(person.t("frame.train"), "nav")
         person.fill("training.epochs", "many")
-        person.sees("unable to parse string as a number")
+        person.sees(NO_NUMBER[language])
         person.fill("training.epochs", "5")
         person.find("input[name='data.dataset']").click()
         person.until_text("#preview", "epochs: 5.0")
