@@ -17,7 +17,7 @@ def test_what_was_freed_between_things_that_stay_is_given_back():
     del pieces
     before = psutil.Process().memory_info().rss
     freed_memory.give_back()
-    assert psutil.Process().memory_info().rss <= before
+    assert psutil.Process().memory_info().rss < before - 100_000_000  # of 256 MB
     assert all(float(each[0]) == 1 for each in kept)
 
 
