@@ -17,8 +17,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, MutableMapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from llama_factory.core.futures import fulfil
 
 Result = TypeVar("Result")
 
@@ -45,21 +48,12 @@ def choose_spin_count(environment: MutableMapping[str, str]) -> bool:
 
 def in_passing(work: Callable[[], Result]) -> Result:
     """Do something on a thread that ends with it, and so does its team."""
-    results: list[Result] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # noqa: BLE001  # the caller gets it
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="passing", daemon=True)
+    future: Future[Result] = Future()
+    # A daemon, so that Ctrl-C ends the program in the middle of the work.
+    thread = threading.Thread(target=fulfil, args=(future, work), name="passing", daemon=True)
     thread.start()
     thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    return future.result()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import torch
 from llama_factory.inference.batch_engine import Limits
 from llama_factory.inference.settings import InferenceSettings
 from llama_factory.model.free_memory import free_bytes
+from llama_factory.model.layers import key_width
 
 GB = 1_000_000_000
 SHARE_OF_MEMORY, SHARE_OF_GPU = 0.2, 0.5
@@ -35,12 +36,9 @@ def limits_for(network: Any, dtype: torch.dtype, settings: InferenceSettings) ->
 def bytes_per_token(network: Any, dtype: torch.dtype) -> int:
     """What keys and values of one token take in all layers; where there are none, a little."""
     config = network.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None)
-    if not heads:  # recurrent: its state does not grow
+    if not getattr(config, "num_attention_heads", None):  # recurrent: its state does not grow
         return int(2 * config.hidden_size * dtype.itemsize)
-    kept = getattr(config, "num_key_value_heads", None) or heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return int(2 * config.num_hidden_layers * kept * width * dtype.itemsize)
+    return int(config.num_hidden_layers * key_width(config) * dtype.itemsize)
 
 
 def _free_bytes(device: torch.device) -> float:

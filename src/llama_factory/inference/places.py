@@ -141,8 +141,7 @@ class Places:
 
     def _read(self, version: ModelVersion, adapter: Path) -> Place:
         reader = self._base.reader
-        chain = _chain(adapter) if isinstance(reader, VersionedNetwork) else None
-        if chain is not None and isinstance(reader, VersionedNetwork):
+        if isinstance(reader, VersionedNetwork) and (chain := _chain(adapter)) is not None:
             tokenizer = self._base.tokenizer
             how = prompt_format.read(adapter, self._usual, tokenizer)
             place = self._place(reader, tokenizer, how, self._ends)

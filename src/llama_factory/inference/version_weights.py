@@ -17,13 +17,12 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from llama_factory.core import freed_memory
 from llama_factory.core.errors import ModelError
 from llama_factory.inference.blocks import JOINED, plain_blocks, quicken, widen
 from llama_factory.inference.linear import Product, plain_suits_few_rows, product
 from llama_factory.inference.packed import PackedNetwork, Span
 from llama_factory.inference.settings import Weights
-from llama_factory.model.free_memory import free_bytes
+from llama_factory.model.free_memory import free_bytes, give_back_freed
 from llama_factory.model.layers import LINEAR
 from llama_factory.model.lora_weights import LoraMatrices
 
@@ -313,7 +312,7 @@ class VersionedNetwork(PackedNetwork):
             for layer in self._all_layers():
                 layer.forget_merged(oldest)
         merged = {layer: layer.merge(several) for layer, several in parts.items()}
-        freed_memory.give_back()  # of each layer in float32, and of copies that were given up
+        give_back_freed()  # of each layer in float32, and of copies that were given up
         return {layer: each for layer, each in merged.items() if each is not None}
 
     def add(self, version: str, chain: Chain, merged: Merged | None = None) -> None:

@@ -38,6 +38,17 @@ def has_dropout(network: Any) -> bool:
     return any(isinstance(share, float) and share > 0 for share in shares)
 
 
+def key_width(config: Any) -> int:
+    """Numbers in a token's keys and values in one layer of attention.
+
+    Args:
+        config: of the text model.
+    """
+    num_heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // num_heads
+    return int(2 * width * (getattr(config, "num_key_value_heads", None) or num_heads))
+
+
 def linear_names(model: Any) -> list[str]:
     """Last parts of the names of all linear layers but the output head, sorted."""
     return sorted({last_part(name) for name in linear_layers(model)})

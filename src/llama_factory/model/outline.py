@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from llama_factory.core.errors import ModelError
 from llama_factory.model.base import loaded_dtype
 from llama_factory.model.dtypes import Precision, choose, computing, settle
-from llama_factory.model.layers import backbone_of, linear_layers
+from llama_factory.model.layers import backbone_of, key_width, linear_layers
 from llama_factory.model.quick.layer import kept_bytes
 from llama_factory.model.quick.network import is_known_kind
 from llama_factory.model.quick.trunk import num_frozen
@@ -94,10 +94,7 @@ class Outline:
     @property
     def key_width(self) -> int:
         """Numbers in a token's keys and values in one layer."""
-        config = self.network.config.get_text_config()
-        num_heads = config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // num_heads
-        return 2 * width * (getattr(config, "num_key_value_heads", None) or num_heads)
+        return key_width(self.network.config.get_text_config())
 
     def layers(self) -> list[nn.Parameter]:
         """The weights of all linear layers but the head."""

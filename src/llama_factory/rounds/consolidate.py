@@ -56,8 +56,8 @@ def consolidate(
         FactoryError: the message says what is wrong; nothing was changed.
     """
     with (
-        files.reporting_full_disk(workspace.folder, what="a version is consolidated"),
         owned(workspace.lock, what="consolidating here"),
+        files.reporting_full_disk(workspace.folder, what="a version is consolidated"),
     ):
         finishing.finish_interrupted(workspace, progress, ending)
         parent = store.get(workspace, releases.PRODUCTION)

@@ -108,8 +108,8 @@ def learn(
     """
     _check(config)
     with (
-        files.reporting_full_disk(workspace.folder, what="a round is made"),
         owned(workspace.lock, what="running a round here"),
+        files.reporting_full_disk(workspace.folder, what="a round is made"),
     ):
         finished = finishing.finish_interrupted(workspace, progress, ending)
         if finished is not None:

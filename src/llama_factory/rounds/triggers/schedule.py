@@ -6,7 +6,6 @@ from zoneinfo import ZoneInfo
 from croniter import CroniterError, croniter
 from pydantic import field_validator
 
-from llama_factory.core.sentences import kind_of_sentence
 from llama_factory.core.sentences import kind_of_sentence as kind
 from llama_factory.core.zones import check_zone
 from llama_factory.rounds.triggers import TRIGGERS, Finding, Situation, Trigger
@@ -18,12 +17,12 @@ MARGIN = timedelta(hours=3)
 """No clock of a zone is changed by more than that."""
 
 
-NO_CRON = kind_of_sentence(
+NO_CRON = kind(
     "settings.no_cron",
     "'{written}' has {count} fields, and cron has five: minute, hour, day of the month, month, "
     "day of the week, such as 0 3 * * *.",
 )
-NO_CALENDAR_TIME = kind_of_sentence(
+NO_CALENDAR_TIME = kind(
     "settings.no_calendar_time",
     "'{written}' is no time of a calendar ({error}). Every night at three is 0 3 * * *.",
 )

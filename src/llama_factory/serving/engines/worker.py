@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from llama_factory.core.futures import fulfil
+
 Result = TypeVar("Result")
 
 ENGINE_THREAD = "engine"
@@ -67,7 +69,8 @@ class Worker:
                 continue
             if task is None:
                 return
-            _do(*task)
+            work, future = task
+            fulfil(future, work)
             has_more = True  # the task may have given the steps something to compute
 
     def _advance(self) -> bool:
@@ -77,14 +80,3 @@ class Worker:
             logger.exception("answers failed")
             self._on_failure(error)
             return False
-
-
-def _do(work: Callable[[], Any], future: "Future[Any]") -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = work()
-    except BaseException as error:  # noqa: BLE001  # whoever waits for the future gets it
-        future.set_exception(error)
-    else:
-        future.set_result(result)

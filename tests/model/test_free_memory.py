@@ -6,7 +6,7 @@ import psutil
 import pytest
 import torch
 
-from llama_factory.core import freed_memory
+from llama_factory.model import free_memory
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks GNU's C library")
@@ -16,11 +16,11 @@ def test_what_was_freed_between_things_that_stay_is_given_back():
     kept = pieces[::64]
     del pieces
     before = psutil.Process().memory_info().rss
-    freed_memory.give_back()
+    free_memory.give_back_freed()
     assert psutil.Process().memory_info().rss < before - 100_000_000  # of 256 MB
     assert all(float(each[0]) == 1 for each in kept)
 
 
 def test_another_library_is_left_alone(monkeypatch):
-    monkeypatch.setattr(freed_memory, "_gnu_library", lambda: None)
-    freed_memory.give_back()
+    monkeypatch.setattr(free_memory, "_gnu_library", lambda: None)
+    free_memory.give_back_freed()
